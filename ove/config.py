@@ -1,0 +1,271 @@
+"""Every knob: one frozen dataclass a folder, and the conversion from the nested mappings that `configs/*.py` return."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from ove.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """How a video file becomes 64 frames and a saliency map (spec §2)."""
+
+    n_frames: int = 64
+    """Sampled frames of a clip."""
+    sampling: Literal["uniform", "consecutive"] = "uniform"
+    """`uniform`: int(linspace(0, n − 1, n_frames)); `consecutive`: the n_frames in the middle of the video."""
+    size_px: int = 224
+    """Side of the square that the frames are resized to; 14 must divide it."""
+    patch_px: int = 14
+    gop_frames: int = 32
+    """One I-frame every so many sampled frames."""
+    iframe_policy: Literal["keep", "first", "score", "drop"] = "keep"
+    """I-frames: all whole; only frame 0 whole, the rest compete; all compete; none chosen."""
+    compensation: Literal["none", "median", "mean", "similarity"] = "similarity"
+    """Model of the camera motion that is subtracted from the vectors."""
+    fusion: Literal["mean", "max", "sum", "geomean"] = "mean"
+    w_motion: float = 1.0
+    w_residual: float = 1.0
+    percentile_scope: Literal["frame", "clip"] = "frame"
+    """Over what the 95th percentiles that scale each signal are taken."""
+    time_limit_s: float = 120.0
+    """Decoding a file for longer than this sets it aside."""
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side (Y = X)."""
+        return self.size_px // self.patch_px
+
+    def __post_init__(self) -> None:
+        if self.size_px % self.patch_px:
+            raise ConfigError(f"video.size_px = {self.size_px} is not a multiple of the patch side {self.patch_px}.")
+        if self.n_frames < 1 or self.gop_frames < 1:
+            raise ConfigError(f"video.n_frames = {self.n_frames} and video.gop_frames = {self.gop_frames} must be at least 1.")
+
+
+@dataclass(frozen=True)
+class ShardsConfig:
+    """What is written to disk."""
+
+    records_per_shard: int = 64
+    jpeg_quality: int = 92
+    """Of the stored frames, 4:4:4 (0…100)."""
+    workers: int = 2
+    """Processes that decode videos in parallel."""
+
+
+@dataclass(frozen=True)
+class LabelsConfig:
+    """From clips to class centers (spec §5)."""
+
+    teacher: Literal["thumbnails"] = "thumbnails"
+    """`thumbnails` is an offline stand-in without weights; see `ove.labels.embed`."""
+    n_centers: int = 64
+    """k of k-means, per bank; at most half the number of samples."""
+    n_labels: int = 10
+    """Nearest centers kept per sample, at most n_centers."""
+    iterations: int = 20
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """One bank and the samples that train it."""
+
+    bank: Literal["vid", "obj"]
+    """`vid`: whole clips; `obj`: single images (here the middle frame of each clip)."""
+    batch_size: int
+    """Samples of this bank in one step, over all devices."""
+    weight: float = 1.0
+    """Of this bank's loss in the sum."""
+    negatives: float = 0.1
+    """Fraction r of the bank's centers drawn as negatives in each step (spec §3)."""
+    labels_per_step: int = 10
+    """Labels drawn per sample and step, without replacement."""
+
+
+@dataclass(frozen=True)
+class BatchesConfig:
+    """From shards to batches (spec §2, §4)."""
+
+    shards: str = ""
+    """Folder that `launch.shards` wrote."""
+    budget_tokens: int = 2048
+    """Tokens of one clip in every video mode; a multiple of the patches of a frame."""
+    share_codec: float = 0.5
+    share_frames: float = 0.375
+    share_tiling: float = 0.125
+    """Shares of the modes among the video samples; they sum to 1."""
+    gop_frames: int = 32
+    iframe_policy: Literal["keep", "first", "score", "drop"] = "keep"
+    """As in `VideoConfig`: the selection is made anew from the stored saliency."""
+    heads: tuple[HeadConfig, ...] = ()
+    threads: int = 2
+    """Threads that read and decode ahead."""
+    max_bad_share: float = 0.05
+    """Past this share of replaced records the run stops."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        total = self.share_codec + self.share_frames + self.share_tiling
+        if abs(total - 1) > 1e-6:
+            raise ConfigError(f"batches.share_codec + share_frames + share_tiling = {total:g}; they must sum to 1.")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """A vision transformer with 3D RoPE (spec §1)."""
+
+    layers: int = 24
+    width: int = 1024
+    heads: int = 16
+    mlp: int = 4096
+    patch_px: int = 14
+    norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
+    norm_eps: float = 1e-6
+    rope: Literal["paired", "released"] = "paired"
+    """`paired` is a true rotation; `released` is what the published weights were trained with."""
+    rope_theta: float = 10000.0
+    head: bool = True
+    """Whether the pooling head (and the norm before it) exist."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass recomputes."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of activations; parameters stay float32."""
+
+    @property
+    def head_width(self) -> int:
+        """K, the width of one attention head."""
+        return self.width // self.heads
+
+    @property
+    def patch_values(self) -> int:
+        """P, the numbers of one flattened RGB patch."""
+        return self.patch_px * self.patch_px * 3
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or (self.width // self.heads) % 32:
+            raise ConfigError(
+                f"encoder.width = {self.width} over encoder.heads = {self.heads} must give a head width that 32 divides "
+                "(RoPE splits half of it 4:6:6 over time, rows and columns)."
+            )
+
+
+@dataclass(frozen=True)
+class CentersConfig:
+    """The banks of class centers and their loss (spec §3)."""
+
+    loss: Literal["sigmoid", "raw"] = "sigmoid"
+    """`sigmoid`: scaled cosine with learned scale and bias; `raw`: the bare dot product (paper eq. 9)."""
+    init_scale: float = 10.0
+    init_std: float = 0.01
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimizer, schedule, logging and checkpoints (spec §4)."""
+
+    steps: int = 1000
+    lr: float = 1e-3
+    lr_bank: float = 1e-3
+    schedule: Literal["linear", "cosine"] = "linear"
+    warmup_steps: int = 50
+    weight_decay: float = 0.2
+    b1: float = 0.9
+    b2: float = 0.999
+    adam_eps: float = 1e-8
+    clip_norm: float = 5.0
+    """Of the encoder's gradient; the bank's sampled gradient is clipped alike, apart from it."""
+    log_every: int = 20
+    save_every: int = 200
+    keep: int = 2
+    """Checkpoints kept."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """A frozen encoder under an attentive probe (spec §6)."""
+
+    workdir: str = ""
+    """Folder of the training run whose encoder is probed."""
+    train_shards: str = ""
+    val_shards: str = ""
+    modes: tuple[str, ...] = ("codec", "frames")
+    untrained: bool = True
+    """Also probe the same encoder at its initial weights."""
+    budget_tokens: int = 2048
+    gop_frames: int = 32
+    iframe_policy: Literal["keep", "first", "score", "drop"] = "keep"
+    epochs: int = 10
+    batch_size: int = 32
+    lr: float = 1e-4
+    lr_end: float = 1e-7
+    label_smoothing: float = 0.1
+    clip_norm: float = 5.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run."""
+
+    batches: BatchesConfig = field(default_factory=BatchesConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    centers: CentersConfig = field(default_factory=CentersConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """The dataclass `cls` from a nested mapping; a key it lacks or a value of another type raises ConfigError.
+
+    Integers are taken where floats are expected, lists where tuples are; nothing else is converted.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    kwargs = {}
+    for key, value in values.items():
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
+            hint = f"did you mean {where}{near[0]}?" if near else f"known keys: {', '.join(names)}."
+            raise ConfigError(f"unknown configuration key {where}{key}; {hint}")
+        kwargs[key] = _convert(hints[key], value, f"{where}{key}")
+    return cls(**kwargs)
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The nested dictionary of a configuration dataclass, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a section with keys, not {value!r}.")
+        return from_mapping(typing.cast(type, hint), value, f"{where}.")
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise ConfigError(f"{where} = {value!r} is none of {', '.join(map(repr, choices))}.")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} must be a list, not {value!r}.")
+        return tuple(_convert(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        hint = next(h for h in typing.get_args(hint) if h is not type(None))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise ConfigError(f"{where} = {value!r} is of type {type(value).__name__}; {hint.__name__} is expected.")
+    return value

@@ -1,0 +1,25 @@
+"""The errors that users meet: each message says what was given, what was expected and what to do."""
+
+
+class OveError(Exception):
+    """Base of all errors that a command reports in one sentence, without a traceback."""
+
+
+class BadClip(OveError):
+    """A video that cannot be used: empty, truncated, not a video, of a changing size, too slow to decode."""
+
+
+class BadShard(OveError):
+    """A shard folder, shard, record or label file that is missing, damaged, or of another version."""
+
+
+class BadCheckpoint(OveError):
+    """A checkpoint that is missing, damaged, or of another model or configuration."""
+
+
+class ConfigError(OveError):
+    """A configuration with an unknown key, a wrong type or values that do not go together."""
+
+
+class TrainingStopped(OveError):
+    """A run that stopped itself: a loss that is not finite, or too many bad records."""

@@ -1,0 +1,96 @@
+"""What crosses folder borders. Plain frozen dataclasses of numpy arrays; axes are named in the README's glossary.
+
+T frames · H W pixels · h w cells of the motion field · Y X patch grid · N tokens · P values of a patch (14·14·3) ·
+B samples · M labels of a sample.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int, Int16, Int32, UInt8
+
+CELL_PX = 8
+"""Side of one cell of a motion field, in pixels of the coded picture (FFmpeg exports one vector per 8×8 at the finest)."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The sampled frames of one video."""
+
+    frames: UInt8[np.ndarray, "T S S 3"]
+    """RGB, resized to a square of S pixels."""
+    frame_index: Int32[np.ndarray, "T"]
+    """Index of each frame among the decoded frames of the file, in display order; ascending, repeats in short videos."""
+    pts_s: Float[np.ndarray, "T"]
+    """Presentation time of each frame in seconds."""
+    is_i_frame: Bool[np.ndarray, "T"]
+    """Frames that the selection treats as I-frames: one every `gop_frames` sampled frames (not the stream's own I-frames)."""
+    source: str
+    """Where the signals come from: "bitstream" or "transcode"."""
+    codec: str
+    """Name of the file's codec in FFmpeg's terms, for example "h264"."""
+    n_decoded: int
+    """Number of frames that the file decodes to."""
+    fps: float
+    """Average frame rate of the stream; 0 where the container does not tell."""
+
+
+@dataclass(frozen=True)
+class CodecSignals:
+    """What the codec knows about the sampled frames, at the size of the coded picture."""
+
+    motion: Float32[np.ndarray, "T h w 2"]
+    """(dx, dy): by how many pixels the content of each 8×8 cell has moved since its reference frame; 0 where no vector is."""
+    has_vector: Bool[np.ndarray, "T h w"]
+    """Cells that a motion vector covers; the others are intra-coded (in a P-frame: news that nothing predicted)."""
+    residual: Int16[np.ndarray, "T H W"]
+    """Luma residual, −128…127 on inter-coded pixels; in intra-coded cells the gradient magnitude of the decoded luma."""
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """How surprising each patch is."""
+
+    scores: Float32[np.ndarray, "T Y X"]
+    """0 (as predicted) … 1 (all news)."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The patches of a clip that an encoder gets to see."""
+
+    flat: Int32[np.ndarray, "N"]
+    """t·Y·X + y·X + x, ascending, without repeats."""
+    grid_tyx: tuple[int, int, int]
+    """(T, Y, X)."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training sample before batching."""
+
+    key: str
+    """Which record it is, for logs and for tests of order."""
+    patches: UInt8[np.ndarray, "N P"]
+    """Flattened as (row, column, channel), RGB."""
+    positions: Int32[np.ndarray, "N 3"]
+    """(t, y, x) in patches; t on the 64-step time grid."""
+    labels: Int32[np.ndarray, "M"]
+    """Nearest class centers in the sample's bank, nearest first."""
+    mode: int
+    """Index into `ove.batches.modes.MODES`."""
+    replaced: bool
+    """True if the record drawn was bad and another took its place."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one bank, all of one length."""
+
+    patches: UInt8[np.ndarray, "B N P"]
+    positions: Int32[np.ndarray, "B N 3"]
+    labels: Int32[np.ndarray, "B M"]
+    mode: Int32[np.ndarray, "B"]
+    replaced: Bool[np.ndarray, "B"]
+    record: Int[np.ndarray, "B"]
+    """Global index of each record in its shard set."""

@@ -1,0 +1,32 @@
+"""One CPU that pretends to be eight devices; shapes of jaxtyping signatures are checked at run time."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("ove", "beartype.beartype")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def real_videos() -> list[Path]:
+    """Real videos, where the folder beside the checkout holds some."""
+    videos = sorted((SHARED / "videos").glob("*.mp4"))
+    if not videos:
+        pytest.skip("no folder ../shared/videos on this machine")
+    return videos
+
+
+@pytest.fixture(scope="session")
+def golden_folders() -> list[Path]:
+    """Published-format checkpoints with the reference's inputs and outputs, where the folder beside the checkout holds some."""
+    folders = sorted(p.parent for p in (SHARED / "golden").rglob("io.npz"))
+    if not folders:
+        pytest.skip("no folder ../shared/golden on this machine")
+    return folders
