@@ -1,0 +1,32 @@
+"""Files set aside: which, why, and where in the file it went wrong; one JSON object a line."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """One file that could not be used."""
+
+    file: str
+    reason: str
+    """A sentence for people: what was found and what was expected."""
+    position: int | None = None
+    """Index of the frame (or byte) where it went wrong, if that is known."""
+
+
+def write_quarantine(path: Path, entries: Sequence[BadFile]) -> None:
+    """Writes `quarantine.jsonl` whole under a temporary name, then renames it: a reader never sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text("".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_quarantine(path: Path) -> list[BadFile]:
+    """The entries of a quarantine list; an absent file means none."""
+    if not path.exists():
+        return []
+    return [BadFile(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
