@@ -69,8 +69,6 @@ class Selection:
 class Example:
     """One training sample before batching."""
 
-    key: str
-    """Which record it is, for logs and for tests of order."""
     patches: UInt8[np.ndarray, "N P"]
     """Flattened as (row, column, channel), RGB."""
     positions: Int32[np.ndarray, "N 3"]
@@ -81,6 +79,8 @@ class Example:
     """Index into `ove.batches.modes.MODES`."""
     replaced: bool
     """True if the record drawn was bad and another took its place."""
+    record: int
+    """Index of the record in its shard set."""
 
 
 @dataclass(frozen=True)

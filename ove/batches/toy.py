@@ -1,0 +1,218 @@
+"""Toy videos: real H.264 files in which something short and surprising happens, with the motion known.
+
+A textured background under a slow camera pan, three striped objects on smooth paths, and one event of 4 to 8 frames at a
+random time and place: one object hops (up, down, left, right), spins, grows, splits or changes its texture, and is as
+before afterwards. The class of a video is its event; everything else is drawn independently of it, so that the frames
+around the event say nothing about the class. All of it is a function of (seed, index).
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+CLASSES = ("hop_up", "hop_down", "hop_left", "hop_right", "spin", "grow", "split", "retexture")
+SIDE_PX = 256
+FPS = 30
+N_OBJECTS = 3
+HOP_PX = 44.0
+"""How far a hop carries the object at its peak."""
+_HOPS = {"hop_up": (0.0, -1.0), "hop_down": (0.0, 1.0), "hop_left": (-1.0, 0.0), "hop_right": (1.0, 0.0)}
+_TEXTURE_PX = 96
+_BACKGROUND_PX = 448
+_MARGIN_PX = 76.0
+"""Centers of objects stay this far from the border, so that no event leaves the picture."""
+
+
+@dataclass(frozen=True)
+class ToyVideo:
+    """One rendered video with its truth."""
+
+    frames: UInt8[np.ndarray, "F 256 256 3"]
+    label: str
+    event: tuple[int, int]
+    """First frame of the event and the first one after it."""
+    event_mask: Bool[np.ndarray, "F 256 256"]
+    """Pixels that the event's object covers (in all frames, also outside the event)."""
+    centers_px: Float[np.ndarray, "F 3 2"]
+    """(x, y) of the objects, without the splitting of a split; the event's object is the last."""
+    pan_px: Float[np.ndarray, "F 2"]
+    """By how much the background has moved since frame 0, (x, y)."""
+
+
+def render(seed: int, index: int) -> ToyVideo:
+    """The video number `index` of the set `seed`; its class is `CLASSES[index % 8]`, its length 96 to 160 frames."""
+    rng = np.random.default_rng((seed, index))
+    label = CLASSES[index % len(CLASSES)]
+    n_frames = int(rng.integers(96, 161))
+    duration = int(rng.integers(4, 9))
+    start = int(rng.integers(8, n_frames - duration - 8))
+    background = _background(rng)
+    pan = _pan(rng, n_frames)
+    centers = np.stack([_path(rng, n_frames) for _ in range(N_OBJECTS)], axis=1)
+    radii = rng.uniform(24, 32, N_OBJECTS)
+    textures = [_stripes(rng) for _ in range(N_OBJECTS)]
+    other_texture = _checks(rng)
+
+    frames = np.empty((n_frames, SIDE_PX, SIDE_PX, 3), np.uint8)
+    mask = np.zeros((n_frames, SIDE_PX, SIDE_PX), bool)
+    for t in range(n_frames):
+        picture = _shifted(background, pan[t])
+        phase = (t - start + 1) / (duration + 1) if start <= t < start + duration else 0.0
+        for i in range(N_OBJECTS - 1):
+            _draw(picture, textures[i], centers[t, i], radii[i])
+        covered = np.zeros((SIDE_PX, SIDE_PX), np.float32)
+        for texture, center, radius, angle in _acted(label, phase, textures[-1], other_texture, centers[t, -1], radii[-1]):
+            _draw(picture, texture, center, radius, angle, covered)
+        if label in _HOPS:
+            centers[t, -1] += np.asarray(_HOPS[label]) * HOP_PX * np.sin(np.pi * phase)
+        frames[t] = np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+        mask[t] = covered > 0.5
+    return ToyVideo(frames, label, (start, start + duration), mask, centers, pan)
+
+
+def encode(frames: UInt8[np.ndarray, "F H W 3"], path: Path) -> None:
+    """Writes an H.264 mp4 as a simple camera does: P-frames with one reference, one I-frame at the start."""
+    options = {"preset": "veryfast", "crf": "18", "x264-params": "bframes=0:ref=1:weightp=0:scenecut=0:keyint=250:threads=1"}
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(FPS), options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def write_video(folder: Path, seed: int, index: int) -> Path:
+    """Writes `folder/CLASS/toy_SEED_INDEX.mp4` unless it exists, and its truth beside the folder; returns the path."""
+    label = CLASSES[index % len(CLASSES)]
+    path = folder / label / f"toy_{seed}_{index:05d}.mp4"
+    if path.exists():
+        return path
+    video = render(seed, index)
+    truth = folder.parent / f"{folder.name}_truth" / f"{path.stem}.json"
+    for parent in (path.parent, truth.parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    truth.write_text(
+        json.dumps(
+            {"label": label, "event": video.event, "centers_px": video.centers_px.tolist(), "pan_px": video.pan_px.tolist()}
+        )
+    )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    encode(video.frames, temporary)
+    os.replace(temporary, path)
+    return path
+
+
+def _acted(
+    label: str, phase: float, texture: np.ndarray, other: np.ndarray, center: np.ndarray, radius: float
+) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
+    """What to draw for the event's object at `phase` (0: no event; 0…1 within it): (texture, center, radius, angle) each."""
+    bump = float(np.sin(np.pi * phase))
+    if phase == 0.0:
+        return [(texture, center, radius, 0.0)]
+    if label in _HOPS:
+        return [(texture, center + np.asarray(_HOPS[label]) * HOP_PX * bump, radius, 0.0)]
+    if label == "spin":
+        return [(texture, center, radius, 2 * np.pi * phase)]
+    if label == "grow":
+        return [(texture, center, radius * (1 + 0.9 * bump), 0.0)]
+    if label == "split":
+        offset = np.asarray((32.0 * bump, 0.0))
+        return [(texture, center + sign * offset, radius * (1 - 0.35 * bump), 0.0) for sign in (-1, 1)]
+    return [(other, center, radius, 0.0)]
+
+
+def _background(rng: np.random.Generator) -> np.ndarray:
+    """Coloured noise of several octaves, as float32 0…255."""
+    picture = np.zeros((_BACKGROUND_PX, _BACKGROUND_PX, 3), np.float32)
+    for cells, weight in ((6, 40.0), (24, 25.0), (96, 18.0)):
+        noise = rng.standard_normal((cells, cells, 3)).astype(np.float32)
+        grey = rng.standard_normal((cells, cells, 1)).astype(np.float32)
+        picture += weight * cv2.resize(
+            0.4 * noise + 0.8 * grey, (_BACKGROUND_PX, _BACKGROUND_PX), interpolation=cv2.INTER_CUBIC
+        )
+    return np.clip(picture + rng.uniform(90, 150), 0, 255)
+
+
+def _pan(rng: np.random.Generator, n_frames: int) -> np.ndarray:
+    """A camera that drifts at up to half a pixel a frame, within what the background has to offer."""
+    speed = rng.uniform(0.15, 0.5)
+    heading = rng.uniform(0, 2 * np.pi)
+    return np.outer(np.arange(n_frames), speed * np.array([np.cos(heading), np.sin(heading)]))
+
+
+def _path(rng: np.random.Generator, n_frames: int) -> np.ndarray:
+    """A smooth way between two points in the inner part of the picture, at less than about 1.5 pixels a frame."""
+    low, high = _MARGIN_PX, SIDE_PX - _MARGIN_PX
+    begin, end = rng.uniform(low, high, (2, 2))
+    wobble = rng.uniform(4, 8, 2) * np.sin(np.outer(np.arange(n_frames), rng.uniform(0.04, 0.09, 2)) + rng.uniform(0, 6, 2))
+    line = begin + np.linspace(0, 1, n_frames)[:, None] * (end - begin)
+    return np.clip(line + wobble, low, high)
+
+
+def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A dark and a bright colour."""
+    return rng.uniform(0, 90, 3), rng.uniform(165, 255, 3)
+
+
+def _stripes(rng: np.random.Generator) -> np.ndarray:
+    """Upright stripes with some noise in them, so that motion along them shows too."""
+    dark, bright = _colours(rng)
+    x = np.arange(_TEXTURE_PX) / _TEXTURE_PX
+    wave = 0.5 + 0.5 * np.sin(2 * np.pi * (rng.integers(4, 7) * x + rng.uniform()))
+    blend = np.repeat(np.clip(2.5 * wave - 0.75, 0, 1)[None, :, None], _TEXTURE_PX, axis=0)
+    noise = cv2.resize(rng.standard_normal((16, 16, 1)), (_TEXTURE_PX, _TEXTURE_PX), interpolation=cv2.INTER_CUBIC)
+    return np.clip(dark + (bright - dark) * blend + 22.0 * noise[..., None], 0, 255).astype(np.float32)
+
+
+def _checks(rng: np.random.Generator) -> np.ndarray:
+    """A checkerboard."""
+    dark, bright = _colours(rng)
+    cells = np.indices((_TEXTURE_PX, _TEXTURE_PX)) // (_TEXTURE_PX // 6)
+    blend = (cells.sum(0) % 2)[..., None]
+    return (dark + (bright - dark) * blend).astype(np.float32)
+
+
+def _shifted(background: np.ndarray, pan: np.ndarray) -> np.ndarray:
+    """The part of the background that the camera sees, with bilinear sub-pixel shifts."""
+    margin = (_BACKGROUND_PX - SIDE_PX) / 2
+    matrix = np.array([[1, 0, pan[0] - margin], [0, 1, pan[1] - margin]])
+    return cv2.warpAffine(background, matrix, (SIDE_PX, SIDE_PX), flags=cv2.INTER_LINEAR)
+
+
+def _draw(
+    picture: np.ndarray,
+    texture: np.ndarray,
+    center: np.ndarray,
+    radius: float,
+    angle: float = 0.0,
+    covered: np.ndarray | None = None,
+) -> None:
+    """Draws a disc of `texture` into `picture` in place, with soft edges; adds its opacity to `covered`."""
+    reach = int(np.ceil(radius)) + 2
+    x0, y0 = int(center[0]) - reach, int(center[1]) - reach
+    side = 2 * reach + 1
+    scale = 2 * radius / _TEXTURE_PX
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    middle = _TEXTURE_PX / 2
+    dx, dy = center[0] - x0, center[1] - y0
+    matrix = np.array([[cos, -sin, dx - cos * middle + sin * middle], [sin, cos, dy - sin * middle - cos * middle]])
+    drawn = cv2.warpAffine(texture, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    y, x = np.ogrid[:side, :side]
+    alpha = np.clip(radius - np.hypot(x - dx, y - dy) + 0.5, 0, 1).astype(np.float32)
+    top, left = max(0, -y0), max(0, -x0)
+    bottom, right = min(side, SIDE_PX - y0), min(side, SIDE_PX - x0)
+    inside = (slice(top, bottom), slice(left, right))
+    target = (slice(y0 + top, y0 + bottom), slice(x0 + left, x0 + right))
+    weight = alpha[inside][..., None]
+    picture[target] = picture[target] * (1 - weight) + drawn[inside] * weight
+    if covered is not None:
+        covered[target] = np.maximum(covered[target], alpha[inside])
