@@ -1,0 +1,66 @@
+"""`--config=FILE[:ARG]` and `--config.section.key=VALUE` on a command line → one of the dataclasses of `ove.config`."""
+
+import argparse
+import ast
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ml_collections import ConfigDict
+
+from ove.config import from_mapping
+from ove.errors import ConfigError
+
+T = TypeVar("T")
+_PREFIX = "--config."
+
+
+def parse(parser: argparse.ArgumentParser, cls: type[T], argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, T]:
+    """Adds `--config` to the parser, parses, and returns the arguments with the configuration of type `cls`.
+
+    Numbers, lists, True and False are read as Python literals, anything else as a string; ConfigError for a missing
+    file, a file without `get_config`, an unknown key or a wrong type.
+    """
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a file of configs/; ARG is for example `smoke`")
+    parser.epilog = "Any key of the configuration can be set with --config.section.key=VALUE."
+    arguments, rest = parser.parse_known_args(argv)
+    values = load(arguments.config)
+    for option in rest:
+        if not option.startswith(_PREFIX) or "=" not in option:
+            parser.error(f"unknown argument {option}; settings are given as --config.section.key=VALUE")
+        key, _, text = option.removeprefix(_PREFIX).partition("=")
+        _set(values, key.split("."), _literal(text))
+    return arguments, from_mapping(cls, values)
+
+
+def load(file_and_argument: str) -> dict[str, Any]:
+    """The nested dictionary that `get_config(arg)` of a configuration file returns."""
+    name, _, argument = file_and_argument.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigError(f"{name}: no such configuration file; those of the project are in configs/.")
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{name}: not a Python file; a configuration file ends in .py and defines get_config(arg).")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"{name}: defines no get_config(arg); see configs/toy.py for an example.")
+    config: ConfigDict = module.get_config(argument)
+    return config.to_dict()
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for section in path[:-1]:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{'.'.join(path)}: {section} is a value, not a section.")
+    values[path[-1]] = value
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

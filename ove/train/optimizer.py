@@ -1,0 +1,41 @@
+"""AdamW for the encoder, its schedule, and which parameters decay. The banks have their own: `ove.centers.rows`."""
+
+from typing import Any
+
+import jax
+import optax
+
+from ove.config import TrainConfig
+
+_DECAYED = ("kernel",)
+"""Matrices decay; norms, biases and the pooling probe do not."""
+
+
+def learning_rate(config: TrainConfig, peak: float) -> optax.Schedule:
+    """Step → rate: linear warm-up to `peak`, then linear or cosine decay to 0 at `config.steps` (spec §4)."""
+    warmup = min(config.warmup_steps, config.steps)
+    decay = max(config.steps - warmup, 1)
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, decay)
+    else:
+        after = optax.linear_schedule(peak, 0.0, decay)
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), after], [warmup])
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """Clipping by the global norm, then AdamW with the schedule of `config`."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(
+            learning_rate(config, config.lr),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
+            mask=_decays,
+        ),
+    )
+
+
+def _decays(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) in _DECAYED, params)

@@ -1,0 +1,50 @@
+"""All that a training step reads and writes, as one frozen pytree."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from ove.centers.bank import Bank, init_bank
+from ove.config import RunConfig
+from ove.encoder import encoder
+from ove.train.optimizer import make_optimizer
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """The state after `step` steps."""
+
+    step: Int[Array, ""]
+    params: Any
+    """Of the encoder."""
+    banks: dict[str, Bank]
+    opt_state: Any
+    rng: Key[Array, ""]
+    """Never changes: every use folds in the step and a purpose."""
+
+
+def init_state(config: RunConfig, n_centers: dict[str, int]) -> TrainState:
+    """The state at step 0 for banks of `n_centers` centers; a function of `config.train.seed`, works under jit and eval_shape."""
+    root = jax.random.key(config.train.seed)
+    key_params, key_banks, rng = jax.random.split(root, 3)
+    params = encoder.init(config.encoder, key_params)
+    banks = {}
+    for number, head in enumerate(config.batches.heads):
+        banks[head.bank] = init_bank(
+            jax.random.fold_in(key_banks, number),
+            n_centers[head.bank],
+            config.encoder.width,
+            config.centers,
+            positives=head.labels_per_step,
+            negatives=n_negatives(head.negatives, n_centers[head.bank]),
+        )
+    return TrainState(jnp.zeros((), jnp.int32), params, banks, make_optimizer(config.train).init(params), rng)
+
+
+def n_negatives(fraction: float, n_centers: int) -> int:
+    """Centers drawn as negatives in a step: the fraction r of the bank, at least one."""
+    return max(1, min(n_centers, round(fraction * n_centers)))
