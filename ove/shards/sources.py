@@ -19,7 +19,7 @@ class VideoFile:
 
 
 def videos_in_folder(folder: Path) -> list[VideoFile]:
-    """Every file below `folder`, sorted by path, hidden ones left out; a file in a subfolder has that subfolder's name as label."""
+    """Every file below `folder`, sorted by path, hidden ones left out; the name of its subfolder is a file's label."""
     if not folder.is_dir():
         raise BadClip(f"{folder}: no such folder; give a folder of videos or a list of paths.")
     files = [

@@ -1,0 +1,95 @@
+"""A finished folder of shards as one sequence of records, read in any order."""
+
+import bisect
+import itertools
+import threading
+from pathlib import Path
+from typing import Any
+
+from array_record.python.array_record_module import ArrayRecordReader
+
+from ove.errors import BadShard
+from ove.shards.manifest import Manifest, read_manifest
+from ove.shards.schema import VideoRecord, unpack
+
+_RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
+"""Reads what is asked for and nothing else; reading by index is then safe from several threads."""
+
+
+class ShardSet:
+    """All records of a folder; picklable, and usable by several threads at once."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """A set that trusts its manifest; `open` also looks at the files."""
+        self.folder = folder
+        self.manifest = manifest
+        self._starts = list(itertools.accumulate((shard.records for shard in manifest.shards), initial=0))
+        self._readers: dict[int, ArrayRecordReader] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, folder: Path) -> "ShardSet":
+        """The shards of a folder; a missing folder, manifest or shard, or one of another size or version, raises BadShard."""
+        manifest = read_manifest(folder)
+        for shard in manifest.shards:
+            path = folder / shard.file
+            if not path.is_file():
+                raise BadShard(f"{path}: is missing, though {folder} lists it; run the same `python -m launch.shards` again.")
+            size = path.stat().st_size
+            if size != shard.bytes:
+                raise BadShard(
+                    f"{path}: has {size} bytes, {shard.bytes} were written; delete it and run the same `python -m launch.shards`."
+                )
+        return cls(folder, manifest)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Open files stay where they are; the copy opens its own when it first reads.
+        return ShardSet, (self.folder, self.manifest)
+
+    def __len__(self) -> int:
+        return self.manifest.records
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any byte of any record."""
+        return self.manifest.fingerprint
+
+    @property
+    def grid_tyx(self) -> tuple[int, int, int]:
+        """(T, Y, X) of every record."""
+        return self.manifest.grid_tyx
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names of the records, sorted; empty where the inputs gave none."""
+        return self.manifest.classes
+
+    def bytes_at(self, index: int) -> bytes:
+        """The packed record with index 0…len − 1, counted over all shards; a damaged one raises BadShard."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {self.folder}, which has {len(self)}")
+        n = bisect.bisect_right(self._starts, index) - 1
+        place = index - self._starts[n]
+        try:
+            return self._reader(n).read([place])[0]
+        except (RuntimeError, IndexError) as error:
+            raise BadShard(
+                f"{self.folder / self.manifest.shards[n].file}: record {place} is damaged ({error}); "
+                "delete the file and run the same `python -m launch.shards` again."
+            ) from error
+
+    def record(self, index: int) -> VideoRecord:
+        """The record with index 0…len − 1; a damaged one raises BadShard."""
+        return unpack(self.bytes_at(index))
+
+    def _reader(self, n: int) -> ArrayRecordReader:
+        with self._lock:
+            if n not in self._readers:
+                shard = self.manifest.shards[n]
+                reader = ArrayRecordReader(str(self.folder / shard.file), options=_RANDOM_ACCESS)
+                if not reader.ok():
+                    reader.num_records()  # raises, and says why
+                if reader.num_records() != shard.records:
+                    raise RuntimeError(f"it holds {reader.num_records()} records, {shard.records} were written")
+                self._readers[n] = reader
+            return self._readers[n]

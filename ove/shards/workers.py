@@ -1,0 +1,126 @@
+"""Local processes that work on files in parallel, and outlive a file that kills the decoder."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+import cv2
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_AHEAD = 2
+"""Files handed out per worker: one being worked on, one waiting, so that a worker never idles."""
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Died:
+    """The outcome of an item whose process ended without an answer."""
+
+    exit_code: int
+    """Of the process; −n where signal n ended it."""
+
+    def __str__(self) -> str:
+        name = signal.Signals(-self.exit_code).name if self.exit_code < 0 else f"exit code {self.exit_code}"
+        return f"the process that decoded it died ({name})"
+
+
+def outcomes(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[int, R | Died]]:
+    """(index, function(item)) of each item, in the order in which they are ready, from `workers` spawned processes.
+
+    With 0 workers all happens in this process. When a worker dies, the items it may have died of run again, each alone in a
+    fresh process; the ones that kill that too come out as `Died`. An exception from `function` ends everything.
+    """
+    if workers == 0:
+        yield from ((index, function(item)) for index, item in enumerate(items))
+        return
+    todo = iter(range(len(items)))
+    waiting = next(todo, None)
+    while waiting is not None:
+        suspects: list[int] = []
+        with _pool(workers) as pool:
+            in_flight: dict[Future[R], int] = {}
+            while waiting is not None or in_flight:
+                while waiting is not None and not suspects and len(in_flight) < _AHEAD * workers:
+                    try:
+                        in_flight[pool.submit(function, items[waiting])] = waiting
+                    except BrokenProcessPool:
+                        suspects.append(waiting)
+                    waiting = next(todo, None)
+                for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
+                    index = in_flight.pop(future)
+                    if isinstance(future.exception(), BrokenProcessPool):
+                        suspects.append(index)
+                    else:
+                        yield index, future.result()
+                if suspects and not in_flight:
+                    break
+        for index in sorted(suspects):
+            yield index, _alone(function, items[index])
+
+
+class _pool(ProcessPoolExecutor):
+    """A pool whose processes end with it, at once when it is left by an exception."""
+
+    def __init__(self, workers: int) -> None:
+        self._before = set(multiprocessing.active_children())
+        super().__init__(workers, multiprocessing.get_context("spawn"), start_worker)
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        if kind is not None:
+            self.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - self._before:
+                process.kill()
+        super().__exit__(kind, value, traceback)
+
+
+def start_worker() -> None:
+    """Sets up this process as a worker: one thread for OpenCV, deaf to Ctrl-C (the parent hears it), ended with its parent."""
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        parent = multiprocessing.parent_process()
+        if parent is not None and os.getppid() != parent.pid:  # it died before it could be watched
+            os._exit(1)
+
+
+def _alone(function: Callable[[T], R], item: T) -> R | Died:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, item))
+    process.start()
+    sender.close()
+    started = False
+    try:
+        started = receiver.recv()
+        return receiver.recv()
+    except EOFError:
+        process.join()
+        assert process.exitcode is not None
+        if not started:
+            raise RuntimeError(
+                f"worker processes end before they begin (exit code {process.exitcode}); see the messages above."
+            ) from None
+        return Died(process.exitcode)
+    finally:
+        receiver.close()
+        process.kill()
+        process.join()
+        process.close()
+
+
+def _answer(sender: Connection, function: Callable[[Any], Any], item: Any) -> None:
+    start_worker()
+    sender.send(True)
+    sender.send(function(item))
+    sender.close()
