@@ -38,7 +38,7 @@ class ShardSet:
             size = path.stat().st_size
             if size != shard.bytes:
                 raise BadShard(
-                    f"{path}: has {size} bytes, {shard.bytes} were written; delete it and run the same `python -m launch.shards`."
+                    f"{path}: has {size} bytes, {shard.bytes} were written; run the same `python -m launch.shards` again."
                 )
         return cls(folder, manifest)
 
