@@ -62,6 +62,6 @@ def _label(shards: ShardSet, index: int, classes: list[str]) -> int:
     if label not in classes:
         raise BadShard(
             f"{shards.folder}: record {index} has the label {label!r}, which is none of the classes of the training set "
-            f"({', '.join(classes) or 'it has no labels'}); give the videos labels by subfolder or list, and write the shards again."
+            f"({', '.join(classes) or 'it has no labels'}); give the videos labels by subfolder or list, then run launch.shards again."
         )
     return classes.index(label)

@@ -66,7 +66,7 @@ class Checkpoints:
         return meta
 
     def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
-        """The state saved at `step`, on the given shardings; BadCheckpoint if any leaf differs in name, shape, type or value."""
+        """The state saved at `step`, on the given shardings; BadCheckpoint if a leaf differs in name, shape, type or value."""
         meta = self.meta(step)
         target = _plain(
             jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), abstract, shardings)

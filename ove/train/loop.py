@@ -54,10 +54,7 @@ def train(config: RunConfig, workdir: Path, report: Callable[[str], None]) -> Tr
             state = jax.jit(make, out_shardings=shardings)()
         _save_config(config, workdir)
         log = stack.enter_context(contextlib.closing(MetricsLog(workdir, int(state.step))))
-        state = _run(
-            config, state, pipeline, make_step(config, mesh, shardings), checkpoints, log, batch_sharding(mesh), report
-        )
-    return state
+        return _run(config, state, pipeline, make_step(config, mesh, shardings), checkpoints, log, batch_sharding(mesh), report)
 
 
 def _run(
@@ -164,8 +161,8 @@ def _restored(
             )
     if meta["data"]["fingerprint"] != pipeline.fingerprint:
         raise BadCheckpoint(
-            f"{checkpoints.folder}/{step}: was trained on other data, labels, mixture or seed than {config.batches.shards} gives now; "
-            "restore them or use another --workdir."
+            f"{checkpoints.folder}/{step}: was trained on other data, labels, mixture or seed than "
+            f"{config.batches.shards} gives now; restore them or use another --workdir."
         )
     state = checkpoints.restore(step, abstract, shardings)
     pipeline.restore(meta["data"]["step"])

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"^banks/.*/(rows|m|v|count)$", PartitionSpec("data")),
+    (r"^banks/[^/]+/rows", PartitionSpec("data")),
     (r".*", PartitionSpec()),
 )
 """Banks are split by row over the data axis where it divides them; all else is replicated."""

@@ -1,7 +1,6 @@
 """All that a training step reads and writes, as one frozen pytree."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +12,8 @@ from ove.encoder import encoder
 from ove.train.optimizer import make_optimizer
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TrainState:
-    """The state after `step` steps."""
+class TrainState(NamedTuple):
+    """The state after `step` steps; a pytree."""
 
     step: Int[Array, ""]
     params: Any
@@ -28,7 +25,7 @@ class TrainState:
 
 
 def init_state(config: RunConfig, n_centers: dict[str, int]) -> TrainState:
-    """The state at step 0 for banks of `n_centers` centers; a function of `config.train.seed`, works under jit and eval_shape."""
+    """The state at step 0 for banks of `n_centers` centers, by `config.train.seed`; works under jit and eval_shape."""
     root = jax.random.key(config.train.seed)
     key_params, key_banks, rng = jax.random.split(root, 3)
     params = encoder.init(config.encoder, key_params)

@@ -49,7 +49,7 @@ def make_step(config: RunConfig, mesh: Mesh, shardings: TrainState) -> Callable[
                 loss, aux = objective.loss(sampled[head.bank], drawn[head.bank], pooled, config.centers)
                 total += head.weight * loss
                 metrics[f"loss/{head.bank}"] = loss
-                metrics |= {f"{name}/{head.bank}": value for name, value in aux.items()}
+                metrics |= {f"logit_{name}/{head.bank}": value for name, value in aux._asdict().items()}
             return total, metrics | {"loss": total}
 
         grads, metrics = jax.grad(loss_of, argnums=(0, 1), has_aux=True)(state.params, sampled)

@@ -1,0 +1,72 @@
+"""Who may import whom (design: layers), read from the imports themselves."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LEVEL_0 = {"records", "config", "errors"}
+MAY_IMPORT = {
+    **dict.fromkeys(LEVEL_0, LEVEL_0),
+    **dict.fromkeys(("video", "encoder", "centers"), LEVEL_0),
+    "shards": LEVEL_0,
+    "labels": LEVEL_0 | {"video", "shards", "encoder"},
+    "batches": LEVEL_0 | {"video", "shards", "labels"},
+    "train": LEVEL_0 | {"encoder", "centers", "batches", "shards", "labels"},
+    "probe": LEVEL_0 | {"video", "shards", "labels", "batches", "encoder", "centers", "train"},
+    "view": LEVEL_0 | {"video", "shards", "labels", "batches", "encoder", "centers", "train"},
+}
+OF_TRAIN = {"ove.train.checkpoint", "ove.train.optimizer"}
+JAX_FOLDERS = {"encoder", "centers", "labels", "train", "probe"}
+SOURCES = sorted((ROOT / "ove").rglob("*.py"))
+
+
+def imports_of(path: Path) -> list[tuple[str, bool]]:
+    """(module, whether at the top of the file) for each import."""
+    tree = ast.parse(path.read_text())
+    top = {id(node) for node in tree.body}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) in top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found += [(f"{node.module}.{alias.name}", id(node) in top) for alias in node.names]
+    return found
+
+
+def folder_of(path: Path) -> str:
+    return path.relative_to(ROOT / "ove").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_layers(path: Path) -> None:
+    here = folder_of(path)
+    for module, at_top in imports_of(path):
+        assert at_top, f"{path}: {module} is imported inside a function or block"
+        parts = module.split(".")
+        if parts[0] in ("launch", "tests", "configs"):
+            pytest.fail(f"{path}: nothing imports {parts[0]}")
+        if parts[0] == "jax":
+            assert here in JAX_FOLDERS, f"{path}: jax does not belong in {here}/"
+        if parts[0] == "ove" and parts[1] != here:
+            assert parts[1] in MAY_IMPORT[here], f"{path}: {here} may not import ove.{parts[1]}"
+            if here in ("probe", "view") and parts[1] == "train":
+                assert ".".join(parts[:3]) in OF_TRAIN, f"{path}: of train only checkpoint and optimizer"
+
+
+def test_the_sources_are_found() -> None:
+    assert {folder_of(path) for path in SOURCES} >= set(MAY_IMPORT)
+
+
+def test_the_package_requires_what_the_requirements_file_lists() -> None:
+    def names(lines: list[str]) -> set[str]:
+        return {line.split("#")[0].strip() for line in lines} - {""}
+
+    listed = names((ROOT / "requirements.txt").read_text().splitlines())
+    needed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    tools = {"beartype", "hypothesis", "mypy", "pytest", "pytest-timeout", "ruff"}
+    assert needed <= listed
+    assert {line.split(">")[0] for line in listed - needed} == tools
