@@ -75,7 +75,7 @@ def _codec(record: VideoRecord, view: View, rng: np.random.Generator | None) -> 
     chosen = select(scores, flags, view.budget_tokens, view.iframe_policy)
     tyx = positions(chosen.flat, chosen.grid_tyx)
     which, place = np.unique(tyx[:, 0], return_inverse=True)
-    frames = decode_frames(record, which)
+    frames = decode_frames(record, which.tolist())
     _, rows, columns = chosen.grid_tyx
     flat_in_decoded = place * (rows * columns) + chosen.flat % (rows * columns)
     tyx[:, 0] = on_time_grid(tyx[:, 0], len(scores))
@@ -96,7 +96,7 @@ def _frames(record: VideoRecord, view: View, rng: np.random.Generator | None) ->
     which = _chunk_frames(record, view, rng)
     tyx = positions(np.arange(len(which) * rows * columns), (len(which), rows, columns))
     tyx[:, 0] = on_time_grid(which, n_frames)[tyx[:, 0]]
-    return patchify(decode_frames(record, which), record.patch_px), tyx
+    return patchify(decode_frames(record, which.tolist()), record.patch_px), tyx
 
 
 def _tiling(record: VideoRecord, view: View, rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
@@ -104,13 +104,13 @@ def _tiling(record: VideoRecord, view: View, rng: np.random.Generator | None) ->
     _, rows, columns = record.saliency.shape
     which = _chunk_frames(record, view, rng)
     tyx = positions(np.arange(len(which) * rows * columns), (1, len(which) * rows, columns))
-    return patchify(decode_frames(record, which), record.patch_px), tyx
+    return patchify(decode_frames(record, which.tolist()), record.patch_px), tyx
 
 
 def _image(record: VideoRecord, view: View, rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
     """The clip's middle frame; in training a random crop of it, mirrored half of the time."""
     n_frames, rows, columns = record.saliency.shape
-    frame = decode_frames(record, np.array([n_frames // 2]))[0]
+    frame = decode_frames(record, [n_frames // 2])[0]
     if rng is not None:
         frame = _augmented(frame, rng)
     return patchify(frame[None], record.patch_px), positions(np.arange(rows * columns), (1, rows, columns))

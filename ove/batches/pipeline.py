@@ -8,6 +8,8 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import grain
 import numpy as np
@@ -17,7 +19,7 @@ from grain.experimental import ElasticIterator
 from ove.batches.modes import IMAGE, View, schedule, see
 from ove.config import BatchesConfig, HeadConfig
 from ove.errors import BadShard, ConfigError, TrainingStopped
-from ove.labels.store import Labels
+from ove.labels.store import Labels, read_labels
 from ove.records import Batch, Example
 from ove.shards.read import ShardSet
 
@@ -55,20 +57,20 @@ class _Load:
 class Pipeline:
     """Endless batches of every head, this process's part of them; `step` is all there is to save and restore."""
 
-    def __init__(
-        self,
-        config: BatchesConfig,
-        shards: ShardSet,
-        labels: Mapping[str, Labels],
-        process_index: int = 0,
-        process_count: int = 1,
-    ) -> None:
-        """`labels` by bank; ConfigError if a head has no labels or its batch cannot be split over the processes."""
+    def __init__(self, config: BatchesConfig, process_index: int = 0, process_count: int = 1) -> None:
+        """Opens the shards and labels that `config` names.
+
+        BadShard if they are missing, ConfigError if the budget or a batch size does not fit.
+        """
+        folder = Path(config.shards)
+        shards = ShardSet.open(folder)
+        labels: dict[str, Labels] = {head.bank: read_labels(folder, head.bank) for head in config.heads}
         self.config = config
+        self.n_centers = {bank: found.n_centers for bank, found in labels.items()}
         self.step = 0
         self.seen = 0
         self.replaced = 0
-        self._iterators = {}
+        self._iterators: dict[str, Any] = {}
         view = View(config.budget_tokens, config.gop_frames, config.iframe_policy)
         view.frames_of_budget(shards.grid_tyx)
         for number, head in enumerate(config.heads):
@@ -125,5 +127,5 @@ def _fingerprint(config: BatchesConfig, shards: ShardSet, labels: Mapping[str, L
     for free in ("shards", "threads", "max_bad_share"):
         decides.pop(free)
     decides["data"] = shards.fingerprint
-    decides["labels"] = {bank: hashlib.sha256(np.ascontiguousarray(found.labels)).hexdigest() for bank, found in labels.items()}
+    decides["labels"] = {bank: hashlib.sha256(found.labels.tobytes()).hexdigest() for bank, found in labels.items()}
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]

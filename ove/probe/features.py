@@ -61,7 +61,7 @@ def _label(shards: ShardSet, index: int, classes: list[str]) -> int:
     label = shards.record(index).label
     if label not in classes:
         raise BadShard(
-            f"{shards.folder}: record {index} has the label {label!r}, which is none of the classes of the training set "
-            f"({', '.join(classes) or 'it has no labels'}); give the videos labels by subfolder or list, then run launch.shards again."
+            f"{shards.folder}: record {index} has the label {label!r}, the training set has "
+            f"{', '.join(classes) or 'no labels'}; give the videos labels by subfolder or list, then run launch.shards again."
         )
     return classes.index(label)

@@ -156,10 +156,10 @@ def _sum(leaf: Array) -> Array:
 
 def _plain(state: TrainState) -> dict[str, Any]:
     """The state as a dictionary; the typed key as its numbers."""
-    rng = state.rng
+    rng: Any = state.rng
     if isinstance(rng, jax.ShapeDtypeStruct):
         data = jax.eval_shape(jax.random.key_data, rng)
-        key = jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=rng.sharding)
+        key: Any = jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=rng.sharding)
     else:
         key = jax.random.key_data(rng)
     return {

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import NamedSharding
 
 from ove.batches.pipeline import Pipeline
 from ove.config import RunConfig, to_mapping
 from ove.errors import BadCheckpoint, ConfigError, TrainingStopped
-from ove.labels.store import read_labels
 from ove.records import Batch
-from ove.shards.read import ShardSet
 from ove.train.checkpoint import Checkpoints
 from ove.train.metrics import MetricsLog, progress_line
 from ove.train.sharding import batch_sharding, make_mesh, state_shardings
@@ -35,18 +32,17 @@ def train(config: RunConfig, workdir: Path, report: Callable[[str], None]) -> Tr
     """
     if not config.batches.heads:
         raise ConfigError("batches.heads is empty; name at least one bank to train, for example {bank: 'vid', batch_size: 16}.")
+    if not config.encoder.head:
+        raise ConfigError("encoder.head is False; training needs the pooling head, which makes the embedding.")
     mesh = make_mesh()
     for head in config.batches.heads:
         if head.batch_size % mesh.size:
             raise ConfigError(f"batch_size {head.batch_size} of head {head.bank} cannot be split over {mesh.size} devices.")
-    shards = ShardSet.open(Path(config.batches.shards))
-    labels = {head.bank: read_labels(Path(config.batches.shards), head.bank) for head in config.batches.heads}
-    n_centers = {bank: found.n_centers for bank, found in labels.items()}
-    workdir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        pipeline = stack.enter_context(contextlib.closing(Pipeline(config.batches, shards, labels)))
+        pipeline = stack.enter_context(contextlib.closing(Pipeline(config.batches)))
+        workdir.mkdir(parents=True, exist_ok=True)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.train.keep)))
-        make = jax.jit(lambda: init_state(config, n_centers))
+        make = jax.jit(lambda: init_state(config, pipeline.n_centers))
         abstract = jax.eval_shape(make)
         shardings = state_shardings(abstract, mesh)
         state = _restored(checkpoints, config, pipeline, abstract, shardings, report)
@@ -81,7 +77,7 @@ def _run(
             _check_finite(*pending, workdir=log.path.parent)
         pending = (step, metrics, batches)
         for batch in batches.values():
-            order = zlib.crc32(np.ascontiguousarray(batch.record), order)
+            order = zlib.crc32(batch.record.tobytes(), order)
         saving = step % config.train.save_every == 0 or step == steps
         if step % config.train.log_every == 0 or saving or step == 1:
             values = _check_finite(*pending, workdir=log.path.parent)
@@ -98,7 +94,8 @@ class _Clock:
     """Time per step and the share of it spent waiting for data, since the last lap."""
 
     def __init__(self) -> None:
-        self._start, self._waited, self._step = time.perf_counter(), 0.0, None
+        self._start, self._waited = time.perf_counter(), 0.0
+        self._step: int | None = None
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:

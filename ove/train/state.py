@@ -29,7 +29,7 @@ def init_state(config: RunConfig, n_centers: dict[str, int]) -> TrainState:
     root = jax.random.key(config.train.seed)
     key_params, key_banks, rng = jax.random.split(root, 3)
     params = encoder.init(config.encoder, key_params)
-    banks = {}
+    banks: dict[str, Bank] = {}
     for number, head in enumerate(config.batches.heads):
         banks[head.bank] = init_bank(
             jax.random.fold_in(key_banks, number),

@@ -10,7 +10,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from ove.centers import objective
+from ove.centers.bank import Sampled
 from ove.centers.rows import update_rows
+from ove.centers.sample import Drawn
 from ove.config import RunConfig
 from ove.encoder import encoder
 from ove.train.optimizer import learning_rate, make_optimizer
@@ -29,7 +31,8 @@ def make_step(config: RunConfig, mesh: Mesh, shardings: TrainState) -> Callable[
 
     def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.rng, state.step)
-        drawn, sampled = {}, {}
+        drawn: dict[str, Drawn] = {}
+        sampled: dict[str, Sampled] = {}
         for number, head in enumerate(config.batches.heads):
             bank = state.banks[head.bank]
             drawn[head.bank] = objective.draw(
@@ -46,10 +49,11 @@ def make_step(config: RunConfig, mesh: Mesh, shardings: TrainState) -> Callable[
             for head in config.batches.heads:
                 seen = batch[head.bank]
                 pooled = encoder.apply(config.encoder, params, seen["patches"], seen["positions"]).pooled
+                assert pooled is not None, "train() refuses an encoder without a head"
                 loss, aux = objective.loss(sampled[head.bank], drawn[head.bank], pooled, config.centers)
                 total += head.weight * loss
                 metrics[f"loss/{head.bank}"] = loss
-                metrics |= {f"logit_{name}/{head.bank}": value for name, value in aux._asdict().items()}
+                metrics |= {f"{name}/{head.bank}": value for name, value in aux.items()}
             return total, metrics | {"loss": total}
 
         grads, metrics = jax.grad(loss_of, argnums=(0, 1), has_aux=True)(state.params, sampled)
