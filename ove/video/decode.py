@@ -1,0 +1,110 @@
+"""Any video file → its sampled frames and what the codec knows about them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from av.video.frame import VideoFrame
+from jaxtyping import Float64, Int32, UInt8
+
+from ove.config import VideoConfig
+from ove.errors import BadClip
+from ove.records import Clip, CodecSignals
+from ove.video.demux import Deadline, Survey, decoded_frames, survey
+from ove.video.residual import CannotIsolate, GrayDecoder
+from ove.video.select import i_frame_flags, sample_indices
+from ove.video.signals import FrameSignals, frame_signals, stacked
+from ove.video.transcode import transcoded_signals
+
+
+def read_video(path: Path, config: VideoConfig) -> tuple[Clip, CodecSignals]:
+    """The sampled frames of a file and their signals, turned as the file says it is to be shown.
+
+    Signals come from the bitstream for progressive H.264 and have the size of its picture; for everything else the sampled
+    frames are encoded anew (`Clip.source` = "transcode") and signals have the size of the clip. Anything that is no whole,
+    readable video of one size raises BadClip, which names the file, what was wrong and what to do (spec §2).
+    """
+    deadline = Deadline(path, config.time_limit_s)
+    found = survey(path, deadline)
+    if found.n_packets == 0:
+        raise BadClip(f"{path}: no whole frame in it{f' ({found.cut})' if found.cut else ''}; get a whole copy.")
+    if found.codec == "h264":
+        try:
+            return _read(path, config, found, deadline, GrayDecoder(found.extradata))
+        except CannotIsolate:
+            pass  # the record says source = "transcode"; docs/codec.md lists the reasons
+    return _read(path, config, found, deadline, None)
+
+
+def _read(
+    path: Path, config: VideoConfig, found: Survey, deadline: Deadline, gray: GrayDecoder | None
+) -> tuple[Clip, CodecSignals]:
+    """`read_video` with signals from the bitstream, or, without a gray decoder, from a transcode."""
+    samples = _sample(path, config, found.n_packets, deadline, gray)
+    if found.cut or samples.n_decoded == 0:
+        raise BadClip(f"{path}: truncated or damaged: {samples.n_decoded} frames decode ({found.cut}); get a whole copy.")
+    if samples.n_decoded != found.n_packets:
+        # Packets without a frame to show: VP8's hidden references, an open GOP's first pictures. Sample what there is.
+        samples = _sample(path, config, samples.n_decoded, deadline, gray)
+    index = sample_indices(samples.n_decoded, config.n_frames, config.sampling)
+    unique, order = np.unique(index, return_inverse=True)
+    pictures = np.stack(samples.pictures)
+    if gray is None:
+        signals = stacked(transcoded_signals(pictures, config.gop_frames), order)
+    else:
+        signals = stacked(samples.signals, order, samples.quarter_turns)
+    clip = Clip(
+        frames=pictures if len(unique) == len(index) else pictures[order],
+        frame_index=index,
+        pts_s=_seconds(samples.times_s, unique, found.fps)[order],
+        is_i_frame=i_frame_flags(config.n_frames, config.gop_frames),
+        source="transcode" if gray is None else "bitstream",
+        codec=found.codec,
+        n_decoded=samples.n_decoded,
+        fps=found.fps,
+    )
+    return clip, signals
+
+
+@dataclass
+class _Samples:
+    """The sampled frames of one pass over a file, each once."""
+
+    pictures: list[UInt8[np.ndarray, "S S 3"]] = field(default_factory=list)
+    times_s: list[float | None] = field(default_factory=list)
+    signals: list[FrameSignals] = field(default_factory=list)
+    n_decoded: int = 0
+    quarter_turns: int = 0
+    """Counter-clockwise, from the coded picture to the shown one; pictures are turned, signals are not yet."""
+
+
+def _sample(path: Path, config: VideoConfig, n_frames: int, deadline: Deadline, gray: GrayDecoder | None) -> _Samples:
+    """Decodes the whole file and keeps what would be sampled if it had `n_frames` frames."""
+    samples = _Samples()
+    wanted = set(sample_indices(n_frames, config.n_frames, config.sampling).tolist())
+    for number, decoded in enumerate(decoded_frames(path, deadline, keep_packets=gray is not None)):
+        samples.n_decoded += 1
+        if gray is not None and decoded.frame.key_frame:
+            gray.check_sets(decoded.packet)
+        if number not in wanted:
+            continue
+        samples.quarter_turns = round(decoded.frame.rotation / 90) % 4
+        samples.pictures.append(_picture(decoded.frame, config.size_px, samples.quarter_turns))
+        samples.times_s.append(decoded.time_s)
+        if gray is not None:
+            samples.signals.append(frame_signals(decoded.frame, decoded.packet, gray))
+    return samples
+
+
+def _picture(frame: VideoFrame, size_px: int, quarter_turns: int) -> UInt8[np.ndarray, "S S 3"]:
+    rgb = frame.to_ndarray(format="rgb24")
+    smaller = frame.width >= size_px and frame.height >= size_px
+    square = cv2.resize(rgb, (size_px, size_px), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return np.ascontiguousarray(np.rot90(square, quarter_turns))
+
+
+def _seconds(times_s: list[float | None], index: Int32[np.ndarray, "U"], fps: float) -> Float64[np.ndarray, "U"]:
+    """Presentation times; for streams without any, frame numbers over the frame rate (25 where that is unknown, too)."""
+    known = [t for t in times_s if t is not None]
+    return np.array(known) if len(known) == len(times_s) else index / (fps or 25.0)

@@ -1,0 +1,186 @@
+"""A file on disk → its decoded frames one by one, each with the packet it came from; everything that is no video is refused."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from ove.errors import BadClip
+
+# fmt: off
+CONTAINERS = frozenset([
+    "mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "mxf", "nut", "ivf", "h264", "hevc",
+    "m4v", "mpegvideo", "dv", "rm", "vc1", "obu", "vvc",
+])
+"""Demuxers that are trusted. FFmpeg guesses: it opens a text file as a terminal recording of 25 frames a second."""
+CODECS = frozenset([
+    "h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v2", "msmpeg4v3", "h263",
+    "flv1", "wmv1", "wmv2", "wmv3", "vc1", "theora", "mjpeg", "prores", "dnxhd", "ffv1", "huffyuv", "ffvhuff",
+    "utvideo", "rawvideo", "dvvideo", "svq3", "snow", "rv30", "rv40", "cinepak",
+])
+# fmt: on
+_FLAG2_EXPORT_MVS = 1 << 28
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What demuxing alone tells about a file."""
+
+    codec: str
+    fps: float
+    """0 where the container does not tell."""
+    extradata: bytes
+    n_packets: int
+    """Packets whose frames are shown; a few codecs have packets without a frame."""
+    cut: str
+    """How the container shows that the file ends early; empty if it does not."""
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """One frame in display order."""
+
+    frame: VideoFrame
+    packet: bytes
+    """The packet that it was decoded from; empty if packets are not kept."""
+    time_s: float | None
+    """None where the container has no timestamps."""
+
+
+class Deadline:
+    """The moment after which work on a file stops."""
+
+    def __init__(self, path: Path, limit_s: float) -> None:
+        self._path, self._limit_s, self._end = path, limit_s, time.monotonic() + limit_s
+
+    def check(self, n_decoded: int) -> None:
+        """BadClip once the time limit is over."""
+        if time.monotonic() > self._end:
+            raise BadClip(
+                f"{self._path}: not decoded within {self._limit_s:g} s ({n_decoded} frames were); "
+                "raise video.time_limit_s or cut the video into pieces."
+            )
+
+
+def survey(path: Path, deadline: Deadline) -> Survey:
+    """Counts the video packets of a file without decoding it; BadClip if it is no video."""
+    with _opened(path) as (container, stream):
+        shown = whole = 0
+        failure = ""
+        try:
+            for packet in container.demux(stream):
+                if packet.is_corrupt:
+                    failure = "a packet is cut short"
+                elif packet.size:
+                    whole += 1
+                    shown += not packet.is_discard
+                deadline.check(0)
+        except av.FFmpegError as error:
+            failure = error.strerror or type(error).__name__
+        # The index of an MP4 has gone through its edit list, the count in its header has not.
+        announced = len(stream.index_entries) if "mp4" in container.format.name else stream.frames
+        if not failure and whole < announced:
+            failure = "the file ends early"
+        return Survey(
+            codec=stream.codec.canonical_name,
+            fps=float(stream.average_rate or 0),
+            extradata=stream.codec_context.extradata or b"",
+            n_packets=shown,
+            cut=f"{failure}; {announced} frames announced" if failure and announced else failure,
+        )
+
+
+def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool) -> Iterator[DecodedFrame]:
+    """The frames of a file in display order, with motion vectors attached where the codec has them.
+
+    With `keep_packets` each comes with its packet. A frame of another size than the first, a damaged one, and a decoder that
+    gives up raise BadClip with the number of frames decoded so far; a file that just ends early ends the iteration.
+    """
+    with _opened(path) as (container, stream):
+        context, base = stream.codec_context, stream.time_base
+        context.thread_count = 1  # measured: automatic threading is slower for single clips, and workers run in parallel
+        context.flags2 |= _FLAG2_EXPORT_MVS
+        waiting: dict[int, tuple[bytes, float | None]] = {}
+        n_decoded, size = 0, (0, 0)
+        for number, packet in enumerate(_packets(container, stream)):
+            if packet is not None:
+                seconds = float(packet.pts * base) if packet.pts is not None and base is not None else None
+                waiting[number] = (bytes(packet) if keep_packets else b"", seconds)
+                # The decoder hands a packet's timestamp to its frame: numbered, frames and packets match whatever the order.
+                packet.pts = packet.dts = number
+            try:
+                frames = context.decode(packet)
+            except av.FFmpegError as error:
+                raise BadClip(
+                    f"{path}: damaged: {n_decoded} frames decode, then {error.strerror}; get a whole copy."
+                ) from error
+            for frame in frames:
+                size = size if n_decoded else (frame.width, frame.height)
+                _check(path, frame, n_decoded, size)
+                data, seconds = waiting.pop(frame.pts if frame.pts is not None else -1, (b"", None))
+                yield DecodedFrame(frame, data, seconds)
+                n_decoded += 1
+            deadline.check(n_decoded)
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet | None]:
+    """The stream's packets up to the end of what can be read, then None to flush the decoder."""
+    try:
+        for packet in container.demux(stream):
+            if packet.size and not packet.is_corrupt:
+                yield packet
+    except av.FFmpegError:
+        pass  # `survey` has met the same error and tells it together with the number of frames
+    yield None
+
+
+def _check(path: Path, frame: VideoFrame, n_decoded: int, size: tuple[int, int]) -> None:
+    if frame.is_corrupt:
+        raise BadClip(f"{path}: damaged: {n_decoded} frames decode, the next is marked as corrupt; get a whole copy.")
+    if (frame.width, frame.height) != size:
+        raise BadClip(
+            f"{path}: the picture changes from {size[0]}×{size[1]} to {frame.width}×{frame.height} pixels after {n_decoded} "
+            "frames; cut the video there or scale it to one size."
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """An open container and its first video stream, if they are of kinds that are accepted."""
+    if not path.exists():
+        raise BadClip(f"{path}: no such file; check the path.")
+    if path.is_dir():
+        raise BadClip(f"{path}: is a folder, not a video; name the files in it.")
+    if path.stat().st_size == 0:
+        raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
+    try:
+        container = av.open(str(path.absolute()))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadClip(f"{path}: not a video, or cut off within its header (FFmpeg: {reason}); get a whole copy.") from error
+    with container:
+        yield container, _video_stream(path, container)
+
+
+def _video_stream(path: Path, container: InputContainer) -> VideoStream:
+    names = container.format.name.split(",")
+    if names[0].endswith("_pipe") or names[0] in ("image2", "gif", "apng"):
+        raise BadClip(f"{path}: is a still image ({names[0].removesuffix('_pipe')}), not a video; leave it out.")
+    if CONTAINERS.isdisjoint(names) and container.streams.video:
+        raise BadClip(f"{path}: not a video (FFmpeg takes it for '{names[0]}'); give MP4, MKV, WebM, AVI, MPEG or similar.")
+    videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not videos:
+        others = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise BadClip(f"{path}: has no video stream (it holds {others}); leave it out.")
+    stream = videos[0]
+    name = stream.codec.canonical_name if stream.codec_context is not None else "of an unknown kind"
+    if name not in CODECS:
+        raise BadClip(f"{path}: its video codec is {name}, which is not accepted; convert it to H.264.")
+    return stream

@@ -1,0 +1,51 @@
+"""Sampled frames → an H.264 stream in memory → its signals, for files whose own bitstream cannot tell them."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from jaxtyping import UInt8
+
+from ove.video.residual import GrayDecoder
+from ove.video.signals import FrameSignals, frame_signals
+
+_FLAG_GLOBAL_HEADER = 1 << 22
+_FLAG2_EXPORT_MVS = 1 << 28
+X264_PARAMS = "bframes=0:ref=1:scenecut=0:weightp=0:rc-lookahead=0:sync-lookahead=0:mbtree=0:partitions=p8x8,i8x8,i4x4"
+"""Every frame is predicted from the one before it, in blocks no finer than 8×8, for which FFmpeg exports a vector (spec §2)."""
+X264_OPTIONS = {"preset": "veryfast", "crf": "18"}
+
+
+def encode(frames: UInt8[np.ndarray, "T S S 3"], gop_frames: int) -> tuple[bytes, list[bytes]]:
+    """The header (Annex B) and one packet a frame of an H.264 stream with an I-frame every `gop_frames` frames.
+
+    RGB frames of an even side; BT.601, 4:2:0, limited range.
+    """
+    context = av.CodecContext.create("libx264", "w")
+    context.width, context.height = frames.shape[2], frames.shape[1]
+    context.pix_fmt, context.time_base, context.thread_count = "yuv420p", Fraction(1, 25), 1
+    context.flags |= _FLAG_GLOBAL_HEADER
+    context.options = X264_OPTIONS | {"x264-params": f"{X264_PARAMS}:keyint={gop_frames}:min-keyint={gop_frames}"}
+    packets = []
+    for number, picture in enumerate(frames):
+        frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+        frame.pts = number
+        packets += context.encode(frame)
+    packets += context.encode(None)
+    return context.extradata or b"", [bytes(packet) for packet in packets]
+
+
+def transcoded_signals(frames: UInt8[np.ndarray, "T S S 3"], gop_frames: int) -> list[FrameSignals]:
+    """The signals of each frame relative to the sampled frame before it, from encoding them anew."""
+    header, packets = encode(frames, gop_frames)
+    gray = GrayDecoder(header)
+    context = av.CodecContext.create("h264", "r")
+    context.extradata, context.thread_count = header, 1
+    context.flags2 |= _FLAG2_EXPORT_MVS
+    signals: list[FrameSignals] = []
+    for data in (*packets, None):
+        for frame in context.decode(None if data is None else av.Packet(data)):
+            # No B-frames: frames come out in the order of their packets.
+            signals.append(frame_signals(frame, packets[len(signals)], gray))
+    return signals
