@@ -1,4 +1,4 @@
-"""`python -m launch.labels --shards DIR`: embeds every record, clusters them, and writes the nearest centers beside the shards."""
+"""`python -m launch.labels --shards DIR`: embeddings → clusters → the nearest centers of every record."""
 
 import argparse
 import hashlib

@@ -31,10 +31,11 @@ def kmeans(points: Float[np.ndarray, "N E"], k: int, iterations: int, seed: int)
 
     It starts like k-means++ (points drawn with probability in proportion to 1 − cosine with the nearest center drawn so far)
     and ends early when no center moves. A center without points takes the point that fits a large cluster worst. Points need
-    not have length 1; points of zeros fit every center equally and stay with center 0. k > N raises ConfigError.
+    not have length 1; points of zeros have no direction and are left out. k above the number of the others raises ConfigError.
     """
+    points = points[np.linalg.norm(points, axis=1) > 0]
     if not 1 <= k <= len(points):
-        raise ConfigError(f"k-means cannot make {k} centers of {len(points)} points; ask for 1…{len(points)}.")
+        raise ConfigError(f"k-means cannot make {k} centers of {len(points)} points that are not 0; ask for 1…{len(points)}.")
     unit_NE = _unit(np.asarray(points, np.float32))
     blocks_BbE, real_Bb = _in_blocks(unit_NE)
     first = _spread(jnp.asarray(unit_NE), jax.random.key(seed), k)
@@ -96,8 +97,8 @@ def _moved(
 ) -> Float32[np.ndarray, "k E"]:
     """The mean direction of each cluster; a center without points splits the next largest cluster at its worst point."""
     # A cluster of points that cancel out has no direction: its center stays where it is.
-    has_direction = np.linalg.norm(sums, axis=1, keepdims=True) > 1e-12
-    moved = np.where(has_direction, _unit(sums), centers_KE)
+    cancels = np.linalg.norm(sums, axis=1, keepdims=True) < 1e-12
+    moved = _unit(np.where(cancels, centers_KE, sums))
     donors = np.argsort(-sizes, kind="stable")
     donors = donors[sizes[donors] > 1]
     # Only the center that had no points moves here, so the objective cannot rise.
@@ -124,5 +125,4 @@ def _in_blocks(unit_NE: Float32[np.ndarray, "N E"]) -> tuple[Float32[Array, "B b
 
 
 def _unit(rows: Float32[np.ndarray, "n E"]) -> Float32[np.ndarray, "n E"]:
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length > 0, length, 1).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

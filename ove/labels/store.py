@@ -64,7 +64,7 @@ def read_labels(folder: Path, bank: Bank) -> Labels:
 
 
 def read_centers(folder: Path, bank: Bank) -> Float32[np.ndarray, "k E"]:
-    """The class centers that a bank's labels are indices of, of length 1 each; errors as in `read_labels`."""
+    """The class centers that a bank's labels are indices of, of length 1 each; missing or damaged ones raise BadShard."""
     return _read(folder, bank, "centers")[0]
 
 
@@ -73,7 +73,7 @@ def _read(folder: Path, bank: Bank, name: str) -> tuple[np.ndarray, dict[str, An
     if not path.is_file():
         raise BadShard(f"{path}: no labels of the bank {bank}; {_remedy(folder)}")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
             return stored[name], json.loads(str(stored["info"]))
     except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise BadShard(f"{path}: is damaged ({error}); delete it, then {_remedy(folder)}") from error

@@ -3,7 +3,7 @@
 docs/data_format.md describes the layout so that a reader can be written without this file.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -54,15 +54,10 @@ class VideoRecord:
     @property
     def grid_tyx(self) -> tuple[int, int, int]:
         """(T, Y, X): frames, and patches down and across."""
-        return len(self.frames), self.size_px // self.patch_px, self.size_px // self.patch_px
+        return _grid(len(self.frames), self.size_px, self.patch_px)
 
 
-_ARRAYS: dict[str, tuple[str, Callable[[VideoRecord], tuple[int, ...]]]] = {
-    "frame_index": ("<i4", lambda r: r.grid_tyx[:1]),
-    "pts_s": ("<f8", lambda r: r.grid_tyx[:1]),
-    "is_i_frame": ("|b1", lambda r: r.grid_tyx[:1]),
-    "saliency": ("<f2", lambda r: r.grid_tyx),
-}
+_ARRAYS = {"frame_index": "<i4", "pts_s": "<f8", "is_i_frame": "|b1", "saliency": "<f2"}
 _SCALARS: dict[str, tuple[type, ...]] = {
     "key": (str,),
     "frames": (list,),
@@ -78,11 +73,11 @@ _SCALARS: dict[str, tuple[type, ...]] = {
 
 def pack(record: VideoRecord) -> bytes:
     """The bytes of a record; one that does not agree with itself raises BadShard naming the field."""
-    _check(record)
+    _check(vars(record))
     packed: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
     for field in fields(VideoRecord):
         value = getattr(record, field.name)
-        packed[field.name] = _pack_array(value, _ARRAYS[field.name][0]) if field.name in _ARRAYS else value
+        packed[field.name] = _pack_array(value, _ARRAYS[field.name]) if field.name in _ARRAYS else value
     return msgpack.packb(packed, use_bin_type=True)
 
 
@@ -104,11 +99,10 @@ def unpack(data: bytes) -> VideoRecord:
     if packed.keys() != names:
         missing, unknown = sorted(names - packed.keys()), sorted(packed.keys() - names)
         raise BadShard(f"a record lacks the fields {missing} and has the unknown fields {unknown}; write the shards again.")
-    for name, (dtype, _) in _ARRAYS.items():
+    for name, dtype in _ARRAYS.items():
         packed[name] = _unpack_array(packed[name], dtype, name)
-    record = VideoRecord(**packed)
-    _check(record)
-    return record
+    _check(packed)
+    return VideoRecord(**packed)
 
 
 def encode_frames(frames: UInt8[np.ndarray, "T S S 3"], quality: int) -> list[bytes]:
@@ -166,21 +160,26 @@ def _unpack_array(value: Any, dtype: str, name: str) -> np.ndarray:
     return np.frombuffer(value["data"], dtype).reshape(shape).astype(native)
 
 
-def _check(record: VideoRecord) -> None:
+def _check(values: Mapping[str, Any]) -> None:
     """Types first, then the shapes that follow from the number of frames and the patch grid."""
     for name, kinds in _SCALARS.items():
-        value = getattr(record, name)
-        if type(value) not in kinds:
-            raise BadShard(f"field {name} of a record is {value!r:.80}, expected {' or '.join(k.__name__ for k in kinds)}.")
-    if not record.frames or not all(isinstance(frame, bytes) for frame in record.frames):
-        raise BadShard(f"{record.key}: field frames must be a list of at least one JPEG file.")
-    if record.patch_px < 1 or record.size_px < 1 or record.size_px % record.patch_px:
-        raise BadShard(f"{record.key}: field size_px = {record.size_px} is no multiple of patch_px = {record.patch_px}.")
-    for name, (dtype, shape_of) in _ARRAYS.items():
-        value, shape = getattr(record, name), shape_of(record)
+        if type(values[name]) not in kinds:
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            raise BadShard(f"field {name} of a record is {values[name]!r:.80}, expected {expected}; write the shards again.")
+    key, size, patch, frames = (values[name] for name in ("key", "size_px", "patch_px", "frames"))
+    if not frames or not all(isinstance(frame, bytes) for frame in frames):
+        raise BadShard(f"{key}: field frames must be a list of at least one JPEG file.")
+    if patch < 1 or size < 1 or size % patch:
+        raise BadShard(f"{key}: field size_px = {size} is no multiple of patch_px = {patch}.")
+    grid = _grid(len(frames), size, patch)
+    for name, dtype in _ARRAYS.items():
+        value, shape = values[name], grid if name == "saliency" else grid[:1]
         if value.shape != shape or value.dtype != np.dtype(dtype):
-            raise BadShard(
-                f"{record.key}: field {name} is {value.dtype} of shape {value.shape}, expected {np.dtype(dtype)} of {shape}."
-            )
-    if not np.isfinite(record.saliency).all():
-        raise BadShard(f"{record.key}: field saliency holds numbers that are not finite.")
+            found, expected = f"{value.dtype} of shape {value.shape}", f"{np.dtype(dtype)} of shape {shape}"
+            raise BadShard(f"{key}: field {name} is {found}, expected {expected}; write the shards again.")
+    if not np.isfinite(values["saliency"]).all():
+        raise BadShard(f"{key}: field saliency holds numbers that are not finite.")
+
+
+def _grid(n_frames: int, size_px: int, patch_px: int) -> tuple[int, int, int]:
+    return n_frames, size_px // patch_px, size_px // patch_px
