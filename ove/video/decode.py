@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Float64, Int32, UInt8
 
 from ove.config import VideoConfig
@@ -14,7 +15,7 @@ from ove.records import Clip, CodecSignals
 from ove.video.demux import Deadline, Survey, decoded_frames, survey
 from ove.video.residual import CannotIsolate, GrayDecoder
 from ove.video.select import i_frame_flags, sample_indices
-from ove.video.signals import FrameSignals, frame_signals, stacked
+from ove.video.signals import SignalStack
 from ove.video.transcode import transcoded_signals
 
 
@@ -51,9 +52,9 @@ def _read(
     unique, order = np.unique(index, return_inverse=True)
     pictures = np.stack(samples.pictures)
     if gray is None:
-        signals = stacked(transcoded_signals(pictures, config.gop_frames), order)
+        signals = transcoded_signals(pictures, config.gop_frames).signals(order)
     else:
-        signals = stacked(samples.signals, order, samples.quarter_turns)
+        signals = samples.signals.signals(order, samples.quarter_turns)
     clip = Clip(
         frames=pictures if len(unique) == len(index) else pictures[order],
         frame_index=index,
@@ -71,9 +72,9 @@ def _read(
 class _Samples:
     """The sampled frames of one pass over a file, each once."""
 
+    signals: SignalStack
     pictures: list[UInt8[np.ndarray, "S S 3"]] = field(default_factory=list)
     times_s: list[float | None] = field(default_factory=list)
-    signals: list[FrameSignals] = field(default_factory=list)
     n_decoded: int = 0
     quarter_turns: int = 0
     """Counter-clockwise, from the coded picture to the shown one; pictures are turned, signals are not yet."""
@@ -81,8 +82,8 @@ class _Samples:
 
 def _sample(path: Path, config: VideoConfig, n_frames: int, deadline: Deadline, gray: GrayDecoder | None) -> _Samples:
     """Decodes the whole file and keeps what would be sampled if it had `n_frames` frames."""
-    samples = _Samples()
     wanted = set(sample_indices(n_frames, config.n_frames, config.sampling).tolist())
+    samples, to_rgb = _Samples(SignalStack(len(wanted))), VideoReformatter()
     for number, decoded in enumerate(decoded_frames(path, deadline, keep_packets=gray is not None)):
         samples.n_decoded += 1
         if gray is not None and decoded.frame.key_frame:
@@ -90,15 +91,15 @@ def _sample(path: Path, config: VideoConfig, n_frames: int, deadline: Deadline, 
         if number not in wanted:
             continue
         samples.quarter_turns = round(decoded.frame.rotation / 90) % 4
-        samples.pictures.append(_picture(decoded.frame, config.size_px, samples.quarter_turns))
+        samples.pictures.append(_picture(to_rgb, decoded.frame, config.size_px, samples.quarter_turns))
         samples.times_s.append(decoded.time_s)
         if gray is not None:
-            samples.signals.append(frame_signals(decoded.frame, decoded.packet, gray))
+            samples.signals.add(decoded.frame, decoded.packet, gray)
     return samples
 
 
-def _picture(frame: VideoFrame, size_px: int, quarter_turns: int) -> UInt8[np.ndarray, "S S 3"]:
-    rgb = frame.to_ndarray(format="rgb24")
+def _picture(to_rgb: VideoReformatter, frame: VideoFrame, size_px: int, quarter_turns: int) -> UInt8[np.ndarray, "S S 3"]:
+    rgb = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
     smaller = frame.width >= size_px and frame.height >= size_px
     square = cv2.resize(rgb, (size_px, size_px), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
     return np.ascontiguousarray(np.rot90(square, quarter_turns))

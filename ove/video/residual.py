@@ -109,24 +109,26 @@ def luma_of(frame: VideoFrame) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.nda
     return rows[:, : plane.width], bits
 
 
-def residual_of(
-    frame: VideoFrame, packet: bytes, has_vector: Bool[np.ndarray, "h w"], gray: GrayDecoder
-) -> Int16[np.ndarray, "H W"]:
-    """The luma residual of one decoded frame, given the packet that it came from and the cells that have a vector.
+def residual_into(
+    out: Int16[np.ndarray, "H W"], frame: VideoFrame, packet: bytes, has_vector: Bool[np.ndarray, "h w"], gray: GrayDecoder
+) -> None:
+    """Writes into `out` the luma residual of a decoded frame, given the packet it came from and the cells with a vector.
 
     −128…127 in 8-bit units, exact up to saturation, in cells with a vector (not where weighted prediction is used, see
     docs/codec.md); in the others, which are intra-coded, the gradient magnitude of the decoded luma, 0…180.
     """
     if not has_vector.any():
-        return gradient(frame)
+        out[:] = gradient(frame)
+        return
     luma, bits = gray.luma(packet)
-    residual = ((luma.astype(np.int16) - (1 << (bits - 1))) >> (bits - 8)).astype(np.int16, copy=False)
-    if residual.shape != (frame.height, frame.width):
-        raise CannotIsolate(f"a picture decodes alone to {residual.shape[1]}×{residual.shape[0]}")
+    if luma.shape != out.shape:
+        raise CannotIsolate(f"a picture of it decodes alone to {luma.shape[1]}×{luma.shape[0]} pixels")
+    np.subtract(luma, 1 << (bits - 1), out=out, dtype=np.int16, casting="unsafe")
+    if bits > 8:
+        out >>= bits - 8
     if not has_vector.all():
-        intra = ~np.repeat(np.repeat(has_vector, CELL_PX, axis=0), CELL_PX, axis=1)
-        np.copyto(residual, gradient(frame), where=intra[: frame.height, : frame.width])
-    return residual
+        intra = np.repeat(np.repeat(~has_vector, CELL_PX, axis=0), CELL_PX, axis=1)
+        np.copyto(out, gradient(frame), where=intra[: frame.height, : frame.width])
 
 
 def gradient(frame: VideoFrame) -> Int16[np.ndarray, "H W"]:

@@ -1,46 +1,47 @@
-"""What the codec knows about one frame, and the signals of all sampled frames put together."""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
+"""What the codec knows about the sampled frames, gathered frame by frame while a video is decoded."""
 
 import numpy as np
 from av.video.frame import VideoFrame
 from jaxtyping import Bool, Float32, Int, Int16
 
 from ove.records import CodecSignals
-from ove.video.motion import dense_field
-from ove.video.residual import GrayDecoder, residual_of
+from ove.video.motion import cells, dense_field
+from ove.video.residual import GrayDecoder, residual_into
 
 
-@dataclass(frozen=True)
-class FrameSignals:
-    """The signals of one frame; fields as in `CodecSignals`."""
+class SignalStack:
+    """The signals of up to `capacity` frames of one size, in arrays that exist once: full-size residuals are large."""
 
-    motion: Float32[np.ndarray, "h w 2"]
-    has_vector: Bool[np.ndarray, "h w"]
-    residual: Int16[np.ndarray, "H W"]
+    def __init__(self, capacity: int) -> None:
+        self._capacity, self._n = capacity, 0
+        self._motion: Float32[np.ndarray, "T h w 2"] | None = None
+        self._has_vector: Bool[np.ndarray, "T h w"]
+        self._residual: Int16[np.ndarray, "T H W"]
 
+    def __len__(self) -> int:
+        return self._n
 
-def frame_signals(frame: VideoFrame, packet: bytes, gray: GrayDecoder) -> FrameSignals:
-    """The signals of a frame decoded with vectors exported, given its packet; CannotIsolate where there is no residual."""
-    vectors = frame.side_data.get("MOTION_VECTORS")
-    motion, has_vector = dense_field(None if vectors is None else vectors.to_ndarray(), frame.height, frame.width)
-    return FrameSignals(motion, has_vector, residual_of(frame, packet, has_vector, gray))
+    def add(self, frame: VideoFrame, packet: bytes, gray: GrayDecoder) -> None:
+        """Adds a frame that was decoded with vectors exported, given its packet; CannotIsolate where it has no residual."""
+        height, width, t = frame.height, frame.width, self._n
+        if self._motion is None:
+            field = (self._capacity, cells(height), cells(width))
+            self._motion, self._has_vector = np.empty((*field, 2), np.float32), np.empty(field, bool)
+            self._residual = np.empty((self._capacity, height, width), np.int16)
+        vectors = frame.side_data.get("MOTION_VECTORS")
+        self._motion[t], self._has_vector[t] = dense_field(None if vectors is None else vectors.to_ndarray(), height, width)
+        residual_into(self._residual[t], frame, packet, self._has_vector[t], gray)
+        self._n += 1
 
-
-def stacked(frames: Sequence[FrameSignals], order: Int[np.ndarray, "T"], quarter_turns: int = 0) -> CodecSignals:
-    """The signals of the frames in the given order (indices may repeat), turned counter-clockwise by so many quarters."""
-    turned = [_turned(frame, quarter_turns) for frame in frames] if quarter_turns else frames
-    return CodecSignals(
-        motion=np.stack([turned[i].motion for i in order]),
-        has_vector=np.stack([turned[i].has_vector for i in order]),
-        residual=np.stack([turned[i].residual for i in order]),
-    )
-
-
-def _turned(frame: FrameSignals, quarter_turns: int) -> FrameSignals:
-    motion = np.rot90(frame.motion, quarter_turns)
-    for _ in range(quarter_turns % 4):
-        # With y downwards, what went right goes up after a quarter turn, and what went down goes right.
-        motion = np.stack([motion[..., 1], -motion[..., 0]], axis=-1)
-    return FrameSignals(motion, np.rot90(frame.has_vector, quarter_turns), np.rot90(frame.residual, quarter_turns))
+    def signals(self, order: Int[np.ndarray, "T"], quarter_turns: int = 0) -> CodecSignals:
+        """The signals in the given order of frames (indices may repeat), turned counter-clockwise by so many quarters."""
+        assert self._motion is not None
+        as_they_are = len(order) == self._n == self._capacity and bool((np.diff(order) == 1).all())
+        motion, has_vector, residual = (
+            np.rot90(array if as_they_are else array[order], quarter_turns, axes=(1, 2))
+            for array in (self._motion, self._has_vector, self._residual)
+        )
+        for _ in range(quarter_turns % 4):
+            # With y downwards, what went right goes up after a quarter turn, and what went down goes right.
+            motion = np.stack([motion[..., 1], -motion[..., 0]], axis=-1)
+        return CodecSignals(motion, has_vector, residual)

@@ -8,7 +8,7 @@ from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
 from ove.video.residual import GrayDecoder
-from ove.video.signals import FrameSignals, frame_signals
+from ove.video.signals import SignalStack
 
 _FLAG_GLOBAL_HEADER = 1 << 22
 _FLAG2_EXPORT_MVS = 1 << 28
@@ -36,16 +36,16 @@ def encode(frames: UInt8[np.ndarray, "T S S 3"], gop_frames: int) -> tuple[bytes
     return context.extradata or b"", [bytes(packet) for packet in packets]
 
 
-def transcoded_signals(frames: UInt8[np.ndarray, "T S S 3"], gop_frames: int) -> list[FrameSignals]:
+def transcoded_signals(frames: UInt8[np.ndarray, "T S S 3"], gop_frames: int) -> SignalStack:
     """The signals of each frame relative to the sampled frame before it, from encoding them anew."""
     header, packets = encode(frames, gop_frames)
     gray = GrayDecoder(header)
     context = av.CodecContext.create("h264", "r")
     context.extradata, context.thread_count = header, 1
     context.flags2 |= _FLAG2_EXPORT_MVS
-    signals: list[FrameSignals] = []
+    signals = SignalStack(len(frames))
     for data in (*packets, None):
         for frame in context.decode(None if data is None else av.Packet(data)):
             # No B-frames: frames come out in the order of their packets.
-            signals.append(frame_signals(frame, packets[len(signals)], gray))
+            signals.add(frame, packets[len(signals)], gray)
     return signals
