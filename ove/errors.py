@@ -8,6 +8,11 @@ class OveError(Exception):
 class BadClip(OveError):
     """A video that cannot be used: empty, truncated, not a video, of a changing size, too slow to decode."""
 
+    def __init__(self, message: str, position: int | None = None) -> None:
+        """`position`: index of the frame (or byte) where it went wrong, if that is known."""
+        super().__init__(message)
+        self.position = position
+
 
 class BadShard(OveError):
     """A shard folder, shard, record or label file that is missing, damaged, or of another version."""

@@ -142,7 +142,7 @@ def _try(make_record: Callable[[VideoFile], VideoRecord], video: VideoFile) -> _
     except ConfigError:
         raise  # would be the same for every file
     except BadClip as error:
-        return BadFile(str(video.path), str(error), getattr(error, "position", None))
+        return BadFile(str(video.path), str(error), error.position)
     except Exception as error:
         return BadFile(str(video.path), f"{video.path}: unforeseen {type(error).__name__}: {error}")
 
@@ -199,7 +199,7 @@ def _common_form(forms: Iterator[Form]) -> Form | None:
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Keeps a second run out of the folder; the lock ends with this process, however that ends."""
-    handle = os.open(out / ".lock", os.O_CREAT | os.O_RDWR)
+    handle = os.open(out / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
