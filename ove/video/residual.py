@@ -137,7 +137,8 @@ def gradient(frame: VideoFrame) -> Int16[np.ndarray, "H W"]:
     scale = 0.5 / (1 << (bits - 8))
     down = cv2.Sobel(luma, cv2.CV_32F, 0, 1, ksize=1, scale=scale)
     right = cv2.Sobel(luma, cv2.CV_32F, 1, 0, ksize=1, scale=scale)
-    return np.rint(cv2.magnitude(right, down)).astype(np.int16)
+    # Exact until the root, which every machine rounds alike (cv2.magnitude is not bound to).
+    return np.rint(np.sqrt(right * right + down * down)).astype(np.int16)
 
 
 def _decoder(extradata: bytes) -> VideoCodecContext:

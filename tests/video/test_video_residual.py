@@ -1,0 +1,157 @@
+"""Gray-reference decoding against an own prediction, and the headers that it is built from."""
+
+import av
+import numpy as np
+import pytest
+from av.video.frame import PictureType
+from conftest import P_ONLY, moving_texture
+
+from ove.config import VideoConfig
+from ove.video import h264_headers as h264
+from ove.video.decode import read_video
+from ove.video.residual import CannotIsolate, GrayDecoder, luma_of
+
+
+def six_tap(image, axis):
+    """Σ (1, −5, 20, 20, −5, 1)·samples around the half-sample position after each sample, neither rounded nor clipped."""
+    taps = zip((1, -5, 20, 20, -5, 1), (2, 1, 0, -1, -2, -3), strict=True)
+    return sum(weight * np.roll(image, shift, axis) for weight, shift in taps)
+
+
+def quarter_samples(luma):
+    """The 16 pictures [y][x] of luma at quarter-sample offsets (ITU-T H.264, 8.4.2.2.1), wrong near the border."""
+    whole = luma.astype(np.int64)
+    beside, below = np.roll(whole, -1, 1), np.roll(whole, -1, 0)
+    right = np.clip((six_tap(whole, 1) + 16) >> 5, 0, 255)
+    down = np.clip((six_tap(whole, 0) + 16) >> 5, 0, 255)
+    both = np.clip((six_tap(six_tap(whole, 1), 0) + 512) >> 10, 0, 255)
+    right_below, down_beside = np.roll(right, -1, 0), np.roll(down, -1, 1)
+
+    def mean(a, b):
+        return (a + b + 1) >> 1
+
+    return [
+        [whole, mean(whole, right), right, mean(beside, right)],
+        [mean(whole, down), mean(right, down), mean(right, both), mean(right, down_beside)],
+        [down, mean(down, both), both, mean(both, down_beside)],
+        [mean(below, down), mean(down, right_below), mean(both, right_below), mean(down_beside, right_below)],
+    ]
+
+
+def predicted(reference, motion_px):
+    """Luma predicted from a reference picture by a field of displacements on 8×8 cells, in steps of a quarter pixel."""
+    margin = 64
+    planes = np.array(quarter_samples(np.pad(reference, margin, mode="edge")))
+    vectors = np.rint(-4 * motion_px).astype(int).repeat(8, 0).repeat(8, 1)[: reference.shape[0], : reference.shape[1]]
+    y, x = np.indices(reference.shape)
+    y, x = y + margin + (vectors[..., 1] >> 2), x + margin + (vectors[..., 0] >> 2)
+    return planes[vectors[..., 1] & 3, vectors[..., 0] & 3, y, x]
+
+
+def lumas(path):
+    with av.open(str(path)) as container:
+        return [luma_of(frame)[0].copy() for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize("preset", ["superfast", "medium", "slow"])
+@pytest.mark.parametrize("entropy", ["cabac=1", "cabac=0:8x8dct=0"])
+def test_prediction_plus_residual_is_the_decoded_luma(write_video, preset, entropy):
+    frames = moving_texture(24, 144, 112)
+    path = write_video("p.mp4", frames, preset=preset, crf="20", x264_params=f"{P_ONLY}:{entropy}:keyint=12:min-keyint=12")
+    clip, signals = read_video(path, VideoConfig(n_frames=24))
+    assert (clip.source, clip.codec, clip.n_decoded) == ("bitstream", "h264", 24)
+    decoded = lumas(path)
+    equal = covered = 0
+    for t in range(1, 24):
+        rebuilt = np.clip(predicted(decoded[t - 1], signals.motion[t]) + signals.residual[t], 0, 255)
+        inter = signals.has_vector[t].repeat(8, 0).repeat(8, 1)
+        equal, covered = equal + int((rebuilt == decoded[t])[inter].sum()), covered + int(inter.sum())
+    assert covered > 0.7 * 22 * 144 * 112
+    assert equal >= 0.999 * covered
+    # Frames 0 and 12 are intra: no vectors, and the gradient stands in for the residual.
+    assert not signals.has_vector[[0, 12]].any()
+    right = np.abs(decoded[12][:, 2:].astype(int) - decoded[12][:, :-2]) / 2
+    down = np.abs(decoded[12][2:].astype(int) - decoded[12][:-2]) / 2
+    np.testing.assert_array_equal(signals.residual[12][1:-1, 1:-1], np.rint(np.hypot(right[1:-1], down[:, 1:-1])))
+
+
+def test_residual_of_b_frames_belongs_to_the_frame_shown(write_video):
+    frames = np.repeat(moving_texture(1, 128), 40, axis=0)
+    frames[23, 32:64, 64:96] += 24  # a square lights up in one frame only
+    path = write_video("b.mp4", frames, preset="medium", crf="12")
+    with av.open(str(path)) as container:
+        kinds = [PictureType(frame.pict_type).name for frame in container.decode(video=0)]
+    assert "B" in kinds
+    _, signals = read_video(path, VideoConfig(n_frames=40))
+    energy = np.abs(signals.residual[:, 32:64, 64:96]).mean((1, 2))
+    elsewhere = np.abs(signals.residual[:, :, :48]).mean((1, 2))
+    inter = [t for t in range(40) if kinds[t] != "I"]
+    assert max(inter, key=lambda t: energy[t]) == 23
+    assert energy[23] > 5 * np.median(energy[inter]) + 1
+    assert elsewhere[inter].max() < 1
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "options", "gray"),
+    [
+        ("yuv420p", {}, 128),
+        ("yuv420p", {"profile": "baseline"}, 128),
+        ("yuv422p", {}, 128),
+        ("yuv444p", {}, 128),
+        ("gray", {}, 128),
+        ("yuv420p10le", {}, 512),
+    ],
+)
+def test_gray_picture_is_uniform(write_video, pix_fmt, options, gray):
+    path = write_video("g.mp4", moving_texture(3, 80, 48), pix_fmt=pix_fmt, preset="medium", **options)
+    with av.open(str(path)) as container:
+        extradata = container.streams.video[0].codec_context.extradata
+    length_bytes, sets = h264.split_avcc(extradata)
+    sps = h264.read_sps(next(nal for nal in sets if nal[0] & 31 == h264.NAL_SPS))
+    assert sps.macroblocks == 5 * 3
+    assert sps.frames_only
+    context = av.CodecContext.create("h264", "r")
+    context.extradata = extradata
+    unit = b"".join(len(nal).to_bytes(length_bytes, "big") + nal for nal in h264.gray_access_unit(sps, 200))
+    (frame,) = [*context.decode(av.Packet(unit)), *context.decode(None)]
+    luma, bits = luma_of(frame)
+    assert bits == (10 if gray == 512 else 8)
+    assert luma.shape == (48, 80)
+    assert (luma == gray).all()
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "suffix"), [("yuv422p", "mkv"), ("yuv444p", "mp4"), ("yuv420p10le", "mp4"), ("yuv420p", "ts")]
+)
+def test_residual_of_other_formats_is_small_where_nothing_is_new(write_video, pix_fmt, suffix):
+    frames = moving_texture(16, 128)
+    path = write_video(f"f.{suffix}", frames, pix_fmt=pix_fmt, crf="16", x264_params=P_ONLY)
+    clip, signals = read_video(path, VideoConfig(n_frames=16))
+    assert clip.source == "bitstream"
+    decoded = lumas(path)
+    shift = 2 if "10" in pix_fmt else 0
+    for t in range(1, 16):
+        inter = signals.has_vector[t].repeat(8, 0).repeat(8, 1)
+        change = np.abs((decoded[t] >> shift).astype(int) - (decoded[t - 1] >> shift))
+        assert np.abs(signals.residual[t])[inter].mean() < 0.5 * change.mean()
+
+
+def test_headers_survive_zeros_and_refuse_to_end_early():
+    writer = h264.BitWriter(0x68)
+    writer.raw("0" * 32)
+    for value in (0, 1, 2, 7, 254, 65535):
+        writer.unsigned(value)
+    nal = writer.nal()
+    assert b"\x00\x00\x00" not in nal
+    reader = h264.BitReader(nal)
+    assert reader.bits(40) == 0x68 << 32
+    assert [reader.unsigned() for _ in range(6)] == [0, 1, 2, 7, 254, 65535]
+    with pytest.raises(ValueError, match="ends too early"):
+        reader.bits(64)
+
+
+def test_streams_that_cannot_be_taken_apart_say_so():
+    with pytest.raises(CannotIsolate, match="no parameter sets"):
+        GrayDecoder(b"")
+    with pytest.raises(CannotIsolate, match="cannot be read"):
+        GrayDecoder(b"\x01\x64\x00\x16\xff\xe1\x00\x04\x67\x64\x00\x16")
