@@ -19,9 +19,9 @@ from ove.video.select import select
 from ove.view.overlay import overlay
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Extracts every video it is given; 0 if at least one could be used."""
-    options = _options()
+    options = _options(arguments)
     config = VideoConfig(size_px=options.size)
     files = _inputs(options.videos)
     if not files:
@@ -52,7 +52,7 @@ def main() -> int:
     return 0
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m launch.extract", description=__doc__)
     parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="video files or folders of videos")
     parser.add_argument("--out", type=Path, required=True, help="folder for the .npz files and quarantine.jsonl")
@@ -60,7 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--overlay", action="store_true", help="also draw a picture of what is selected")
     parser.add_argument("--budget", type=int, default=2048, help="patches selected per clip (default 2048)")
     parser.add_argument("--size", type=int, default=VideoConfig.size_px, help="side of the frames in pixels (default 224)")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def _inputs(paths: list[Path]) -> list[VideoFile]:

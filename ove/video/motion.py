@@ -83,9 +83,8 @@ def remove_camera(
 
 def _median(motion: Float32[np.ndarray, "T h w 2"], has_vector: Bool[np.ndarray, "T h w"]) -> Float64[np.ndarray, "T 2"]:
     """Median vector of each frame; (0, 0) for a frame without vectors."""
-    return np.array(
-        [np.median(field[has], axis=0) if has.any() else (0.0, 0.0) for field, has in zip(motion, has_vector, strict=True)]
-    )
+    medians = [np.median(field[has], axis=0) if has.any() else (0, 0) for field, has in zip(motion, has_vector, strict=True)]
+    return np.array(medians, np.float64)
 
 
 def _similarity(motion: Float32[np.ndarray, "T h w 2"], use: Bool[np.ndarray, "T h w"]) -> Float64[np.ndarray, "T h w 2"]:

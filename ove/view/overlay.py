@@ -11,6 +11,7 @@ from ove.records import Clip, Saliency, Selection
 
 _TILE, _GAP, _LABEL, _HEAD, _MARGIN = 224, 10, 24, 92, 24
 """Pixels: side of a tile, space between tiles, height of a frame's label, of the caption, and the white margin."""
+_LEAST_WIDTH = 960
 _DPI = 100
 _DIMMED = 0.28
 _OUTLINE = (255, 214, 0)
@@ -28,25 +29,48 @@ def overlay(
     n_frames = len(clip.frames)
     shown, chosen = min(shown, n_frames), _masks(selection)
     columns = min(columns, shown)
-    times = np.arange(shown) * n_frames // shown
-    rows = -(-shown // columns)
-    width = 2 * _MARGIN + columns * (_TILE + _GAP) - _GAP
-    height = _HEAD + rows * (_LABEL + 2 * _TILE + 2 * _GAP) + _MARGIN
-    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
+    row_height = _LABEL + 2 * _TILE + 2 * _GAP
+    sheet = _Sheet(
+        width=max(2 * _MARGIN + columns * (_TILE + _GAP) - _GAP, _LEAST_WIDTH),
+        height=_HEAD + -(-shown // columns) * row_height + _MARGIN,
+    )
     top_score = max(float(np.percentile(saliency.scores, 99.5)), 1e-6)
-    _caption(figure, clip, selection, top_score, width, height)
-    for place, t in enumerate(times):
+    _caption(sheet, clip, selection, top_score)
+    for place, t in enumerate(np.arange(shown) * n_frames // shown):
         row, column = divmod(place, columns)
-        left, top = _MARGIN + column * (_TILE + _GAP), _HEAD + row * (_LABEL + 2 * _TILE + 2 * _GAP)
-        name = f"frame {clip.frame_index[t]}   {clip.pts_s[t]:.2f} s"
-        _text(figure, left, top + _LABEL - 7, name, width, height, size=9.5)
+        left, top = _MARGIN + column * (_TILE + _GAP), _HEAD + row * row_height
+        sheet.text(left, top + _LABEL - 7, f"frame {clip.frame_index[t]}   {clip.pts_s[t]:.2f} s")
         if clip.is_i_frame[t]:
-            _text(figure, left + _TILE, top + _LABEL - 7, "I-frame", width, height, size=9.5, color=_MARK, align="right")
-        _put(figure, _seen(clip.frames[t], chosen[t]), left, top + _LABEL, width, height)
-        _put(figure, _heat(saliency.scores[t] / top_score), left, top + _LABEL + _TILE + 2, width, height)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+            sheet.text(left + _TILE, top + _LABEL - 7, "I-frame", color=_MARK, align="right")
+        sheet.put(left, top + _LABEL, _seen(clip.frames[t], chosen[t]))
+        sheet.put(left, top + _LABEL + _TILE + 2, _heat(saliency.scores[t] / top_score))
+    return sheet.pixels()
+
+
+class _Sheet:
+    """A white page on which pictures and words are placed in pixels from its upper left corner."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self._height = width, height
+        self._figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
+
+    def put(self, left: int, top: int, picture: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Places a picture pixel by pixel."""
+        rows, columns = picture.shape[:2]
+        box = (left / self.width, 1 - (top + rows) / self._height, columns / self.width, rows / self._height)
+        axes = self._figure.add_axes(box)
+        axes.imshow(picture, interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
+
+    def text(self, x: int, base: int, words: str, points: float = 9.5, color: str = _INK, align: str = "left") -> None:
+        """Writes one line of words on the line at `base`."""
+        self._figure.text(x / self.width, 1 - base / self._height, words, fontsize=points, color=color, ha=align, va="baseline")
+
+    def pixels(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The page as RGB."""
+        canvas = FigureCanvasAgg(self._figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _masks(selection: Selection) -> Bool[np.ndarray, "T Y X"]:
@@ -73,37 +97,27 @@ def _heat(scores: Float32[np.ndarray, "Y X"]) -> UInt8[np.ndarray, "tile tile 3"
     return cv2.resize(colours, (_TILE, _TILE), interpolation=cv2.INTER_NEAREST)
 
 
-def _caption(figure: Figure, clip: Clip, selection: Selection, top_score: float, width: int, height: int) -> None:
+def _caption(sheet: _Sheet, clip: Clip, selection: Selection, top_score: float) -> None:
     n_frames, rows, columns = selection.grid_tyx
     kept, total = len(selection.flat), n_frames * rows * columns
-    origin = (
-        f"signals from the {clip.codec} bitstream" if clip.source == "bitstream" else f"{clip.codec}, signals from a transcode"
+    signals = (
+        f"signals from the {clip.codec} bitstream" if clip.source == "bitstream" else f"{clip.codec}, signals by transcoding"
     )
-    title = f"{kept:,} of {total:,} patches kept ({100 * kept / total:.1f} %)"
-    _text(figure, _MARGIN, 38, title, width, height, size=15, weight="bold")
-    detail = f"{n_frames} frames sampled from {clip.n_decoded}, {int(clip.is_i_frame.sum())} of them I-frames; {origin}"
-    _text(figure, _MARGIN, 62, detail, width, height, size=10)
-    key = "upper: what the encoder sees, in colour and outlined, the rest dimmed; lower: saliency of each patch"
-    _text(figure, _MARGIN, 82, key, width, height, size=10)
+    sheet.text(_MARGIN, 38, f"{kept:,} of {total:,} patches kept ({100 * kept / total:.1f} %)", points=16.0)
+    i_frames = int(clip.is_i_frame.sum())
+    sheet.text(
+        _MARGIN, 62, f"{n_frames} frames sampled from {clip.n_decoded}, {i_frames} of them I-frames; {signals}", points=10.0
+    )
+    sheet.text(
+        _MARGIN, 82, "upper: what the encoder sees, the rest dimmed and gray; lower: saliency of each patch", points=10.0
+    )
     bar = colormaps["magma"](np.linspace(0, 1, _TILE - 40))[None, :, :3]
     strip = (np.repeat(bar, 12, axis=0) * 255).astype(np.uint8)
-    left = width - _MARGIN - strip.shape[1]
-    _put(figure, strip, left, 70, width, height)
-    _text(figure, left, 64, "0", width, height, size=9)
-    _text(figure, left + strip.shape[1], 64, f"{top_score:.2f}", width, height, size=9, align="right")
-    _text(figure, left + strip.shape[1] // 2, 64, "saliency", width, height, size=9, align="center")
-
-
-def _put(figure: Figure, picture: UInt8[np.ndarray, "h w 3"], left: int, top: int, width: int, height: int) -> None:
-    """Places a picture pixel by pixel, (left, top) measured from the sheet's upper left corner."""
-    rows, columns = picture.shape[:2]
-    axes = figure.add_axes((left / width, 1 - (top + rows) / height, columns / width, rows / height))
-    axes.imshow(picture, interpolation="nearest", aspect="auto")
-    axes.set_axis_off()
-
-
-def _text(
-    figure: Figure, left: int, base: int, words: str, width: int, height: int, size: float, color: str = _INK,
-    align: str = "left", weight: str = "normal",
-) -> None:  # fmt: skip
-    figure.text(left / width, 1 - base / height, words, fontsize=size, color=color, ha=align, va="baseline", weight=weight)
+    left, right = sheet.width - _MARGIN - strip.shape[1], sheet.width - _MARGIN
+    sheet.put(left, 70, strip)
+    for x, words, align in (
+        (left, "0", "left"),
+        ((left + right) // 2, "saliency", "center"),
+        (right, f"{top_score:.2f}", "right"),
+    ):
+        sheet.text(x, 64, words, align=align)

@@ -12,15 +12,15 @@ P_ONLY = "bframes=0:ref=1:weightp=0:no-deblock=1:scenecut=0:partitions=p8x8,i8x8
 """Every frame predicted from the one before it, in blocks no finer than 8×8, no filter after the residual is added."""
 
 
-def moving_texture(n_frames: int, side: int, height: int | None = None) -> np.ndarray:
-    """RGB frames (T, H, W, 3): a smooth random texture that pans half a pixel a frame, and a square that crosses it."""
+def moving_texture(n_frames: int, side: int, height: int | None = None, pan: float = 0.5) -> np.ndarray:
+    """RGB frames (T, H, W, 3): a smooth random texture that goes `pan` pixels a frame to the left, a square that crosses it."""
     height = height or side
     rng = np.random.default_rng(7)
     tall, wide = height + 2 * n_frames + 16, side + 2 * n_frames + 16
     texture = [_smooth(rng.integers(40, 216, (tall, wide)).astype(np.float64)) for _ in range(2)]
     frames = np.empty((n_frames, height, side, 3), np.uint8)
     for t in range(n_frames):
-        left = t / 2
+        left = t * pan
         whole, part = int(left), left - int(left)
         background = (
             texture[0][:height, whole : whole + side] * (1 - part) + texture[0][:height, whole + 1 : whole + 1 + side] * part

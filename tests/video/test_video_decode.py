@@ -1,0 +1,186 @@
+"""Files of every kind: frames and records of good ones, the reason of each bad one."""
+
+import av
+import cv2
+import numpy as np
+import pytest
+from conftest import P_ONLY, moving_texture
+
+from ove.config import VideoConfig
+from ove.errors import BadClip
+from ove.video.decode import read_video
+from ove.video.saliency import saliency
+from ove.video.select import select
+
+SMALL = VideoConfig(n_frames=16, size_px=56, gop_frames=8)
+
+
+def test_frames_are_those_of_the_file_in_display_order(write_video):
+    frames = moving_texture(40, 128)
+    path = write_video("v.mp4", frames, preset="medium", crf="10")
+    clip, signals = read_video(path, SMALL)
+    assert (clip.source, clip.codec, clip.n_decoded, clip.fps) == ("bitstream", "h264", 40, 25.0)
+    np.testing.assert_array_equal(clip.frame_index, np.linspace(0, 39, 16).astype(int))
+    np.testing.assert_allclose(clip.pts_s, clip.frame_index / 25, atol=1e-6)
+    np.testing.assert_array_equal(np.flatnonzero(clip.is_i_frame), [0, 8])
+    small = np.stack([cv2.resize(frame, (56, 56), interpolation=cv2.INTER_AREA) for frame in frames[clip.frame_index]])
+    assert np.abs(clip.frames.astype(int) - small).mean() < 2
+    assert signals.residual.shape == (16, 128, 128)
+    assert signals.motion.shape == (16, 16, 16, 2)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "avi", "ts", "mov", "h264"])
+def test_containers_agree(write_video, suffix):
+    frames = moving_texture(24, 96)
+    # AVI keeps no order of display, so its muxer takes no B-frames. A fixed QP makes the streams the same.
+    params = f"{P_ONLY}:qp=22" if suffix == "avi" else "bframes=2:b-adapt=0:qp=22"
+    one, expected = read_video(write_video("v.mp4", frames, x264_params=params), SMALL)
+    other, signals = read_video(write_video(f"v.{suffix}", frames, x264_params=params), SMALL)
+    assert other.source == "bitstream"
+    assert other.n_decoded == 24
+    np.testing.assert_array_equal(other.frames, one.frames)
+    np.testing.assert_array_equal(signals.residual, expected.residual)
+    np.testing.assert_array_equal(signals.motion, expected.motion)
+    if suffix not in ("avi", "h264"):
+        np.testing.assert_allclose(np.diff(other.pts_s), np.diff(one.pts_s), atol=2e-3)
+
+
+def test_short_video_repeats_frames(write_video):
+    for codec in ("libx264", "mpeg4"):
+        clip, signals = read_video(write_video(f"{codec}.mp4", moving_texture(5, 64), codec=codec), SMALL)
+        assert clip.n_decoded == 5
+        assert sorted(set(clip.frame_index.tolist())) == [0, 1, 2, 3, 4]
+        assert len(clip.frames) == len(clip.pts_s) == len(signals.residual) == 16
+        first = np.flatnonzero(clip.frame_index == 2)
+        np.testing.assert_array_equal(signals.residual[first[0]], signals.residual[first[1]])
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "suffix"),
+    [("mpeg4", "mpeg4", "mp4"), ("libvpx-vp9", "vp9", "webm"), ("mjpeg", "mjpeg", "avi"), ("libvpx", "vp8", "webm")],
+)
+def test_other_codecs_are_transcoded(write_video, codec, name, suffix):
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path = write_video(f"v.{suffix}", moving_texture(30, 96), codec=codec, pix_fmt=pix_fmt)
+    clip, signals = read_video(path, SMALL)
+    assert (clip.source, clip.codec, clip.n_decoded) == ("transcode", name, 30)
+    assert signals.residual.shape == (16, 56, 56)
+    assert not signals.has_vector[[0, 8]].any()
+    assert signals.has_vector[1:8].mean() > 0.5
+    pan = np.median(signals.motion[signals.has_vector], axis=0)
+    assert -3 < pan[0] < -0.2  # about two frames of half a pixel, at a bit over half the size
+
+
+def test_interlaced_h264_is_transcoded(write_video):
+    path = write_video("i.mp4", moving_texture(20, 96), x264_params="interlaced=1")
+    assert read_video(path, SMALL)[0].source == "transcode"
+
+
+def test_real_videos(real_videos):
+    for path in real_videos:
+        clip, signals = read_video(path, VideoConfig())
+        assert clip.frames.shape == (64, 224, 224, 3)
+        assert clip.source == "bitstream"
+        assert (np.diff(clip.pts_s) > 0).all()
+        scores = saliency(signals, VideoConfig()).scores
+        assert 0 <= scores.min() < scores.max() <= 1
+        assert len(select(scores, clip.is_i_frame, 2048, "keep").flat) == 2048
+
+
+def _write_audio(path, suffix_codec):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(suffix_codec, rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_every_bad_file_has_its_own_reason(tmp_path, write_video):
+    def reason(path):
+        with pytest.raises(BadClip) as caught:
+            read_video(path, SMALL)
+        assert str(path) in str(caught.value)
+        return str(caught.value)
+
+    assert "no such file" in reason(tmp_path / "missing.mp4")
+    assert "is a folder" in reason(tmp_path)
+    for name, content, expected in (
+        ("empty.mp4", b"", "is empty"),
+        ("notes.txt", b"A text file.\n" * 400, "not a video"),
+        ("text.mp4", b"A text file.\n" * 400, "not a video"),
+        ("noise.mp4", np.random.default_rng(0).bytes(20000), "not a video"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert expected in reason(tmp_path / name)
+    for name in ("still.png", "still.jpg"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((32, 32, 3), np.uint8))
+        assert "still image" in reason(tmp_path / name)
+    for name, codec in (("sound.wav", "pcm_s16le"), ("sound.m4a", "aac")):
+        _write_audio(tmp_path / name, codec)
+        assert "has no video stream (it holds audio)" in reason(tmp_path / name)
+    assert "still image" in reason(write_video("anim.gif", moving_texture(3, 32), codec="gif", pix_fmt="rgb8"))
+
+
+def test_truncated_files_tell_how_many_frames_decode(tmp_path, write_video):
+    whole = write_video("w.mp4", moving_texture(60, 128), container_options={"movflags": "faststart"}, crf="10")
+    data = whole.read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(data[: len(data) // 2])
+    with pytest.raises(BadClip, match=r"truncated or damaged: \d\d frames decode \(.*60 frames announced\)"):
+        read_video(cut, SMALL)
+    moov_last = write_video("m.mp4", moving_texture(20, 64)).read_bytes()
+    cut.write_bytes(moov_last[: len(moov_last) // 2])
+    with pytest.raises(BadClip, match="not a video, or cut off within its header"):
+        read_video(cut, SMALL)
+
+
+def test_damaged_bytes_are_refused_or_decoded_never_a_crash(tmp_path, write_video):
+    data = bytearray(write_video("d.mp4", moving_texture(30, 96), crf="20").read_bytes())
+    rng = np.random.default_rng(5)
+    for number in range(12):
+        copy = bytearray(data)
+        for at in rng.integers(0, len(copy), 30):
+            copy[at] ^= 1 << rng.integers(0, 8)
+        path = tmp_path / f"{number}.mp4"
+        path.write_bytes(copy)
+        try:
+            clip, _ = read_video(path, SMALL)
+        except BadClip as error:
+            assert path.name in str(error)
+        else:
+            assert len(clip.frames) == 16
+
+
+def test_a_change_of_size_is_refused(tmp_path, write_video):
+    parts = [write_video(f"{side}.h264", moving_texture(10, side)).read_bytes() for side in (96, 64)]
+    (tmp_path / "both.h264").write_bytes(b"".join(parts))
+    with pytest.raises(BadClip, match="changes from 96×96 to 64×64 pixels after 10 frames"):
+        read_video(tmp_path / "both.h264", SMALL)
+
+
+def test_the_time_limit_holds(write_video):
+    path = write_video("v.mp4", moving_texture(30, 64))
+    with pytest.raises(BadClip, match="not decoded within 0 s"):
+        read_video(path, VideoConfig(time_limit_s=0.0))
+
+
+def test_rotation_turns_pixels_and_vectors_alike(tmp_path, write_video):
+    frames = moving_texture(16, 128, 96)
+    plain = write_video("plain.mp4", frames, preset="medium", crf="14", x264_params=P_ONLY)
+    # The matrix of the track header, [0 1 0; −1 0 0; …] in 16.16 fixed point, in place of the identity.
+    data = plain.read_bytes()
+    at = data.index(b"tkhd") + 4 + 40
+    matrix = np.array([0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    turned = tmp_path / "turned.mp4"
+    turned.write_bytes(data[:at] + matrix + data[at + len(matrix) :])
+    config = VideoConfig(n_frames=16, size_px=56)
+    (clip, signals), (other, rotated) = read_video(plain, config), read_video(turned, config)
+    assert signals.residual.shape == (16, 96, 128)
+    assert rotated.residual.shape == (16, 128, 96)
+    np.testing.assert_array_equal(other.frames, np.rot90(clip.frames, -1, axes=(1, 2)))  # a quarter clockwise
+    np.testing.assert_array_equal(rotated.residual, np.rot90(signals.residual, -1, axes=(1, 2)))
+    # What went left (the pan) goes up.
+    pan, turned_pan = (np.median(s.motion[s.has_vector], axis=0) for s in (signals, rotated))
+    np.testing.assert_allclose(turned_pan, [-pan[1], pan[0]])
+    assert pan[0] < -0.2

@@ -1,0 +1,132 @@
+"""Dense fields from vectors, and the camera's motion taken out of them."""
+
+import numpy as np
+import pytest
+from conftest import P_ONLY, moving_texture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ove.config import VideoConfig
+from ove.errors import ConfigError
+from ove.video.decode import read_video
+from ove.video.motion import dense_field, remove_camera
+
+VECTOR = np.dtype(
+    {
+        "names": ["source", "w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale"],
+        "formats": ["i4", "u1", "u1", "i2", "i2", "i4", "i4", "u2"],
+    }
+)
+
+
+def vectors(*blocks):
+    """An array as FFmpeg exports it, from (source, w, h, left, top, motion_x, motion_y)."""
+    array = np.zeros(len(blocks), VECTOR)
+    for entry, (source, w, h, left, top, motion_x, motion_y) in zip(array, blocks, strict=True):
+        entry["source"], entry["w"], entry["h"], entry["motion_scale"] = source, w, h, 4
+        entry["dst_x"], entry["dst_y"] = left + w // 2, top + h // 2
+        entry["motion_x"], entry["motion_y"] = motion_x, motion_y
+    return array
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 5), st.integers(0, 15), st.integers(0, 15))
+@settings(deadline=None)
+def test_field_equals_a_loop_over_vectors(seed, mb_rows, mb_columns, cut_y, cut_x):
+    rng = np.random.default_rng(seed)
+    blocks = []
+    for source in (-1, 1):
+        for y, x in np.ndindex(mb_rows, mb_columns):
+            w, h = rng.choice([8, 16], 2)
+            for top, left in np.ndindex(16 // h, 16 // w):
+                if rng.random() < 0.7:
+                    blocks.append((source, w, h, 16 * x + left * w, 16 * y + top * h, *rng.integers(-40, 40, 2)))
+    rng.shuffle(blocks)
+    height, width = 16 * mb_rows - cut_y, 16 * mb_columns - cut_x
+    total, count = np.zeros((2 * mb_rows, 2 * mb_columns, 2)), np.zeros((2 * mb_rows, 2 * mb_columns, 1))
+    for source, w, h, left, top, dx, dy in blocks:
+        cells = np.s_[top // 8 : (top + h) // 8, left // 8 : (left + w) // 8]
+        total[cells] += np.array([dx, dy]) / 4 * (-1 if source < 0 else 1)
+        count[cells] += 1
+    rows, columns = -(-height // 8), -(-width // 8)
+    field, has_vector = dense_field(vectors(*map(tuple, blocks)), height, width)
+    np.testing.assert_allclose(field, (total / np.maximum(count, 1))[:rows, :columns], rtol=1e-6)
+    np.testing.assert_array_equal(has_vector, (count[..., 0] > 0)[:rows, :columns])
+
+
+def test_no_vectors_and_vectors_outside():
+    field, has_vector = dense_field(None, 40, 24)
+    assert field.shape == (5, 3, 2)
+    assert not has_vector.any()
+    # The coded picture may be larger than the shown one by more than a macroblock.
+    _, has_vector = dense_field(vectors((-1, 16, 16, 0, 0, 4, 4), (-1, 16, 16, 48, 0, 4, 4), (-1, 16, 16, 0, 48, 4, 4)), 40, 24)
+    assert has_vector.sum() == 4
+
+
+def test_content_moves_the_way_it_is_drawn(write_video):
+    frames = moving_texture(16, 128)  # pans half a pixel to the left, the square goes 3 pixels to the right each frame
+    path = write_video("m.mp4", frames, preset="medium", crf="14", x264_params=P_ONLY)
+    _, signals = read_video(path, VideoConfig(n_frames=16))
+    top, size = 128 // 3, 32
+    inside = np.s_[(top + 8) // 8 : (top + size - 8) // 8]
+    for t in range(2, 16):
+        left = 3 * t
+        square = signals.motion[t, inside, (left + 8) // 8 : (left + size - 8) // 8]
+        np.testing.assert_allclose(np.median(square.reshape(-1, 2), axis=0), [3, 0], atol=0.25)
+        np.testing.assert_allclose(np.median(signals.motion[t, 10:].reshape(-1, 2), axis=0), [-0.5, 0], atol=0.25)
+
+
+def test_references_in_the_future_show_the_same_direction(write_video):
+    frames = moving_texture(24, 128, pan=1)
+    path = write_video("b.mp4", frames, preset="medium", crf="14", x264_params="bframes=3:b-adapt=0:ref=1:scenecut=0")
+    _, signals = read_video(path, VideoConfig(n_frames=24))
+    pan = np.array(
+        [np.median(field[has], axis=0) for field, has in zip(signals.motion[1:], signals.has_vector[1:], strict=True)]
+    )
+    # One pixel a frame, over the one to four frames to the reference; the mean where there are two.
+    assert (pan[:, 0] < -0.9).all()
+    assert (pan[:, 0] > -4.1).all()
+
+
+def camera(rows, columns, tx, ty, a, b):
+    y, x = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
+    return np.stack([tx + a * x - b * y, ty + b * x + a * y], -1)
+
+
+moves = st.floats(-8, 8, width=32)
+
+
+@given(moves, moves, moves, moves, st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_similarity_recovers_a_planted_camera(tx, ty, a, b, seed):
+    rng = np.random.default_rng(seed)
+    planted = camera(20, 28, tx, ty, a, b)
+    motion = (planted + np.zeros((2, 1, 1, 1))).astype(np.float32)
+    motion[1, 4:9, 6:12] += np.array([30, 0], np.float32)  # an object of its own, which the second round leaves out
+    has_vector = rng.random((2, 20, 28)) < 0.9
+    has_vector[1, 4:9, 6:12] = True
+    motion *= has_vector[..., None]
+    left = remove_camera(motion, has_vector, "similarity")
+    if np.abs(planted).max() < 0.1:
+        return  # hardly anything moves: too few cells to fit
+    assert np.abs(left[0]).max() < 1e-4
+    here = np.zeros((20, 28), bool)
+    here[4:9, 6:12] = True
+    np.testing.assert_allclose(left[1][here & has_vector[1]], [[30, 0]] * 30, atol=1e-3)
+    assert np.abs(left[1][~here]).max() < 1e-3
+
+
+def test_simple_models_and_few_cells():
+    rng = np.random.default_rng(0)
+    motion = rng.normal(size=(3, 9, 9, 2)).astype(np.float32) + np.float32(5)
+    has_vector = rng.random((3, 9, 9)) < 0.7
+    has_vector[2] = False
+    motion[~has_vector] = 0
+    np.testing.assert_array_equal(remove_camera(motion, has_vector, "none"), motion)
+    for model, centre in (("median", np.median), ("mean", np.mean), ("similarity", np.median)):
+        left = remove_camera(motion, has_vector, model)  # under 64 cells have a vector, so similarity falls back
+        for t in range(2):
+            expected = motion[t][has_vector[t]] - centre(motion[t][has_vector[t]], axis=0)
+            np.testing.assert_allclose(left[t][has_vector[t]], expected, atol=1e-5)
+        assert (left[~has_vector] == 0).all()
+    with pytest.raises(ConfigError, match="none of"):
+        remove_camera(motion, has_vector, "afine")

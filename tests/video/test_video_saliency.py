@@ -1,0 +1,73 @@
+"""Patch scores against the formulas written out."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ove.config import VideoConfig
+from ove.errors import ConfigError
+from ove.records import CodecSignals
+from ove.video.saliency import patch_means, saliency
+
+
+def random_signals(seed, n_frames=3, height=44, width=61):
+    rng = np.random.default_rng(seed)
+    field = (n_frames, -(-height // 8), -(-width // 8))
+    has_vector = rng.random(field) < 0.8
+    motion = (rng.normal(size=(*field, 2)) * 3 * has_vector[..., None]).astype(np.float32)
+    residual = np.rint(rng.laplace(size=(n_frames, height, width)) * 6).astype(np.int16)
+    return CodecSignals(motion, has_vector, residual)
+
+
+def by_formula(signals, config):
+    """Spec §2 without camera motion, in float64 and with plain loops."""
+    axis = None if config.percentile_scope == "clip" else (1, 2)
+    speed = np.sqrt(np.square(signals.motion.astype(float)).sum(-1))
+    motion = np.clip(speed / np.maximum(np.percentile(speed, 95, axis=axis, keepdims=True), 1e-6), 0, 1)
+    strength = np.abs(signals.residual.astype(float))
+    residual = np.clip(strength / np.maximum(np.percentile(strength, 95, axis=axis, keepdims=True), 1), 0, 1)
+    height, width = residual.shape[1:]
+    motion = motion.repeat(8, 1).repeat(8, 2)[:, :height, :width]
+    m, r = config.w_motion, config.w_residual
+    fused = {
+        "mean": (m * motion + r * residual) / (m + r),
+        "max": np.maximum(m * motion, r * residual) / max(m, r),
+        "sum": np.minimum(m * motion + r * residual, 1),
+        "geomean": (motion**m * residual**r) ** (1 / (m + r)),
+    }[config.fusion]
+    # Area averaging of whole numbers of equal sub-pixels.
+    fine = fused.repeat(config.grid, 1).repeat(config.grid, 2)
+    return fine.reshape(len(fused), config.grid, height, config.grid, width).mean((2, 4))
+
+
+@pytest.mark.parametrize("scope", ["frame", "clip"])
+@pytest.mark.parametrize("fusion", ["mean", "max", "sum", "geomean"])
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (2.0, 0.5)])
+def test_scores_follow_the_formula(scope, fusion, weights):
+    config = VideoConfig(
+        size_px=56, compensation="none", fusion=fusion, percentile_scope=scope, w_motion=weights[0], w_residual=weights[1]
+    )
+    signals = random_signals(3)
+    np.testing.assert_allclose(saliency(signals, config).scores, by_formula(signals, config), atol=2e-6)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_patch_means_keep_the_mean(height, width, patches, seed):
+    image = np.random.default_rng(seed).random((height, width), np.float32)
+    means = patch_means(image, patches)
+    fine = image.astype(float).repeat(patches, 0).repeat(patches, 1).reshape(patches, height, patches, width)
+    np.testing.assert_allclose(means, fine.mean((1, 3)), atol=1e-6)
+    assert abs(means.mean() - image.mean()) < 1e-5
+
+
+def test_a_clip_without_news_scores_zero():
+    signals = CodecSignals(np.zeros((2, 7, 7, 2), np.float32), np.ones((2, 7, 7), bool), np.zeros((2, 56, 56), np.int16))
+    assert (saliency(signals, VideoConfig(size_px=56)).scores == 0).all()
+
+
+def test_weights_must_make_sense():
+    for weights in ({"w_motion": 0.0, "w_residual": 0.0}, {"w_motion": -1.0}):
+        with pytest.raises(ConfigError, match="neither may be negative"):
+            saliency(random_signals(0), VideoConfig(size_px=56, **weights))
