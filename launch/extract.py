@@ -98,6 +98,7 @@ def _write(path: Path, clip: Clip, scores: Saliency, selection: Selection, signa
     }
     if signals is not None:
         arrays |= {"motion": signals.motion, "residual": signals.residual}
+        arrays["residual_exact"] = np.array(signals.residual_exact)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -45,6 +45,8 @@ class CodecSignals:
     """Cells that a motion vector covers; the others are intra-coded (in a P-frame: news that nothing predicted)."""
     residual: Int16[np.ndarray, "T H W"]
     """Luma residual, −128…127 on inter-coded pixels; in intra-coded cells the gradient magnitude of the decoded luma."""
+    residual_exact: bool = True
+    """False where the stream may use weighted prediction: then blocks may be off by a constant each (docs/codec.md)."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ class SignalStack:
         self._motion: Float32[np.ndarray, "T h w 2"] | None = None
         self._has_vector: Bool[np.ndarray, "T h w"]
         self._residual: Int16[np.ndarray, "T H W"]
+        self._exact = True
 
     def __len__(self) -> int:
         return self._n
@@ -31,6 +32,7 @@ class SignalStack:
         vectors = frame.side_data.get("MOTION_VECTORS")
         self._motion[t], self._has_vector[t] = dense_field(None if vectors is None else vectors.to_ndarray(), height, width)
         residual_into(self._residual[t], frame, packet, self._has_vector[t], gray)
+        self._exact &= not gray.weighted
         self._n += 1
 
     def signals(self, order: Int[np.ndarray, "T"], quarter_turns: int = 0) -> CodecSignals:
@@ -44,4 +46,4 @@ class SignalStack:
         for _ in range(quarter_turns % 4):
             # With y downwards, what went right goes up after a quarter turn, and what went down goes right.
             motion = np.stack([motion[..., 1], -motion[..., 0]], axis=-1)
-        return CodecSignals(motion, has_vector, residual)
+        return CodecSignals(motion, has_vector, residual, self._exact)

@@ -60,6 +60,7 @@ def test_prediction_plus_residual_is_the_decoded_luma(write_video, preset, entro
     path = write_video("p.mp4", frames, preset=preset, crf="20", x264_params=f"{P_ONLY}:{entropy}:keyint=12:min-keyint=12")
     clip, signals = read_video(path, VideoConfig(n_frames=24))
     assert (clip.source, clip.codec, clip.n_decoded) == ("bitstream", "h264", 24)
+    assert signals.residual_exact
     decoded = lumas(path)
     equal = covered = 0
     for t in range(1, 24):
@@ -83,12 +84,27 @@ def test_residual_of_b_frames_belongs_to_the_frame_shown(write_video):
         kinds = [PictureType(frame.pict_type).name for frame in container.decode(video=0)]
     assert "B" in kinds
     _, signals = read_video(path, VideoConfig(n_frames=40))
+    assert not signals.residual_exact  # x264 allows itself weighted prediction unless told not to
     energy = np.abs(signals.residual[:, 32:64, 64:96]).mean((1, 2))
     elsewhere = np.abs(signals.residual[:, :, :48]).mean((1, 2))
     inter = [t for t in range(40) if kinds[t] != "I"]
     assert max(inter, key=lambda t: energy[t]) == 23
     assert energy[23] > 5 * np.median(energy[inter]) + 1
     assert elsewhere[inter].max() < 1
+
+
+def test_the_filter_between_blocks_is_no_part_of_the_residual(write_video):
+    frames = np.repeat(moving_texture(1, 128), 8, axis=0)
+    frames[5, 32:64, 64:96] += 12
+    path = write_video("d.mp4", frames, x264_params="qp=30:bframes=0:ref=1:weightp=0:scenecut=0")
+    _, signals = read_video(path, VideoConfig(n_frames=8))
+    decoded = lumas(path)
+    around = np.zeros((128, 128), bool)
+    around[29:67, 61:99] = True
+    around[32:64, 64:96] = False
+    assert (decoded[5] != decoded[4])[around].any()  # the filter reaches over the square's edge
+    assert np.abs(signals.residual[5, 32:64, 64:96]).mean() > 4
+    assert (signals.residual[5][around] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -138,14 +154,16 @@ def test_residual_of_other_formats_is_small_where_nothing_is_new(write_video, pi
 
 def test_headers_survive_zeros_and_refuse_to_end_early():
     writer = h264.BitWriter(0x68)
-    writer.raw("0" * 32)
-    for value in (0, 1, 2, 7, 254, 65535):
+    payload = bytes([0, 0, 0, 0, 0, 1, 0, 0, 2, 0, 0, 3, 0, 0, 4])
+    writer.raw(*(f"{byte:08b}" for byte in payload))
+    numbers = (0, 1, 2, 7, 254, 65535)
+    for value in numbers:
         writer.unsigned(value)
     nal = writer.nal()
-    assert b"\x00\x00\x00" not in nal
+    assert not any(bytes([0, 0, byte]) in nal for byte in range(3))
     reader = h264.BitReader(nal)
-    assert reader.bits(40) == 0x68 << 32
-    assert [reader.unsigned() for _ in range(6)] == [0, 1, 2, 7, 254, 65535]
+    assert reader.bits(8 * (1 + len(payload))) == int.from_bytes(b"\x68" + payload, "big")
+    assert tuple(reader.unsigned() for _ in numbers) == numbers
     with pytest.raises(ValueError, match="ends too early"):
         reader.bits(64)
 
