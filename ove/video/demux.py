@@ -86,7 +86,7 @@ def survey(path: Path, deadline: Deadline) -> Survey:
             failure = error.strerror or type(error).__name__
         # The index of an MP4 has gone through its edit list, the count in its header has not.
         announced = len(stream.index_entries) if "mp4" in container.format.name else stream.frames
-        if not failure and whole < announced:
+        if not failure and (whole < announced or _segment_is_cut(path)):
             failure = "the file ends early"
         return Survey(
             codec=stream.codec.canonical_name,
@@ -95,6 +95,20 @@ def survey(path: Path, deadline: Deadline) -> Survey:
             n_packets=shown,
             cut=f"{failure}; {announced} frames announced" if failure and announced else failure,
         )
+
+
+def _segment_is_cut(path: Path) -> bool:
+    """Whether a Matroska or WebM file is shorter than its segment, which FFmpeg does not mind (RFC 8794, RFC 9559)."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    at = head.find(b"\x18\x53\x80\x67")
+    if not head.startswith(b"\x1a\x45\xdf\xa3") or at < 0 or len(head) < at + 12:
+        return False
+    length = 9 - head[at + 4].bit_length()  # the leading zeros of a size tell how many bytes it has
+    value_bits = 7 * length
+    size = int.from_bytes(head[at + 4 : at + 4 + length], "big") & ((1 << value_bits) - 1)
+    # All ones: a live recording, whose size nobody knew.
+    return size != (1 << value_bits) - 1 and path.stat().st_size < at + 4 + length + size
 
 
 def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool) -> Iterator[DecodedFrame]:

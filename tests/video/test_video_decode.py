@@ -126,12 +126,24 @@ def test_truncated_files_tell_how_many_frames_decode(tmp_path, write_video):
     whole = write_video("w.mp4", moving_texture(60, 128), container_options={"movflags": "faststart"}, crf="10")
     data = whole.read_bytes()
     cut = tmp_path / "cut.mp4"
-    cut.write_bytes(data[: len(data) // 2])
-    with pytest.raises(BadClip, match=r"truncated or damaged: \d\d frames decode \(.*60 frames announced\)"):
-        read_video(cut, SMALL)
+    with av.open(str(whole)) as container:
+        boundary = container.streams.video[0].index_entries[30].pos
+    for end, found in ((boundary, "the file ends early"), (boundary + 5, "a packet is cut short")):
+        cut.write_bytes(data[:end])
+        with pytest.raises(BadClip, match=rf"truncated or damaged: 30 frames decode \({found}; 60 frames announced\)"):
+            read_video(cut, SMALL)
     moov_last = write_video("m.mp4", moving_texture(20, 64)).read_bytes()
     cut.write_bytes(moov_last[: len(moov_last) // 2])
     with pytest.raises(BadClip, match="not a video, or cut off within its header"):
+        read_video(cut, SMALL)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mkv", "libx264"), ("webm", "libvpx"), ("flv", "libx264"), ("avi", "mpeg4")])
+def test_truncation_shows_in_other_containers(tmp_path, write_video, suffix, codec):
+    data = write_video(f"w.{suffix}", moving_texture(60, 192), codec=codec, g="20").read_bytes()
+    cut = tmp_path / f"cut.{suffix}"
+    cut.write_bytes(data[: len(data) * 6 // 10])
+    with pytest.raises(BadClip, match=r"damaged: \d+ frames decode"):
         read_video(cut, SMALL)
 
 
