@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 from launch.command import run
 from ove.config import VideoConfig
@@ -40,8 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         selection = select(scores.scores, clip.is_i_frame, options.budget, config.iframe_policy)
         _write(options.out / f"{name}.npz", clip, scores, selection, signals if options.signals else None)
         if options.overlay:
-            picture = overlay(clip, scores, selection)
-            cv2.imwrite(str(options.out / f"{name}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            _write_picture(options.out / f"{name}.png", overlay(clip, scores, selection))
         print(f"extracted  {file.path} → {name}.npz ({clip.codec}, {clip.source}, {clip.n_decoded} frames)", flush=True)
     write_quarantine(options.out / "quarantine.jsonl", bad)
     print(
@@ -102,6 +102,13 @@ def _write(path: Path, clip: Clip, scores: Saliency, selection: Selection, signa
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    os.replace(temporary, path)
+
+
+def _write_picture(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    if not cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"{path}: the picture cannot be written.")
     os.replace(temporary, path)
 
 
