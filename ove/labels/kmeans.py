@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Float32, Int32
 
 from ove.errors import ConfigError
 
-BLOCK = 4096
-"""Points compared with all centers at once: BLOCK × k similarities is the largest array made."""
+BLOCK = 2**24
+"""Similarities of points and centers held at once (64 MiB): as many points at a time as this allows, at least one."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ def kmeans(points: Float[np.ndarray, "N E"], k: int, iterations: int, seed: int)
     if not 1 <= k <= len(points):
         raise ConfigError(f"k-means cannot make {k} centers of {len(points)} points that are not 0; ask for 1…{len(points)}.")
     unit_NE = _unit(np.asarray(points, np.float32))
-    blocks_BbE, real_Bb = _in_blocks(unit_NE)
+    blocks_BbE = _in_blocks(unit_NE, min(len(points), max(1, BLOCK // k)))
     first = _spread(jnp.asarray(unit_NE), jax.random.key(seed), k)
     centers_KE = unit_NE[np.asarray(first)]
     objective = []
     for step in range(iterations + 1):
-        sums, nearest, cosine = (np.asarray(a) for a in _assign(blocks_BbE, real_Bb, jnp.asarray(centers_KE)))
+        sums, nearest, cosine = (np.asarray(a) for a in _assign(blocks_BbE, jnp.asarray(centers_KE)))
         nearest, cosine = nearest.reshape(-1)[: len(points)], cosine.reshape(-1)[: len(points)]
         sizes = np.bincount(nearest, minlength=k).astype(np.int32)
         objective.append(float(np.mean(1 - cosine, dtype=np.float64)))
@@ -72,18 +72,17 @@ def _spread(unit_NE: Float32[Array, "N E"], key: Array, k: int) -> Int32[Array, 
 
 @jax.jit
 def _assign(
-    blocks_BbE: Float32[Array, "B b E"], real_Bb: Float32[Array, "B b"], centers_KE: Float32[Array, "k E"]
+    blocks_BbE: Float32[Array, "B b E"], centers_KE: Float32[Array, "k E"]
 ) -> tuple[Float32[Array, "k E"], Int32[Array, "B b"], Float32[Array, "B b"]]:
     """Per center the sum of its points; per point its nearest center (ties: the lower index) and their cosine."""
 
-    def block(sums_KE: Array, points: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        points_bE, real_b = points
+    def block(sums_KE: Array, points_bE: Array) -> tuple[Array, tuple[Array, Array]]:
         cosine_bK = _dot(points_bE, centers_KE.T)
         nearest_b = jnp.argmax(cosine_bK, axis=1).astype(jnp.int32)
         cosine_b = jnp.max(cosine_bK, axis=1)
-        return sums_KE.at[nearest_b].add(points_bE * real_b[:, None]), (nearest_b, cosine_b)
+        return sums_KE.at[nearest_b].add(points_bE), (nearest_b, cosine_b)
 
-    sums, (nearest, cosine) = jax.lax.scan(block, jnp.zeros_like(centers_KE), (blocks_BbE, real_Bb))
+    sums, (nearest, cosine) = jax.lax.scan(block, jnp.zeros_like(centers_KE), blocks_BbE)
     return sums, nearest, cosine
 
 
@@ -113,15 +112,12 @@ def _dot(a: Array, b: Array) -> Array:
     return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def _in_blocks(unit_NE: Float32[np.ndarray, "N E"]) -> tuple[Float32[Array, "B b E"], Float32[Array, "B b"]]:
-    """The points in blocks of equal length, and 1 for each real point, 0 for those that fill up the last block."""
+def _in_blocks(unit_NE: Float32[np.ndarray, "N E"], length: int) -> Float32[Array, "B b E"]:
+    """The points in blocks of equal length; the last is filled up with zeros, which add nothing to any sum."""
     count, width = unit_NE.shape
-    length = min(BLOCK, count)
-    n_blocks = -(-count // length)
-    padded = np.zeros((n_blocks * length, width), np.float32)
-    padded[:count] = unit_NE
-    real = (np.arange(n_blocks * length) < count).astype(np.float32)
-    return jnp.asarray(padded.reshape(n_blocks, length, width)), jnp.asarray(real.reshape(n_blocks, length))
+    blocks = np.zeros((-(-count // length), length, width), np.float32)
+    blocks.reshape(-1, width)[:count] = unit_NE
+    return jnp.asarray(blocks)
 
 
 def _unit(rows: Float32[np.ndarray, "n E"]) -> Float32[np.ndarray, "n E"]:

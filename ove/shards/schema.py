@@ -133,6 +133,7 @@ def decode_frames(record: VideoRecord, which: Sequence[int]) -> UInt8[np.ndarray
     decoded = np.empty((len(which), size, size, 3), np.uint8)
     for place, index in enumerate(which):
         data = record.frames[index]
+        # Some versions of OpenCV fill up a JPEG that was cut off with gray instead of refusing it.
         whole = data.startswith(_JPEG_START) and data.endswith(_JPEG_END)
         frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if whole else None
         if frame is None or frame.shape != (size, size, 3):

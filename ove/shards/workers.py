@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -34,11 +34,12 @@ class Died:
         return f"the process that decoded it died ({name})"
 
 
-def outcomes(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[int, R | Died]]:
+def outcomes(function: Callable[[T], R], items: Sequence[T], workers: int) -> Generator[tuple[int, R | Died], None, None]:
     """(index, function(item)) of each item, in the order in which they are ready, from `workers` spawned processes.
 
     With 0 workers all happens in this process. When a worker dies, the items it may have died of run again, each alone in a
-    fresh process; the ones that kill that too come out as `Died`. An exception from `function` ends everything.
+    fresh process; the ones that kill that too come out as `Died`. An exception from `function` ends everything;
+    whoever stops before the end must close the generator, so that its processes end.
     """
     if workers == 0:
         yield from ((index, function(item)) for index, item in enumerate(items))
@@ -77,7 +78,6 @@ class _pool(ProcessPoolExecutor):
 
     def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
         if kind is not None:
-            self.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - self._before:
                 process.kill()
         super().__exit__(kind, value, traceback)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,18 +120,18 @@ def _make_groups(
     progress(Progress(earlier, total, earlier, bad))
     gathered: dict[int, dict[int, _Outcome | BadFile]] = {}
     files = [groups[n][place] for n, place in todo]
-    for count, (index, outcome) in enumerate(outcomes(functools.partial(_try, make_record), files, config.workers), 1):
-        n, place = todo[index]
-        if isinstance(outcome, Died):
-            outcome = BadFile(
-                str(files[index].path),
-                f"{files[index].path}: {outcome}; the file may be damaged: leave it out or re-encode it.",
-            )
-        gathered.setdefault(n, {})[place] = outcome
-        bad += isinstance(outcome, BadFile)
-        if len(gathered[n]) == len(groups[n]):
-            yield n, _finish_group(out, n, inputs[n], [by_place for _, by_place in sorted(gathered.pop(n).items())])
-        progress(Progress(earlier + count, total, earlier, bad))
+    with closing(outcomes(functools.partial(_try, make_record), files, config.workers)) as results:
+        for count, (index, outcome) in enumerate(results, 1):
+            n, place = todo[index]
+            if isinstance(outcome, Died):
+                path = files[index].path
+                outcome = BadFile(str(path), f"{path}: {outcome}; the file may be damaged: leave it out or re-encode it.")
+            gathered.setdefault(n, {})[place] = outcome
+            bad += isinstance(outcome, BadFile)
+            if len(gathered[n]) == len(groups[n]):
+                in_order = [by_place for _, by_place in sorted(gathered.pop(n).items())]
+                yield n, _finish_group(out, n, inputs[n], in_order)
+            progress(Progress(earlier + count, total, earlier, bad))
 
 
 def _try(make_record: Callable[[VideoFile], VideoRecord], video: VideoFile) -> _Outcome | BadFile:

@@ -110,6 +110,7 @@ def test_a_list_gives_labels_and_settings_arrive(mixed_folder: Path, tmp_path: P
     assert shards.classes == ["first", "second"]
     assert shards.manifest.made_with["shards"]["jpeg_quality"] == 80
     assert np.all(np.diff(shards.record(0).frame_index) == 1)
+    assert shards.record(0).saliency.max() > 0
     assert "missing.mp4" in read_quarantine(tmp_path / "out" / "quarantine.jsonl")[0].file
 
 

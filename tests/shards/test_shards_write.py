@@ -1,6 +1,7 @@
 """Shard folders are finished once, survive kills and crashes, and say what they set aside."""
 
 import json
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -82,6 +83,8 @@ def test_what_changed_is_made_again(video_folder: Path, tmp_path: Path) -> None:
     first = _write(videos, out)
     write_video(videos / "right" / "6.mp4", seed=99)  # the last of all: only its group is affected
     second = _write(videos, out)
+    os.utime(videos / "left" / "1.mp4")  # the first of all
+    assert _write(videos, out).n_earlier == 4
     assert second.n_earlier == 6
     assert second.fingerprint != first.fingerprint
     assert _write(videos, out, made_with={"video": {"size_px": 42}}).n_earlier == 0
@@ -90,6 +93,20 @@ def test_what_changed_is_made_again(video_folder: Path, tmp_path: Path) -> None:
     assert _write(videos, out).n_shards == 2
     assert sorted(p.name for p in out.glob("*.arrayrecord")) == ["shard-00000.arrayrecord", "shard-00001.arrayrecord"]
     assert verify(out) == []
+
+
+def test_a_folder_that_is_being_made_again_is_not_read(video_folder: Path, tmp_path: Path) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.done == 4:
+            raise KeyboardInterrupt
+
+    _write(video_folder, tmp_path)
+    config = ShardsConfig(records_per_shard=3, workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(find_videos(video_folder), tmp_path, make_record, config, {"other": 1}, interrupt)
+    with pytest.raises(BadShard, match=r"holds no manifest\.json"):
+        ShardSet.open(tmp_path)
+    assert multiprocessing.active_children() == []
 
 
 def test_bad_files_are_set_aside(video_folder: Path, tmp_path: Path) -> None:
@@ -176,7 +193,7 @@ def test_killed_in_the_middle_then_run_again(video_folder: Path, tmp_path: Path)
     assert not (out / "shard-00002.done.json").exists()
     with pytest.raises(BadShard, match=r"holds no manifest\.json"):
         ShardSet.open(out)
-    (out / ".shard-00002.arrayrecord.tmp").write_bytes(b"half")
+    (out / ".shard-00009.arrayrecord.tmp").write_bytes(b"half")
     first_written = (out / "shard-00000.arrayrecord").stat().st_mtime_ns
     assert _write(video_folder, out).n_earlier >= 3
     _write(video_folder, whole)
