@@ -61,7 +61,7 @@ class Encoder(nnx.Module):
 
         graphdef, layers = nnx.split(self.blocks)
 
-        def body(x: Array, layer: nnx.State) -> tuple[Array, Array | None]:
+        def body(x: Array, layer: Any) -> tuple[Array, Array | None]:
             x = nnx.merge(graphdef, layer)(x, cos, sin)
             return x, (x if hidden else None)
 

@@ -1,0 +1,140 @@
+"""The encoder as a whole: sizes, laws, and ways to run it that must not matter."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ove.config import EncoderConfig
+from ove.encoder import attention, block, encoder
+from ove.encoder.presets import PRESETS, preset
+from ove.errors import ConfigError
+
+CONFIG = EncoderConfig(layers=3, width=64, heads=2, mlp=128)
+
+
+def batch(n: int = 24) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(0)
+    patches = rng.integers(0, 256, (2, n, CONFIG.patch_values)).astype(np.uint8)
+    return jnp.array(patches), jnp.array(rng.integers(0, 16, (2, n, 3)).astype(np.int32))
+
+
+apply = jax.jit(encoder.apply, static_argnums=0, static_argnames="hidden")
+
+
+@pytest.fixture(scope="module")
+def params() -> encoder.Params:
+    """Fresh parameters, but with queries and keys so large that attention is far from even and positions matter."""
+    fresh = jax.jit(lambda: encoder.init(CONFIG, jax.random.key(0)))()
+    fresh["blocks"]["attention"]["qkv"]["kernel"] *= 10
+    return fresh
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def loss_and_gradients(config: EncoderConfig, params: encoder.Params) -> tuple[jax.Array, encoder.Params]:
+    def loss_of(params: encoder.Params) -> jax.Array:
+        pooled = encoder.apply(config, params, *batch()).pooled
+        return (pooled * jnp.arange(pooled.size).reshape(pooled.shape)).mean()
+
+    return jax.value_and_grad(loss_of)(params)
+
+
+@pytest.fixture(scope="module")
+def expected(params: encoder.Params) -> tuple[jax.Array, encoder.Params]:
+    return loss_and_gradients(CONFIG, params)
+
+
+def test_the_large_preset_is_as_large_as_the_published_model() -> None:
+    shapes = jax.eval_shape(lambda: encoder.init(preset("large"), jax.random.key(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 315_509_760
+    assert all(config.head_width == 64 for config in PRESETS.values())
+
+
+def test_unknown_presets_and_fields_name_the_nearest() -> None:
+    assert preset("tiny", rope="released").rope == "released"
+    with pytest.raises(ConfigError, match=r"unknown encoder preset 'tinny'; did you mean 'tiny'\?"):
+        preset("tinny")
+    with pytest.raises(ConfigError, match=r"unknown encoder field 'layer'.*did you mean 'layers'\?"):
+        preset("tiny", layer=3)
+
+
+def test_a_permutation_of_tokens_with_their_positions_leaves_the_embedding(params: encoder.Params) -> None:
+    patches, positions = batch()
+    order = np.random.default_rng(1).permutation(patches.shape[1])
+    before = apply(CONFIG, params, patches, positions)
+    after = apply(CONFIG, params, patches[:, order], positions[:, order])
+    np.testing.assert_allclose(after.pooled, before.pooled, atol=1e-5)
+    np.testing.assert_allclose(after.tokens, before.tokens[:, order], atol=1e-5)
+    moved = apply(CONFIG, params, patches[:, order], positions)
+    assert np.abs(np.asarray(moved.pooled - before.pooled)).max() > 1e-4
+
+
+def test_the_scan_over_layers_equals_layer_after_layer(params: encoder.Params) -> None:
+    patches, positions = batch()
+    seen = apply(CONFIG, params, patches, positions, hidden=True)
+    model = nnx.merge(encoder._graphdef(CONFIG), params)
+    turns = encoder.angles(positions, CONFIG.head_width, CONFIG.rope_theta, CONFIG.rope)[:, None]
+    x = model.pre_norm(block.linear(model.patch, encoder.normalise(patches)))
+    definition, layers = nnx.split(model.blocks)
+    for i in range(CONFIG.layers):
+        layer = nnx.merge(definition, jax.tree.map(lambda leaf, i=i: leaf[i], layers))
+        x = layer(x, jnp.cos(turns), jnp.sin(turns))
+        np.testing.assert_allclose(seen.hidden[i], x, atol=1e-5)
+    np.testing.assert_allclose(seen.tokens, model.post_norm(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_what_is_recomputed_does_not_change_gradients(params: encoder.Params, expected: tuple, remat: str) -> None:
+    got = loss_and_gradients(dataclasses.replace(CONFIG, remat=remat), params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)
+
+
+def test_grouped_attention_does_not_change_gradients(
+    params: encoder.Params, expected: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block, "attend", attention.grouped)
+    got = loss_and_gradients.__wrapped__(CONFIG, params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)
+
+
+def test_parameters_start_as_specified() -> None:
+    config = dataclasses.replace(CONFIG, width=256, heads=4, mlp=512)
+    big = jax.jit(lambda: encoder.init(config, jax.random.key(1)))()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(big):
+        name = path[-1].key
+        if name == "bias":
+            assert np.all(np.asarray(leaf) == 0)
+        elif name == "scale":
+            assert np.all(np.asarray(leaf) == 1)
+        else:
+            np.testing.assert_allclose(np.std(leaf), 1.0 if name == "probe" else 0.02, rtol=0.15)
+        assert leaf.dtype == jnp.float32
+    kernels = np.asarray(big["blocks"]["mlp"]["fc1"]["kernel"])
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.01
+
+
+def test_without_a_head_tokens_are_the_last_hidden_state() -> None:
+    config = dataclasses.replace(CONFIG, head=False, norm="rms_norm")
+    params = jax.jit(lambda: encoder.init(config, jax.random.key(0)))()
+    seen = apply(config, params, *batch(), hidden=True)
+    assert seen.pooled is None
+    assert "post_norm" not in params and "bias" not in params["pre_norm"]
+    np.testing.assert_array_equal(seen.tokens, seen.hidden[-1])
+
+
+def test_bfloat16_activations_stay_near_float32(params: encoder.Params) -> None:
+    seen = apply(dataclasses.replace(CONFIG, compute="bfloat16"), params, *batch())
+    expected = apply(CONFIG, params, *batch())
+    assert seen.tokens.dtype == seen.pooled.dtype == jnp.bfloat16
+    np.testing.assert_allclose(seen.tokens.astype(jnp.float32), expected.tokens, atol=0.1)
+
+
+def test_pixels_are_normalised_per_colour() -> None:
+    white = jnp.full((1, 1, CONFIG.patch_values), 255, jnp.uint8)
+    expected = (1 - np.array(encoder.MEAN_RGB)) / np.array(encoder.STD_RGB)
+    np.testing.assert_allclose(encoder.normalise(white)[0, 0, :3], expected, rtol=1e-5)
+    np.testing.assert_allclose(encoder.normalise(white)[0, 0, -3:], expected, rtol=1e-5)
