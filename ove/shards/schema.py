@@ -50,6 +50,8 @@ class VideoRecord:
     """Average frame rate; 0 where the container does not tell."""
     label: str | None
     """Class name, where the input gave one."""
+    residual_exact: bool = True
+    """False where the stream may use weighted prediction, which blurs the residual behind the saliency (docs/codec.md)."""
 
     @property
     def grid_tyx(self) -> tuple[int, int, int]:
@@ -68,6 +70,7 @@ _SCALARS: dict[str, tuple[type, ...]] = {
     "n_decoded": (int,),
     "fps": (float,),
     "label": (str, type(None)),
+    "residual_exact": (bool,),
 }
 
 

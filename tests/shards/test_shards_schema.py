@@ -25,10 +25,11 @@ def _frames(count: int, seed: int = 0) -> np.ndarray:
     key=st.text(min_size=1, max_size=20).filter(lambda s: s.isprintable()),
     label=st.none() | st.text(max_size=5),
     fps=st.floats(0, 240),
+    exact=st.booleans(),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_record_comes_back_as_it_was(count: int, seed: int, key: str, label: str | None, fps: float) -> None:
-    record = dataclasses.replace(record_of(_frames(count, seed), key, label), fps=fps)
+def test_a_record_comes_back_as_it_was(count: int, seed: int, key: str, label: str | None, fps: float, exact: bool) -> None:
+    record = dataclasses.replace(record_of(_frames(count, seed), key, label), fps=fps, residual_exact=exact)
     back = unpack(pack(record))
     for field in dataclasses.fields(VideoRecord):
         was, came = getattr(record, field.name), getattr(back, field.name)
@@ -49,6 +50,7 @@ def test_a_record_comes_back_as_it_was(count: int, seed: int, key: str, label: s
         ({"n_decoded": "3"}, "n_decoded"),
         ({"n_decoded": True}, "n_decoded"),
         ({"fps": None}, "fps"),
+        ({"residual_exact": ...}, "residual_exact"),
         ({"frames": []}, "frames"),
         ({"frames": ["text"]}, "frames"),
         ({"patch_px": 13}, "patch_px"),
