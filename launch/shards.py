@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ove.video.decode import read_video
-from ove.video.saliency import saliency
 
 from launch.command import run
 from ove.config import ShardsConfig, VideoConfig, from_mapping, to_mapping
@@ -19,6 +17,8 @@ from ove.shards.schema import VideoRecord, encode_frames
 from ove.shards.sources import VideoFile, find_videos
 from ove.shards.verify import verify
 from ove.shards.write import QUARANTINE, Progress, Summary, write_shards
+from ove.video.decode import read_video
+from ove.video.saliency import saliency
 
 _SHOWN = 10
 """Bad files named on the screen; all of them are in the quarantine list."""
