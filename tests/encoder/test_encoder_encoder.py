@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from einops import rearrange
 from flax import nnx
 
 from ove.config import EncoderConfig
 from ove.encoder import attention, block, encoder
+from ove.encoder.pool import Pool
 from ove.encoder.presets import PRESETS, preset
 from ove.errors import ConfigError
 
@@ -131,6 +133,24 @@ def test_bfloat16_activations_stay_near_float32(params: encoder.Params) -> None:
     expected = apply(CONFIG, params, *batch())
     assert seen.tokens.dtype == seen.pooled.dtype == jnp.bfloat16
     np.testing.assert_allclose(seen.tokens.astype(jnp.float32), expected.tokens, atol=0.1)
+
+
+def test_pooling_is_attention_of_the_probe_over_keys_and_values() -> None:
+    pool = Pool(CONFIG.width, CONFIG.heads, CONFIG.mlp, CONFIG.norm_eps, rngs=nnx.Rngs(0))
+    params = jax.tree.map(lambda leaf: leaf + 0.2 * jax.random.normal(jax.random.key(1), leaf.shape), nnx.state(pool))
+    nnx.update(pool, params)
+    tokens = jax.random.normal(jax.random.key(2), (2, 24, CONFIG.width))
+
+    def heads(layer: nnx.Linear, x: jax.Array) -> jax.Array:
+        return rearrange(block.linear(layer, x), "b n (a k) -> b n a k", a=CONFIG.heads)
+
+    probe = jnp.broadcast_to(pool.probe[...], (2, 1, CONFIG.width))
+    mixed = jax.nn.dot_product_attention(heads(pool.q, probe), heads(pool.k, tokens), heads(pool.v, tokens))
+    a = block.linear(pool.out, rearrange(mixed, "b 1 a k -> b (a k)"))
+    a32 = np.asarray(a)
+    normed = a32 / np.sqrt((a32**2).mean(-1, keepdims=True) + CONFIG.norm_eps) * np.asarray(pool.norm.scale[...])
+    hidden = jax.nn.gelu(block.linear(pool.mlp.fc1, jnp.asarray(normed)), approximate=False)
+    np.testing.assert_allclose(pool(tokens), a + block.linear(pool.mlp.fc2, hidden), rtol=1e-4, atol=1e-4)
 
 
 def test_pixels_are_normalised_per_colour() -> None:
