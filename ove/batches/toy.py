@@ -1,7 +1,7 @@
 """Toy videos: real H.264 files in which something short and surprising happens, with the motion known.
 
 A textured background under a slow camera pan, three striped objects on smooth paths, and one event of 4 to 8 frames at a
-random time and place: one object hops (up, down, left, right), spins, grows, splits or changes its texture, and is as
+random time and place: one object hops (up, down, left, right), spins, grows, splits or changes its texture (it flickers), and is as
 before afterwards. The class of a video is its event; everything else is drawn independently of it, so that the frames
 around the event say nothing about the class. All of it is a function of (seed, index).
 """
@@ -21,13 +21,15 @@ CLASSES = ("hop_up", "hop_down", "hop_left", "hop_right", "spin", "grow", "split
 SIDE_PX = 256
 FPS = 30
 N_OBJECTS = 3
-HOP_PX = 44.0
+HOP_PX = 52.0
 """How far a hop carries the object at its peak."""
 _HOPS = {"hop_up": (0.0, -1.0), "hop_down": (0.0, 1.0), "hop_left": (-1.0, 0.0), "hop_right": (1.0, 0.0)}
 _TEXTURE_PX = 96
 _BACKGROUND_PX = 448
-_MARGIN_PX = 76.0
-"""Centers of objects stay this far from the border, so that no event leaves the picture."""
+_RADII_PX = (22.0, 22.0, 34.0)
+"""Mean radii of the objects; the last one is the event's."""
+_MARGINS_PX = (32.0, 32.0, 88.0)
+"""Centers of the objects stay this far from the border; that of the event's object so that no event leaves the picture."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ def render(seed: int, index: int) -> ToyVideo:
     start = int(rng.integers(8, n_frames - duration - 8))
     background = _background(rng)
     pan = _pan(rng, n_frames)
-    centers = np.stack([_path(rng, n_frames) for _ in range(N_OBJECTS)], axis=1)
-    radii = rng.uniform(24, 32, N_OBJECTS)
+    centers = np.stack([_path(rng, n_frames, margin) for margin in _MARGINS_PX], axis=1)
+    radii = rng.uniform(0.92, 1.08, N_OBJECTS) * _RADII_PX
     textures = [_stripes(rng) for _ in range(N_OBJECTS)]
     other_texture = _checks(rng)
 
@@ -64,22 +66,23 @@ def render(seed: int, index: int) -> ToyVideo:
     mask = np.zeros((n_frames, SIDE_PX, SIDE_PX), bool)
     for t in range(n_frames):
         picture = _shifted(background, pan[t])
+        other = other_texture[t % 2]
         phase = (t - start + 1) / (duration + 1) if start <= t < start + duration else 0.0
         for i in range(N_OBJECTS - 1):
             _draw(picture, textures[i], centers[t, i], radii[i])
         covered = np.zeros((SIDE_PX, SIDE_PX), np.float32)
-        for texture, center, radius, angle in _acted(label, phase, textures[-1], other_texture, centers[t, -1], radii[-1]):
+        for texture, center, radius, angle in _acted(label, phase, textures[-1], other, centers[t, -1], radii[-1]):
             _draw(picture, texture, center, radius, angle, covered)
         if label in _HOPS:
             centers[t, -1] += np.asarray(_HOPS[label]) * HOP_PX * np.sin(np.pi * phase)
-        frames[t] = np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+        frames[t] = picture
         mask[t] = covered > 0.5
     return ToyVideo(frames, label, (start, start + duration), mask, centers, pan)
 
 
 def encode(frames: UInt8[np.ndarray, "F H W 3"], path: Path) -> None:
     """Writes an H.264 mp4 as a simple camera does: P-frames with one reference, one I-frame at the start."""
-    options = {"preset": "veryfast", "crf": "18", "x264-params": "bframes=0:ref=1:weightp=0:scenecut=0:keyint=250:threads=1"}
+    options = {"preset": "superfast", "crf": "18", "x264-params": "bframes=0:ref=1:weightp=0:scenecut=0:keyint=250:threads=1"}
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(FPS), options=options)
         stream.height, stream.width = frames.shape[1:3]
@@ -131,54 +134,55 @@ def _acted(
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
-    """Coloured noise of several octaves, as float32 0…255."""
+    """Coloured noise of several octaves."""
     picture = np.zeros((_BACKGROUND_PX, _BACKGROUND_PX, 3), np.float32)
-    for cells, weight in ((6, 40.0), (24, 25.0), (96, 18.0)):
+    for cells, weight in ((6, 18.0), (24, 12.0), (96, 9.0)):
         noise = rng.standard_normal((cells, cells, 3)).astype(np.float32)
         grey = rng.standard_normal((cells, cells, 1)).astype(np.float32)
         picture += weight * cv2.resize(
             0.4 * noise + 0.8 * grey, (_BACKGROUND_PX, _BACKGROUND_PX), interpolation=cv2.INTER_CUBIC
         )
-    return np.clip(picture + rng.uniform(90, 150), 0, 255)
+    return np.clip(picture + rng.uniform(60, 100), 0, 255).astype(np.uint8)
 
 
 def _pan(rng: np.random.Generator, n_frames: int) -> np.ndarray:
-    """A camera that drifts at up to half a pixel a frame, within what the background has to offer."""
-    speed = rng.uniform(0.15, 0.5)
+    """A camera that drifts at up to 0.3 pixels a frame, within what the background has to offer."""
+    speed = rng.uniform(0.1, 0.3)
     heading = rng.uniform(0, 2 * np.pi)
     return np.outer(np.arange(n_frames), speed * np.array([np.cos(heading), np.sin(heading)]))
 
 
-def _path(rng: np.random.Generator, n_frames: int) -> np.ndarray:
-    """A smooth way between two points in the inner part of the picture, at less than about 1.5 pixels a frame."""
-    low, high = _MARGIN_PX, SIDE_PX - _MARGIN_PX
+def _path(rng: np.random.Generator, n_frames: int, margin: float) -> np.ndarray:
+    """A smooth way between two points, at less than about half a pixel a frame."""
+    low, high = margin, SIDE_PX - margin
     begin, end = rng.uniform(low, high, (2, 2))
-    wobble = rng.uniform(4, 8, 2) * np.sin(np.outer(np.arange(n_frames), rng.uniform(0.04, 0.09, 2)) + rng.uniform(0, 6, 2))
-    line = begin + np.linspace(0, 1, n_frames)[:, None] * (end - begin)
+    wobble = rng.uniform(1, 3, 2) * np.sin(np.outer(np.arange(n_frames), rng.uniform(0.03, 0.06, 2)) + rng.uniform(0, 6, 2))
+    line = begin + rng.uniform(0.2, 0.5) * np.linspace(0, 1, n_frames)[:, None] * (end - begin)
     return np.clip(line + wobble, low, high)
 
 
 def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A dark and a bright colour."""
-    return rng.uniform(0, 90, 3), rng.uniform(165, 255, 3)
+    return rng.uniform(60, 120, 3), rng.uniform(190, 255, 3)
 
 
 def _stripes(rng: np.random.Generator) -> np.ndarray:
     """Upright stripes with some noise in them, so that motion along them shows too."""
     dark, bright = _colours(rng)
     x = np.arange(_TEXTURE_PX) / _TEXTURE_PX
-    wave = 0.5 + 0.5 * np.sin(2 * np.pi * (rng.integers(4, 7) * x + rng.uniform()))
+    wave = 0.5 + 0.5 * np.sin(2 * np.pi * (rng.uniform(4.0, 5.0) * x + rng.uniform()))
     blend = np.repeat(np.clip(2.5 * wave - 0.75, 0, 1)[None, :, None], _TEXTURE_PX, axis=0)
     noise = cv2.resize(rng.standard_normal((16, 16, 1)), (_TEXTURE_PX, _TEXTURE_PX), interpolation=cv2.INTER_CUBIC)
-    return np.clip(dark + (bright - dark) * blend + 22.0 * noise[..., None], 0, 255).astype(np.float32)
+    return np.clip(dark + (bright - dark) * blend + 14.0 * noise[..., None], 0, 255).astype(np.float32)
 
 
-def _checks(rng: np.random.Generator) -> np.ndarray:
-    """A checkerboard."""
+def _checks(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A checkerboard and its inverse: shown in turns they flicker."""
     dark, bright = _colours(rng)
     cells = np.indices((_TEXTURE_PX, _TEXTURE_PX)) // (_TEXTURE_PX // 6)
     blend = (cells.sum(0) % 2)[..., None]
-    return (dark + (bright - dark) * blend).astype(np.float32)
+    board, inverse = ((dark + (bright - dark) * b).astype(np.float32) for b in (blend, 1 - blend))
+    return board, inverse
 
 
 def _shifted(background: np.ndarray, pan: np.ndarray) -> np.ndarray:
@@ -213,6 +217,6 @@ def _draw(
     inside = (slice(top, bottom), slice(left, right))
     target = (slice(y0 + top, y0 + bottom), slice(x0 + left, x0 + right))
     weight = alpha[inside][..., None]
-    picture[target] = picture[target] * (1 - weight) + drawn[inside] * weight
+    picture[target] = picture[target] * (1 - weight) + drawn[inside] * weight + 0.5
     if covered is not None:
         covered[target] = np.maximum(covered[target], alpha[inside])

@@ -9,6 +9,7 @@ from ove.records import CELL_PX
 _MOVED_PX = 1e-3
 _KEPT_SHARE = 0.7
 _LEAST_CELLS = 64
+_LEAST_SHARE = 0.5
 """Similarity fit (spec §2): what counts as moved, the share kept for the second round, and the fewest cells that are fitted."""
 
 
@@ -62,7 +63,8 @@ def remove_camera(
     """The field minus the camera's motion in every cell that has a vector; the other cells stay as they are.
 
     `none`; `median` or `mean` of a frame's vectors; `similarity`: shift, zoom and turn, least squares in two rounds over the
-    cells that moved; a frame where fewer than 64 did gets the median (spec §2).
+    cells that moved; a frame where fewer than 64 did, or fewer than half of those with a vector, gets the median (spec §2,
+    which knows only the first of the two).
     """
     if model == "none":
         return motion
@@ -76,7 +78,8 @@ def remove_camera(
     field = np.broadcast_to(camera[:, None, None, :], motion.shape)
     if model == "similarity":
         moved = has_vector & (np.abs(motion).sum(-1) > _MOVED_PX)
-        enough = moved.sum((1, 2)) >= _LEAST_CELLS
+        # Where most of the picture stands still the camera does too, and a fit to what moved would be one to the objects.
+        enough = moved.sum((1, 2)) >= np.maximum(_LEAST_CELLS, _LEAST_SHARE * has_vector.sum((1, 2)))
         field = np.where(enough[:, None, None, None], _similarity(motion, moved & enough[:, None, None]), field)
     return (motion - np.where(has_vector[..., None], field, 0)).astype(np.float32)
 

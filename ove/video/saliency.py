@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int16
+from jaxtyping import Float, Float32, Int, Int16, Shaped
 
 from ove.config import VideoConfig
 from ove.errors import ConfigError
@@ -39,8 +39,11 @@ def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
         residual = np.abs(signals.residual[t]).astype(np.float32)
         residual *= np.float32(1 / residual_scales[t])
         np.minimum(residual, 1, out=residual)
-        motion = np.repeat(np.repeat(speed[t], CELL_PX, axis=0), CELL_PX, axis=1)[:height, :width]
-        scores[t] = patch_means(_fused(motion, residual, config), config.grid)
+        fused = _fused(_per_pixel(speed[t], height, width), residual, config)
+        if (intra := ~signals.has_vector[t]).any() and not intra.all():
+            # Nothing predicted these cells of a P- or B-frame: their motion is not zero but unknown, the residual speaks alone.
+            np.copyto(fused, residual, where=_per_pixel(intra, height, width))
+        scores[t] = patch_means(fused, config.grid)
     return Saliency(np.clip(scores, 0, 1))
 
 
@@ -58,6 +61,11 @@ def patch_means(image: Float32[np.ndarray, "H W"], patches: int) -> Float32[np.n
         at_edges = integral.take(lower, axis) * (1 - part) + integral.take(lower + 1, axis) * part
         integral = np.diff(at_edges, axis=axis)
     return (integral * (patches * patches / image.size)).astype(np.float32)
+
+
+def _per_pixel(cells: Shaped[np.ndarray, "h w"], height: int, width: int) -> Shaped[np.ndarray, "H W"]:
+    """Each cell repeated over its 8×8 pixels, cut to the picture."""
+    return np.repeat(np.repeat(cells, CELL_PX, axis=0), CELL_PX, axis=1)[:height, :width]
 
 
 def _fused(
