@@ -18,7 +18,7 @@ from ove.errors import BadShard, ConfigError
 from ove.labels.assign import nearest
 from ove.labels.embed import thumbnail_image, thumbnails
 from ove.labels.kmeans import kmeans
-from ove.labels.store import BANKS, Bank, read_centers, read_labels, write_labels
+from ove.shards.labels import BANKS, Bank, read_centers, read_labels, write_labels
 from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
 

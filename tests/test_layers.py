@@ -13,8 +13,8 @@ MAY_IMPORT = {
     **dict.fromkeys(("video", "encoder", "centers"), LEVEL_0),
     "shards": LEVEL_0,
     "labels": LEVEL_0 | {"video", "shards", "encoder"},
-    "batches": LEVEL_0 | {"video", "shards", "labels"},
-    "train": LEVEL_0 | {"encoder", "centers", "batches", "shards", "labels"},
+    "batches": LEVEL_0 | {"video", "shards"},
+    "train": LEVEL_0 | {"encoder", "centers", "batches"},
     "probe": LEVEL_0 | {"video", "shards", "labels", "batches", "encoder", "centers", "train"},
     "view": LEVEL_0 | {"video", "shards", "labels", "batches", "encoder", "centers", "train"},
 }

@@ -19,8 +19,8 @@ from grain.experimental import ElasticIterator
 from ove.batches.modes import IMAGE, View, schedule, see
 from ove.config import BatchesConfig, HeadConfig
 from ove.errors import BadShard, ConfigError, TrainingStopped
-from ove.labels.store import Labels, read_labels
 from ove.records import Batch, Example
+from ove.shards.labels import Labels, read_labels
 from ove.shards.read import ShardSet
 
 _REPLACEMENTS = 16

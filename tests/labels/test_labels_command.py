@@ -1,4 +1,4 @@
-"""Labels lie beside the shards they belong to, and nobody takes them for those of others."""
+"""The command that embeds, clusters and labels a shard folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,39 +8,9 @@ import pytest
 
 from launch import labels as command
 from ove.errors import BadShard, ConfigError
-from ove.labels.store import read_centers, read_labels, write_labels
+from ove.shards.labels import read_centers, read_labels
 
 Write = Callable[[Path, int], None]
-
-
-def test_labels_come_back_with_their_centers(write_kinds: Write, tmp_path: Path) -> None:
-    write_kinds(tmp_path, 6)
-    labels = np.arange(12, dtype=np.int32).reshape(6, 2) % 5
-    centers = np.eye(5, 7, dtype=np.float32)
-    write_labels(tmp_path, "vid", labels, centers, {"teacher": "thumbnails"})
-    found = read_labels(tmp_path, "vid")
-    np.testing.assert_array_equal(found.labels, labels)
-    assert found.n_centers == 5
-    assert found.info["teacher"] == "thumbnails"
-    np.testing.assert_array_equal(read_centers(tmp_path, "vid"), centers)
-    with pytest.raises(BadShard, match="6 records, and 5 labels"):
-        write_labels(tmp_path, "vid", labels[:5], centers, {})
-
-
-def test_missing_stale_and_damaged_labels_say_what_to_run(write_kinds: Write, tmp_path: Path) -> None:
-    write_kinds(tmp_path, 6)
-    with pytest.raises(BadShard, match=r"no labels of the bank obj; run `python -m launch\.labels --shards"):
-        read_labels(tmp_path, "obj")
-    write_labels(tmp_path, "obj", np.zeros((6, 1), np.int32), np.ones((1, 3), np.float32), {})
-    stored = (tmp_path / "labels" / "obj.npz").read_bytes()
-    for damage in (stored[:-30], b"", b"text"):
-        (tmp_path / "labels" / "obj.npz").write_bytes(damage)
-        with pytest.raises(BadShard, match="is damaged"):
-            read_labels(tmp_path, "obj")
-    (tmp_path / "labels" / "obj.npz").write_bytes(stored)
-    write_kinds(tmp_path, 7)
-    with pytest.raises(BadShard, match=r"made for other shards.*run `python -m launch\.labels"):
-        read_labels(tmp_path, "obj")
 
 
 def test_the_command_labels_both_banks_once(write_kinds: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
