@@ -30,3 +30,11 @@ def golden_folders() -> list[Path]:
     if not folders:
         pytest.skip("no folder ../shared/golden on this machine")
     return folders
+
+
+@pytest.fixture(scope="session")
+def shard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small labelled shard folder of made-up frames (tests/synthetic.py); not to be changed by tests."""
+    from synthetic import write_set
+
+    return write_set(tmp_path_factory.mktemp("synthetic") / "shards")

@@ -1,6 +1,6 @@
 """Who sees what: codec, frames, tiling and image turn one stored record into tokens of the same layout (spec §2)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -40,6 +40,14 @@ class View:
                 "which the modes frames and tiling need."
             )
         return whole
+
+    def check(self, grid_tyx: tuple[int, int, int], modes: Collection[int]) -> None:
+        """ConfigError if the budget does not fit clips of this grid in one of the modes."""
+        if CODEC in modes:
+            flags = i_frame_flags(grid_tyx[0], self.gop_frames)
+            select(np.zeros(grid_tyx, np.float32), flags, self.budget_tokens, self.iframe_policy)
+        if FRAMES in modes or TILING in modes:
+            self.frames_of_budget(grid_tyx)
 
 
 def see(

@@ -1,6 +1,7 @@
 """The training run: open, restore, then next → step → log → save, until the last step."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
-from ove.batches.pipeline import Pipeline
+from ove.batches.pipeline import Pipeline, Progress
 from ove.config import RunConfig, to_mapping
 from ove.errors import BadCheckpoint, ConfigError, TrainingStopped
 from ove.records import Batch
@@ -82,11 +83,11 @@ def _run(
         if step % config.train.log_every == 0 or saving or step == 1:
             values = _check_finite(*pending, workdir=log.path.parent)
             values |= clock.lap(step, samples)
-            log.write(step, values | {"order": order, "bad_records": pipeline.replaced})
+            log.write(step, values | {"order": order, "bad_records": pipeline.progress.replaced})
             report(progress_line(step, steps, values, (steps - step) * values["step_ms"] / 1000))
             order = 0
         if saving:
-            checkpoints.save(state, config, {"step": pipeline.step, "fingerprint": pipeline.fingerprint})
+            checkpoints.save(state, config, dataclasses.asdict(pipeline.progress) | {"fingerprint": pipeline.fingerprint})
     return state
 
 
@@ -162,7 +163,9 @@ def _restored(
             f"{config.batches.shards} gives now; restore them or use another --workdir."
         )
     state = checkpoints.restore(step, abstract, shardings)
-    pipeline.restore(meta["data"]["step"])
+    data = dict(meta["data"])
+    data.pop("fingerprint")
+    pipeline.restore(Progress(**data))
     report(f"resumed from step {step} of {checkpoints.folder}")
     return state
 
