@@ -142,6 +142,9 @@ class EncoderConfig:
     rope_theta: float = 10000.0
     head: bool = True
     """Whether the pooling head (and the norm before it) exist."""
+    init_std: float = 0.02
+    """Of the initial kernels. Meant for wide models: at widths of a few hundred nothing is learned for thousands of steps with
+    it, and about 1/√width is right."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass recomputes."""
     compute: Literal["float32", "bfloat16"] = "float32"

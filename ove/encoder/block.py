@@ -12,10 +12,6 @@ from ove.config import EncoderConfig
 from ove.encoder.attention import attend
 from ove.encoder.rope3d import rotate
 
-KERNEL_STD = 0.02
-"""Of all initial kernels (spec §1)."""
-
-
 class Norm(nnx.Module):
     """LayerNorm, or RMSNorm (which has no bias); statistics in float32, the result in x's dtype."""
 
@@ -39,8 +35,8 @@ class Norm(nnx.Module):
 class Mlp(nnx.Module):
     """Linear, exact GELU, linear."""
 
-    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs):
-        normal = nnx.initializers.normal(KERNEL_STD)
+    def __init__(self, width: int, hidden: int, *, init_std: float, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(init_std)
         self.fc1 = nnx.Linear(width, hidden, kernel_init=normal, rngs=rngs)
         self.fc2 = nnx.Linear(hidden, width, kernel_init=normal, rngs=rngs)
 
@@ -59,8 +55,8 @@ class Mlp(nnx.Module):
 class SelfAttention(nnx.Module):
     """Attention of all tokens to all tokens, queries and keys turned by their positions."""
 
-    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
-        normal = nnx.initializers.normal(KERNEL_STD)
+    def __init__(self, width: int, heads: int, *, init_std: float, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(init_std)
         self.heads = heads
         self.qkv = nnx.Linear(width, 3 * width, kernel_init=normal, rngs=rngs)
         self.out = nnx.Linear(width, width, kernel_init=normal, rngs=rngs)
@@ -82,9 +78,9 @@ class Block(nnx.Module):
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.norm1 = Norm(config.width, config.norm, config.norm_eps)
-        self.attention = SelfAttention(config.width, config.heads, rngs=rngs)
+        self.attention = SelfAttention(config.width, config.heads, init_std=config.init_std, rngs=rngs)
         self.norm2 = Norm(config.width, config.norm, config.norm_eps)
-        self.mlp = Mlp(config.width, config.mlp, rngs=rngs)
+        self.mlp = Mlp(config.width, config.mlp, init_std=config.init_std, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "B N D"], cos: Float[Array, "B 1 N K"], sin: Float[Array, "B 1 N K"]

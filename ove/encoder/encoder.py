@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from ove.config import EncoderConfig
-from ove.encoder.block import KERNEL_STD, Block, Norm, linear
+from ove.encoder.block import Block, Norm, linear
 from ove.encoder.pool import Pool
 from ove.encoder.rope3d import angles
 
@@ -37,7 +37,7 @@ class Encoder(nnx.Module):
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.config = config
-        normal = nnx.initializers.normal(KERNEL_STD)
+        normal = nnx.initializers.normal(config.init_std)
         self.patch = nnx.Linear(config.patch_values, config.width, use_bias=False, kernel_init=normal, rngs=rngs)
         self.pre_norm = Norm(config.width, config.norm, config.norm_eps)
 
@@ -49,7 +49,7 @@ class Encoder(nnx.Module):
         self.blocks = stack(rngs)
         if config.head:
             self.post_norm = Norm(config.width, config.norm, config.norm_eps)
-            self.pool = Pool(config.width, config.heads, config.mlp, config.norm_eps, rngs=rngs)
+            self.pool = Pool(config.width, config.heads, config.mlp, config.norm_eps, init_std=config.init_std, rngs=rngs)
 
     def __call__(self, patches: Float[Array, "B N P"], positions: Int[Array, "B N 3"], *, hidden: bool = False) -> Encoded:
         """Normalised patches and their (t, y, x) to tokens and embedding, in the compute dtype."""
@@ -83,7 +83,7 @@ def normalise(patches: UInt8[Array, "B N P"]) -> Float[Array, "B N P"]:
 def init(config: EncoderConfig, key: Key[Array, ""]) -> Params:
     """Fresh float32 parameters of the encoder; works under jit and eval_shape.
 
-    Kernels N(0, 0.02), probe N(0, 1), biases 0, norms 1 (spec §1).
+    Kernels N(0, config.init_std), probe N(0, 1), biases 0, norms 1 (spec §1).
     """
     return nnx.to_pure_dict(nnx.state(Encoder(config, rngs=nnx.Rngs(params=key)), nnx.Param))
 

@@ -6,7 +6,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ove.encoder.block import KERNEL_STD, Mlp, Norm, linear
+from ove.encoder.block import Mlp, Norm, linear
 
 
 class Pool(nnx.Module):
@@ -15,8 +15,8 @@ class Pool(nnx.Module):
     No RoPE and no residual from the probe (spec §1, "Pooling head").
     """
 
-    def __init__(self, width: int, heads: int, mlp: int, norm_eps: float, *, rngs: nnx.Rngs):
-        normal = nnx.initializers.normal(KERNEL_STD)
+    def __init__(self, width: int, heads: int, mlp: int, norm_eps: float, *, init_std: float, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(init_std)
         self.heads = heads
         self.probe = nnx.Param(jax.random.normal(rngs.params(), (width,), jnp.float32))
         self.q = nnx.Linear(width, width, kernel_init=normal, rngs=rngs)
@@ -24,7 +24,7 @@ class Pool(nnx.Module):
         self.v = nnx.Linear(width, width, kernel_init=normal, rngs=rngs)
         self.out = nnx.Linear(width, width, kernel_init=normal, rngs=rngs)
         self.norm = Norm(width, "rms_norm", norm_eps)
-        self.mlp = Mlp(width, mlp, rngs=rngs)
+        self.mlp = Mlp(width, mlp, init_std=init_std, rngs=rngs)
 
     def __call__(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B D"]:
         a = linear(self.out, self._attend(tokens))

@@ -1,7 +1,7 @@
 """The teacher `thumbnails`: what a clip looks like and what changes in it, coarsely, without any weights.
 
-It is an honest offline stand-in: near-duplicates and clips with like colours and like changes come out close, which is enough
-to run and test all that follows. It knows nothing of meaning; teachers with weights are another matter (spec §5).
+It is an honest offline stand-in: near-duplicates and clips with like changes come out close, which is enough to run and test
+all that follows. It knows nothing of meaning; teachers with weights are another matter (spec §5).
 """
 
 import itertools
@@ -15,37 +15,35 @@ from ove.errors import ConfigError
 
 INTERVALS = 8
 """Uniform frames of a clip (paper: 8 frames, each L2-normalised, concatenated, L2-normalised)."""
-THUMBNAIL_PX = 12
+LOOK_PX = 6
+CHANGE_PX = 28
+WINDOW_PX = 14
+"""Sides of the thumbnail of a frame, of the thumbnail on which changes are looked for, and of the window cut out of it."""
+IMAGE_PX = 12
+"""Side of the thumbnail of a single picture."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """BT.601 weights of R, G, B."""
 
 
-def thumbnails(
-    frames: UInt8[np.ndarray, "T S S 3"],
-    side_px: int = THUMBNAIL_PX,
-    w_motion: float = 1.0,
-) -> Float32[np.ndarray, "E"]:
-    """The embedding of a clip, of length 1: E = 8 · (3 + 1) · side_px².
+def thumbnails(frames: UInt8[np.ndarray, "T S S 3"]) -> Float32[np.ndarray, "E"]:
+    """The embedding of a clip, of length 1: E = 8 · (3 · 6² + 14²).
 
-    The frames fall into 8 equal intervals. Each gives (a) the thumbnail of its first frame, less its mean, L2-normalised, and
-    (b) at each place the largest signed step of luma between two frames in a row, up to the first frame of the next interval,
-    L2-normalised, times `w_motion`. Both together are L2-normalised, the 8 concatenated and normalised again. What is uniform
-    in (a) or still in (b) gives zeros there. Fewer than 8 frames raise ConfigError.
+    The frames fall into 8 equal intervals. Each gives the RGB thumbnail of its first frame, L2-normalised, and its temporal
+    difference: at each place the largest signed step of luma between two frames in a row, up to the first frame of the next
+    interval, in a window around the place where most changes (so that the same change has the same look wherever it
+    happens). The 8 differences are L2-normalised together, for how strong each is says which interval had the news; the 8
+    looks together weigh as much. All is concatenated and L2-normalised. Fewer than 8 frames raise ConfigError.
     """
     if len(frames) < INTERVALS:
         raise ConfigError(f"the teacher thumbnails needs at least {INTERVALS} frames a clip, not {len(frames)}.")
-    small_THWC = _shrink(frames, side_px)
     starts = np.linspace(0, len(frames), INTERVALS + 1).astype(int)
-    looks = small_THWC[starts[:-1]]
-    looks = rearrange(looks - looks.mean(axis=(1, 2), keepdims=True), "i h w c -> i (h w c)")
-    steps_THW = np.diff(small_THWC @ _LUMA, axis=0)
-    events = np.stack([_largest(steps_THW[a:b]) for a, b in itertools.pairwise(starts)])
-    events = rearrange(events, "i h w -> i (h w)")
-    per_interval = _unit(np.concatenate([_unit(looks), w_motion * _unit(events)], axis=1))
-    return _unit(per_interval.reshape(1, -1))[0]
+    looks = _unit(rearrange(_shrink(frames[starts[:-1]], LOOK_PX), "i h w c -> i (h w c)"))
+    steps_THW = np.diff(_shrink(frames, CHANGE_PX) @ _LUMA, axis=0)
+    changes = np.concatenate([_window(_largest(steps_THW[a:b])).ravel() for a, b in itertools.pairwise(starts)])
+    return _unit(np.concatenate([_unit(looks.reshape(1, -1)), _unit(changes[None])], axis=1))[0]
 
 
-def thumbnail_image(frame: UInt8[np.ndarray, "S S 3"], side_px: int = THUMBNAIL_PX) -> Float32[np.ndarray, "E"]:
+def thumbnail_image(frame: UInt8[np.ndarray, "S S 3"], side_px: int = IMAGE_PX) -> Float32[np.ndarray, "E"]:
     """The embedding of a single picture, of length 1: its thumbnail less its mean; E = 3 · side_px². Zeros if it is uniform."""
     look = _shrink(frame[None], side_px)
     return _unit((look - look.mean(axis=(1, 2), keepdims=True)).reshape(1, -1))[0]
@@ -68,6 +66,13 @@ def _largest(steps: Float32[np.ndarray, "n h w"]) -> Float32[np.ndarray, "h w"]:
         return np.zeros(steps.shape[1:], np.float32)
     up, down = steps.max(axis=0), steps.min(axis=0)
     return np.where(up >= -down, up, down)
+
+
+def _window(change: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "s s"]:
+    """The window of 14×14 around the place where most changes, zeros beyond the border."""
+    blurred = cv2.blur(np.abs(change), (WINDOW_PX // 2, WINDOW_PX // 2))
+    y, x = np.unravel_index(blurred.argmax(), change.shape)
+    return np.pad(change, WINDOW_PX // 2)[y : y + WINDOW_PX, x : x + WINDOW_PX]
 
 
 def _unit(rows: Float32[np.ndarray, "n E"]) -> Float32[np.ndarray, "n E"]:

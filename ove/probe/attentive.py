@@ -31,7 +31,7 @@ class Probe(nnx.Module):
     """MAP pool with heads of width 64 and an MLP of four times the width, LayerNorm, linear."""
 
     def __init__(self, width: int, n_classes: int, norm_eps: float, *, rngs: nnx.Rngs):
-        self.pool = Pool(width, max(1, width // 64), 4 * width, norm_eps, rngs=rngs)
+        self.pool = Pool(width, max(1, width // 64), 4 * width, norm_eps, init_std=width**-0.5, rngs=rngs)
         self.norm = nnx.LayerNorm(width, epsilon=norm_eps, rngs=rngs)
         self.linear = nnx.Linear(width, n_classes, rngs=rngs)
         self.linear.kernel.value = self.linear.kernel.value * _LINEAR_SCALE

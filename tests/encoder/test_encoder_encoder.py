@@ -136,7 +136,7 @@ def test_bfloat16_activations_stay_near_float32(params: encoder.Params) -> None:
 
 
 def test_pooling_is_attention_of_the_probe_over_keys_and_values() -> None:
-    pool = Pool(CONFIG.width, CONFIG.heads, CONFIG.mlp, CONFIG.norm_eps, rngs=nnx.Rngs(0))
+    pool = Pool(CONFIG.width, CONFIG.heads, CONFIG.mlp, CONFIG.norm_eps, init_std=CONFIG.init_std, rngs=nnx.Rngs(0))
     params = jax.tree.map(lambda leaf: leaf + 0.2 * jax.random.normal(jax.random.key(1), leaf.shape), nnx.state(pool))
     nnx.update(pool, params)
     tokens = jax.random.normal(jax.random.key(2), (2, 24, CONFIG.width))
