@@ -55,7 +55,7 @@ class Pipeline:
         """
         folder = Path(config.shards)
         shards = ShardSet.open(folder)
-        labels = {head.bank: read_labels(folder, head.bank) for head in config.heads}
+        labels: dict[str, Labels] = {head.bank: read_labels(folder, head.bank) for head in config.heads}
         view = View(config.budget_tokens, config.gop_frames, config.iframe_policy)
         self.config = config
         self.n_centers = {bank: found.n_centers for bank, found in labels.items()}

@@ -1,8 +1,10 @@
 """Checkpoints: orbax writes and reads them, our own fingerprint of every leaf says whether they are still what was saved."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +16,46 @@ from jaxtyping import Array
 
 from ove.config import EncoderConfig, RunConfig, from_mapping, to_mapping
 from ove.encoder import encoder
-from ove.errors import BadCheckpoint
+from ove.errors import BadCheckpoint, ConfigError
 from ove.train.sharding import leaf_name
 from ove.train.state import TrainState
 
 SCHEMA_VERSION = 1
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+"""What orbax raises over files that are cut off, missing or altered (found by altering them)."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What a saved array must still be when it is read."""
+
+    kind: str
+    """Its type and shape, for example `float32[64, 192]`."""
+    fingerprint: int
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What is saved beside the arrays."""
+
+    config: dict[str, Any]
+    """Of the run, as `ove.config.to_mapping` gives it."""
+    data: dict[str, Any]
+    """The place in the data; the caller's own."""
+    leaves: dict[str, Leaf]
 
 
 class Checkpoints:
     """The checkpoints of one run, in `workdir/checkpoints`; saving is asynchronous and atomic."""
 
-    def __init__(self, workdir: Path, keep: int) -> None:
-        """`keep`: how many of the newest stay."""
+    def __init__(self, workdir: Path, keep: int | None = None) -> None:
+        """`keep`: how many of the newest stay; without it, a reader who changes nothing, not even what others left behind."""
         self.folder = workdir.resolve() / "checkpoints"
+        writes = keep is not None
         self._manager = ocp.CheckpointManager(
             self.folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
+            item_handlers={"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=writes, cleanup_tmp_directories=writes),
         )
 
     def latest(self) -> int | None:
@@ -37,97 +63,107 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, config: RunConfig, data: Mapping[str, Any]) -> None:
-        """Starts to save the state with the configuration and the position in the data."""
-        tree = _plain(state)
+        """Starts to save the state with the configuration and the place in the data, which must be JSON."""
+        tree, step = _plain(state), int(state.step)
+        kinds, prints = _kinds(tree), fingerprints(tree)
         meta = {
             "schema_version": SCHEMA_VERSION,
             "config": to_mapping(config),
             "data": dict(data),
-            "fingerprints": fingerprints(tree),
+            "leaves": {name: [kinds[name], prints[name]] for name in kinds},
         }
-        args = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
-        if not self._manager.save(int(state.step), args=args):
-            raise BadCheckpoint(
-                f"{self.folder}: step {int(state.step)} could not be saved; a folder of that name is in the way."
-            )
+        meta["digest"] = _digest(meta)
+        args = ocp.args.Composite(state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta))
+        if not self._manager.save(step, args=args):
+            raise BadCheckpoint(f"{self.folder}: step {step} could not be saved, for a folder of that name is in the way.")
 
-    def meta(self, step: int) -> dict[str, Any]:
-        """What was saved beside the arrays: configuration, position in the data, fingerprints."""
+    def meta(self, step: int) -> Meta:
+        """What was saved beside the arrays of `step`; BadCheckpoint if it is damaged or of another version."""
         try:
             meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-        except (FileNotFoundError, KeyError, ValueError, json.JSONDecodeError) as error:
-            raise BadCheckpoint(
-                f"{self.folder}/{step}: cannot be read ({error}); delete it to go on from the one before."
-            ) from error
-        if meta.get("schema_version") != SCHEMA_VERSION:
-            raise BadCheckpoint(
-                f"{self.folder}/{step}: has schema version {meta.get('schema_version')}, this program reads {SCHEMA_VERSION}."
-            )
-        return meta
+            version, digest = meta["schema_version"], meta.pop("digest")
+            if version == SCHEMA_VERSION and digest != _digest(meta):
+                raise ValueError("its meta data are not what was saved")
+            leaves = {name: Leaf(*leaf) for name, leaf in meta["leaves"].items()}
+        except _DAMAGE as error:
+            raise self._damaged(step, error) from error
+        if version != SCHEMA_VERSION:
+            raise BadCheckpoint(f"{self.folder}/{step}: has schema version {version}, this program reads {SCHEMA_VERSION}.")
+        return Meta(meta["config"], meta["data"], leaves)
 
-    def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
+    def restore(self, step: int, meta: Meta, abstract: TrainState, shardings: TrainState) -> TrainState:
         """The state saved at `step`, on the given shardings; BadCheckpoint if a leaf differs in name, shape, type or value."""
-        meta = self.meta(step)
-        target = _plain(
-            jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), abstract, shardings)
-        )
-        self._compare(step, target)
-        tree = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))).state
-        self._check(step, tree, meta["fingerprints"])
+        target = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), abstract, shardings)
+        tree = self._arrays(step, meta.leaves, _plain(target))
         return TrainState(**tree | {"rng": jax.random.wrap_key_data(tree["rng"])})
 
-    def close(self) -> None:
-        """Waits for saves under way."""
+    def restore_params(self, step: int, meta: Meta, config: EncoderConfig) -> encoder.Params:
+        """The parameters of the encoder alone, on the first device; BadCheckpoint as in `restore`."""
+        abstract = {"params": jax.eval_shape(lambda: encoder.init(config, jax.random.key(0)))}
+        place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract)
+        leaves = {name: leaf for name, leaf in meta.leaves.items() if name.startswith("params/")}
+        return self._arrays(step, leaves, target)["params"]
+
+    def wait(self) -> None:
+        """Until the save under way, if any, is finished."""
         self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for the save under way and ends."""
         self._manager.close()
 
-    def _compare(self, step: int, target: Any) -> None:
-        saved = _described(self._manager.item_metadata(step).state)
-        wanted = _described(target)
-        problems = [f"{name} is missing" for name in wanted.keys() - saved.keys()]
-        problems += [f"{name} is not part of this run" for name in saved.keys() - wanted.keys()]
+    def _arrays(self, step: int, leaves: Mapping[str, Leaf], target: Any) -> Any:
+        """The saved arrays in the structure and on the devices of `target`, each compared with what was saved."""
+        self._compare(step, leaves, _kinds(target))
+        restore = ocp.args.PyTreeRestore(
+            target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
+        )
+        try:
+            tree = self._manager.restore(step, args=ocp.args.Composite(state=restore)).state
+        except _DAMAGE as error:
+            raise self._damaged(step, error) from error
+        found = fingerprints(tree)
+        altered = sorted(name for name, leaf in leaves.items() if found[name] != leaf.fingerprint)
+        if altered:
+            raise self._damaged(step, f"{len(altered)} of its arrays are not what was saved: {_few(altered)}")
+        return tree
+
+    def _compare(self, step: int, leaves: Mapping[str, Leaf], wanted: Mapping[str, str]) -> None:
+        problems = [f"{name} is missing" for name in wanted.keys() - leaves.keys()]
+        problems += [f"{name} is not part of this run" for name in leaves.keys() - wanted.keys()]
         problems += [
-            f"{name} is {saved[name]}, not {wanted[name]}"
-            for name in wanted.keys() & saved.keys()
-            if saved[name] != wanted[name]
+            f"{name} is {leaf.kind}, not {wanted[name]}"
+            for name, leaf in leaves.items()
+            if name in wanted and leaf.kind != wanted[name]
         ]
         if problems:
-            more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
             raise BadCheckpoint(
-                f"{self.folder}/{step}: does not fit this configuration: {'; '.join(sorted(problems)[:4])}{more}. "
-                "Use the configuration it was made with, or another workdir."
+                f"{self.folder}/{step}: does not fit this configuration: {_few(sorted(problems))}. "
+                "Use the configuration it was made with, or another --workdir."
             )
 
-    def _check(self, step: int, tree: Any, expected: dict[str, int]) -> None:
-        found = fingerprints(tree)
-        damaged = sorted(name for name in expected if found.get(name) != expected[name])
-        if damaged:
-            raise BadCheckpoint(
-                f"{self.folder}/{step}: {len(damaged)} array(s) are not what was saved ({', '.join(damaged[:4])}); "
-                "the files are damaged: delete this step to go on from the one before."
-            )
+    def _damaged(self, step: int, reason: object) -> BadCheckpoint:
+        first_line = (str(reason) or type(reason).__name__).splitlines()[0]
+        return BadCheckpoint(
+            f"{self.folder}/{step}: is damaged ({first_line:.300}); delete this folder to go on from the checkpoint before it."
+        )
 
 
 def restore_encoder(workdir: Path) -> tuple[EncoderConfig, encoder.Params, int]:
     """The encoder of the newest checkpoint of a run: its configuration, its parameters, and the step they were saved at."""
     if not (workdir / "checkpoints").is_dir():
         raise BadCheckpoint(f"{workdir}: holds no checkpoints; give the --workdir of a training run.")
-    checkpoints = Checkpoints(workdir, keep=1_000_000)
-    with contextlib.closing(checkpoints):
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         step = checkpoints.latest()
         if step is None:
             raise BadCheckpoint(f"{workdir}: holds no finished checkpoint; let the run reach its first save.")
         meta = checkpoints.meta(step)
-        config = from_mapping(EncoderConfig, meta["config"]["encoder"])
-        abstract = {"params": jax.eval_shape(lambda: encoder.init(config, jax.random.key(0)))}
-        place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract)
-        args = ocp.args.PyTreeRestore(
-            target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
-        )
-        tree = ocp.CheckpointManager(checkpoints.folder).restore(step, args=ocp.args.Composite(state=args)).state
-        checkpoints._check(step, tree, {k: v for k, v in meta["fingerprints"].items() if k.startswith("params/")})
-    return config, tree["params"], step
+        try:
+            config = from_mapping(EncoderConfig, meta.config["encoder"], "encoder.")
+        except ConfigError as error:
+            raise BadCheckpoint(f"{checkpoints.folder}/{step}: was made by another version of this program: {error}") from error
+        return config, checkpoints.restore_params(step, meta, config), step
 
 
 def fingerprints(tree: Any) -> dict[str, int]:
@@ -155,22 +191,24 @@ def _sum(leaf: Array) -> Array:
 
 
 def _plain(state: TrainState) -> dict[str, Any]:
-    """The state as a dictionary; the typed key as its numbers."""
+    """The (abstract) state as a dictionary; the typed key as its numbers."""
     rng: Any = state.rng
     if isinstance(rng, jax.ShapeDtypeStruct):
         data = jax.eval_shape(jax.random.key_data, rng)
         key: Any = jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=rng.sharding)
     else:
         key = jax.random.key_data(rng)
-    return {
-        "step": state.step,
-        "params": state.params,
-        "banks": state.banks,
-        "opt_state": state.opt_state,
-        "rng": key,
-    }
+    return {**state._asdict(), "rng": key}
 
 
-def _described(tree: Any) -> dict[str, str]:
+def _kinds(tree: Any) -> dict[str, str]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {leaf_name(path): f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def _digest(meta: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def _few(items: list[str]) -> str:
+    return "; ".join(items[:4]) + (f" and {len(items) - 4} more" if len(items) > 4 else "")

@@ -1,173 +1,197 @@
-"""The training run: open, restore, then next → step → log → save, until the last step."""
+"""The training run: open, resume, then next → step → check and log the step before → save, until the last step."""
 
 import contextlib
-import dataclasses
 import json
 import math
 import os
 import time
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
-from ove.batches.pipeline import Pipeline, Progress
+from ove.batches.pipeline import OnBad, Pipeline, Progress
 from ove.config import RunConfig, to_mapping
-from ove.errors import BadCheckpoint, ConfigError, TrainingStopped
+from ove.errors import ConfigError, TrainingStopped
 from ove.records import Batch
 from ove.train.checkpoint import Checkpoints
+from ove.train.clock import Clock
 from ove.train.metrics import MetricsLog, progress_line
+from ove.train.resume import place_in_data, resume
 from ove.train.sharding import batch_sharding, make_mesh, state_shardings
 from ove.train.state import TrainState, init_state
 from ove.train.step import DeviceBatch, make_step
 
+Report = Callable[[str], None]
+QUARANTINE = "quarantine.jsonl"
 
-def train(config: RunConfig, workdir: Path, report: Callable[[str], None]) -> TrainState:
+
+def train(config: RunConfig, workdir: Path, report: Report) -> TrainState:
     """Trains as configured, from the newest checkpoint in `workdir` if there is one; returns the last state.
 
-    `report` gets a line of text now and then. Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/ to `workdir`.
-    ConfigError, BadShard or BadCheckpoint if the run cannot start, TrainingStopped if it stops itself.
+    `report` gets a line of text now and then. Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/ to `workdir`,
+    and quarantine.jsonl if there are bad records. ConfigError, BadShard or BadCheckpoint if the run cannot start,
+    TrainingStopped if it stops itself.
     """
+    mesh = make_mesh()
+    _check(config, workdir, mesh)
+    with contextlib.ExitStack() as stack:
+        pipeline = stack.enter_context(contextlib.closing(Pipeline(config.batches, on_bad=_quarantine(workdir, report))))
+        workdir.mkdir(parents=True, exist_ok=True)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.train.keep)))
+        make = jax.jit(partial(init_state, config, pipeline.n_centers))
+        abstract = jax.eval_shape(make)
+        shardings = state_shardings(abstract, mesh)
+        state = resume(checkpoints, config, pipeline, abstract, shardings)
+        if state is None:
+            state = jax.jit(make, out_shardings=shardings)()
+        else:
+            report(f"resumed from step {int(state.step)} of {checkpoints.folder}")
+        _save_config(config, workdir)
+        report(_described(state, mesh))
+        run = _Run(
+            config,
+            workdir,
+            pipeline,
+            checkpoints,
+            stack.enter_context(contextlib.closing(MetricsLog(workdir, int(state.step)))),
+            stack.enter_context(contextlib.closing(Clock())),
+            report,
+        )
+        return run.until_the_last_step(state, make_step(config, mesh, shardings), batch_sharding(mesh))
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A step that is under way on the device, and what is to be said of it once it is finished."""
+
+    step: int
+    metrics: dict[str, jax.Array]
+    batches: dict[str, Batch]
+    progress: Progress
+
+
+@dataclass
+class _Run:
+    config: RunConfig
+    workdir: Path
+    pipeline: Pipeline
+    checkpoints: Checkpoints
+    log: MetricsLog
+    clock: Clock
+    report: Report
+    first_step: int = 0
+    began: float = 0.0
+
+    def until_the_last_step(self, state: TrainState, step_fn: jax.stages.Wrapped, sharding: NamedSharding) -> TrainState:
+        """The device works on one step while the host looks at the one before; a state is saved only if its loss is finite."""
+        start, steps = int(state.step), self.config.train.steps
+        if start >= steps:
+            self.report(f"nothing to do: train.steps = {steps}, and {start} are done.")
+        compiled: jax.stages.Compiled | None = None
+        under_way: _Taken | None = None
+        for step in range(start + 1, steps + 1):
+            self.clock.batch_asked()
+            batches = next(self.pipeline)
+            on_device = _to_device(batches, sharding)
+            self.clock.batch_there()
+            if compiled is None:
+                compiled = _compile(step_fn, state, on_device, self.report)
+                self.first_step, self.began = start, time.perf_counter()
+                self.clock.restart()
+            state, metrics = compiled(state, on_device)
+            self.clock.dispatched(metrics["loss"])
+            if under_way:
+                self._finish(under_way)
+            under_way = _Taken(step, metrics, batches, self.pipeline.progress)
+            if self._saves(step):
+                self._finish(under_way)
+                under_way = None
+                self.checkpoints.save(state, self.config, place_in_data(self.pipeline))
+                self.log.flush()
+                self.clock.restart()
+        return state
+
+    def _saves(self, step: int) -> bool:
+        return step % self.config.train.save_every == 0 or step == self.config.train.steps
+
+    def _finish(self, taken: _Taken) -> None:
+        """Waits for a step; stops the run if it is not finite, and logs it if it is one of those that are logged."""
+        values = {name: float(value) for name, value in jax.device_get(taken.metrics).items()}
+        _check_finite(taken, values, self.workdir)
+        self.clock.step_done()
+        # Where a run may be taken up again the log is cut, so a line must end there.
+        if taken.step % self.config.train.log_every and not self._saves(taken.step) and taken.step > 1:
+            return
+        values |= self.clock.lap(sum(head.batch_size for head in self.config.batches.heads))
+        self.log.write(taken.step, values | {"order": taken.progress.order, "bad_records": taken.progress.replaced})
+        steps = self.config.train.steps
+        seconds_a_step = (time.perf_counter() - self.began) / (taken.step - self.first_step)
+        self.report(progress_line(taken.step, steps, values, (steps - taken.step) * seconds_a_step))
+
+
+def _check(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     if not config.batches.heads:
         raise ConfigError("batches.heads is empty; name at least one bank to train, for example {bank: 'vid', batch_size: 16}.")
     if not config.encoder.head:
         raise ConfigError("encoder.head is False; training needs the pooling head, which makes the embedding.")
-    mesh = make_mesh()
     for head in config.batches.heads:
         if head.batch_size % mesh.size:
             raise ConfigError(f"batch_size {head.batch_size} of head {head.bank} cannot be split over {mesh.size} devices.")
-    with contextlib.ExitStack() as stack:
-        pipeline = stack.enter_context(contextlib.closing(Pipeline(config.batches)))
-        workdir.mkdir(parents=True, exist_ok=True)
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.train.keep)))
-        make = jax.jit(lambda: init_state(config, pipeline.n_centers))
-        abstract = jax.eval_shape(make)
-        shardings = state_shardings(abstract, mesh)
-        state = _restored(checkpoints, config, pipeline, abstract, shardings, report)
-        if state is None:
-            state = jax.jit(make, out_shardings=shardings)()
-        _save_config(config, workdir)
-        log = stack.enter_context(contextlib.closing(MetricsLog(workdir, int(state.step))))
-        return _run(config, state, pipeline, make_step(config, mesh, shardings), checkpoints, log, batch_sharding(mesh), report)
+    if workdir.exists() and not workdir.is_dir():
+        raise ConfigError(f"{workdir}: is a file; give a folder as --workdir.")
 
 
-def _run(
-    config: RunConfig,
-    state: TrainState,
-    pipeline: Pipeline,
-    step_fn: Callable[[TrainState, DeviceBatch], Any],
-    checkpoints: Checkpoints,
-    log: MetricsLog,
-    sharding: NamedSharding,
-    report: Callable[[str], None],
-) -> TrainState:
-    """next → step → check and log the step before → save; the device works on one step while the host looks at the last."""
-    steps = config.train.steps
-    samples = sum(head.batch_size for head in config.batches.heads)
-    clock = _Clock()
-    pending: tuple[int, dict[str, Any], dict[str, Batch]] | None = None
-    order = 0
-    for step in range(int(state.step) + 1, steps + 1):
-        with clock.waiting():
-            batches = next(pipeline)
-        state, metrics = step_fn(state, _to_device(batches, sharding))
-        if pending:
-            _check_finite(*pending, workdir=log.path.parent)
-        pending = (step, metrics, batches)
-        for batch in batches.values():
-            order = zlib.crc32(batch.record.tobytes(), order)
-        saving = step % config.train.save_every == 0 or step == steps
-        if step % config.train.log_every == 0 or saving or step == 1:
-            values = _check_finite(*pending, workdir=log.path.parent)
-            values |= clock.lap(step, samples)
-            log.write(step, values | {"order": order, "bad_records": pipeline.progress.replaced})
-            report(progress_line(step, steps, values, (steps - step) * values["step_ms"] / 1000))
-            order = 0
-        if saving:
-            checkpoints.save(state, config, dataclasses.asdict(pipeline.progress) | {"fingerprint": pipeline.fingerprint})
-    return state
+def _quarantine(workdir: Path, report: Report) -> OnBad:
+    """Notes each bad record once in `workdir/quarantine.jsonl`, over restarts too, and on the screen."""
+    path = workdir / QUARANTINE
+    noted = {json.loads(line)["record"] for line in path.read_text().splitlines()} if path.exists() else set()
+
+    def note(record: int, reason: str) -> None:
+        if record not in noted:
+            noted.add(record)
+            report(f"record {record} is set aside: {reason}")
+            with path.open("a") as file:
+                file.write(json.dumps({"record": record, "reason": reason}, ensure_ascii=False) + "\n")
+
+    return note
 
 
-class _Clock:
-    """Time per step and the share of it spent waiting for data, since the last lap."""
+def _described(state: TrainState, mesh: Mesh) -> str:
+    encoder = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    banks = ", ".join(f"{name} {len(bank.rows):,}" for name, bank in state.banks.items())
+    device = mesh.devices.flat[0].device_kind
+    return f"encoder of {encoder:,} parameters; centers: {banks}; {mesh.size} device{'s' * (mesh.size > 1)} ({device})"
 
-    def __init__(self) -> None:
-        self._start, self._waited = time.perf_counter(), 0.0
-        self._step: int | None = None
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        before = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - before
-
-    def lap(self, step: int, samples: int) -> dict[str, float]:
-        now = time.perf_counter()
-        elapsed = now - self._start
-        n = step - self._step if self._step is not None else 1
-        values = {"step_ms": 1000 * elapsed / n, "samples_per_s": samples * n / elapsed, "data_wait": self._waited / elapsed}
-        self._start, self._waited, self._step = now, 0.0, step
-        return values
+def _compile(step_fn: jax.stages.Wrapped, state: TrainState, batch: DeviceBatch, report: Report) -> jax.stages.Compiled:
+    report("compiling the training step, once …")
+    before = time.perf_counter()
+    compiled = step_fn.lower(state, batch).compile()
+    report(f"compiled in {time.perf_counter() - before:.0f} s")
+    return compiled
 
 
 def _to_device(batches: dict[str, Batch], sharding: NamedSharding) -> DeviceBatch:
     names = ("patches", "positions", "labels")
-    return {
-        bank: {name: jax.make_array_from_process_local_data(sharding, getattr(batch, name)) for name in names}
-        for bank, batch in batches.items()
-    }
+    return {bank: {name: jax.device_put(getattr(batch, name), sharding) for name in names} for bank, batch in batches.items()}
 
 
-def _check_finite(step: int, metrics: dict[str, Any], batches: dict[str, Batch], workdir: Path) -> dict[str, float]:
-    """The metrics as floats; a loss that is not finite stops the run and leaves the batch's record numbers behind."""
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+def _check_finite(taken: _Taken, values: dict[str, float], workdir: Path) -> None:
+    """A loss or gradient that is not finite stops the run, and leaves the batch's record numbers behind."""
     for name, value in values.items():
-        if name.startswith("loss/") and not math.isfinite(value):
-            path = workdir / f"not_finite_step_{step}.json"
-            path.write_text(json.dumps({bank: batch.record.tolist() for bank, batch in batches.items()}))
+        kind, _, bank = name.partition("/")
+        if kind in ("loss", "grad_norm") and bank and not math.isfinite(value):
+            what = {"loss": f"loss of bank {bank}", "grad_norm": f"gradient of {bank}"}[kind]
+            path = workdir / f"not_finite_step_{taken.step}.json"
+            path.write_text(json.dumps({name: batch.record.tolist() for name, batch in taken.batches.items()}) + "\n")
             raise TrainingStopped(
-                f"the loss of bank {name.removeprefix('loss/')} is {value} at step {step}; the batch's record numbers are in "
-                f"{path}. Lower train.lr, or look at these records."
+                f"the {what} is {value} at step {taken.step}; the record numbers of its batch are in {path}. "
+                "Lower train.lr or train.lr_bank, or look at these records; the checkpoints before this step are sound."
             )
-    return values
-
-
-def _restored(
-    checkpoints: Checkpoints,
-    config: RunConfig,
-    pipeline: Pipeline,
-    abstract: TrainState,
-    shardings: TrainState,
-    report: Callable[[str], None],
-) -> TrainState | None:
-    step = checkpoints.latest()
-    if step is None:
-        return None
-    meta = checkpoints.meta(step)
-    saved, wanted = meta["config"], to_mapping(config)
-    for section in ("encoder", "centers"):
-        differing = [
-            f"{section}.{k} {saved[section].get(k)!r} → {v!r}" for k, v in wanted[section].items() if saved[section].get(k) != v
-        ]
-        if differing:
-            raise BadCheckpoint(
-                f"{checkpoints.folder}/{step}: was trained with another configuration ({'; '.join(differing)}); "
-                "use that configuration or another --workdir."
-            )
-    if meta["data"]["fingerprint"] != pipeline.fingerprint:
-        raise BadCheckpoint(
-            f"{checkpoints.folder}/{step}: was trained on other data, labels, mixture or seed than "
-            f"{config.batches.shards} gives now; restore them or use another --workdir."
-        )
-    state = checkpoints.restore(step, abstract, shardings)
-    data = dict(meta["data"])
-    data.pop("fingerprint")
-    pipeline.restore(Progress(**data))
-    report(f"resumed from step {step} of {checkpoints.folder}")
-    return state
 
 
 def _save_config(config: RunConfig, workdir: Path) -> None:

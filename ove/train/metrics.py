@@ -30,8 +30,12 @@ class MetricsLog:
             if isinstance(value, float) and math.isfinite(value):
                 self._events.add_scalar(name, value, step)
 
+    def flush(self) -> None:
+        """Writes out the events that are buffered."""
+        self._events.flush()
+
     def close(self) -> None:
-        """Writes out what is buffered."""
+        """Writes out the rest."""
         self._events.close()
 
 

@@ -1,6 +1,5 @@
 """One training step: a pure function of the state and a batch per bank."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,7 +23,7 @@ DeviceBatch = dict[str, dict[str, Array]]
 Metrics = dict[str, Array]
 
 
-def make_step(config: RunConfig, mesh: Mesh, shardings: TrainState) -> Callable[[TrainState, DeviceBatch], Any]:
+def make_step(config: RunConfig, mesh: Mesh, shardings: TrainState) -> jax.stages.Wrapped:
     """The compiled `step(state, batch) -> (state, metrics)`; the state is donated. Metrics are float32 scalars."""
     optimizer = make_optimizer(config.train)
     replicated = NamedSharding(mesh, PartitionSpec())
@@ -74,6 +73,7 @@ def make_step(config: RunConfig, mesh: Mesh, shardings: TrainState) -> Callable[
             )
             for name, bank in state.banks.items()
         }
+        metrics |= {f"grad_norm/{name}": optax.global_norm(grads[1][name]) for name in banks}
         metrics["grad_norm/encoder"] = optax.global_norm(grads[0])
         metrics["lr"] = learning_rate(config.train, config.train.lr)(state.step)
         return TrainState(state.step + 1, params, banks, opt_state, state.rng), metrics
