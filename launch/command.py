@@ -7,13 +7,24 @@ from ove.errors import OveError
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs `main` and exits with its code; 2 and one sentence on stderr for bad input, 130 when interrupted."""
+    """Runs `main` and exits with its code; 2 and one sentence on stderr for bad input, 130 when interrupted.
+
+    Also for files and folders that the system refuses (no permission, a file where a folder is needed, a full disk).
+    """
     try:
         code = main() or 0
     except OveError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = _say(str(error))
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        code = _say(f"{error.filename or 'the system'}: {error.strerror}.")
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _say(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return 2

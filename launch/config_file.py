@@ -20,7 +20,7 @@ def parse(parser: argparse.ArgumentParser, cls: type[T], argv: Sequence[str] | N
     """Adds `--config` to the parser, parses, and returns the arguments with the configuration of type `cls`.
 
     Numbers, lists, True and False are read as Python literals, anything else as a string; ConfigError for a missing
-    file, a file without `get_config`, an unknown key or a wrong type.
+    file, a file without `get_config` or that refuses ARG, an unknown key or a wrong type.
     """
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a file of configs/; ARG is for example `smoke`")
     parser.epilog = "Any key of the configuration can be set with --config.section.key=VALUE."
@@ -44,10 +44,18 @@ def load(file_and_argument: str) -> dict[str, Any]:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{name}: not a Python file; a configuration file ends in .py and defines get_config(arg).")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        raise ConfigError(f"{name}: cannot be loaded: {error}.") from error
     if not hasattr(module, "get_config"):
         raise ConfigError(f"{name}: defines no get_config(arg); see configs/toy.py for an example.")
-    config: ConfigDict = module.get_config(argument)
+    try:
+        config = module.get_config(argument)
+    except ValueError as error:  # what get_config raises for an ARG that it does not know
+        raise ConfigError(f"{file_and_argument}: {error}.") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"{name}: get_config({argument!r}) returned {type(config).__name__}; a ConfigDict is expected.")
     return config.to_dict()
 
 

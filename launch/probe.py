@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,19 +10,18 @@ from launch import command, config_file
 from ove.config import ProbeConfig
 from ove.probe.compare import compare
 from ove.probe.report import as_json, table
-from ove.shards.read import ShardSet
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Parses the arguments, probes, prints the table and writes it as JSON if asked to."""
     parser = argparse.ArgumentParser(prog="python -m launch.probe", description=__doc__)
-    parser.add_argument("--out", type=Path, help="write the scores to this JSON file")
-    arguments, config = config_file.parse(parser, ProbeConfig)
-    rows = compare(config, partial(print, flush=True))
-    print("\n" + table(rows, config, len(ShardSet.open(Path(config.train_shards)).classes)))
+    parser.add_argument("--out", type=Path, help="write the scores and the table to this JSON file")
+    arguments, config = config_file.parse(parser, ProbeConfig, argv)
+    comparison = compare(config, partial(print, flush=True))
+    print("\n" + table(comparison))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(as_json(rows, config), indent=2) + "\n")
+        arguments.out.write_text(json.dumps(as_json(comparison), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -97,6 +97,13 @@ class HeadConfig:
     labels_per_step: int = 10
     """Labels drawn per sample and step, without replacement."""
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.labels_per_step < 1 or not 0 < self.negatives <= 1:
+            raise ConfigError(
+                f"head {self.bank}: batch_size = {self.batch_size} and labels_per_step = {self.labels_per_step} must be at "
+                f"least 1, negatives = {self.negatives:g} within 0…1."
+            )
+
 
 @dataclass(frozen=True)
 class BatchesConfig:
@@ -124,6 +131,11 @@ class BatchesConfig:
         total = self.share_codec + self.share_frames + self.share_tiling
         if abs(total - 1) > 1e-6:
             raise ConfigError(f"batches.share_codec + share_frames + share_tiling = {total:g}; they must sum to 1.")
+        banks = [head.bank for head in self.heads]
+        if len(set(banks)) < len(banks):
+            raise ConfigError(f"batches.heads names a bank twice ({', '.join(banks)}); give each bank one head.")
+        if self.threads < 0:
+            raise ConfigError(f"batches.threads = {self.threads} must not be negative.")
 
 
 @dataclass(frozen=True)
@@ -199,6 +211,9 @@ class TrainConfig:
     """Checkpoints kept."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _at_least_one("train", self, "steps", "log_every", "save_every", "keep")
+
 
 @dataclass(frozen=True)
 class ProbeConfig:
@@ -210,7 +225,7 @@ class ProbeConfig:
     val_shards: str = ""
     modes: tuple[str, ...] = ("codec", "frames")
     untrained: bool = True
-    """Also probe the same encoder at its initial weights."""
+    """Also probe the same encoder with fresh weights."""
     budget_tokens: int = 2048
     gop_frames: int = 32
     iframe_policy: Literal["keep", "first", "score", "drop"] = "keep"
@@ -221,6 +236,9 @@ class ProbeConfig:
     label_smoothing: float = 0.1
     clip_norm: float = 5.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least_one("probe", self, "epochs", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -247,12 +265,25 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
             hint = f"did you mean {where}{near[0]}?" if near else f"known keys: {', '.join(names)}."
             raise ConfigError(f"unknown configuration key {where}{key}; {hint}")
         kwargs[key] = _convert(hints[key], value, f"{where}{key}")
+    lacking = [f.name for f in dataclasses.fields(cls) if f.name not in kwargs and _has_no_default(f)]  # type: ignore[arg-type]
+    if lacking:
+        raise ConfigError(f"the configuration lacks {', '.join(where + name for name in lacking)}, which has no default.")
     return cls(**kwargs)
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """The nested dictionary of a configuration dataclass, ready for JSON."""
     return dataclasses.asdict(config)
+
+
+def _has_no_default(f: dataclasses.Field) -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _at_least_one(where: str, config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{where}.{name} = {getattr(config, name)} must be at least 1.")
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

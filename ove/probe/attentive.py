@@ -1,6 +1,7 @@
 """The attentive probe: one learned query pools the tokens of a frozen encoder, LayerNorm, linear classifier (spec §6)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from ove.probe.features import Features
 
 _LINEAR_SCALE = 1e-3
 """Of the classifier's initial weights (spec §6)."""
+_SCORED_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Probe(nnx.Module):
         self.pool = Pool(width, max(1, width // 64), 4 * width, norm_eps, init_std=width**-0.5, rngs=rngs)
         self.norm = nnx.LayerNorm(width, epsilon=norm_eps, rngs=rngs)
         self.linear = nnx.Linear(width, n_classes, rngs=rngs)
-        self.linear.kernel.value = self.linear.kernel.value * _LINEAR_SCALE
+        self.linear.kernel[...] *= _LINEAR_SCALE
 
     def __call__(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B classes"]:
         """Logits."""
@@ -44,47 +46,48 @@ class Probe(nnx.Module):
 def fit(encoder_config: EncoderConfig, config: ProbeConfig, n_classes: int, train: Features, val: Features) -> Scores:
     """Trains a probe on `train` and scores every sample of `val` once an epoch; a function of `config.seed`."""
     n = len(train.labels)
-    per_epoch = max(1, n // config.batch_size)
     batch_size = min(config.batch_size, n)
-    total = per_epoch * config.epochs
+    per_epoch = n // batch_size
     optimizer = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(optax.linear_schedule(config.lr, config.lr_end, total), weight_decay=0.0),
+        optax.adamw(optax.linear_schedule(config.lr, config.lr_end, per_epoch * config.epochs), weight_decay=0.0),
     )
-    model = Probe(encoder_config.width, n_classes, encoder_config.norm_eps, rngs=nnx.Rngs(config.seed))
-    graphdef, params = nnx.split(model)
-    opt_state = optimizer.init(params)
-    tokens, labels = jnp.asarray(train.tokens), jnp.asarray(train.labels)
+    graphdef, params = nnx.split(Probe(encoder_config.width, n_classes, encoder_config.norm_eps, rngs=nnx.Rngs(config.seed)))
 
-    def loss_of(params: nnx.State, indices: Array) -> Array:
-        logits = nnx.merge(graphdef, params)(tokens[indices].astype(jnp.float32))
-        smooth = optax.smooth_labels(jax.nn.one_hot(labels[indices], n_classes), config.label_smoothing)
-        return optax.softmax_cross_entropy(logits, smooth).mean()
+    def logits_of(params: Any, tokens: Array) -> Array:
+        return nnx.merge(graphdef, params)(tokens.astype(jnp.float32))
 
+    def loss_of(params: Any, tokens: Array, labels: Array) -> Array:
+        smooth = optax.smooth_labels(jax.nn.one_hot(labels, n_classes), config.label_smoothing)
+        return optax.softmax_cross_entropy(logits_of(params, tokens), smooth).mean()
+
+    # Tokens and labels are arguments: taken from the scope, the program would hold them as constants.
     @jax.jit
-    def epoch(params: nnx.State, opt_state: optax.OptState, order: Array) -> tuple[nnx.State, optax.OptState]:
-        def step(carry: tuple, indices: Array) -> tuple[tuple, None]:
-            params, opt_state = carry
-            updates, opt_state = optimizer.update(jax.grad(loss_of)(params, indices), opt_state, params)
+    def epoch(state: tuple, order: Array, tokens: Array, labels: Array) -> tuple:
+        def step(state: tuple, indices: Array) -> tuple[tuple, None]:
+            params, opt_state = state
+            grads = jax.grad(loss_of)(params, tokens[indices], labels[indices])
+            updates, opt_state = optimizer.update(grads, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), None
 
-        return jax.lax.scan(step, (params, opt_state), order)[0]
+        return jax.lax.scan(step, state, order)[0]
 
-    predict = jax.jit(lambda params, x: nnx.merge(graphdef, params)(x.astype(jnp.float32)).argmax(-1))
+    predict = jax.jit(lambda params, tokens: logits_of(params, tokens).argmax(-1))
+    tokens, labels = jnp.asarray(train.tokens), jnp.asarray(train.labels)
     rng = np.random.default_rng(config.seed)
+    state = (params, optimizer.init(params))
     top1 = []
     for _ in range(config.epochs):
         order = rng.permutation(n)[: per_epoch * batch_size].reshape(per_epoch, batch_size)
-        params, opt_state = epoch(params, opt_state, jnp.asarray(order))
-        top1.append(_accuracy(predict, params, val))
-    return Scores(top1[-1], max(top1), _accuracy(predict, params, train))
+        state = epoch(state, jnp.asarray(order), tokens, labels)
+        top1.append(_accuracy(predict, state[0], val))
+    return Scores(top1[-1], max(top1), _accuracy(predict, state[0], train))
 
 
-def _accuracy(predict: jax.stages.Wrapped, params: nnx.State, features: Features) -> float:
+def _accuracy(predict: jax.stages.Wrapped, params: Any, features: Features) -> float:
     """Share of samples whose class is the most probable one."""
-    chunk = 64
     right = 0
-    for start in range(0, len(features.labels), chunk):
-        part = slice(start, start + chunk)
+    for start in range(0, len(features.labels), _SCORED_AT_ONCE):
+        part = slice(start, start + _SCORED_AT_ONCE)
         right += int((np.asarray(predict(params, features.tokens[part])) == features.labels[part]).sum())
     return right / len(features.labels)

@@ -1,20 +1,24 @@
 """Tokens of a frozen encoder for every record of a shard set, each record exactly once."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float16, Int32
+from jaxtyping import Array, Float16, Int32
 
 from ove.batches.modes import MODES, View, see
 from ove.config import EncoderConfig
 from ove.encoder import encoder
-from ove.errors import BadShard, ConfigError
+from ove.errors import BadShard
 from ove.shards.read import ShardSet
 
-_BATCH = 16
+BATCH = 16
+"""Records that go through the encoder at once."""
+_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -26,42 +30,59 @@ class Features:
     """Index into the classes of the set that the probe is trained on."""
 
 
+@dataclass(frozen=True)
+class _Seen:
+    patches: np.ndarray
+    positions: np.ndarray
+    label: int
+
+
 def extract(
     config: EncoderConfig,
     params: encoder.Params,
     shards: ShardSet,
-    classes: list[str],
+    classes: Sequence[str],
     mode: str,
     view: View,
     report: Callable[[int, int], None],
 ) -> Features:
-    """Tokens after the encoder's last norm for all records, without augmentation; `report(done, total)` is called now and then.
+    """Tokens after the encoder's last norm for all records in order, without augmentation; `report(done, total)` at each batch.
 
-    ConfigError for an unknown mode, BadShard for records without a label or with one that is not among `classes`.
+    `mode` is one of `MODES`. BadShard for a damaged record, or one without a label or with one that is not among `classes`.
     """
-    if mode not in MODES:
-        raise ConfigError(f"probe mode {mode!r} is none of {', '.join(MODES)}.")
-    n = len(shards)
-    labels = np.array([_label(shards, i, classes) for i in range(n)], np.int32)
-    forward = jax.jit(lambda patches, positions: encoder.apply(config, params, patches, positions).tokens.astype(np.float16))
-    found = []
-    with ThreadPoolExecutor(2) as pool:
-        seen = pool.map(lambda i: see(shards.record(i), MODES.index(mode), view, None), range(n))
-        for start in range(0, n, _BATCH):
-            size = min(_BATCH, n - start)
-            patches, positions = (np.stack(part) for part in zip(*(next(seen) for _ in range(size)), strict=True))
-            # The last batch is filled up with copies, so that one program serves all; they are cut off again.
-            fill = np.minimum(np.arange(_BATCH), size - 1)
-            found.append(np.asarray(forward(patches[fill], positions[fill]))[:size])
-            report(start + size, n)
-    return Features(np.concatenate(found), labels)
+    tokens, labels = [], []
+    for seen in _ahead(lambda index: _see(shards, index, classes, mode, view), len(shards)):
+        # The last batch is filled up with copies, so that one program serves all; they are cut off again.
+        full = [seen[min(place, len(seen) - 1)] for place in range(BATCH)]
+        patches, positions = np.stack([s.patches for s in full]), np.stack([s.positions for s in full])
+        tokens.append(np.asarray(_forward(config, params, patches, positions))[: len(seen)])
+        labels += [s.label for s in seen]
+        report(len(labels), len(shards))
+    return Features(np.concatenate(tokens), np.array(labels, np.int32))
 
 
-def _label(shards: ShardSet, index: int, classes: list[str]) -> int:
-    label = shards.record(index).label
-    if label not in classes:
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(config: EncoderConfig, params: encoder.Params, patches: Array, positions: Array) -> Float16[Array, "B N D"]:
+    return encoder.apply(config, params, patches, positions).tokens.astype(jnp.float16)
+
+
+def _ahead(see_one: Callable[[int], _Seen], total: int) -> Iterator[list[_Seen]]:
+    """Batches of 0 … total − 1 in order, the next one being read while the caller works on this one."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        waiting: list[Future[_Seen]] = []
+        for start in range(0, total, BATCH):
+            batch, waiting = waiting, [pool.submit(see_one, i) for i in range(start, min(start + BATCH, total))]
+            if batch:
+                yield [future.result() for future in batch]
+        yield [future.result() for future in waiting]
+
+
+def _see(shards: ShardSet, index: int, classes: Sequence[str], mode: str, view: View) -> _Seen:
+    record = shards.record(index)
+    if record.label not in classes:
         raise BadShard(
-            f"{shards.folder}: record {index} has the label {label!r}, the training set has "
+            f"{shards.folder}: {record.key} has the label {record.label!r}, the training set has "
             f"{', '.join(classes) or 'no labels'}; give the videos labels by subfolder or list, then run launch.shards again."
         )
-    return classes.index(label)
+    patches, positions = see(record, MODES.index(mode), view, None)
+    return _Seen(patches, positions, classes.index(record.label))

@@ -21,8 +21,6 @@ from ove.train.sharding import leaf_name
 from ove.train.state import TrainState
 
 SCHEMA_VERSION = 1
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
-"""What orbax raises over files that are cut off, missing or altered (found by altering them)."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +77,13 @@ class Checkpoints:
 
     def meta(self, step: int) -> Meta:
         """What was saved beside the arrays of `step`; BadCheckpoint if it is damaged or of another version."""
-        try:
-            meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-            version, digest = meta["schema_version"], meta.pop("digest")
-            if version == SCHEMA_VERSION and digest != _digest(meta):
-                raise ValueError("its meta data are not what was saved")
-            leaves = {name: Leaf(*leaf) for name, leaf in meta["leaves"].items()}
-        except _DAMAGE as error:
-            raise self._damaged(step, error) from error
+        meta = self._read(step, meta=ocp.args.JsonRestore()).meta
+        version = meta.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise BadCheckpoint(f"{self.folder}/{step}: has schema version {version}, this program reads {SCHEMA_VERSION}.")
-        return Meta(meta["config"], meta["data"], leaves)
+            raise BadCheckpoint(f"{self.folder}/{step}: has schema version {version!r}, this program reads {SCHEMA_VERSION}.")
+        if meta.pop("digest", None) != _digest(meta):
+            raise self._unreadable(step, "its meta data are not what was saved")
+        return Meta(meta["config"], meta["data"], {name: Leaf(*leaf) for name, leaf in meta["leaves"].items()})
 
     def restore(self, step: int, meta: Meta, abstract: TrainState, shardings: TrainState) -> TrainState:
         """The state saved at `step`, on the given shardings; BadCheckpoint if a leaf differs in name, shape, type or value."""
@@ -119,14 +113,11 @@ class Checkpoints:
         restore = ocp.args.PyTreeRestore(
             target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
         )
-        try:
-            tree = self._manager.restore(step, args=ocp.args.Composite(state=restore)).state
-        except _DAMAGE as error:
-            raise self._damaged(step, error) from error
+        tree = self._read(step, state=restore).state
         found = fingerprints(tree)
         altered = sorted(name for name, leaf in leaves.items() if found[name] != leaf.fingerprint)
         if altered:
-            raise self._damaged(step, f"{len(altered)} of its arrays are not what was saved: {_few(altered)}")
+            raise self._unreadable(step, f"{len(altered)} of its arrays are not what was saved: {_few(altered)}")
         return tree
 
     def _compare(self, step: int, leaves: Mapping[str, Leaf], wanted: Mapping[str, str]) -> None:
@@ -143,10 +134,19 @@ class Checkpoints:
                 "Use the configuration it was made with, or another --workdir."
             )
 
-    def _damaged(self, step: int, reason: object) -> BadCheckpoint:
+    def _read(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except jax.errors.JaxRuntimeError:
+            raise  # of the device, not of the files
+        except Exception as error:  # over damaged files orbax raises anything: ValueError, AssertionError, bare Exception
+            raise self._unreadable(step, error) from error
+
+    def _unreadable(self, step: int, reason: object) -> BadCheckpoint:
         first_line = (str(reason) or type(reason).__name__).splitlines()[0]
         return BadCheckpoint(
-            f"{self.folder}/{step}: is damaged ({first_line:.300}); delete this folder to go on from the checkpoint before it."
+            f"{self.folder}/{step}: cannot be read ({first_line:.300}); if the files are damaged, delete this folder to go on "
+            "from the checkpoint before it."
         )
 
 
