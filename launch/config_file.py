@@ -53,7 +53,7 @@ def load(file_and_argument: str) -> dict[str, Any]:
     try:
         config = module.get_config(argument)
     except ValueError as error:  # what get_config raises for an ARG that it does not know
-        raise ConfigError(f"{file_and_argument}: {error}.") from error
+        raise ConfigError(f"{file_and_argument} cannot be used: {error}.") from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{name}: get_config({argument!r}) returned {type(config).__name__}; a ConfigDict is expected.")
     return config.to_dict()

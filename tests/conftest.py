@@ -38,3 +38,15 @@ def shard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from synthetic import write_set
 
     return write_set(tmp_path_factory.mktemp("synthetic") / "shards")
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory, shard_folder: Path) -> Path:
+    """The workdir of a finished run of six steps on `shard_folder` (tests/tiny_run.py); not to be changed by tests."""
+    from tiny_run import config_of
+
+    from ove.train.loop import train
+
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    train(config_of(shard_folder), workdir, lambda line: None)
+    return workdir

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,12 +141,15 @@ class Checkpoints:
         except jax.errors.JaxRuntimeError:
             raise  # of the device, not of the files
         except Exception as error:  # over damaged files orbax raises anything: ValueError, AssertionError, bare Exception
+            # The other reads, which orbax then abandons, would each say pages on the screen when they are collected.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             raise self._unreadable(step, error) from error
 
     def _unreadable(self, step: int, reason: object) -> BadCheckpoint:
-        first_line = (str(reason) or type(reason).__name__).splitlines()[0]
+        # Of orbax's messages the beginning tells something; pages of specifications follow.
+        beginning = (str(reason) or type(reason).__name__).splitlines()[0].split(" See full TensorStore")[0]
         return BadCheckpoint(
-            f"{self.folder}/{step}: cannot be read ({first_line:.300}); if the files are damaged, delete this folder to go on "
+            f"{self.folder}/{step}: cannot be read ({beginning:.300}); if the files are damaged, delete this folder to go on "
             "from the checkpoint before it."
         )
 

@@ -48,7 +48,7 @@ def progress_line(step: int, steps: int, values: dict[str, Any], seconds_left: f
     )
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: str) -> int | float:
     """The step of a logged line; a line cut off by a crash counts as later than any."""
     try:
         return json.loads(line)["step"]

@@ -73,8 +73,8 @@ def make_step(config: RunConfig, mesh: Mesh, shardings: TrainState) -> jax.stage
             )
             for name, bank in state.banks.items()
         }
-        metrics |= {f"grad_norm/{name}": optax.global_norm(grads[1][name]) for name in banks}
-        metrics["grad_norm/encoder"] = optax.global_norm(grads[0])
+        metrics |= {f"grad_norm/{name}": optax.tree.norm(grads[1][name]) for name in banks}
+        metrics["grad_norm/encoder"] = optax.tree.norm(grads[0])
         metrics["lr"] = learning_rate(config.train, config.train.lr)(state.step)
         return TrainState(state.step + 1, params, banks, opt_state, state.rng), metrics
 

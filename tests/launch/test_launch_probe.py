@@ -1,0 +1,60 @@
+"""The probe command on the smallest run: table, JSON, and sentences for what is missing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from synthetic import BUDGET, CLASSES, GOP, RECORDS, write_set
+
+from launch import probe
+
+
+@pytest.fixture(scope="module")
+def arguments(trained_run: Path, shard_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    config = tmp_path_factory.mktemp("probe") / "probe.py"
+    values = {"workdir": str(trained_run), "train_shards": str(shard_folder), "val_shards": str(shard_folder)}
+    values |= {"budget_tokens": BUDGET, "gop_frames": GOP, "epochs": 4, "batch_size": 8, "lr": 3e-3}
+    config.write_text(f"from ml_collections import ConfigDict\n\n\ndef get_config(arg):\n    return ConfigDict({values})\n")
+    return [f"--config={config}"]
+
+
+def test_the_table_is_printed_and_written(ask: Callable, arguments: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "probe.json"
+    answer = ask(probe.main, *arguments, f"--out={out}")
+    assert answer.code == 0 and answer.err == ""
+    scores = json.loads(out.read_text())
+    assert scores["table"] in answer.out
+    assert scores["probe"].keys() == {"codec", "frames", "untrained_codec", "untrained_frames"}
+    assert scores["probe"]["codec"] == 1.0  # one class is darker than the other
+    assert (scores["budget_tokens"], scores["classes"], scores["val_videos"]) == (BUDGET, len(CLASSES), RECORDS)
+    assert "encoder of step 6" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--config.workdir=/no/such", "/no/such: holds no checkpoints; give the --workdir of a training run."),
+        ("--config.val_shards=/no/such", "/no/such: no such shard folder"),
+        (
+            "--config.modes=['codec', 'thumbs']",
+            "modes = ['codec', 'thumbs']: name one or more of codec, frames, tiling, image.",
+        ),
+        ("--config.budget_tokens=18", "budget_tokens = 18 is not 1 to 8 times"),
+        ("--config.epocs=3", "unknown configuration key epocs; did you mean epochs?"),
+        ("--config.epochs=0", "epochs = 0 must be at least 1"),
+    ],
+)
+def test_what_is_missing_is_said(ask: Callable, arguments: list[str], option: str, sentence: str) -> None:
+    answer = ask(probe.main, *arguments, option)
+    assert answer.code == 2
+    assert sentence in answer.err and answer.err.count("\n") == 1
+
+
+def test_shards_without_labels_are_refused(ask: Callable, arguments: list[str], tmp_path: Path) -> None:
+    bare = write_set(tmp_path / "bare", 8, labelled=False)
+    answer = ask(probe.main, *arguments, f"--config.train_shards={bare}")
+    assert answer.code == 2 and answer.err.count("\n") == 1
+    assert f"{bare}: a probe needs labels of at least two classes, found 0; give the videos labels" in answer.err
+    answer = ask(probe.main, *arguments, f"--config.val_shards={bare}")
+    assert answer.code == 2 and "0000 has the label None, the training set has dark, light" in answer.err

@@ -1,0 +1,116 @@
+"""The training command, asked for what it cannot do: one sentence and exit code 2, before anything is changed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from synthetic import write_set
+from tiny_run import config_of
+
+from launch import train
+from ove.config import to_mapping
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def config(shard_folder: Path, tmp_path: Path) -> Path:
+    """A configuration file of the run that `trained_run` is of."""
+    path = tmp_path / "tiny.py"
+    values = json.dumps(to_mapping(config_of(shard_folder))).replace("true", "True").replace("false", "False")
+    path.write_text(f"from ml_collections import ConfigDict\n\n\ndef get_config(arg):\n    return ConfigDict({values})\n")
+    return path
+
+
+@pytest.fixture
+def run(trained_run: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run."""
+    return shutil.copytree(trained_run, tmp_path / "run")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+CASES: list[tuple[list[str], str]] = [
+    (["--config.encoder.layers=3"], "was trained with another configuration (encoder.layers 2 → 3); use that one or another"),
+    (["--config.encoder.width=128", "--config.encoder.mlp=256"], "(encoder.mlp 128 → 256, encoder.width 64 → 128)"),
+    (["--config.centers.loss=raw"], "(centers.loss 'sigmoid' → 'raw')"),
+    (["--config.batches.seed=5"], "(batches.seed 0 → 5)"),
+    (["--config.train.stepz=5"], "unknown configuration key train.stepz; did you mean train.steps?"),
+    (["--config.batches.shards=/no/such"], "/no/such: no such shard folder; write one with `python -m launch.shards"),
+    (["--config.batches.budget_tokens=18"], "budget_tokens = 18 is not 1 to 8 times the 4 patches of a frame"),
+    (["--config.encoder.head=False"], "encoder.head is False; training needs the pooling head"),
+    (["--config.batches.heads=[]"], "batches.heads is empty; name at least one bank"),
+    (
+        ["--config.batches.heads=[{'bank': 'vid', 'batch_size': 12}]"],
+        "batch_size 12 of head vid cannot be split over 8 devices",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "sentence"), CASES, ids=[case[0][0].removeprefix("--config.") for case in CASES])
+def test_what_does_not_fit_is_said(ask: Callable, config: Path, run: Path, options: list[str], sentence: str) -> None:
+    before = contents(run)
+    answer = ask(train.main, f"--config={config}", f"--workdir={run}", *options)
+    assert answer.code == 2
+    assert sentence in answer.err
+    assert answer.err.startswith("error: ") and answer.err.count("\n") == 1
+    assert contents(run) == before
+
+
+def test_missing_labels_say_what_to_run(ask: Callable, config: Path, tmp_path: Path) -> None:
+    shards = write_set(tmp_path / "shards")
+    (shards / "labels" / "obj.npz").unlink()
+    answer = ask(train.main, f"--config={config}", f"--workdir={tmp_path}/new", f"--config.batches.shards={shards}")
+    assert answer.code == 2 and answer.err.count("\n") == 1
+    assert f"no labels of the bank obj; run `python -m launch.labels --shards {shards}`" in answer.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_other_data_are_refused_the_same_data_elsewhere_are_not(
+    ask: Callable, config: Path, run: Path, shard_folder: Path, tmp_path: Path
+) -> None:
+    fewer = write_set(tmp_path / "fewer", 16)
+    answer = ask(train.main, f"--config={config}", f"--workdir={run}", f"--config.batches.shards={fewer}")
+    assert answer.code == 2 and answer.err.count("\n") == 1
+    assert f"was trained on other records or labels than {fewer} holds now" in answer.err
+    moved = shutil.copytree(shard_folder, tmp_path / "moved")
+    answer = ask(train.main, f"--config={config}", f"--workdir={run}", f"--config.batches.shards={moved}")
+    assert answer.code == 0
+    assert "resumed from step 6" in answer.out and "nothing to do: train.steps = 6, and 6 are done." in answer.out
+
+
+def test_a_damaged_checkpoint_is_refused_with_the_leaf_named(ask: Callable, config: Path, run: Path) -> None:
+    files = [path for path in (run / "checkpoints" / "6").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(data)
+    answer = ask(train.main, f"--config={config}", f"--workdir={run}")
+    assert answer.code == 2 and answer.err.count("\n") == 1
+    assert "checkpoints/6: cannot be read (1 of its arrays are not what was saved: " in answer.err
+    assert "/kernel)" in answer.err
+    shutil.rmtree(run / "checkpoints" / "6")
+    answer = ask(train.main, f"--config={config}", f"--workdir={run}", "--config.train.steps=3")
+    assert answer.code == 0 and "resumed from step 3" in answer.out
+
+
+def test_a_file_as_workdir_is_refused(ask: Callable, config: Path) -> None:
+    answer = ask(train.main, f"--config={config}", f"--workdir={config}")
+    assert answer.code == 2 and f"{config}: is a file; give a folder as --workdir." in answer.err
+
+
+def test_from_the_shell(config: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "launch.train", f"--config={config}", f"--workdir={tmp_path}/new"]
+    command += ["--config.batches.shards=/no/such"]
+    environment = os.environ | {"XLA_FLAGS": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: /no/such: no such shard folder") and done.stderr.count("\n") == 1
+    assert done.stdout == ""

@@ -1,0 +1,59 @@
+"""A run that is as small as it can be."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from synthetic import BUDGET, CENTERS, GOP, LABELS, SIZE_PX
+
+from ove.config import BatchesConfig, EncoderConfig, HeadConfig, RunConfig, TrainConfig
+from ove.train.sharding import make_mesh, state_shardings
+from ove.train.state import TrainState, init_state
+from ove.train.step import DeviceBatch
+
+N_CENTERS = {"vid": CENTERS, "obj": CENTERS}
+
+
+def config_of(folder: Path, **train: Any) -> RunConfig:
+    """A run over both banks of tests/synthetic.py."""
+    heads = tuple(HeadConfig(bank, 8, negatives=0.5, labels_per_step=2) for bank in ("vid", "obj"))
+    return RunConfig(
+        BatchesConfig(shards=str(folder), budget_tokens=BUDGET, gop_frames=GOP, heads=heads),
+        EncoderConfig(layers=2, width=64, heads=2, mlp=128),
+        train=TrainConfig(**({"steps": 6, "warmup_steps": 2, "log_every": 1, "save_every": 3} | train)),
+    )
+
+
+def replace_encoder(config: RunConfig, **encoder: Any) -> RunConfig:
+    return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, **encoder))
+
+
+def state_on(config: RunConfig, n_devices: int) -> tuple[TrainState, TrainState, TrainState]:
+    """(state, abstract state, shardings) of a fresh run on the first devices."""
+    make = _init(config)
+    abstract = jax.eval_shape(make)
+    shardings = state_shardings(abstract, make_mesh(jax.devices()[:n_devices]))
+    return jax.device_put(make(), shardings), abstract, shardings
+
+
+@functools.cache
+def _init(config: RunConfig) -> jax.stages.Wrapped:
+    return jax.jit(functools.partial(init_state, config, N_CENTERS))
+
+
+def batch(seed: int) -> DeviceBatch:
+    """Random patches and labels for both banks."""
+    rng = np.random.default_rng(seed)
+    grid = SIZE_PX // 14
+
+    def of(tokens: int) -> dict[str, np.ndarray]:
+        return {
+            "patches": rng.integers(0, 256, (8, tokens, 588), dtype=np.uint8),
+            "positions": rng.integers(0, grid, (8, tokens, 3), dtype=np.int32),
+            "labels": rng.integers(0, CENTERS, (8, LABELS), dtype=np.int32),
+        }
+
+    return jax.tree.map(jax.numpy.asarray, {"vid": of(BUDGET), "obj": of(grid * grid)})

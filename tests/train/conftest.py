@@ -1,0 +1,20 @@
+"""Programs that several tests compile alike are compiled once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+
+
+@pytest.fixture(scope="session")
+def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for jax's compilation cache."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(compiled_programs: Path) -> Iterator[None]:
+    jax.config.update("jax_compilation_cache_dir", str(compiled_programs))
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)

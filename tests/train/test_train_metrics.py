@@ -1,0 +1,91 @@
+"""What a run says of itself: lines after the place of resumption are cut, times are those of the device."""
+
+import json
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ove.train.clock import Clock
+from ove.train.metrics import MetricsLog, progress_line
+
+
+def steps_in(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_log_is_cut_where_the_run_goes_on(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 0)
+    for step in (1, 2, 3, 4):
+        log.write(step, {"loss": 1.0 / step, "order": 7})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')  # cut off by a crash
+    log = MetricsLog(tmp_path, 2)
+    assert steps_in(tmp_path) == [1, 2]
+    log.write(3, {"loss": 0.3})
+    log.close()
+    assert steps_in(tmp_path) == [1, 2, 3]
+    MetricsLog(tmp_path, 0).close()
+    assert steps_in(tmp_path) == []
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_the_progress_line_says_where_how_well_how_fast_and_how_long() -> None:
+    values = {"loss": 3.0, "loss/vid": 1.0, "loss/obj": 2.0, "step_ms": 120.4, "samples_per_s": 66.6, "data_wait": 0.125}
+    assert progress_line(20, 300, values, 3725.0) == (
+        "step 20/300  loss 3.0000 (vid 1.0000  obj 2.0000)  120 ms/step  66.6 samples/s  data wait 12%  1h02m left"
+    )
+    assert progress_line(299, 300, values, 61.6).endswith("1m02s left")
+
+
+class Device:
+    """Finishes one thing after the other; a result holds when it will be finished, in seconds since the beginning."""
+
+    def __init__(self) -> None:
+        self.begun = time.perf_counter()
+        self.busy_until_s = 0.0
+
+    def dispatch(self, seconds: float) -> jax.Array:
+        self.busy_until_s = max(self.busy_until_s, time.perf_counter() - self.begun) + seconds
+        return jnp.float32(self.busy_until_s)
+
+    def finish(self, result: jax.Array) -> float:
+        time.sleep(max(0.0, self.begun + float(result) - time.perf_counter()))
+        return time.perf_counter()
+
+
+def run_steps(monkeypatch: pytest.MonkeyPatch, device_s: float, data_s: float, n: int) -> dict[str, float]:
+    """n steps, dispatched one ahead as the loop does it."""
+    device, clock = Device(), Clock()
+    monkeypatch.setattr("ove.train.clock._finished_at", device.finish)
+    results: list[jax.Array] = []
+    for _ in range(n):
+        clock.batch_asked()
+        time.sleep(data_s)
+        clock.batch_there()
+        results.append(device.dispatch(device_s))
+        clock.dispatched(results[-1])
+        for result in results[-2:-1]:
+            device.finish(result)
+            clock.step_done()
+    device.finish(results[-1])
+    clock.step_done()
+    values = clock.lap(10)
+    clock.close()
+    return values
+
+
+def test_reading_while_the_device_works_is_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = run_steps(monkeypatch, device_s=0.1, data_s=0.02, n=4)
+    assert values["data_wait"] < 0.05
+    assert values["step_ms"] == pytest.approx(105, rel=0.3)
+    assert values["samples_per_s"] == pytest.approx(1e4 / values["step_ms"])
+
+
+def test_waiting_counts_from_when_the_device_has_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = run_steps(monkeypatch, device_s=0.03, data_s=0.1, n=6)
+    # The host waits for the device for 30 ms, and only then turns to the data, which take 100.
+    assert 0.5 < values["data_wait"] < 0.9

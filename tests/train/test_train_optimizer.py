@@ -1,0 +1,44 @@
+"""The schedule ends where it should, and only matrices decay."""
+
+import jax
+import pytest
+
+from ove.config import EncoderConfig, TrainConfig
+from ove.encoder import encoder
+from ove.train.optimizer import learning_rate, make_optimizer
+
+
+@pytest.mark.parametrize(("schedule", "halfway"), [("linear", 0.5), ("cosine", 0.5)])
+def test_warm_up_peak_and_end(schedule: str, halfway: float) -> None:
+    rate = learning_rate(TrainConfig(steps=110, warmup_steps=10, schedule=schedule), 0.2)
+    assert [float(rate(step)) for step in (0, 5, 10)] == pytest.approx([0, 0.1, 0.2])
+    assert float(rate(60)) == pytest.approx(0.2 * halfway)
+    assert float(rate(35)) > 0.2 * 0.74
+    assert float(rate(110)) == pytest.approx(0, abs=1e-8)
+
+
+def test_a_warm_up_longer_than_the_run_is_cut() -> None:
+    rate = learning_rate(TrainConfig(steps=4, warmup_steps=50), 1.0)
+    assert float(rate(4)) == pytest.approx(1.0)
+
+
+def test_only_kernels_decay() -> None:
+    params = encoder.init(EncoderConfig(layers=1, width=64, heads=2, mlp=64), jax.random.key(0))
+    ones = jax.tree.map(lambda leaf: leaf * 0 + 1, params)
+    optimizer = make_optimizer(TrainConfig(warmup_steps=0, steps=10, lr=1.0, weight_decay=0.5))
+    updates, _ = optimizer.update(jax.tree.map(lambda leaf: leaf * 0, ones), optimizer.init(ones), ones)
+    moved = {
+        jax.tree_util.keystr(path): float(abs(leaf).max()) for path, leaf in jax.tree_util.tree_flatten_with_path(updates)[0]
+    }
+    for name, change in moved.items():
+        assert change == pytest.approx(0.5 if "kernel" in name else 0.0), name
+    assert any("kernel" in name for name in moved)
+
+
+def test_gradients_are_clipped_together() -> None:
+    optimizer = make_optimizer(TrainConfig(warmup_steps=0, clip_norm=5.0))
+    grads = {"a": {"bias": jax.numpy.full(3, 100.0)}, "b": {"bias": jax.numpy.full(4, 100.0)}}
+    _, state = optimizer.update(grads, optimizer.init(grads), grads)
+    first_moment = jax.tree.leaves(state[1][0].mu)
+    norm = sum(float((moment**2).sum()) for moment in first_moment) ** 0.5
+    assert norm == pytest.approx(0.1 * 5.0, rel=1e-5)
