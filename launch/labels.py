@@ -107,7 +107,7 @@ def _made_with(config: LabelsConfig, centers_from: Path | None) -> dict[str, Any
 
 def _is_done(folder: Path, bank: Bank, made_with: Mapping[str, Any]) -> bool:
     try:
-        return read_labels(folder, bank).info["made_with"] == made_with
+        return read_labels(folder, bank).info.get("made_with") == made_with
     except BadShard:  # none, damaged, or of other shards: they are made (again)
         return False
 

@@ -1,11 +1,12 @@
 """Toy videos: real H.264 files in which something short and surprising happens, with the motion known.
 
 A textured background under a slow camera pan, three striped objects on smooth paths, and one event of 4 to 8 frames at a
-random time and place: one object hops (up, down, left, right), spins, grows, splits or changes its texture (it flickers), and is as
+random time and place: one object hops (up, down, left, right), spins, grows, splits or changes its texture, and is as
 before afterwards. The class of a video is its event; everything else is drawn independently of it, so that the frames
 around the event say nothing about the class. All of it is a function of (seed, index).
 """
 
+import functools
 import json
 import os
 from dataclasses import dataclass
@@ -25,10 +26,11 @@ HOP_PX = 52.0
 """How far a hop carries the object at its peak."""
 _HOPS = {"hop_up": (0.0, -1.0), "hop_down": (0.0, 1.0), "hop_left": (-1.0, 0.0), "hop_right": (1.0, 0.0)}
 _TEXTURE_PX = 96
-_BACKGROUND_PX = 448
-_RADII_PX = (22.0, 22.0, 34.0)
+_BACKGROUND_PX = 512
+_BACKGROUNDS = 4
+_RADII_PX = (20.0, 20.0, 40.0)
 """Mean radii of the objects; the last one is the event's."""
-_MARGINS_PX = (32.0, 32.0, 88.0)
+_MARGINS_PX = (32.0, 32.0, 94.0)
 """Centers of the objects stay this far from the border; that of the event's object so that no event leaves the picture."""
 
 
@@ -45,7 +47,7 @@ class ToyVideo:
     centers_px: Float[np.ndarray, "F 3 2"]
     """(x, y) of the objects, without the splitting of a split; the event's object is the last."""
     pan_px: Float[np.ndarray, "F 2"]
-    """By how much the background has moved since frame 0, (x, y)."""
+    """Shift of the background, (x, y); its differences are the camera's motion."""
 
 
 def render(seed: int, index: int) -> ToyVideo:
@@ -55,7 +57,7 @@ def render(seed: int, index: int) -> ToyVideo:
     n_frames = int(rng.integers(96, 161))
     duration = int(rng.integers(4, 9))
     start = int(rng.integers(8, n_frames - duration - 8))
-    background = _background(rng)
+    background = _background(int(rng.integers(_BACKGROUNDS)))
     pan = _pan(rng, n_frames)
     centers = np.stack([_path(rng, n_frames, margin) for margin in _MARGINS_PX], axis=1)
     radii = rng.uniform(0.92, 1.08, N_OBJECTS) * _RADII_PX
@@ -69,14 +71,12 @@ def render(seed: int, index: int) -> ToyVideo:
         other = other_texture[t % 2]
         phase = (t - start + 1) / (duration + 1) if start <= t < start + duration else 0.0
         for i in range(N_OBJECTS - 1):
-            _draw(picture, textures[i], centers[t, i], radii[i])
-        covered = np.zeros((SIDE_PX, SIDE_PX), np.float32)
-        for texture, center, radius, angle in _acted(label, phase, textures[-1], other, centers[t, -1], radii[-1]):
-            _draw(picture, texture, center, radius, angle, covered)
+            _draw(picture, textures[i], centers[t, i], radii[i] * np.eye(2))
+        for texture, center, shape in _acted(label, phase, textures[-1], other, centers[t, -1], radii[-1]):
+            _draw(picture, texture, center, shape, mask[t])
         if label in _HOPS:
             centers[t, -1] += np.asarray(_HOPS[label]) * HOP_PX * np.sin(np.pi * phase)
         frames[t] = picture
-        mask[t] = covered > 0.5
     return ToyVideo(frames, label, (start, start + duration), mask, centers, pan)
 
 
@@ -116,40 +116,59 @@ def write_video(folder: Path, seed: int, index: int) -> Path:
 
 def _acted(
     label: str, phase: float, texture: np.ndarray, other: np.ndarray, center: np.ndarray, radius: float
-) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
-    """What to draw for the event's object at `phase` (0: no event; 0…1 within it): (texture, center, radius, angle) each."""
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """What to draw for the event's object at `phase` (0: no event; 0…1 within it): (texture, center, 2×2 shape) each.
+
+    A shape maps the unit disc to the picture. What hops leans to the side, stretches upwards or flattens downwards.
+    """
     bump = float(np.sin(np.pi * phase))
+    disc = radius * np.eye(2)
     if phase == 0.0:
-        return [(texture, center, radius, 0.0)]
+        return [(texture, center, disc)]
     if label in _HOPS:
-        return [(texture, center + np.asarray(_HOPS[label]) * HOP_PX * bump, radius, 0.0)]
+        return [(texture, center + np.asarray(_HOPS[label]) * HOP_PX * bump, disc @ _HOP_SHAPES[label])]
     if label == "spin":
-        return [(texture, center, radius, 2 * np.pi * phase)]
+        return [(texture, center, disc @ _turn(2 * np.pi * phase))]
     if label == "grow":
-        return [(texture, center, radius * (1 + 0.9 * bump), 0.0)]
+        return [(texture, center, disc * (1 + 0.8 * bump))]
     if label == "split":
-        offset = np.asarray((32.0 * bump, 0.0))
-        return [(texture, center + sign * offset, radius * (1 - 0.35 * bump), 0.0) for sign in (-1, 1)]
-    return [(other, center, radius, 0.0)]
+        offset = np.asarray((36.0 * bump, 0.0))
+        return [(texture, center + sign * offset, disc * (1 - 0.4 * bump)) for sign in (-1, 1)]
+    return [(other, center, disc)]
 
 
-def _background(rng: np.random.Generator) -> np.ndarray:
-    """Coloured noise of several octaves."""
+def _turn(angle: float) -> np.ndarray:
+    """Rotation by `angle` radians."""
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+_HOP_SHAPES = {
+    "hop_up": np.diag((0.7, 1.3)),
+    "hop_down": np.diag((1.3, 0.7)),
+    "hop_left": _turn(-np.pi / 5),
+    "hop_right": _turn(np.pi / 5),
+}
+
+
+@functools.cache
+def _background(number: int) -> np.ndarray:
+    """One of a few textures that all videos share: noise of several octaves, nearly gray."""
+    rng = np.random.default_rng((0xBAC, number))
     picture = np.zeros((_BACKGROUND_PX, _BACKGROUND_PX, 3), np.float32)
-    for cells, weight in ((6, 18.0), (24, 12.0), (96, 9.0)):
+    for cells, weight in ((8, 12.0), (32, 8.0), (128, 6.0)):
         noise = rng.standard_normal((cells, cells, 3)).astype(np.float32)
         grey = rng.standard_normal((cells, cells, 1)).astype(np.float32)
         picture += weight * cv2.resize(
-            0.4 * noise + 0.8 * grey, (_BACKGROUND_PX, _BACKGROUND_PX), interpolation=cv2.INTER_CUBIC
+            0.2 * noise + 0.9 * grey, (_BACKGROUND_PX, _BACKGROUND_PX), interpolation=cv2.INTER_CUBIC
         )
-    return np.clip(picture + rng.uniform(60, 100), 0, 255).astype(np.uint8)
+    return np.clip(picture + 85, 0, 255).astype(np.uint8)
 
 
 def _pan(rng: np.random.Generator, n_frames: int) -> np.ndarray:
-    """A camera that drifts at up to 0.3 pixels a frame, within what the background has to offer."""
+    """Where the camera looks, from a random place on, drifting at up to 0.3 pixels a frame."""
     speed = rng.uniform(0.1, 0.3)
     heading = rng.uniform(0, 2 * np.pi)
-    return np.outer(np.arange(n_frames), speed * np.array([np.cos(heading), np.sin(heading)]))
+    return rng.uniform(-64, 64, 2) + np.outer(np.arange(n_frames), speed * np.array([np.cos(heading), np.sin(heading)]))
 
 
 def _path(rng: np.random.Generator, n_frames: int, margin: float) -> np.ndarray:
@@ -163,17 +182,17 @@ def _path(rng: np.random.Generator, n_frames: int, margin: float) -> np.ndarray:
 
 def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A dark and a bright colour."""
-    return rng.uniform(60, 120, 3), rng.uniform(190, 255, 3)
+    return 45 + rng.uniform(-8, 8, 3), 220 + rng.uniform(-12, 12, 3)
 
 
 def _stripes(rng: np.random.Generator) -> np.ndarray:
     """Upright stripes with some noise in them, so that motion along them shows too."""
     dark, bright = _colours(rng)
     x = np.arange(_TEXTURE_PX) / _TEXTURE_PX
-    wave = 0.5 + 0.5 * np.sin(2 * np.pi * (rng.uniform(4.0, 5.0) * x + rng.uniform()))
+    wave = 0.5 + 0.5 * np.sin(2 * np.pi * (rng.uniform(4.5, 5.0) * x + rng.uniform()))
     blend = np.repeat(np.clip(2.5 * wave - 0.75, 0, 1)[None, :, None], _TEXTURE_PX, axis=0)
     noise = cv2.resize(rng.standard_normal((16, 16, 1)), (_TEXTURE_PX, _TEXTURE_PX), interpolation=cv2.INTER_CUBIC)
-    return np.clip(dark + (bright - dark) * blend + 14.0 * noise[..., None], 0, 255).astype(np.float32)
+    return np.clip(dark + (bright - dark) * blend + 8.0 * noise[..., None], 0, 255).astype(np.float32)
 
 
 def _checks(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -193,30 +212,23 @@ def _shifted(background: np.ndarray, pan: np.ndarray) -> np.ndarray:
 
 
 def _draw(
-    picture: np.ndarray,
-    texture: np.ndarray,
-    center: np.ndarray,
-    radius: float,
-    angle: float = 0.0,
-    covered: np.ndarray | None = None,
+    picture: np.ndarray, texture: np.ndarray, center: np.ndarray, shape: np.ndarray, covered: np.ndarray | None = None
 ) -> None:
-    """Draws a disc of `texture` into `picture` in place, with soft edges; adds its opacity to `covered`."""
-    reach = int(np.ceil(radius)) + 2
+    """Draws a disc of `texture`, deformed by the 2×2 `shape`, into `picture` in place; marks its pixels in `covered`."""
+    reach = int(np.ceil(np.abs(shape).sum(axis=1).max())) + 2
     x0, y0 = int(center[0]) - reach, int(center[1]) - reach
-    side = 2 * reach + 1
-    scale = 2 * radius / _TEXTURE_PX
-    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    middle = _TEXTURE_PX / 2
-    dx, dy = center[0] - x0, center[1] - y0
-    matrix = np.array([[cos, -sin, dx - cos * middle + sin * middle], [sin, cos, dy - sin * middle - cos * middle]])
-    drawn = cv2.warpAffine(texture, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    y, x = np.ogrid[:side, :side]
-    alpha = np.clip(radius - np.hypot(x - dx, y - dy) + 0.5, 0, 1).astype(np.float32)
-    top, left = max(0, -y0), max(0, -x0)
-    bottom, right = min(side, SIDE_PX - y0), min(side, SIDE_PX - x0)
-    inside = (slice(top, bottom), slice(left, right))
+    left, top = max(0, -x0), max(0, -y0)
+    right, bottom = min(2 * reach + 1, SIDE_PX - x0), min(2 * reach + 1, SIDE_PX - y0)
     target = (slice(y0 + top, y0 + bottom), slice(x0 + left, x0 + right))
-    weight = alpha[inside][..., None]
-    picture[target] = picture[target] * (1 - weight) + drawn[inside] * weight + 0.5
+    # Destination pixel → place on the unit disc → pixel of the texture.
+    inverse = np.linalg.inv(shape)
+    offset = inverse @ (np.array([x0 + left, y0 + top]) - center)
+    to_texture = np.column_stack([inverse, offset + 1]) * (_TEXTURE_PX / 2)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    drawn = cv2.warpAffine(texture, to_texture, (right - left, bottom - top), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    y, x = np.ogrid[: bottom - top, : right - left]
+    distance = np.hypot(inverse[0, 0] * x + inverse[0, 1] * y + offset[0], inverse[1, 0] * x + inverse[1, 1] * y + offset[1])
+    alpha = np.clip((1 - distance) * np.sqrt(abs(np.linalg.det(shape))) + 0.5, 0, 1).astype(np.float32)[..., None]
+    picture[target] = picture[target] * (1 - alpha) + drawn * alpha + 0.5
     if covered is not None:
-        covered[target] = np.maximum(covered[target], alpha[inside])
+        covered[target] |= alpha[..., 0] > 0.5

@@ -17,7 +17,7 @@ INTERVALS = 8
 """Uniform frames of a clip (paper: 8 frames, each L2-normalised, concatenated, L2-normalised)."""
 LOOK_PX = 6
 CHANGE_PX = 28
-WINDOW_PX = 14
+WINDOW_PX = 16
 """Sides of the thumbnail of a frame, of the thumbnail on which changes are looked for, and of the window cut out of it."""
 IMAGE_PX = 12
 """Side of the thumbnail of a single picture."""
@@ -26,21 +26,24 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def thumbnails(frames: UInt8[np.ndarray, "T S S 3"]) -> Float32[np.ndarray, "E"]:
-    """The embedding of a clip, of length 1: E = 8 · (3 · 6² + 14²).
+    """The embedding of a clip, of length 1: E = 8 · (3 · 6² + 16²).
 
-    The frames fall into 8 equal intervals. Each gives the RGB thumbnail of its first frame, L2-normalised, and its temporal
-    difference: at each place the largest signed step of luma between two frames in a row, up to the first frame of the next
-    interval, in a window around the place where most changes (so that the same change has the same look wherever it
-    happens). The 8 differences are L2-normalised together, for how strong each is says which interval had the news; the 8
-    looks together weigh as much. All is concatenated and L2-normalised. Fewer than 8 frames raise ConfigError.
+    The frames fall into 8 equal intervals. Each gives the RGB thumbnail of its first frame and a temporal difference: of its
+    frame that differs most from the median of the frames around, that difference in luma, in a window around its centre
+    (so that the same change looks the same wherever it happens). The intervals are put in order of how much they differ, most
+    first (so that it looks the same whenever it happens). The looks are L2-normalised each, the differences together, for how
+    strong each is says which had the news; both parts weigh the same in the whole, which is L2-normalised. Fewer than 8
+    frames raise ConfigError; a clip of uniform black frames gives zeros.
     """
     if len(frames) < INTERVALS:
         raise ConfigError(f"the teacher thumbnails needs at least {INTERVALS} frames a clip, not {len(frames)}.")
-    starts = np.linspace(0, len(frames), INTERVALS + 1).astype(int)
-    looks = _unit(rearrange(_shrink(frames[starts[:-1]], LOOK_PX), "i h w c -> i (h w c)"))
-    steps_THW = np.diff(_shrink(frames, CHANGE_PX) @ _LUMA, axis=0)
-    changes = np.concatenate([_window(_largest(steps_THW[a:b])).ravel() for a, b in itertools.pairwise(starts)])
-    return _unit(np.concatenate([_unit(looks.reshape(1, -1)), _unit(changes[None])], axis=1))[0]
+    edges = np.linspace(0, len(frames), INTERVALS + 1).astype(int)
+    luma_THW = _shrink(frames, CHANGE_PX) @ _LUMA
+    changes = [_change(luma_THW, start, end) for start, end in itertools.pairwise(edges)]
+    order = np.argsort([-np.square(change).sum() for change in changes], kind="stable")
+    looks = _unit(rearrange(_shrink(frames[edges[:-1]][order], LOOK_PX), "i h w c -> i (h w c)"))
+    windows = np.concatenate([_window(changes[i]).ravel() for i in order])
+    return _unit(np.concatenate([_unit(looks.reshape(1, -1)), _unit(windows[None])], axis=1))[0]
 
 
 def thumbnail_image(frame: UInt8[np.ndarray, "S S 3"], side_px: int = IMAGE_PX) -> Float32[np.ndarray, "E"]:
@@ -60,18 +63,21 @@ def _shrink(frames: UInt8[np.ndarray, "T S S 3"], side_px: int) -> Float32[np.nd
     return rearrange(small, "(t h) w c -> t h w c", t=count)
 
 
-def _largest(steps: Float32[np.ndarray, "n h w"]) -> Float32[np.ndarray, "h w"]:
-    """At each place the step that is largest in magnitude, with its sign; 0 where there is no step at all."""
-    if len(steps) == 0:
-        return np.zeros(steps.shape[1:], np.float32)
-    up, down = steps.max(axis=0), steps.min(axis=0)
-    return np.where(up >= -down, up, down)
+def _change(luma: Float32[np.ndarray, "T h w"], start: int, end: int) -> Float32[np.ndarray, "h w"]:
+    """Of the frames start … end − 1 the one farthest from the median of the frames around, less that median."""
+    around = max(1, (end - start) // 2)
+    median = np.median(luma[max(0, start - around) : end + around], axis=0)
+    differences = luma[start:end] - median
+    return differences[np.square(differences).sum(axis=(1, 2)).argmax()].astype(np.float32)
 
 
 def _window(change: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "s s"]:
-    """The window of 14×14 around the place where most changes, zeros beyond the border."""
-    blurred = cv2.blur(np.abs(change), (WINDOW_PX // 2, WINDOW_PX // 2))
-    y, x = np.unravel_index(blurred.argmax(), change.shape)
+    """The window of 16×16 around the centre of gravity of the change, zeros beyond the border."""
+    weight = np.square(change)
+    total = weight.sum()
+    if total == 0:
+        return np.zeros((WINDOW_PX, WINDOW_PX), np.float32)
+    y, x = (int(np.rint((weight * axis).sum() / total)) for axis in np.indices(change.shape))
     return np.pad(change, WINDOW_PX // 2)[y : y + WINDOW_PX, x : x + WINDOW_PX]
 
 
