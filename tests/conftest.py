@@ -42,7 +42,7 @@ def shard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory, shard_folder: Path) -> Path:
-    """The workdir of a finished run of six steps on `shard_folder` (tests/tiny_run.py); not to be changed by tests."""
+    """The workdir of a run of 14 steps on `shard_folder`, saved at 7 and 14 (tests/tiny_run.py); not to be changed by tests."""
     from tiny_run import config_of
 
     from ove.train.loop import train

@@ -14,6 +14,7 @@ from ove.train.sharding import make_mesh, state_shardings
 from ove.train.state import TrainState, init_state
 from ove.train.step import DeviceBatch
 
+STEPS = 14
 N_CENTERS = {"vid": CENTERS, "obj": CENTERS}
 
 
@@ -23,7 +24,7 @@ def config_of(folder: Path, **train: Any) -> RunConfig:
     return RunConfig(
         BatchesConfig(shards=str(folder), budget_tokens=BUDGET, gop_frames=GOP, heads=heads),
         EncoderConfig(layers=2, width=64, heads=2, mlp=128),
-        train=TrainConfig(**({"steps": 6, "warmup_steps": 2, "log_every": 1, "save_every": 3} | train)),
+        train=TrainConfig(**({"steps": STEPS, "warmup_steps": 2, "log_every": 1, "save_every": 7} | train)),
     )
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from ove.train.sharding import leaf_name
 from ove.train.state import TrainState
 
 SCHEMA_VERSION = 1
+_SEAL = "files.json"
+"""In the folder of a step: what files it consists of."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,19 @@ class Checkpoints:
         writes = keep is not None
         self._manager = ocp.CheckpointManager(
             self.folder,
-            item_handlers={"state": ocp.PyTreeCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()},
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=writes, cleanup_tmp_directories=writes),
+            # Weights hardly shrink; and in bytes as they are, damage is found, and found by name, by the fingerprints.
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(use_compression=False),
+                "meta": ocp.JsonCheckpointHandler(),
+            },
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                create=writes,
+                cleanup_tmp_directories=writes,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            ),
         )
+        self._saving: int | None = None
 
     def latest(self) -> int | None:
         """The newest finished step."""
@@ -71,19 +82,19 @@ class Checkpoints:
             "data": dict(data),
             "leaves": {name: [kinds[name], prints[name]] for name in kinds},
         }
-        meta["digest"] = _digest(meta)
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta))
+        self.wait()
+        self._saving = step
         if not self._manager.save(step, args=args):
             raise BadCheckpoint(f"{self.folder}: step {step} could not be saved, for a folder of that name is in the way.")
 
     def meta(self, step: int) -> Meta:
-        """What was saved beside the arrays of `step`; BadCheckpoint if it is damaged or of another version."""
+        """What was saved beside the arrays of `step`; BadCheckpoint if it is of another version, or files were cut or lost."""
+        self._check_files(step)
         meta = self._read(step, meta=ocp.args.JsonRestore()).meta
         version = meta.get("schema_version")
         if version != SCHEMA_VERSION:
             raise BadCheckpoint(f"{self.folder}/{step}: has schema version {version!r}, this program reads {SCHEMA_VERSION}.")
-        if meta.pop("digest", None) != _digest(meta):
-            raise self._unreadable(step, "its meta data are not what was saved")
         return Meta(meta["config"], meta["data"], {name: Leaf(*leaf) for name, leaf in meta["leaves"].items()})
 
     def restore(self, step: int, meta: Meta, abstract: TrainState, shardings: TrainState) -> TrainState:
@@ -107,6 +118,23 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the save under way and ends."""
         self._manager.close()
+
+    def _seal(self) -> None:
+        """Notes the files of the checkpoint that is being saved; orbax calls it when all are written, and then renames them."""
+        (folder,) = self.folder.glob(f"{self._saving}.*tmp*")
+        (folder / _SEAL).write_text(json.dumps(_files(folder)))
+
+    def _check_files(self, step: int) -> None:
+        """Compares the files with what was noted, before orbax, which answers lost files with pages of text, reads them."""
+        folder = self.folder / str(step)
+        try:
+            noted = json.loads((folder / _SEAL).read_text())
+        except (OSError, ValueError) as error:
+            raise self._unreadable(step, f"{_SEAL}: {error}") from error
+        found = _files(folder)
+        wrong = sorted(name for name in noted if found.get(name) != noted[name])
+        if wrong:
+            raise self._unreadable(step, f"{len(wrong)} of its files are missing or not what was saved: {_few(wrong)}")
 
     def _arrays(self, step: int, leaves: Mapping[str, Leaf], target: Any) -> Any:
         """The saved arrays in the structure and on the devices of `target`, each compared with what was saved."""
@@ -141,8 +169,6 @@ class Checkpoints:
         except jax.errors.JaxRuntimeError:
             raise  # of the device, not of the files
         except Exception as error:  # over damaged files orbax raises anything: ValueError, AssertionError, bare Exception
-            # The other reads, which orbax then abandons, would each say pages on the screen when they are collected.
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
             raise self._unreadable(step, error) from error
 
     def _unreadable(self, step: int, reason: object) -> BadCheckpoint:
@@ -210,8 +236,14 @@ def _kinds(tree: Any) -> dict[str, str]:
     return {leaf_name(path): f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}" for path, leaf in leaves}
 
 
-def _digest(meta: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+def _files(folder: Path) -> dict[str, str]:
+    """Path → size, and checksum where that is not left to the fingerprints of the arrays."""
+    found = {}
+    for path in sorted(path for item in ("state", "meta") for path in (folder / item).rglob("*") if path.is_file()):
+        holds_arrays = path.parent.name == "d" and path.parent.parent.name != "state"
+        checksum = "" if holds_arrays else hashlib.sha256(path.read_bytes()).hexdigest()
+        found[str(path.relative_to(folder))] = f"{path.stat().st_size} {checksum}"
+    return found
 
 
 def _few(items: list[str]) -> str:

@@ -182,15 +182,15 @@ def _to_device(batches: dict[str, Batch], sharding: NamedSharding) -> DeviceBatc
 
 def _check_finite(taken: _Taken, values: dict[str, float], workdir: Path) -> None:
     """A loss or gradient that is not finite stops the run, and leaves the batch's record numbers behind."""
-    for name, value in values.items():
-        kind, _, bank = name.partition("/")
-        if kind in ("loss", "grad_norm") and bank and not math.isfinite(value):
-            what = {"loss": f"loss of bank {bank}", "grad_norm": f"gradient of {bank}"}[kind]
+    for prefix, called in (("loss/", "loss of bank"), ("grad_norm/", "gradient of")):
+        wrong = [name for name in values if name.startswith(prefix) and not math.isfinite(values[name])]
+        if wrong:
             path = workdir / f"not_finite_step_{taken.step}.json"
-            path.write_text(json.dumps({name: batch.record.tolist() for name, batch in taken.batches.items()}) + "\n")
+            path.write_text(json.dumps({bank: batch.record.tolist() for bank, batch in taken.batches.items()}) + "\n")
             raise TrainingStopped(
-                f"the {what} is {value} at step {taken.step}; the record numbers of its batch are in {path}. "
-                "Lower train.lr or train.lr_bank, or look at these records; the checkpoints before this step are sound."
+                f"the {called} {wrong[0].removeprefix(prefix)} is {values[wrong[0]]} at step {taken.step}; the record numbers "
+                f"of its batch are in {path}. Lower train.lr or train.lr_bank, or look at these records; the checkpoints "
+                "before this step are sound."
             )
 
 

@@ -28,7 +28,7 @@ def test_the_table_is_printed_and_written(ask: Callable, arguments: list[str], t
     assert scores["probe"].keys() == {"codec", "frames", "untrained_codec", "untrained_frames"}
     assert scores["probe"]["codec"] == 1.0  # one class is darker than the other
     assert (scores["budget_tokens"], scores["classes"], scores["val_videos"]) == (BUDGET, len(CLASSES), RECORDS)
-    assert "encoder of step 6" in answer.out
+    assert "encoder of step 14" in answer.out
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """A checkpoint comes back as it was saved, or is refused with what is wrong with it."""
 
-import gc
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_run import config_of, state_on
+from tiny_run import STEPS, config_of, state_on
 
 from ove.errors import BadCheckpoint
 from ove.train.checkpoint import Checkpoints, fingerprints, restore_encoder
-
-STEP = 6
 
 
 @pytest.fixture
@@ -28,7 +24,7 @@ def run(trained_run: Path, tmp_path: Path) -> Path:
 
 def files_of(run: Path) -> list[Path]:
     """All files of the last checkpoint that hold something, the largest first."""
-    files = [path for path in (run / "checkpoints" / str(STEP)).rglob("*") if path.is_file()]
+    files = [path for path in (run / "checkpoints" / str(STEPS)).rglob("*") if path.is_file()]
     return sorted(files, key=lambda path: -path.stat().st_size)
 
 
@@ -40,15 +36,15 @@ def flip(path: Path, place: int) -> None:
 
 def test_the_encoder_is_restored_alone(trained_run: Path) -> None:
     config, params, step = restore_encoder(trained_run)
-    assert (config, step) == (config_of(Path()).encoder, STEP)
+    assert (config, step) == (config_of(Path()).encoder, STEPS)
     checkpoints = Checkpoints(trained_run)
-    saved = {name: leaf.fingerprint for name, leaf in checkpoints.meta(STEP).leaves.items() if name.startswith("params/")}
+    saved = {name: leaf.fingerprint for name, leaf in checkpoints.meta(STEPS).leaves.items() if name.startswith("params/")}
     checkpoints.close()
     assert fingerprints({"params": params}) == saved
 
 
 def test_a_reader_leaves_the_folder_as_it_is(run: Path) -> None:
-    unfinished = run / "checkpoints" / "9.orbax-checkpoint-tmp"
+    unfinished = run / "checkpoints" / "20.orbax-checkpoint-tmp"
     unfinished.mkdir()
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     restore_encoder(run)
@@ -57,55 +53,50 @@ def test_a_reader_leaves_the_folder_as_it_is(run: Path) -> None:
 
 def test_a_flipped_bit_in_an_array_is_refused_by_name(run: Path) -> None:
     largest = files_of(run)[0]
-    flip(largest, largest.stat().st_size // 2)
-    with pytest.raises(BadCheckpoint, match=r"checkpoints/6: cannot be read \(1 of its arrays .*: \w+/\w+.*delete this folder"):
-        full_restore(run)
+    whole = largest.read_bytes()
+    for place in range(7, len(whole), len(whole) // 6):
+        flip(largest, place)
+        with pytest.raises(BadCheckpoint, match=r"checkpoints/14: cannot be read \(1 of its arrays .*: \w+/\w+.*delete this"):
+            full_restore(run)
+        largest.write_bytes(whole)
 
 
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-# Orbax leaves tasks of its event loop behind when one of several reads fails; Python complains once they are collected.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("damage", [cut, Path.unlink], ids=["cut", "deleted"])
-def test_other_damage_is_refused_or_does_no_harm(run: Path, damage: Callable[[Path], None]) -> None:
-    refused = 0
+def flip_first(path: Path) -> None:
+    flip(path, 0)
+
+
+@pytest.mark.parametrize("damage", [cut, Path.unlink, flip_first], ids=["cut", "deleted", "flipped"])
+def test_damage_to_any_file_is_refused_by_name(run: Path, damage: Callable[[Path], None]) -> None:
     for path in files_of(run):
+        if path.parent.name == str(STEPS) and path.name != "files.json":
+            continue  # orbax's own notes on the step, which nobody reads
+        if damage is flip_first and path.parent.parent.name.startswith("ocdbt"):
+            continue  # arrays, some of which nobody reads any more: the test above
         whole = path.read_bytes()
         damage(path)
-        try:
+        with pytest.raises(BadCheckpoint, match=r"checkpoints/14: cannot be read \(.*delete this folder") as refused:
             full_restore(run)
-        except BadCheckpoint as error:
-            assert "cannot be read" in str(error) and "\n" not in str(error)
-            refused += 1
+        assert path.name in str(refused.value) or "1 of its arrays" in str(refused.value)
         path.write_bytes(whole)
-    assert refused >= 5
     full_restore(run)
-    gc.collect()
 
 
 def full_restore(run: Path) -> None:
     checkpoints = Checkpoints(run)
     try:
         _, abstract, shardings = state_on(config_of(Path()), 8)
-        checkpoints.restore(STEP, checkpoints.meta(STEP), abstract, shardings)
+        checkpoints.restore(STEPS, checkpoints.meta(STEPS), abstract, shardings)
     finally:
         checkpoints.close()
 
 
-def test_altered_meta_data_and_other_versions_are_refused(run: Path) -> None:
-    path = run / "checkpoints" / str(STEP) / "meta" / "metadata"
-    whole = path.read_text()
-    meta = json.loads(whole)
-    meta["data"]["step"] += 1
-    path.write_text(json.dumps(meta))
-    with pytest.raises(BadCheckpoint, match="its meta data are not what was saved"):
-        restore_encoder(run)
-    path.write_text(
-        whole.replace('"schema_version":1', '"schema_version":7').replace('"schema_version": 1', '"schema_version": 7')
-    )
-    with pytest.raises(BadCheckpoint, match="has schema version 7, this program reads 1"):
+def test_another_version_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ove.train.checkpoint.SCHEMA_VERSION", 7)
+    with pytest.raises(BadCheckpoint, match="has schema version 1, this program reads 7"):
         restore_encoder(run)
 
 
@@ -119,16 +110,16 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_another_shape_is_named(trained_run: Path) -> None:
     checkpoints = Checkpoints(trained_run)
-    meta = checkpoints.meta(STEP)
+    meta = checkpoints.meta(STEPS)
     _, abstract, shardings = state_on(config_of(Path()), 8)
     banks = {"vid": abstract.banks["vid"]._replace(scale=jax.ShapeDtypeStruct((3,), jnp.float32)), "doc": abstract.banks["obj"]}
     places = {"vid": shardings.banks["vid"], "doc": shardings.banks["obj"]}
     with pytest.raises(BadCheckpoint, match=r"banks/doc/bias is missing; .* and 15 more\. Use the configuration"):
-        checkpoints.restore(STEP, meta, abstract._replace(banks=banks), shardings._replace(banks=places))
+        checkpoints.restore(STEPS, meta, abstract._replace(banks=banks), shardings._replace(banks=places))
     banks["obj"] = banks.pop("doc")
     places["obj"] = places.pop("doc")
     with pytest.raises(BadCheckpoint, match=r"configuration: banks/vid/scale is float32\[\], not float32\[3\]\. Use"):
-        checkpoints.restore(STEP, meta, abstract._replace(banks=banks), shardings._replace(banks=places))
+        checkpoints.restore(STEPS, meta, abstract._replace(banks=banks), shardings._replace(banks=places))
     checkpoints.close()
 
 

@@ -1,6 +1,7 @@
 """The schedule ends where it should, and only matrices decay."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from ove.config import EncoderConfig, TrainConfig
@@ -23,8 +24,9 @@ def test_a_warm_up_longer_than_the_run_is_cut() -> None:
 
 
 def test_only_kernels_decay() -> None:
-    params = encoder.init(EncoderConfig(layers=1, width=64, heads=2, mlp=64), jax.random.key(0))
-    ones = jax.tree.map(lambda leaf: leaf * 0 + 1, params)
+    config = EncoderConfig(layers=1, width=64, heads=2, mlp=64)
+    params = jax.eval_shape(lambda: encoder.init(config, jax.random.key(0)))
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), params)
     optimizer = make_optimizer(TrainConfig(warmup_steps=0, steps=10, lr=1.0, weight_decay=0.5))
     updates, _ = optimizer.update(jax.tree.map(lambda leaf: leaf * 0, ones), optimizer.init(ones), ones)
     moved = {
@@ -37,7 +39,7 @@ def test_only_kernels_decay() -> None:
 
 def test_gradients_are_clipped_together() -> None:
     optimizer = make_optimizer(TrainConfig(warmup_steps=0, clip_norm=5.0))
-    grads = {"a": {"bias": jax.numpy.full(3, 100.0)}, "b": {"bias": jax.numpy.full(4, 100.0)}}
+    grads = {"a": {"bias": jnp.full(3, 100.0)}, "b": {"bias": jnp.full(4, 100.0)}}
     _, state = optimizer.update(grads, optimizer.init(grads), grads)
     first_moment = jax.tree.leaves(state[1][0].mu)
     norm = sum(float((moment**2).sum()) for moment in first_moment) ** 0.5

@@ -16,19 +16,16 @@ from ove.train.loop import train
 
 
 def test_a_loss_that_is_not_finite_stops_with_bank_and_step(shard_folder: Path, tmp_path: Path) -> None:
-    config = config_of(shard_folder, lr=1e30, warmup_steps=4, save_every=2, steps=9)
-    with pytest.raises(
-        TrainingStopped, match=r"the (loss of bank|gradient of) (vid|obj|encoder) is (nan|inf) at step \d"
-    ) as stopped:
+    config = config_of(shard_folder, save_every=1)
+    config = dataclasses.replace(config, centers=dataclasses.replace(config.centers, init_scale=float("inf")))
+    with pytest.raises(TrainingStopped, match=r"the loss of bank (vid|obj) is (nan|inf) at step 1; the record numbers"):
         train(config, tmp_path, lambda line: None)
-    step = int(str(stopped.value).split("at step ")[1].split(";")[0])
-    records = json.loads((tmp_path / f"not_finite_step_{step}.json").read_text())
+    records = json.loads((tmp_path / "not_finite_step_1.json").read_text())
     assert {bank: len(numbers) for bank, numbers in records.items()} == {"vid": 8, "obj": 8}
     assert all(0 <= number < RECORDS for numbers in records.values() for number in numbers)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, step))
+    assert (tmp_path / "metrics.jsonl").exists() is False
     checkpoints = Checkpoints(tmp_path)
-    assert (checkpoints.latest() or 0) < step
+    assert checkpoints.latest() is None
     checkpoints.close()
 
 
@@ -38,7 +35,7 @@ def _a_third_damaged(video: VideoFile) -> VideoRecord:
 
 
 def test_too_many_bad_records_stop_the_run_and_are_listed(tmp_path: Path) -> None:
-    config = config_of(write_set(tmp_path / "shards", make=_a_third_damaged), steps=100, save_every=50)
+    config = config_of(write_set(tmp_path / "shards", make=_a_third_damaged))
     said: list[str] = []
     with pytest.raises(TrainingStopped, match=r"of 208 records were bad, more than batches\.max_bad_share = 0\.05"):
         train(config, tmp_path / "run", said.append)
