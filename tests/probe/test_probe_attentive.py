@@ -28,18 +28,14 @@ def scores() -> Scores:
 
 
 def test_a_planted_signal_is_found_wherever_it_is(scores: Scores) -> None:
-    assert scores.top1_last > 0.9
-    assert scores.train_top1_last > 0.9
-    assert scores.top1_best >= scores.top1_last
+    assert 0.9 < scores.top1_last <= scores.top1_best <= 1  # 70 samples, scored in two parts
+    assert 0.9 < scores.train_top1_last <= 1
 
 
-def test_the_same_seed_gives_the_same_scores(scores: Scores) -> None:
-    assert fit(ENCODER, CONFIG, CLASSES, features(320, 1, 4.0), features(70, 2, 4.0)) == scores
-
-
-def test_noise_gives_chance() -> None:
-    found = fit(ENCODER, CONFIG, CLASSES, features(60, 1, 0.0), features(300, 2, 0.0))
+def test_noise_gives_chance_and_the_same_seed_the_same_scores() -> None:
+    found, again = (fit(ENCODER, CONFIG, CLASSES, features(60, 1, 0.0), features(300, 2, 0.0)) for _ in range(2))
     assert abs(found.top1_last - 1 / CLASSES) < 0.12
+    assert again == found
 
 
 def test_every_sample_is_scored_once_even_when_few() -> None:

@@ -14,13 +14,12 @@ from ove.shards.sources import VideoFile
 from ove.shards.write import write_shards
 
 
-def _record(video: VideoFile) -> VideoRecord:
-    return record_of(np.full((T, SIZE_PX, SIZE_PX, 3), int(video.key), np.uint8), video.key, None)
+def write_set(out: Path, count: int, level: int = 0) -> None:
+    def make(video: VideoFile) -> VideoRecord:
+        return record_of(np.full((T, SIZE_PX, SIZE_PX, 3), level, np.uint8), video.key, None)
 
-
-def write_set(out: Path, count: int) -> None:
     videos = [VideoFile(out / str(n), f"{n:04d}", None) for n in range(count)]
-    write_shards(videos, out, _record, ShardsConfig(workers=0), {}, lambda progress: None)
+    write_shards(videos, out, make, ShardsConfig(workers=0), {"level": level}, lambda progress: None)
 
 
 def test_labels_come_back_with_their_centers(tmp_path: Path) -> None:
@@ -48,6 +47,8 @@ def test_missing_stale_and_damaged_labels_say_what_to_run(tmp_path: Path) -> Non
         with pytest.raises(BadShard, match="is damaged"):
             read_labels(tmp_path, "obj")
     (tmp_path / "labels" / "obj.npz").write_bytes(stored)
-    write_set(tmp_path, 7)
-    with pytest.raises(BadShard, match=r"made for other shards.*run `python -m launch\.labels"):
-        read_labels(tmp_path, "obj")
+    read_labels(tmp_path, "obj")
+    for count, level in ((7, 0), (6, 9)):
+        write_set(tmp_path, count, level)
+        with pytest.raises(BadShard, match=r"made for other shards.*run `python -m launch\.labels"):
+            read_labels(tmp_path, "obj")
