@@ -6,29 +6,34 @@ leaves overlay.png, report.md and report.json in the output folder. Started agai
 
 import argparse
 import json
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launch import command
+from launch import command, config_file
 from ove.errors import ConfigError, OveError
 from ove.shards.read import ShardSet
 from ove.shards.sources import VideoFile, find_videos
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZE_PX = 112
-"""Frames of 8×8 patches: a quarter of the work of the default 224 px."""
-TOY_TRAIN, TOY_VAL = 512, 256
-MAX_VIDEOS = 512
+SIZE_PX = 84
+"""Frames of 6×6 patches: a seventh of the work of the default 224 px."""
+TOY = {"train": 640, "probe": 320, "val": 256}
+TOY_SMOKE = {"train": 32, "probe": 16, "val": 16}
+MAX_VIDEOS = 1024
 """Of the user's own videos; more would not fit into the ten minutes."""
-CENTERS = 64
+CENTERS, LABELS = 64, 3
 VAL_EVERY = 4
 """Every fourth video of a class is kept for validation."""
+_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "8000000000", "MALLOC_TRIM_THRESHOLD_": "16000000000"}
+"""glibc keeps freed memory instead of handing it back and faulting it in again: about 13 % of a training step on a CPU."""
 
 
 @dataclass
@@ -42,7 +47,7 @@ class Steps:
         words = ["-m", f"launch.{module}", *map(str, arguments)]
         print(f"\n[{name}] python {shlex.join(words)}", flush=True)
         before = time.perf_counter()
-        done = subprocess.run([sys.executable, *words], cwd=ROOT, check=False)
+        done = subprocess.run([sys.executable, *words], cwd=ROOT, env=os.environ | _MALLOC, check=False)
         self.seconds[name] = round(time.perf_counter() - before, 1)
         if done.returncode:
             raise OveError(f"the step {name} ended with exit code {done.returncode}; its message stands above.")
@@ -68,56 +73,28 @@ def main() -> None:
     )
     steps = Steps()
     if arguments.videos:
-        train_list, val_list, example = _own_videos(arguments.videos, out)
+        splits = _own_videos(arguments.videos, out)
     else:
-        train_list, val_list, example = _toy_videos(steps, out, arguments.smoke, arguments.seed)
-    result = _from_videos_to_scores(steps, out, train_list, val_list, example, arguments.smoke, arguments.seed)
-    _report(out, steps, result)
-
-
-def _from_videos_to_scores(
-    steps: Steps, out: Path, train_list: Path, val_list: Path | None, example: Path, smoke: bool, seed: int
-) -> dict | None:
-    """Runs all steps after the videos; the probe's scores, or None where there are no labels to probe with."""
-    arg = ":smoke" if smoke else ""
-    steps.run("extract", "extract", example, "--out", out / "extract", "--overlay")
-    splits = {"train": train_list} | ({"val": val_list} if val_list else {})
+        splits = _toy_videos(steps, out, arguments.smoke, arguments.seed)
     for split, videos in splits.items():
         steps.run(f"shards_{split}", "shards", "--videos", videos, "--out", out / "shards" / split, "--size", SIZE_PX)
-    n_videos = len(ShardSet.open(out / "shards" / "train"))
-    n_centers = max(1, min(CENTERS, n_videos // 2))
-    steps.run("labels", "labels", "--shards", out / "shards" / "train", "--centers", n_centers, "--labels", min(10, n_centers))
-    train = [
-        "--config",
-        f"{ROOT}/configs/toy.py{arg}",
-        "--workdir",
-        out / "train",
-        f"--config.batches.shards={out}/shards/train",
-    ]
-    steps.run("train", "train", *train, f"--config.train.seed={seed}", f"--config.batches.seed={seed}")
-    if not val_list:
-        return None
-    scores = out / "probe.json"
-    probe = [
-        f"--config.workdir={out}/train",
-        f"--config.train_shards={out}/shards/train",
-        f"--config.val_shards={out}/shards/val",
-    ]
-    steps.run(
-        "probe", "probe", "--config", f"{ROOT}/configs/probe_toy.py{arg}", "--out", scores, f"--config.seed={seed}", *probe
-    )
-    return json.loads(scores.read_text())
+    _picture(steps, out, splits["train"])
+    _pretrain(steps, out, arguments.smoke, arguments.seed)
+    scores = _probe(steps, out, splits, arguments.smoke, arguments.seed) if "val" in splits else None
+    _report(out, steps, scores)
 
 
-def _toy_videos(steps: Steps, out: Path, smoke: bool, seed: int) -> tuple[Path, Path, Path]:
-    n_train, n_val = (32, 16) if smoke else (TOY_TRAIN, TOY_VAL)
-    steps.run("toy", "toy", "--out", out / "videos", "--train", n_train, "--val", n_val, "--seed", seed)
-    return out / "videos" / "train", out / "videos" / "val", min((out / "videos" / "train").rglob("*.mp4"))
+def _toy_videos(steps: Steps, out: Path, smoke: bool, seed: int) -> dict[str, Path]:
+    """Folders of toy videos: to pretrain on, to train the probe on, to score it on."""
+    counts = TOY_SMOKE if smoke else TOY
+    numbers = [word for split, n in counts.items() for word in (f"--{split}", n)]
+    steps.run("toy", "toy", "--out", out / "videos", *numbers, "--seed", seed)
+    return {split: out / "videos" / split for split in counts}
 
 
-def _own_videos(folder: Path, out: Path) -> tuple[Path, Path | None, Path]:
-    """Lists of the videos to train on and to score on (None unless there are two classes of two videos), and an example."""
-    found = find_videos(folder)
+def _own_videos(folder: Path, out: Path) -> dict[str, Path]:
+    """Lists of the videos to pretrain (and train the probe) on and, if there are two classes of two videos, to score it on."""
+    found = find_videos(folder.resolve())
     if len(found) > MAX_VIDEOS:
         print(f"{folder}: {len(found)} files; the quickstart takes {MAX_VIDEOS}, evenly over all of them.")
         found = [found[i * len(found) // MAX_VIDEOS] for i in range(MAX_VIDEOS)]
@@ -126,9 +103,40 @@ def _own_videos(folder: Path, out: Path) -> tuple[Path, Path | None, Path]:
         by_label[video.label].append(video)
     labelled = None not in by_label and len(by_label) > 1 and min(map(len, by_label.values())) > 1
     val = [v for group in by_label.values() for v in group[1::VAL_EVERY]] if labelled else []
-    chosen = {v.key for v in val}
-    train = [v for v in found if v.key not in chosen]
-    return _write_list(out / "train.txt", train), _write_list(out / "val.txt", val) if val else None, folder
+    keys = {v.key for v in val}
+    splits = {"train": [v for v in found if v.key not in keys]} | ({"val": val} if val else {})
+    return {split: _write_list(out / f"{split}.txt", videos) for split, videos in splits.items()}
+
+
+def _picture(steps: Steps, out: Path, videos: Path) -> None:
+    """overlay.png: what the codec says is new in the first good video."""
+    key = ShardSet.open(out / "shards" / "train").record(0).key
+    steps.run("extract", "extract", videos / key if videos.is_dir() else key, "--out", out / "extract", "--overlay")
+    shutil.copyfile(max((out / "extract").glob("*.png"), key=lambda path: path.stat().st_mtime), out / "overlay.png")
+
+
+def _pretrain(steps: Steps, out: Path, smoke: bool, seed: int) -> None:
+    """Labels by clustering, then training on them."""
+    shards = out / "shards" / "train"
+    n_centers = max(1, min(CENTERS, len(ShardSet.open(shards)) // 2))
+    steps.run("labels", "labels", "--shards", shards, "--centers", n_centers, "--labels", min(LABELS, n_centers))
+    config = f"{ROOT}/configs/toy.py{':smoke' if smoke else ''}"
+    heads = config_file.load(config)["batches"]["heads"]
+    heads = [head | {"labels_per_step": min(head["labels_per_step"], n_centers)} for head in heads]
+    settings = {"batches.shards": shards, "batches.heads": heads, "batches.seed": seed, "train.seed": seed}
+    words = [f"--config.{key}={value}" for key, value in settings.items()]
+    steps.run("train", "train", "--config", config, "--workdir", out / "train", *words)
+
+
+def _probe(steps: Steps, out: Path, splits: Mapping[str, Path], smoke: bool, seed: int) -> dict:
+    """The probe's scores: trained on the split `probe` where there is one, else on the pretraining videos."""
+    shards = out / "shards"
+    labelled = shards / ("probe" if "probe" in splits else "train")
+    settings = {"workdir": out / "train", "train_shards": labelled, "val_shards": shards / "val", "seed": seed}
+    words = [f"--config.{key}={value}" for key, value in settings.items()]
+    config = f"{ROOT}/configs/probe_toy.py{':smoke' if smoke else ''}"
+    steps.run("probe", "probe", "--config", config, "--out", out / "probe.json", *words)
+    return json.loads((out / "probe.json").read_text())
 
 
 def _write_list(path: Path, videos: Sequence[VideoFile]) -> Path:
