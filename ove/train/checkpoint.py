@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import Array
 
 from ove.config import EncoderConfig, RunConfig, from_mapping, to_mapping
 from ove.encoder import encoder
 from ove.errors import BadCheckpoint, ConfigError
+from ove.train.fingerprint import fingerprints
 from ove.train.sharding import leaf_name
 from ove.train.state import TrainState
 
@@ -112,11 +111,18 @@ class Checkpoints:
         return self._arrays(step, leaves, target)["params"]
 
     def wait(self) -> None:
-        """Until the save under way, if any, is finished."""
-        self._manager.wait_until_finished()
+        """Until the save under way, if any, is finished; BadCheckpoint if it failed."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # of the file system or of tensorstore, whatever its type
+            raise BadCheckpoint(
+                f"{self.folder}: step {self._saving} could not be saved ({_beginning(error)}); make room or give another "
+                "--workdir, and start again: the checkpoint before it is whole."
+            ) from error
 
     def close(self) -> None:
         """Waits for the save under way and ends."""
+        self.wait()
         self._manager.close()
 
     def _seal(self) -> None:
@@ -172,11 +178,9 @@ class Checkpoints:
             raise self._unreadable(step, error) from error
 
     def _unreadable(self, step: int, reason: object) -> BadCheckpoint:
-        # Of orbax's messages the beginning tells something; pages of specifications follow.
-        beginning = (str(reason) or type(reason).__name__).splitlines()[0].split(" See full TensorStore")[0]
         return BadCheckpoint(
-            f"{self.folder}/{step}: cannot be read ({beginning:.300}); if the files are damaged, delete this folder to go on "
-            "from the checkpoint before it."
+            f"{self.folder}/{step}: cannot be read ({_beginning(reason)}); if the files are damaged, delete this folder to go "
+            "on from the checkpoint before it."
         )
 
 
@@ -194,30 +198,6 @@ def restore_encoder(workdir: Path) -> tuple[EncoderConfig, encoder.Params, int]:
         except ConfigError as error:
             raise BadCheckpoint(f"{checkpoints.folder}/{step}: was made by another version of this program: {error}") from error
         return config, checkpoints.restore_params(step, meta, config), step
-
-
-def fingerprints(tree: Any) -> dict[str, int]:
-    """A 32-bit sum of every leaf, the same on any number of devices, which every flipped bit changes.
-
-    Bits are read as unsigned integers and weighted by an odd number that depends on the place; the sum wraps at 2^32.
-    """
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    sums = _sums([leaf for _, leaf in leaves])
-    return {leaf_name(path): int(total) for (path, _), total in zip(leaves, jax.device_get(sums), strict=True)}
-
-
-@jax.jit
-def _sums(leaves: list[Array]) -> list[Array]:
-    return [_sum(leaf) for leaf in leaves]
-
-
-def _sum(leaf: Array) -> Array:
-    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-    bits = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
-    place = jnp.zeros(leaf.shape, jnp.uint32)
-    for axis in range(leaf.ndim):
-        place = place * jnp.uint32(leaf.shape[axis]) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
-    return jnp.sum(bits * (place * jnp.uint32(2654435761) * 2 + 1), dtype=jnp.uint32)
 
 
 def _plain(state: TrainState) -> dict[str, Any]:
@@ -244,6 +224,11 @@ def _files(folder: Path) -> dict[str, str]:
         checksum = "" if holds_arrays else hashlib.sha256(path.read_bytes()).hexdigest()
         found[str(path.relative_to(folder))] = f"{path.stat().st_size} {checksum}"
     return found
+
+
+def _beginning(reason: object) -> str:
+    """Of an error of orbax, the part that tells something; pages of specifications follow."""
+    return (str(reason) or type(reason).__name__).splitlines()[0].split(" See full TensorStore")[0][:300]
 
 
 def _few(items: list[str]) -> str:

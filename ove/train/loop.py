@@ -148,7 +148,8 @@ def _check(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
 def _quarantine(workdir: Path, report: Report) -> OnBad:
     """Notes each bad record once in `workdir/quarantine.jsonl`, over restarts too, and on the screen."""
     path = workdir / QUARANTINE
-    noted = {json.loads(line)["record"] for line in path.read_text().splitlines()} if path.exists() else set()
+    lines = path.read_text().splitlines() if path.exists() else []
+    noted = {json.loads(line)["record"] for line in lines if line.endswith("}")}  # a crash may have cut the last one off
 
     def note(record: int, reason: str) -> None:
         if record not in noted:

@@ -1,5 +1,6 @@
 """A checkpoint comes back as it was saved, or is refused with what is wrong with it."""
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from tiny_run import STEPS, config_of, state_on
 
 from ove.errors import BadCheckpoint
-from ove.train.checkpoint import Checkpoints, fingerprints, restore_encoder
+from ove.train.checkpoint import Checkpoints, restore_encoder
+from ove.train.fingerprint import fingerprints
 
 
 @pytest.fixture
@@ -98,6 +100,20 @@ def test_another_version_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("ove.train.checkpoint.SCHEMA_VERSION", 7)
     with pytest.raises(BadCheckpoint, match="has schema version 1, this program reads 7"):
         restore_encoder(run)
+
+
+def test_a_save_that_fails_says_so_and_leaves_the_one_before(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(self: Checkpoints) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Checkpoints, "_seal", no_room)
+    config = config_of(Path())
+    checkpoints = Checkpoints(run, keep=2)
+    state = state_on(config, 8)[0]
+    checkpoints.save(state._replace(step=state.step + 15), config, {})
+    with pytest.raises(BadCheckpoint, match=r"step 15 could not be saved \(.*No space left on device\); make room"):
+        checkpoints.close()
+    assert restore_encoder(run)[2] == STEPS
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
