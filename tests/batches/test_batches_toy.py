@@ -121,7 +121,9 @@ def cells_well_inside(mask: np.ndarray) -> np.ndarray:
 
 
 def test_at_least_80_percent_of_what_the_events_object_covers_is_selected(tmp_path: Path) -> None:
-    config = VideoConfig()
+    """As the quickstart scales the signals, over the clip. Frame by frame, the default, it is 0.62: there a frame in which a
+    small object drifts counts as much as one in which something large jumps."""
+    config = VideoConfig(percentile_scope="clip")
     share = 0.125
     chosen, covered = Counter[str](), Counter[str]()
     for index in range(3 * len(toy.CLASSES)):
