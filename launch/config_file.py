@@ -1,4 +1,4 @@
-"""`--config=FILE[:ARG]` and `--config.section.key=VALUE` on a command line → one of the dataclasses of `ove.config`."""
+"""`--config=FILE[:ARG]`, `--config.section.key=VALUE` and `--set section.key=VALUE` → the dataclasses of `ove.config`."""
 
 import argparse
 import ast
@@ -57,6 +57,18 @@ def load(file_and_argument: str) -> dict[str, Any]:
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{name}: get_config({argument!r}) returned {type(config).__name__}; a ConfigDict is expected.")
     return config.to_dict()
+
+
+def settings(assignments: Sequence[str], sections: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`section.key=VALUE` words → a dictionary of each section; ConfigError for another form or section."""
+    values: dict[str, dict[str, Any]] = {section: {} for section in sections}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        section, _, key = name.partition(".")
+        if not equals or section not in values or not key:
+            raise ConfigError(f"--set {assignment}: expected {' or '.join(f'{section}.KEY=VALUE' for section in sections)}.")
+        values[section][key] = _literal(text)
+    return values
 
 
 def _set(values: dict[str, Any], path: list[str], value: Any) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from launch.command import run
-from ove.config import VideoConfig
+from launch.config_file import settings
+from ove.config import VideoConfig, from_mapping
 from ove.errors import BadClip
 from ove.records import Clip, CodecSignals, Saliency, Selection
 from ove.shards.quarantine import BadFile, write_quarantine
@@ -23,7 +24,7 @@ from ove.view.overlay import overlay
 def main(arguments: list[str] | None = None) -> int:
     """Extracts every video it is given; 0 if at least one could be used."""
     options = _options(arguments)
-    config = VideoConfig(size_px=options.size)
+    config = from_mapping(VideoConfig, {"size_px": options.size} | settings(options.set, ("video",))["video"], "video.")
     files = _inputs(options.videos)
     if not files:
         raise BadClip("no input files; name videos or folders that hold some.")
@@ -60,6 +61,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--overlay", action="store_true", help="also draw a picture of what is selected")
     parser.add_argument("--budget", type=int, default=2048, help="patches selected per clip (default 2048)")
     parser.add_argument("--size", type=int, default=VideoConfig.size_px, help="side of the frames in pixels (default 224)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
     return parser.parse_args(arguments)
 
 

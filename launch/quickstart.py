@@ -23,9 +23,10 @@ from ove.shards.read import ShardSet
 from ove.shards.sources import VideoFile, find_videos
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARDS = ("--size", 84, "--set", "video.percentile_scope=clip")
-"""Frames of 6×6 patches: a seventh of the work of the default 224 px. Signals are scaled over the clip, not frame by frame, so
-that a frame in which little happens does not count as much as one with an event."""
+SIZE_PX = 84
+"""Frames of 6×6 patches: a seventh of the work of the default 224 px."""
+CLIP_SCALE = ("--set", "video.percentile_scope=clip")
+"""Signals are scaled over the clip, not frame by frame: a frame in which little happens counts less than one with an event."""
 TOY = {"train": 640, "probe": 320, "val": 256}
 TOY_SMOKE = {"train": 32, "probe": 16, "val": 16}
 MAX_VIDEOS = 1024
@@ -78,7 +79,9 @@ def main() -> None:
     else:
         splits = _toy_videos(steps, out, arguments.smoke, arguments.seed)
     for split, videos in splits.items():
-        steps.run(f"shards_{split}", "shards", "--videos", videos, "--out", out / "shards" / split, *SHARDS)
+        steps.run(
+            f"shards_{split}", "shards", "--videos", videos, "--out", out / "shards" / split, "--size", SIZE_PX, *CLIP_SCALE
+        )
     _picture(steps, out, splits["train"])
     _pretrain(steps, out, arguments.smoke, arguments.seed)
     scores = _probe(steps, out, splits, arguments.smoke, arguments.seed) if "val" in splits else None
@@ -112,7 +115,9 @@ def _own_videos(folder: Path, out: Path) -> dict[str, Path]:
 def _picture(steps: Steps, out: Path, videos: Path) -> None:
     """overlay.png: what the codec says is new in the first good video."""
     key = ShardSet.open(out / "shards" / "train").record(0).key
-    steps.run("extract", "extract", videos / key if videos.is_dir() else key, "--out", out / "extract", "--overlay")
+    steps.run(
+        "extract", "extract", videos / key if videos.is_dir() else key, "--out", out / "extract", "--overlay", *CLIP_SCALE
+    )
     shutil.copyfile(max((out / "extract").glob("*.png"), key=lambda path: path.stat().st_mtime), out / "overlay.png")
 
 

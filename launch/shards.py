@@ -2,15 +2,14 @@
 
 import argparse
 import functools
-import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from launch.command import run
+from launch.config_file import settings
 from ove.config import ShardsConfig, VideoConfig, from_mapping, to_mapping
 from ove.errors import BadShard, ConfigError
 from ove.shards.schema import VideoRecord, encode_frames
@@ -131,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
 def _configs(options: argparse.Namespace) -> tuple[VideoConfig, ShardsConfig]:
     if options.videos is None:
         raise ConfigError("--videos is missing: give a folder of videos or a list of paths (or --verify).")
-    sections: dict[str, dict[str, Any]] = {"video": {}, "shards": {}}
+    sections = settings(options.set, ("video", "shards"))
     named = {
         ("video", "size_px"): options.size,
         ("video", "n_frames"): options.frames,
@@ -142,22 +141,8 @@ def _configs(options: argparse.Namespace) -> tuple[VideoConfig, ShardsConfig]:
     for (section, key), value in named.items():
         if value is not None:
             sections[section][key] = value
-    for assignment in options.set:
-        name, equals, text = assignment.partition("=")
-        section, _, key = name.partition(".")
-        if not equals or section not in sections or not key:
-            raise ConfigError(f"--set {assignment}: expected video.KEY=VALUE or shards.KEY=VALUE.")
-        sections[section][key] = _value(text)
     video_config = from_mapping(VideoConfig, sections["video"], "video.")
     return video_config, from_mapping(ShardsConfig, sections["shards"], "shards.")
-
-
-def _value(text: str) -> Any:
-    """A number or truth value where it reads as one, else the text itself."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 if __name__ == "__main__":

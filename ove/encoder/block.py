@@ -12,6 +12,7 @@ from ove.config import EncoderConfig
 from ove.encoder.attention import attend
 from ove.encoder.rope3d import rotate
 
+
 class Norm(nnx.Module):
     """LayerNorm, or RMSNorm (which has no bias); statistics in float32, the result in x's dtype."""
 

@@ -1,5 +1,7 @@
 """A contact sheet of one clip: what the encoder sees bright, the rest dimmed, and the saliency beneath each frame."""
 
+import itertools
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -21,7 +23,7 @@ _INK, _MARK = "#222222", "#c2185b"
 def overlay(
     clip: Clip, saliency: Saliency, selection: Selection, columns: int = 8, shown: int = 16
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """An RGB picture of `shown` frames spread evenly over the clip, `columns` in a row.
+    """An RGB picture of `shown` frames, `columns` in a row: of as many equal stretches of the clip the ones most selected from.
 
     Patches that are selected keep their colours and have a yellow outline; the others are dark and gray. Beneath each frame
     stands its saliency on a scale common to the clip. Frames that count as I-frames are marked.
@@ -36,7 +38,9 @@ def overlay(
     )
     top_score = max(float(np.percentile(saliency.scores, 99.5)), 1e-6)
     _caption(sheet, clip, selection, top_score)
-    for place, t in enumerate(np.arange(shown) * n_frames // shown):
+    edges = np.arange(shown + 1) * n_frames // shown
+    for place, (start, end) in enumerate(itertools.pairwise(edges)):
+        t = start + int(chosen[start:end].sum(axis=(1, 2)).argmax())
         row, column = divmod(place, columns)
         left, top = _MARGIN + column * (_TILE + _GAP), _HEAD + row * row_height
         sheet.text(left, top + _LABEL - 7, f"frame {clip.frame_index[t]}   {clip.pts_s[t]:.2f} s")

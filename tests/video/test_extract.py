@@ -6,7 +6,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from conftest import P_ONLY, moving_texture
+from video_files import P_ONLY, moving_texture
 
 from launch.extract import main
 from ove.errors import BadClip, ConfigError

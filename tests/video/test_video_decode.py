@@ -4,7 +4,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from conftest import P_ONLY, moving_texture
+from video_files import P_ONLY, moving_texture
 
 from ove.config import VideoConfig
 from ove.errors import BadClip

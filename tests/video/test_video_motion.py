@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from conftest import P_ONLY, moving_texture
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from video_files import P_ONLY, moving_texture
 
 from ove.config import VideoConfig
 from ove.errors import ConfigError

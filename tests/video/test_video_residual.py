@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 from av.video.frame import PictureType
-from conftest import P_ONLY, moving_texture
+from video_files import P_ONLY, moving_texture
 
 from ove.config import VideoConfig
 from ove.video import h264_headers as h264
