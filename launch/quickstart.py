@@ -27,7 +27,8 @@ SIZE_PX = 84
 """Frames of 6×6 patches: a seventh of the work of the default 224 px."""
 CLIP_SCALE = ("--set", "video.percentile_scope=clip")
 """Signals are scaled over the clip, not frame by frame: a frame in which little happens counts less than one with an event."""
-TOY = {"train": 640, "probe": 320, "val": 256}
+TOY = {"train": 640, "probe": 160, "val": 256}
+"""Few labels, 20 a class: with many, untrained features are enough for a toy."""
 TOY_SMOKE = {"train": 32, "probe": 16, "val": 16}
 MAX_VIDEOS = 1024
 """Of the user's own videos; more would not fit into the ten minutes."""

@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m launch.toy", description=__doc__)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--train", type=int, default=640, help="videos to pretrain on (default 640)")
-    parser.add_argument("--probe", type=int, default=320, help="videos to train a probe on (default 320)")
+    parser.add_argument("--probe", type=int, default=160, help="videos to train a probe on (default 160)")
     parser.add_argument("--val", type=int, default=256, help="videos to score it on (default 256)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)

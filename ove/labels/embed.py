@@ -37,7 +37,7 @@ def thumbnails(frames: UInt8[np.ndarray, "T S S 3"]) -> Float32[np.ndarray, "E"]
     """
     if len(frames) < INTERVALS:
         raise ConfigError(f"the teacher thumbnails needs at least {INTERVALS} frames a clip, not {len(frames)}.")
-    edges = np.linspace(0, len(frames), INTERVALS + 1).astype(int)
+    edges = np.linspace(0, len(frames), INTERVALS + 1).astype(int).tolist()
     luma_THW = _shrink(frames, CHANGE_PX) @ _LUMA
     changes = [_change(luma_THW, start, end) for start, end in itertools.pairwise(edges)]
     order = np.argsort([-np.square(change).sum() for change in changes], kind="stable")

@@ -115,6 +115,13 @@ def test_similarity_recovers_a_planted_camera(tx, ty, a, b, seed):
     assert np.abs(left[1][~here]).max() < 1e-3
 
 
+def test_a_still_camera_is_not_fitted_to_what_moves():
+    """A third of the picture moves, everything else stands still: similarity leaves both as they are."""
+    motion, has_vector = np.zeros((1, 20, 28, 2), np.float32), np.ones((1, 20, 28), bool)
+    motion[0, :, :9] = (6, -2)
+    np.testing.assert_array_equal(remove_camera(motion, has_vector, "similarity"), motion)
+
+
 def test_simple_models_and_few_cells():
     rng = np.random.default_rng(0)
     motion = rng.normal(size=(3, 9, 9, 2)).astype(np.float32) + np.float32(5)

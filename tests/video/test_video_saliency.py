@@ -21,7 +21,7 @@ def random_signals(seed, n_frames=3, height=44, width=61):
 
 
 def by_formula(signals, config):
-    """Spec §2 without camera motion, in float64 and with plain loops."""
+    """Spec §2 without camera motion, in float64; where a frame with vectors has none, the residual alone."""
     axis = None if config.percentile_scope == "clip" else (1, 2)
     speed = np.sqrt(np.square(signals.motion.astype(float)).sum(-1))
     motion = np.clip(speed / np.maximum(np.percentile(speed, 95, axis=axis, keepdims=True), 1e-6), 0, 1)
@@ -36,6 +36,8 @@ def by_formula(signals, config):
         "sum": np.minimum(m * motion + r * residual, 1),
         "geomean": (motion**m * residual**r) ** (1 / (m + r)),
     }[config.fusion]
+    unknown = ~signals.has_vector & signals.has_vector.any((1, 2), keepdims=True)
+    fused = np.where(unknown.repeat(8, 1).repeat(8, 2)[:, :height, :width], residual, fused)
     # Area averaging of whole numbers of equal sub-pixels.
     fine = fused.repeat(config.grid, 1).repeat(config.grid, 2)
     return fine.reshape(len(fused), config.grid, height, config.grid, width).mean((2, 4))
@@ -60,6 +62,16 @@ def test_patch_means_keep_the_mean(height, width, patches, seed):
     fine = image.astype(float).repeat(patches, 0).repeat(patches, 1).reshape(patches, height, patches, width)
     np.testing.assert_allclose(means, fine.mean((1, 3)), atol=1e-6)
     assert abs(means.mean() - image.mean()) < 1e-5
+
+
+def test_a_coded_i_frame_is_no_news_as_a_whole():
+    """Cells without a vector count by their residual alone among others that have one, not in a frame where none has."""
+    signals = random_signals(5)
+    config = VideoConfig(size_px=56, compensation="none")
+    no_vectors = CodecSignals(np.zeros_like(signals.motion), np.zeros_like(signals.has_vector), signals.residual)
+    some = CodecSignals(np.zeros_like(signals.motion), signals.has_vector, signals.residual)
+    coded_i, coded_p = saliency(no_vectors, config).scores, saliency(some, config).scores
+    assert (coded_i <= coded_p + 1e-6).all() and coded_i.mean() < 0.95 * coded_p.mean()
 
 
 def test_a_clip_without_news_scores_zero():
