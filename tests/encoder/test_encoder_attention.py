@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ove.encoder import attention
+from ove.encoder import attention, attention_cpu
 
 
 def problem(batch: int, heads: int, n: int, dtype: str = "float32") -> list[jax.Array]:
@@ -24,21 +24,21 @@ def with_gradients(function, q, k, v, d_out) -> list[jax.Array]:
 def test_grouped_equals_reference_with_gradients(batch: int, heads: int, n: int) -> None:
     arrays = problem(batch, heads, n)
     for got, expected in zip(
-        with_gradients(attention.grouped, *arrays), with_gradients(attention.reference, *arrays), strict=True
+        with_gradients(attention_cpu.grouped, *arrays), with_gradients(attention.reference, *arrays), strict=True
     ):
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_grouped_bounds_the_scores_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "SCORES_AT_ONCE", 1)
+    monkeypatch.setattr(attention_cpu, "SCORES_AT_ONCE", 1)
     arrays = problem(2, 3, 64)
-    np.testing.assert_allclose(attention.grouped(*arrays[:3]), attention.reference(*arrays[:3]), atol=1e-5)
+    np.testing.assert_allclose(attention_cpu.grouped(*arrays[:3]), attention.reference(*arrays[:3]), atol=1e-5)
 
 
 def test_grouped_survives_scores_that_overflow_exp() -> None:
     q, k, v, d_out = problem(1, 2, 32)
     for got, expected in zip(
-        with_gradients(attention.grouped, q * 60, k * 60, v, d_out),
+        with_gradients(attention_cpu.grouped, q * 60, k * 60, v, d_out),
         with_gradients(attention.reference, q * 60, k * 60, v, d_out),
         strict=True,
     ):
@@ -49,7 +49,7 @@ def test_grouped_survives_scores_that_overflow_exp() -> None:
 def test_grouped_keeps_bfloat16() -> None:
     arrays = problem(1, 2, 96, "bfloat16")
     for got, expected in zip(
-        with_gradients(attention.grouped, *arrays), with_gradients(attention.reference, *arrays), strict=True
+        with_gradients(attention_cpu.grouped, *arrays), with_gradients(attention.reference, *arrays), strict=True
     ):
         assert got.dtype == jnp.bfloat16
         np.testing.assert_allclose(got.astype(jnp.float32), expected.astype(jnp.float32), atol=0.05)

@@ -11,7 +11,7 @@ from einops import rearrange
 from flax import nnx
 
 from ove.config import EncoderConfig
-from ove.encoder import attention, block, encoder
+from ove.encoder import attention_cpu, block, encoder
 from ove.encoder.pool import Pool
 from ove.encoder.presets import PRESETS, preset
 from ove.errors import ConfigError
@@ -98,7 +98,7 @@ def test_what_is_recomputed_does_not_change_gradients(params: encoder.Params, ex
 def test_grouped_attention_does_not_change_gradients(
     params: encoder.Params, expected: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(block, "attend", attention.grouped)
+    monkeypatch.setattr(block, "attend", attention_cpu.grouped)
     got = loss_and_gradients.__wrapped__(CONFIG, params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)
 
