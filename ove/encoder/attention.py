@@ -5,16 +5,16 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
-from ove.encoder.attention_cpu import grouped
+from ove.encoder.attention_cpu import attend_in_chunks
+
 
 def attend(q: Float[Array, "B A N K"], k: Float[Array, "B A N K"], v: Float[Array, "B A N K"]) -> Float[Array, "B A N K"]:
     """Each query's mean of the values, weighted by softmax(q·k/√K); the result has the dtype of `q`.
 
-    On a CPU of one device `grouped`; on a CPU that plays several, where its loop over the batch would run on all of them,
-    `reference`; elsewhere what JAX offers.
+    On a CPU `attend_in_chunks`, elsewhere what JAX offers.
     """
     if jax.default_backend() == "cpu":
-        return grouped(q, k, v) if jax.device_count() == 1 else reference(q, k, v)
+        return attend_in_chunks(q, k, v)
     q, k, v = (rearrange(x, "b a n k -> b n a k") for x in (q, k, v))
     return rearrange(jax.nn.dot_product_attention(q, k, v), "b n a k -> b a n k")
 

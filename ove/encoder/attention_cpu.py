@@ -4,56 +4,65 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
-from jaxtyping import Array, Float
+from einops import rearrange, repeat
+from jaxtyping import Array, Float, Int
 
 SCORES_AT_ONCE = 2**19
-"""Scores that `grouped` holds at a time: what stays in the caches (2 MiB; measured at 256 to 2,048 tokens)."""
+"""Scores held at a time, on each device: what stays in the caches (2 MiB; measured at 256 to 2,048 tokens)."""
 CHUNK = 256
-"""Queries that `grouped` treats at a time, at most."""
+"""Queries treated at a time, at most."""
 
 
 @jax.custom_vjp
-def grouped(q: Float[Array, "B A N K"], k: Float[Array, "B A N K"], v: Float[Array, "B A N K"]) -> Float[Array, "B A N K"]:
-    """As `reference`, a few heads and a few hundred queries at a time, so that scores never leave the caches.
+def attend_in_chunks(
+    q: Float[Array, "B A N K"],
+    k: Float[Array, "B A N K"],
+    v: Float[Array, "B A N K"],
+    segment_ids: Int[Array, "B N"] | None = None,
+) -> Float[Array, "B A N K"]:
+    """Each query's mean of the values, weighted by softmax(q·k/√K), in the dtype of `q`; scores never leave the caches.
 
+    With `segment_ids` tokens attend to those of the same id only; padding is a segment like any other (its rows are finite).
     The backward pass keeps q, k, v, the result and the log of the softmax's denominator, and computes the scores again.
     """
-    return _grouped_forward(q, k, v)[0]
+    return _forward(q, k, v, segment_ids)[0]
 
 
-def _grouped_forward(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
+def _forward(q: Array, k: Array, v: Array, segment_ids: Array | None = None) -> tuple[Array, tuple[Any, ...]]:
     chunk = _chunk(q.shape[2])
+    ids = _for_heads(segment_ids, q.shape[1])
 
-    def of_group(qkv: tuple[Array, ...]) -> tuple[Array, Array]:
-        q_GNK, k_GNK, v_GNK = qkv
+    def of_group(group: tuple[Any, ...]) -> tuple[Array, Array]:
+        q_GNK, k_GNK, v_GNK, ids_GN1 = group
 
-        def of_chunk(carry: None, q_GCK: Array) -> tuple[None, tuple[Array, Array]]:
-            scores = _scores(q_GCK, k_GNK)
+        def of_chunk(carry: None, xs: tuple[Any, ...]) -> tuple[None, tuple[Array, Array]]:
+            q_GCK, ids_GC1 = xs
+            scores = _scores(q_GCK, k_GNK, ids_GC1, ids_GN1)
             top = scores.max(-1, keepdims=True)
             weights = jnp.exp(scores - top)
             total = weights.sum(-1, keepdims=True)
             mixed = jnp.einsum("gcn,gnk->gck", weights.astype(v.dtype), v_GNK, preferred_element_type=jnp.float32)
             return None, ((mixed / total).astype(q.dtype), top + jnp.log(total))
 
-        out, log_total = jax.lax.scan(of_chunk, None, _split(q_GNK, chunk))[1]
+        out, log_total = jax.lax.scan(of_chunk, None, _split((q_GNK, ids_GN1), chunk))[1]
         return _join(out), _join(log_total)
 
-    out, log_total = _over_groups(of_group, (q, k, v), chunk)
-    return out, (q, k, v, out, log_total)
+    out, log_total = _over_groups(of_group, (q, k, v, ids), chunk)
+    return out, (q, k, v, segment_ids, out, log_total)
 
 
-def _grouped_backward(kept: tuple[Array, ...], d_out: Array) -> tuple[Array, Array, Array]:
-    q, k, v = kept[:3]
+def _backward(kept: tuple[Any, ...], d_out: Array) -> tuple[Array, Array, Array, None]:
+    q, k, v, segment_ids, out, log_total = kept
     chunk = _chunk(q.shape[2])
     scale = q.shape[-1] ** -0.5
+    ids = _for_heads(segment_ids, q.shape[1])
 
-    def of_group(group: tuple[Array, ...]) -> tuple[Array, Array, Array]:
-        q_GNK, k_GNK, v_GNK, out_GNK, log_total_GN1, d_out_GNK = group
+    def of_group(group: tuple[Any, ...]) -> tuple[Array, Array, Array]:
+        q_GNK, k_GNK, v_GNK, ids_GN1, *rest = group
 
-        def of_chunk(sums: tuple[Array, Array], xs: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
-            q_GCK, out_GCK, log_total_GC1, d_out_GCK = xs
-            weights = jnp.exp(_scores(q_GCK, k_GNK) - log_total_GC1)
+        def of_chunk(sums: tuple[Array, Array], xs: tuple[Any, ...]) -> tuple[tuple[Array, Array], Array]:
+            q_GCK, ids_GC1, out_GCK, log_total_GC1, d_out_GCK = xs
+            weights = jnp.exp(_scores(q_GCK, k_GNK, ids_GC1, ids_GN1) - log_total_GC1)
             # A product whose left side is transposed is slow on a CPU: dV = PᵀdO is computed as (dOᵀP)ᵀ, dK alike.
             dv_GKN = jnp.einsum("gck,gcn->gkn", d_out_GCK, weights.astype(v.dtype), preferred_element_type=jnp.float32)
             d_weights = jnp.einsum("gck,gnk->gcn", d_out_GCK, v_GNK, preferred_element_type=jnp.float32)
@@ -64,18 +73,22 @@ def _grouped_backward(kept: tuple[Array, ...], d_out: Array) -> tuple[Array, Arr
             return (sums[0] + dk_GKN, sums[1] + dv_GKN), dq_GCK
 
         zero = jnp.zeros((q_GNK.shape[0], q_GNK.shape[2], q_GNK.shape[1]), jnp.float32)
-        xs = tuple(_split(x, chunk) for x in (q_GNK, out_GNK, log_total_GN1, d_out_GNK))
-        (dk_GKN, dv_GKN), dq = jax.lax.scan(of_chunk, (zero, zero), xs)
+        (dk_GKN, dv_GKN), dq = jax.lax.scan(of_chunk, (zero, zero), _split((q_GNK, ids_GN1, *rest), chunk))
         return _join(dq), dk_GKN.swapaxes(1, 2).astype(k.dtype), dv_GKN.swapaxes(1, 2).astype(v.dtype)
 
-    return _over_groups(of_group, (*kept, d_out), chunk)
+    return *_over_groups(of_group, (q, k, v, ids, out, log_total, d_out), chunk), None
 
 
-grouped.defvjp(_grouped_forward, _grouped_backward)
+attend_in_chunks.defvjp(_forward, _backward)
 
 
-def _scores(q: Float[Array, "G C K"], k: Float[Array, "G N K"]) -> Float[Array, "G C N"]:
-    return jnp.einsum("gck,gnk->gcn", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+def _scores(q: Float[Array, "G C K"], k: Float[Array, "G N K"], q_ids: Any, k_ids: Any) -> Float[Array, "G C N"]:
+    scores = jnp.einsum("gck,gnk->gcn", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    return scores if q_ids is None else jnp.where(q_ids == k_ids.swapaxes(1, 2), scores, -jnp.inf)
+
+
+def _for_heads(segment_ids: Int[Array, "B N"] | None, heads: int) -> Int[Array, "B A N 1"] | None:
+    return None if segment_ids is None else repeat(segment_ids, "b n -> b a n 1", a=heads)
 
 
 def _chunk(n: int) -> int:
@@ -84,18 +97,29 @@ def _chunk(n: int) -> int:
     return best if best >= CHUNK // 8 else n
 
 
-def _over_groups(function: Any, arrays: tuple[Array, ...], chunk: int) -> Any:
-    """`function` over groups of (batch, head) pairs, one after the other."""
+def _over_groups(function: Any, arrays: tuple[Any, ...], chunk: int) -> Any:
+    """`function` over groups of (batch, head) pairs, one after the other.
+
+    On a CPU that plays several devices a group has heads of all samples: a loop over samples that lie on different devices
+    would run on each of them for all.
+    """
     batch, heads, n = arrays[0].shape[:3]
-    most = max(1, SCORES_AT_ONCE // (chunk * n))
-    group = max(g for g in range(1, batch * heads + 1) if batch * heads % g == 0 and g <= most)
-    parts = tuple(rearrange(x, "b a n k -> (b a) n k").reshape(-1, group, *x.shape[2:]) for x in arrays)
+    devices = jax.device_count()
+    apart = batch if devices > 1 else 1
+    most = max(1, SCORES_AT_ONCE // (chunk * n * -(-apart // devices)))
+    loop = batch * heads // apart
+    group = max(g for g in range(1, loop + 1) if loop % g == 0 and g <= most)
+    parts = jax.tree.map(
+        lambda x: rearrange(x.reshape(apart, loop, *x.shape[2:]), "b (steps g) n k -> steps (b g) n k", g=group), arrays
+    )
     done = jax.lax.map(function, parts)
-    return jax.tree.map(lambda x: x.reshape(batch, heads, *x.shape[2:]), done)
+    return jax.tree.map(
+        lambda x: rearrange(x, "steps (b g) n k -> b (steps g) n k", b=apart).reshape(batch, heads, *x.shape[2:]), done
+    )
 
 
-def _split(x: Float[Array, "G N K"], chunk: int) -> Float[Array, "chunks G C K"]:
-    return rearrange(x, "g (chunks c) k -> chunks g c k", c=chunk)
+def _split(arrays: tuple[Any, ...], chunk: int) -> tuple[Any, ...]:
+    return jax.tree.map(lambda x: rearrange(x, "g (chunks c) k -> chunks g c k", c=chunk), arrays)
 
 
 def _join(x: Float[Array, "chunks G C K"]) -> Float[Array, "G N K"]:

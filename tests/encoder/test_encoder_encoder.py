@@ -95,10 +95,10 @@ def test_what_is_recomputed_does_not_change_gradients(params: encoder.Params, ex
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)
 
 
-def test_grouped_attention_does_not_change_gradients(
+def test_attention_in_chunks_does_not_change_gradients(
     params: encoder.Params, expected: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(block, "attend", attention_cpu.grouped)
+    monkeypatch.setattr(block, "attend", attention_cpu.attend_in_chunks)
     got = loss_and_gradients.__wrapped__(CONFIG, params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)
 
