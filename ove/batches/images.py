@@ -1,0 +1,157 @@
+"""An image file → RGB pixels, upright, 8 bits a channel; everything that is no whole image is refused."""
+
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from ove.errors import BadClip
+
+FORMATS: dict[str, tuple[bytes, ...]] = {
+    "JPEG": (b"\xff\xd8\xff",),
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "WebP": (b"RIFF",),
+    "TIFF": (b"II*\0", b"MM\0*"),
+    "BMP": (b"BM",),
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "JPEG 2000": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "PNM": tuple(b"P%d" % kind + space for kind in range(1, 7) for space in (b"\n", b" ", b"\r", b"\t")),
+    "AVIF": (b"ftypavif", b"ftypavis"),
+}
+"""How files of each kind that is read begin (AVIF: after four bytes)."""
+_EXIF_WITHIN = 1 << 18
+"""Bytes from the beginning in which a JPEG's EXIF block is looked for."""
+_EXIF_NAME = b"Exif\0\0"
+_BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    1: (False, 1, 1),
+    2: (False, 1, -1),
+    3: (False, -1, -1),
+    4: (False, -1, 1),
+    5: (True, 1, 1),
+    6: (True, 1, -1),
+    7: (True, -1, -1),
+    8: (True, -1, 1),
+}
+"""EXIF orientation → whether rows and columns change places, and then the steps in which both are read (EXIF 2.3, §4.6.4)."""
+_WHITE_16 = 65535
+
+
+def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture in a file as RGB; BadClip, with the file and the reason, if it is no whole image of a kind that is read.
+
+    Turned as its EXIF orientation says. Grey becomes three equal channels, palettes their colours; 16 bits a channel are scaled
+    to 8 (value / 257, rounded); what is transparent lies on white; CMYK is converted without its colour profile, as
+    profiles are everywhere left aside. Of several pictures in a file the first is taken. Floating-point pictures, whose
+    range nobody knows, are refused, and so are AVIF files to be turned or mirrored, for which OpenCV does nothing.
+    """
+    kind, data = _contents(path)
+    if kind == "AVIF" and (b"irot" in data[:4096] or b"imir" in data[:4096]):
+        raise BadClip(f"{path}: an AVIF file to be turned or mirrored, which is not supported; convert it to PNG or JPEG.")
+    transparent = _decode(path, kind, data, cv2.IMREAD_UNCHANGED) if _may_be_transparent(kind, data) else None
+    if transparent is not None and transparent.ndim == 3 and transparent.shape[2] == 4:
+        # OpenCV hands out 8-bit TIFF colours multiplied by their opacity already.
+        picture = _on_white(_sixteen_bits(path, transparent), multiplied=kind == "TIFF" and transparent.dtype == np.uint8)
+    else:
+        # 10 and 12 bits of AVIF would come as small numbers of 16.
+        depth = 0 if kind == "AVIF" else cv2.IMREAD_ANYDEPTH
+        picture = _decode(path, kind, data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | depth)
+    if picture.dtype != np.uint8:
+        picture = ((_sixteen_bits(path, picture).astype(np.uint32) + 128) // 257).astype(np.uint8)
+    rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return np.ascontiguousarray(_upright(rgb, _orientation(kind, data)))
+
+
+def _contents(path: Path) -> tuple[str, bytes]:
+    """The format and the bytes of a file, which is read whole only if it begins like an image."""
+    if not path.exists():
+        raise BadClip(f"{path}: no such file; check the path.")
+    if not path.is_file():
+        raise BadClip(f"{path}: is {'a folder' if path.is_dir() else 'no ordinary file'}, not an image; name image files.")
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+            kind = next((kind for kind, starts in FORMATS.items() if head[4 * (kind == "AVIF") :].startswith(starts)), None)
+            if not head:
+                raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
+            if kind is None or (kind == "WebP" and head[8:12] != b"WEBP"):
+                video = b"ftyp" in head or head.startswith((b"\x1a\x45\xdf\xa3", b"RIFF"))
+                hint = "it may be a video, for which there are other modes." if video else "leave it out or convert it."
+                raise BadClip(f"{path}: not an image of a kind that is read ({', '.join(FORMATS)}); {hint}")
+            return kind, head + file.read()
+    except OSError as error:
+        raise BadClip(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
+
+
+def _decode(path: Path, kind: str, data: bytes, flags: int) -> Shaped[np.ndarray, "..."]:
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        reason = " ".join(str(error).split())
+        raise BadClip(f"{path}: this {kind} file cannot be decoded ({reason}); convert it or make it smaller.") from error
+    if picture is None:
+        raise BadClip(
+            f"{path}: begins like a {kind} file but cannot be decoded: truncated, damaged or of a rare kind; get a whole copy "
+            "or convert it to PNG or JPEG."
+        )
+    return picture
+
+
+def _sixteen_bits(path: Path, picture: Shaped[np.ndarray, "H W C"]) -> Shaped[np.ndarray, "H W C"]:
+    """Integers of 8 or 16 bits as 16."""
+    if picture.dtype == np.uint8:
+        return picture.astype(np.uint16) * 257
+    if picture.dtype != np.uint16:
+        raise BadClip(f"{path}: its pixels are of type {picture.dtype}; convert it to 8 or 16 bits a channel.")
+    return picture
+
+
+def _on_white(bgra: Shaped[np.ndarray, "H W 4"], multiplied: bool) -> Shaped[np.ndarray, "H W 3"]:
+    """16-bit colours over white, by their opacity."""
+    colour, alpha = bgra[..., :3].astype(np.uint64), bgra[..., 3:].astype(np.uint64)
+    if not multiplied:
+        colour = (colour * alpha + _WHITE_16 // 2) // _WHITE_16
+    return np.minimum(colour + (_WHITE_16 - alpha), _WHITE_16).astype(np.uint16)
+
+
+def _may_be_transparent(kind: str, data: bytes) -> bool:
+    """False where the header rules it out, so that most files are decoded once."""
+    if kind == "PNG":
+        return data[25:26] in (b"\x04", b"\x06") or b"tRNS" in data[: max(data.find(b"IDAT"), 0)]
+    if kind == "WebP":
+        return data[12:16] != b"VP8 "
+    return kind in ("TIFF", "GIF", "BMP", "JPEG 2000")
+
+
+def _orientation(kind: str, data: bytes) -> int:
+    """The EXIF orientation, 1 (upright) … 8; TIFF files come out of OpenCV upright already."""
+    if kind == "JPEG":
+        at = data.find(_EXIF_NAME, 0, _EXIF_WITHIN)
+    elif kind == "PNG":
+        at = data.rfind(b"eXIf") + 4
+    elif kind == "WebP":
+        at = data.rfind(b"EXIF") + 8
+    else:
+        return 1
+    at += len(_EXIF_NAME) * data.startswith(_EXIF_NAME, max(at, 0))
+    order = _BYTE_ORDERS.get(data[max(at, 0) : at + 4])
+    if order is None:
+        return 1
+
+    def number(offset: int, size: int) -> int:
+        return int.from_bytes(data[at + offset : at + offset + size], order)
+
+    entries = number(4, 4)
+    for entry in range(entries + 2, entries + 2 + 12 * min(number(entries, 2), 256), 12):
+        if number(entry, 2) == _ORIENTATION_TAG:
+            value = number(entry + 8, 2)
+            return value if value in _TURNS else 1
+    return 1
+
+
+def _upright(rgb: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "H W 3"]:
+    transposed, rows_step, columns_step = _TURNS[orientation]
+    return (rgb.swapaxes(0, 1) if transposed else rgb)[::rows_step, ::columns_step]
