@@ -37,6 +37,8 @@ class VideoConfig:
     """Over what the 95th percentiles that scale each signal are taken."""
     time_limit_s: float = 120.0
     """Decoding a file for longer than this sets it aside."""
+    truncated: Literal["refuse", "keep"] = "refuse"
+    """A file that ends early or is damaged: set aside, or what decodes before that is kept and marked (`Clip.cut`)."""
 
     @property
     def grid(self) -> int:
@@ -161,6 +163,8 @@ class EncoderConfig:
     """What the backward pass recomputes."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Dtype of activations; parameters stay float32."""
+    attention: Literal["auto", "cudnn", "pallas", "splash", "cpu", "reference"] = "auto"
+    """Implementation of attention (`ove.encoder.attention`); `auto` goes by machine, dtype and shapes."""
 
     @property
     def head_width(self) -> int:

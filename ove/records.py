@@ -33,6 +33,8 @@ class Clip:
     """Number of frames that the file decodes to."""
     fps: float
     """Average frame rate of the stream; 0 where the container does not tell."""
+    cut: str = ""
+    """Where only the first frames of a damaged file were kept (`video.truncated` = "keep"): what was wrong; else empty."""
 
 
 @dataclass(frozen=True)

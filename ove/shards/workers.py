@@ -1,10 +1,12 @@
 """Local processes that work on files in parallel, and outlive a file that kills the decoder."""
 
 import ctypes
+import functools
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +22,8 @@ R = TypeVar("R")
 _AHEAD = 2
 """Files handed out per worker: one being worked on, one waiting, so that a worker never idles."""
 _PR_SET_PDEATHSIG = 1
+_TIMED_OUT = 117
+"""Exit code of a worker that ended itself because one item took too long."""
 
 
 @dataclass(frozen=True)
@@ -29,21 +33,33 @@ class Died:
     exit_code: int
     """Of the process; −n where signal n ended it."""
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether it was ended because the item took longer than allowed."""
+        return self.exit_code == _TIMED_OUT
+
     def __str__(self) -> str:
+        if self.timed_out:
+            return "the process that decoded it hung and was ended"
         name = signal.Signals(-self.exit_code).name if self.exit_code < 0 else f"exit code {self.exit_code}"
         return f"the process that decoded it died ({name})"
 
 
-def outcomes(function: Callable[[T], R], items: Sequence[T], workers: int) -> Generator[tuple[int, R | Died], None, None]:
+def outcomes(
+    function: Callable[[T], R], items: Sequence[T], workers: int, limit_s: float | None = None
+) -> Generator[tuple[int, R | Died], None, None]:
     """(index, function(item)) of each item, in the order in which they are ready, from `workers` spawned processes.
 
-    With 0 workers all happens in this process. When a worker dies, the items it may have died of run again, each alone in a
-    fresh process; the ones that kill that too come out as `Died`. An exception from `function` ends everything;
-    whoever stops before the end must close the generator, so that its processes end.
+    With 0 workers all happens in this process, without a limit. A worker that takes longer than `limit_s` seconds for one item
+    ends itself. When a worker dies, the items it may have died of run again, each alone in a fresh process; the ones that
+    kill that too come out as `Died`. An exception from `function` ends everything; whoever stops before the end must close
+    the generator, so that its processes end.
     """
     if workers == 0:
         yield from ((index, function(item)) for index, item in enumerate(items))
         return
+    if limit_s is not None:
+        function = functools.partial(_in_time, limit_s, function)
     todo = iter(range(len(items)))
     waiting = next(todo, None)
     while waiting is not None:
@@ -92,6 +108,17 @@ def start_worker() -> None:
         parent = multiprocessing.parent_process()
         if parent is not None and os.getppid() != parent.pid:  # it died before it could be watched
             os._exit(1)
+
+
+def _in_time(limit_s: float, function: Callable[[T], R], item: T) -> R:
+    """function(item), or the end of this process: a call that hangs within a library cannot be stopped otherwise."""
+    watch = threading.Timer(limit_s, os._exit, (_TIMED_OUT,))
+    watch.daemon = True
+    watch.start()
+    try:
+        return function(item)
+    finally:
+        watch.cancel()
 
 
 def _alone(function: Callable[[T], R], item: T) -> R | Died:

@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int32, UInt8
 from ove.config import VideoConfig
 from ove.errors import BadClip
 from ove.records import Clip, CodecSignals
-from ove.video.demux import Deadline, Survey, decoded_frames, survey
+from ove.video.demux import Damaged, Deadline, Survey, decoded_frames, survey
 from ove.video.residual import CannotIsolate, GrayDecoder
 from ove.video.select import i_frame_flags, sample_indices
 from ove.video.signals import SignalStack
@@ -24,7 +24,8 @@ def read_video(path: Path, config: VideoConfig) -> tuple[Clip, CodecSignals]:
 
     Signals come from the bitstream for progressive H.264 and have the size of its picture; for everything else the sampled
     frames are encoded anew (`Clip.source` = "transcode") and signals have the size of the clip. Anything that is no whole,
-    readable video of one size raises BadClip, which names the file, what was wrong and what to do (spec §2).
+    readable video of one size raises BadClip, which names the file, what was wrong and what to do; with `config.truncated` =
+    "keep", what decodes of a damaged one is kept and `Clip.cut` says what was wrong (spec §2).
     """
     deadline = Deadline(path, config.time_limit_s)
     found = survey(path, deadline)
@@ -43,8 +44,10 @@ def _read(
 ) -> tuple[Clip, CodecSignals]:
     """`read_video` with signals from the bitstream, or, without a gray decoder, from a transcode."""
     samples = _sample(path, config, found.n_packets, deadline, gray)
-    if found.cut or samples.n_decoded == 0:
-        raise BadClip(f"{path}: truncated or damaged: {samples.n_decoded} frames decode ({found.cut}); get a whole copy.")
+    cut = samples.cut or found.cut
+    if samples.n_decoded == 0 or (cut and config.truncated == "refuse"):
+        why = cut or "the decoder gives no picture"
+        raise BadClip(f"{path}: truncated or damaged: {samples.n_decoded} frames decode ({why}); get a whole copy.")
     if samples.n_decoded != found.n_packets:
         # Packets without a frame to show: VP8's hidden references, an open GOP's first pictures. Sample what there is.
         samples = _sample(path, config, samples.n_decoded, deadline, gray)
@@ -64,6 +67,7 @@ def _read(
         codec=found.codec,
         n_decoded=samples.n_decoded,
         fps=found.fps,
+        cut=cut,
     )
     return clip, signals
 
@@ -76,6 +80,8 @@ class _Samples:
     pictures: list[UInt8[np.ndarray, "S S 3"]] = field(default_factory=list)
     times_s: list[float | None] = field(default_factory=list)
     n_decoded: int = 0
+    cut: str = ""
+    """What was wrong with the first frame that is missing, where the file is damaged and may be."""
     quarter_turns: int = 0
     """Counter-clockwise, from the coded picture to the shown one; pictures are turned, signals are not yet."""
 
@@ -84,17 +90,22 @@ def _sample(path: Path, config: VideoConfig, n_frames: int, deadline: Deadline, 
     """Decodes the whole file and keeps what would be sampled if it had `n_frames` frames."""
     wanted = set(sample_indices(n_frames, config.n_frames, config.sampling).tolist())
     samples, to_rgb = _Samples(SignalStack(len(wanted))), VideoReformatter()
-    for number, decoded in enumerate(decoded_frames(path, deadline, keep_packets=gray is not None)):
-        samples.n_decoded += 1
-        if gray is not None and decoded.frame.key_frame:
-            gray.check_sets(decoded.packet)
-        if number not in wanted:
-            continue
-        samples.quarter_turns = round(decoded.frame.rotation / 90) % 4
-        samples.pictures.append(_picture(to_rgb, decoded.frame, config.size_px, samples.quarter_turns))
-        samples.times_s.append(decoded.time_s)
-        if gray is not None:
-            samples.signals.add(decoded.frame, decoded.packet, gray)
+    try:
+        for number, decoded in enumerate(decoded_frames(path, deadline, keep_packets=gray is not None)):
+            samples.n_decoded += 1
+            if gray is not None and decoded.frame.key_frame:
+                gray.check_sets(decoded.packet)
+            if number not in wanted:
+                continue
+            samples.quarter_turns = round(decoded.frame.rotation / 90) % 4
+            samples.pictures.append(_picture(to_rgb, decoded.frame, config.size_px, samples.quarter_turns))
+            samples.times_s.append(decoded.time_s)
+            if gray is not None:
+                samples.signals.add(decoded.frame, decoded.packet, gray)
+    except Damaged as error:
+        if config.truncated == "refuse":
+            raise
+        samples.cut = str(error).removeprefix(f"{path}: ")
     return samples
 
 

@@ -1,5 +1,6 @@
 """A file on disk → its decoded frames one by one, each with the packet it came from; everything that is no video is refused."""
 
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,12 @@ CODECS = frozenset([
     "utvideo", "rawvideo", "dvvideo", "svq3", "snow", "rv30", "rv40", "cinepak",
 ])
 # fmt: on
+_TOLD_APART = frozenset(
+    ["png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "gif", "apng", "image2", "tty", "wav", "mp3", "flac", "aac"]
+)
+"""Demuxers that may open a file only to say what it is. No others may: playlists, for example, open further files."""
+MOST_PIXELS = 1 << 26
+"""Of a picture: 8192×8192. Damaged headers announce larger ones, which take gigabytes before they fail."""
 _FLAG2_EXPORT_MVS = 1 << 28
 
 
@@ -54,11 +61,23 @@ class DecodedFrame:
     """None where the container has no timestamps."""
 
 
+class Damaged(BadClip):
+    """A file that ends early or of which a part is broken; `position` frames decode before that."""
+
+
 class Deadline:
-    """The moment after which work on a file stops."""
+    """The moment after which work on a file stops.
+
+    Checked between packets, and by FFmpeg itself whenever it reads. Where one call of FFmpeg computes for ever, only the end
+    of the process helps: the commands work on files in processes that are ended in time (`ove.shards.workers`).
+    """
 
     def __init__(self, path: Path, limit_s: float) -> None:
         self._path, self._limit_s, self._end = path, limit_s, time.monotonic() + limit_s
+
+    def left_s(self) -> float:
+        """Seconds until then, 0 or more."""
+        return max(0.0, self._end - time.monotonic())
 
     def check(self, n_decoded: int) -> None:
         """BadClip once the time limit is over."""
@@ -71,7 +90,7 @@ class Deadline:
 
 def survey(path: Path, deadline: Deadline) -> Survey:
     """Counts the video packets of a file without decoding it; BadClip if it is no video."""
-    with _opened(path) as (container, stream):
+    with _opened(path, deadline) as (container, stream):
         shown = whole = 0
         failure = ""
         try:
@@ -83,6 +102,7 @@ def survey(path: Path, deadline: Deadline) -> Survey:
                     shown += not packet.is_discard
                 deadline.check(0)
         except av.FFmpegError as error:
+            deadline.check(0)  # FFmpeg stops reading at the time limit with an error of its own
             failure = error.strerror or type(error).__name__
         # The index of an MP4 has gone through its edit list, the count in its header has not.
         announced = len(stream.index_entries) if "mp4" in container.format.name else stream.frames
@@ -114,13 +134,15 @@ def _segment_is_cut(path: Path) -> bool:
 def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool) -> Iterator[DecodedFrame]:
     """The frames of a file in display order, with motion vectors attached where the codec has them.
 
-    With `keep_packets` each comes with its packet. A frame of another size than the first, a damaged one, and a decoder that
-    gives up raise BadClip with the number of frames decoded so far; a file that just ends early ends the iteration.
+    With `keep_packets` each comes with its packet. A frame that is marked as damaged and a decoder that gives up raise
+    Damaged, a frame of another size than the first BadClip, both with the number of frames decoded so far; a file that just
+    ends early ends the iteration.
     """
-    with _opened(path) as (container, stream):
+    with _opened(path, deadline) as (container, stream):
         context, base = stream.codec_context, stream.time_base
         context.thread_count = 1  # measured: automatic threading is slower for single clips, and workers run in parallel
         context.flags2 |= _FLAG2_EXPORT_MVS
+        context.options = {"max_pixels": str(MOST_PIXELS)}
         waiting: dict[int, tuple[bytes, float | None]] = {}
         n_decoded, size = 0, (0, 0)
         for number, packet in enumerate(_packets(container, stream)):
@@ -132,8 +154,9 @@ def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool) -> Iterat
             try:
                 frames = context.decode(packet)
             except av.FFmpegError as error:
-                raise BadClip(
-                    f"{path}: damaged: {n_decoded} frames decode, then {error.strerror}; get a whole copy."
+                reason = error.strerror or type(error).__name__
+                raise Damaged(
+                    f"{path}: damaged: {n_decoded} frames decode, then {reason}; get a whole copy.", n_decoded
                 ) from error
             for frame in frames:
                 size = size if n_decoded else (frame.width, frame.height)
@@ -157,30 +180,50 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Pack
 
 def _check(path: Path, frame: VideoFrame, n_decoded: int, size: tuple[int, int]) -> None:
     if frame.is_corrupt:
-        raise BadClip(f"{path}: damaged: {n_decoded} frames decode, the next is marked as corrupt; get a whole copy.")
+        raise Damaged(
+            f"{path}: damaged: {n_decoded} frames decode, the next is marked as corrupt; get a whole copy.", n_decoded
+        )
     if (frame.width, frame.height) != size:
         raise BadClip(
             f"{path}: the picture changes from {size[0]}×{size[1]} to {frame.width}×{frame.height} pixels after {n_decoded} "
-            "frames; cut the video there or scale it to one size."
+            "frames; cut the video there or scale it to one size.",
+            n_decoded,
         )
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _opened(path: Path, deadline: Deadline) -> Iterator[tuple[InputContainer, VideoStream]]:
     """An open container and its first video stream, if they are of kinds that are accepted."""
-    if not path.exists():
-        raise BadClip(f"{path}: no such file; check the path.")
-    if path.is_dir():
-        raise BadClip(f"{path}: is a folder, not a video; name the files in it.")
-    if path.stat().st_size == 0:
-        raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
+    _check_file(path)
+    left_s = deadline.left_s()
+    kinds = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(CONTAINERS | _TOLD_APART))}
     try:
-        container = av.open(str(path.absolute()))
+        container = av.open(str(path.absolute()), container_options=kinds, timeout=(left_s, left_s))
     except (av.FFmpegError, OSError, ValueError) as error:
+        deadline.check(0)
         reason = getattr(error, "strerror", None) or str(error)
-        raise BadClip(f"{path}: not a video, or cut off within its header (FFmpeg: {reason}); get a whole copy.") from error
+        raise BadClip(
+            f"{path}: not a video, or cut off within its header (FFmpeg: {reason}); get a whole copy, or give MP4, MKV, WebM, "
+            "AVI, MPEG or similar."
+        ) from error
     with container:
         yield container, _video_stream(path, container)
+
+
+def _check_file(path: Path) -> None:
+    """BadClip unless there is a file with something in it: opening a pipe or a device could wait for ever."""
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise BadClip(f"{path}: no such file; check the path.") from error
+    except (OSError, ValueError) as error:
+        raise BadClip(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error}); check the path.") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise BadClip(f"{path}: is a folder, not a video; name the files in it.")
+    if not stat.S_ISREG(status.st_mode):
+        raise BadClip(f"{path}: is not a regular file but a pipe or a device; copy the video to a file first.")
+    if status.st_size == 0:
+        raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
 
 
 def _video_stream(path: Path, container: InputContainer) -> VideoStream:
@@ -197,4 +240,8 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     name = stream.codec.canonical_name if stream.codec_context is not None else "of an unknown kind"
     if name not in CODECS:
         raise BadClip(f"{path}: its video codec is {name}, which is not accepted; convert it to H.264.")
+    if stream.width * stream.height > MOST_PIXELS:
+        raise BadClip(
+            f"{path}: its picture of {stream.width}×{stream.height} pixels is larger than {MOST_PIXELS:,}; scale it down."
+        )
     return stream
