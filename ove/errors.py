@@ -22,6 +22,10 @@ class BadCheckpoint(OveError):
     """A checkpoint that is missing, damaged, or of another model or configuration."""
 
 
+class BadInput(OveError, ValueError):
+    """An array that the encoder cannot use: of a wrong shape, dtype, layout or range."""
+
+
 class ConfigError(OveError):
     """A configuration with an unknown key, a wrong type or values that do not go together."""
 

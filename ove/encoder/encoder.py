@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Key, UInt8
 
 from ove.config import EncoderConfig
 from ove.encoder.block import Block, Norm, linear
+from ove.encoder.check import Given, check_tokens, check_values, count_segments, is_traced, summarise
+from ove.encoder.pixels import tokens_of
 from ove.encoder.pool import Pool
 from ove.encoder.rope3d import angles
 
@@ -21,19 +23,32 @@ Params = dict[str, Any]
 """Nested dictionary of float32 arrays; those of `blocks` have the layers as their first axis."""
 
 
+class Hidden(NamedTuple):
+    """What the layers put out, named by the norms before and after."""
+
+    after_pre_norm: Float[Array, "B N D"]
+    """What goes into the first block."""
+    before_post_norm: Float[Array, "layers B N D"]
+    """Output of each block, no norm applied: [0] is that of the first (`hidden_states[1]` of the published code)."""
+
+
 class Encoded(NamedTuple):
-    """What the encoder makes of a batch."""
+    """What the encoder makes of a batch. Of padding it makes finite numbers that mean nothing."""
 
     tokens: Float[Array, "B N D"]
-    """After the last norm; before any norm if the encoder has no head (as in the published format)."""
-    pooled: Float[Array, "B D"] | None
-    """The embedding; None if the encoder has no head."""
-    hidden: Float[Array, "layers B N D"] | None
-    """Output of each block, on request."""
+    """After the last norm (post_norm); without a head there is none, and these are the last block's output."""
+    pooled: Float[Array, "B D"] | Float[Array, "B S D"] | None
+    """The embedding of each row; with segment ids, of each of its segments 1 … S (finite but meaningless for segments that a
+    row does not have). None if the encoder has no head."""
+    hidden: Hidden | None
+    """On request."""
 
 
 class Encoder(nnx.Module):
     """A vision transformer over a set of patches (spec §1); the order of the tokens carries no meaning."""
+
+    origin: object | None = None
+    """What `ove.encoder.published.load` keeps of the file that the parameters came from."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -51,25 +66,88 @@ class Encoder(nnx.Module):
             self.post_norm = Norm(config.width, config.norm, config.norm_eps)
             self.pool = Pool(config.width, config.heads, config.mlp, config.norm_eps, init_std=config.init_std, rngs=rngs)
 
-    def __call__(self, patches: Float[Array, "B N P"], positions: Int[Array, "B N 3"], *, hidden: bool = False) -> Encoded:
-        """Normalised patches and their (t, y, x) to tokens and embedding, in the compute dtype."""
+    def __call__(
+        self,
+        patches: Given,
+        positions: Given,
+        segment_ids: Given | None = None,
+        *,
+        n_segments: int | None = None,
+        hidden: bool = False,
+    ) -> Encoded:
+        """Patches (B, N, P) and their (t, y, x), (B, N, 3), to tokens and embeddings in the compute dtype.
+
+        Patches are bytes, which are normalised here, or floats that are normalised already. `segment_ids` (B, N) packs several
+        inputs into one row: 0 is padding, 1 … S the segments; attention and pooling stay inside a segment. `n_segments` is S,
+        under jit a static number; without it the largest id is taken (each other S is compiled anew). BadInput says what
+        cannot be encoded; values are checked where they are known, not under jit.
+        """
+        check_tokens(patches, positions, segment_ids, self.config.patch_values)
+        n_segments = count_segments(segment_ids, n_segments)
+        # Dispatched before the encoder, read after it: a device that works on its own does not stand idle for the checks.
+        known = not is_traced(patches, positions, segment_ids)
+        summary = summarise(patches, positions, segment_ids) if known else None
+        encoded = _encode(*nnx.split(self), patches, positions, segment_ids, n_segments=n_segments, hidden=hidden)
+        if summary is not None:
+            check_values(summary, n_segments)
+        return encoded
+
+    def from_pixels(
+        self,
+        pixels: Given,
+        visible: Given | None = None,
+        positions: Given | None = None,
+        frame_positions: Given | None = None,
+        *,
+        hidden: bool = False,
+    ) -> Encoded:
+        """Images (B, H, W, 3) or videos (B, T, H, W, 3) to tokens and embeddings; 14 must divide height and width.
+
+        Pixels are bytes, or floats that are normalised already. Of `visible` patches only those are gathered and embedded.
+        Where patches are in space and time, and what `visible`, `positions` and `frame_positions` may be: `tokens_of`.
+        """
+        return self(*tokens_of(pixels, visible, positions, frame_positions, self.config.patch_px), hidden=hidden)
+
+    def _encode(self, patches: Array, positions: Array, segment_ids: Array | None, n_segments: int, hidden: bool) -> Encoded:
         config = self.config
         dtype = jnp.dtype(config.compute)
+        if segment_ids is not None:
+            # Whatever lies in the padding, NaN included, reaches neither results nor gradients.
+            real = (segment_ids > 0)[..., None]
+            patches, positions = jnp.where(real, patches, 0), jnp.where(real, positions, 0)
+        if patches.dtype == jnp.uint8:
+            patches = normalise(patches)
         turns = angles(positions, config.head_width, config.rope_theta, config.rope)[:, None]
         cos, sin = jnp.cos(turns).astype(dtype), jnp.sin(turns).astype(dtype)
-        x = self.pre_norm(linear(self.patch, patches.astype(dtype)))
+        start = self.pre_norm(linear(self.patch, patches.astype(dtype)))
 
         graphdef, layers = nnx.split(self.blocks)
 
         def body(x: Array, layer: Any) -> tuple[Array, Array | None]:
-            x = nnx.merge(graphdef, layer)(x, cos, sin)
+            x = nnx.merge(graphdef, layer)(x, cos, sin, segment_ids)
             return x, (x if hidden else None)
 
-        x, seen = jax.lax.scan(_remat(body, config.remat), x, layers)
+        x, seen = jax.lax.scan(_remat(body, config.remat), start, layers)
+        between = Hidden(start, seen) if hidden else None
         if not config.head:
-            return Encoded(x, None, seen)
+            return Encoded(x, None, between)
         x = self.post_norm(x)
-        return Encoded(x, self.pool(x), seen)
+        return Encoded(x, self.pool(x, segment_ids, n_segments), between)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("n_segments", "hidden"), inline=True)
+def _encode(
+    graphdef: Any,
+    state: Any,
+    patches: Array,
+    positions: Array,
+    segment_ids: Array | None,
+    *,
+    n_segments: int | None,
+    hidden: bool,
+) -> Encoded:
+    # One program for all calls of one model and shape; called directly, the scan over layers would be compiled each time.
+    return nnx.merge(graphdef, state)._encode(patches, positions, segment_ids, n_segments or 0, hidden)
 
 
 def normalise(patches: UInt8[Array, "B N P"]) -> Float[Array, "B N P"]:
@@ -91,14 +169,17 @@ def init(config: EncoderConfig, key: Key[Array, ""]) -> Params:
 def apply(
     config: EncoderConfig,
     params: Params,
-    patches: UInt8[Array, "B N P"],
-    positions: Int[Array, "B N 3"],
+    patches: Given,
+    positions: Given,
+    segment_ids: Given | None = None,
     *,
+    n_segments: int | None = None,
     hidden: bool = False,
 ) -> Encoded:
-    """Patches of bytes and their (t, y, x) to tokens and embedding, by the parameters that `init` gives."""
-    model = nnx.merge(_graphdef(config), params)
-    return model(normalise(patches), positions, hidden=hidden)
+    """As calling the encoder that has the parameters which `init` gives; values are not checked (for training)."""
+    check_tokens(patches, positions, segment_ids, config.patch_values)
+    n_segments = count_segments(segment_ids, n_segments)
+    return _encode(_graphdef(config), params, patches, positions, segment_ids, n_segments=n_segments, hidden=hidden)
 
 
 @functools.lru_cache(maxsize=16)

@@ -85,7 +85,7 @@ def test_the_scan_over_layers_equals_layer_after_layer(params: encoder.Params) -
     for i in range(CONFIG.layers):
         layer = nnx.merge(definition, jax.tree.map(lambda leaf, i=i: leaf[i], layers))
         x = layer(x, jnp.cos(turns), jnp.sin(turns))
-        np.testing.assert_allclose(seen.hidden[i], x, atol=1e-5)
+        np.testing.assert_allclose(seen.hidden.before_post_norm[i], x, atol=1e-5)
     np.testing.assert_allclose(seen.tokens, model.post_norm(x), atol=1e-5)
 
 
@@ -125,7 +125,7 @@ def test_without_a_head_tokens_are_the_last_hidden_state() -> None:
     seen = apply(config, params, *batch(), hidden=True)
     assert seen.pooled is None
     assert "post_norm" not in params and "bias" not in params["pre_norm"]
-    np.testing.assert_array_equal(seen.tokens, seen.hidden[-1])
+    np.testing.assert_array_equal(seen.tokens, seen.hidden.before_post_norm[-1])
 
 
 def test_bfloat16_activations_stay_near_float32(params: encoder.Params) -> None:
