@@ -1,5 +1,8 @@
 """Files of every kind: frames and records of good ones, the reason of each bad one."""
 
+import os
+from pathlib import Path
+
 import av
 import cv2
 import numpy as np
@@ -8,6 +11,7 @@ from video_files import P_ONLY, moving_texture
 
 from ove.config import VideoConfig
 from ove.errors import BadClip
+from ove.video import demux
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
 from ove.video.select import select
@@ -196,3 +200,50 @@ def test_rotation_turns_pixels_and_vectors_alike(tmp_path, write_video):
     pan, turned_pan = (np.median(s.motion[s.has_vector], axis=0) for s in (signals, rotated))
     np.testing.assert_allclose(turned_pan, [-pan[1], pan[0]])
     assert pan[0] < -0.2
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mp4", "libx264"), ("mkv", "libx264"), ("avi", "mpeg4"), ("webm", "libvpx"), ("flv", "libx264")]
+)
+def test_what_decodes_of_a_truncated_file_is_kept_if_asked_for(tmp_path, write_video, suffix, codec):
+    options = {"container_options": {"movflags": "faststart"}} if suffix == "mp4" else {}
+    whole = write_video(f"whole.{suffix}", moving_texture(60, 128), codec=codec, **options)
+    cut = tmp_path / f"cut.{suffix}"
+    data = whole.read_bytes()
+    cut.write_bytes(data[: len(data) * 5 // 6])
+    keep = VideoConfig(n_frames=16, size_px=56, gop_frames=8, truncated="keep")
+    clip, signals = read_video(cut, keep)
+    assert 8 < clip.n_decoded < 60
+    assert "early" in clip.cut or "cut short" in clip.cut or "damaged" in clip.cut
+    assert clip.frame_index[-1] == clip.n_decoded - 1
+    assert clip.frames.shape == (16, 56, 56, 3)
+    assert len(signals.residual) == 16
+    # What was kept is what the whole file holds there.
+    reference, _ = read_video(whole, VideoConfig(n_frames=60, size_px=56, gop_frames=8))
+    np.testing.assert_array_equal(clip.frames[:-1], reference.frames[clip.frame_index[:-1]])
+    assert read_video(whole, keep)[0].cut == ""
+    with pytest.raises(BadClip, match=rf"cut.{suffix}: "):
+        read_video(cut, SMALL)
+
+
+def test_pipes_and_devices_are_refused_without_opening_them(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for path in (tmp_path / "pipe.mp4", Path("/dev/zero")):
+        with pytest.raises(BadClip, match="is not a regular file"):
+            read_video(path, SMALL)
+
+
+def test_a_playlist_opens_no_other_file(tmp_path, write_video):
+    video = write_video("v.ts", moving_texture(10, 64))
+    playlist = tmp_path / "list.m3u8"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{video}\n#EXT-X-ENDLIST\n")
+    (tmp_path / "list.txt").write_text(f"ffconcat version 1.0\nfile {video.name}\n")
+    for name in ("list.m3u8", "list.txt"):
+        with pytest.raises(BadClip, match="not a video"):
+            read_video(tmp_path / name, SMALL)
+
+
+def test_pictures_of_absurd_size_are_refused(tmp_path, write_video, monkeypatch):
+    monkeypatch.setattr(demux, "MOST_PIXELS", 96 * 96 - 1)
+    with pytest.raises(BadClip, match="96×96 pixels is larger than"):
+        read_video(write_video("large.mp4", moving_texture(4, 96)), SMALL)
