@@ -1,0 +1,185 @@
+"""`python -m launch.encode --weights DIR --inputs FILE… --mode codec|frames|image --out features.npz`: features of files."""
+
+import argparse
+import functools
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+
+from launch.command import run
+from launch.config_file import settings
+from ove.batches.inputs import InputConfig, Tokens, find_inputs, read_tokens
+from ove.batches.native import MAX_TOKENS
+from ove.config import VideoConfig, from_mapping, to_mapping
+from ove.errors import BadClip, ConfigError
+from ove.probe.encode import Keep, Weights, encode, open_weights, read_ahead
+from ove.probe.feature_file import FeatureFile
+
+_EVERY_S = 10.0
+_EVERY_ON_SCREEN_S = 0.5
+_SHOWN = 20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Encodes all files that it can and writes their features; 0 if any could be used (with --strict: all)."""
+    options = _options(arguments)
+    _set_up_messages(options.verbose)
+    paths = find_inputs(options.inputs)
+    weights = open_weights(options.weights, options.compute)
+    config = _input_config(options, weights.config.patch_px)
+    keep = Keep(pooled=weights.config.head or not (options.tokens or options.hidden is not None))
+    keep = Keep(keep.pooled, options.tokens, options.hidden)
+    keep.check(weights.config)
+    bad: list[tuple[Path, str]] = []
+    started = time.monotonic()
+    with FeatureFile(options.out) as file:
+        _encode_all(paths, weights, config, keep, options, file, bad)
+        seconds = time.monotonic() - started
+        _say_bad(bad)
+        if not len(file):
+            raise BadClip(f"none of the {len(paths)} input files could be used in mode {options.mode}; the reasons are above.")
+        about = {
+            "path": str(options.weights),
+            "fingerprint": weights.fingerprint,
+            "step": weights.step,
+            "config": to_mapping(weights.config),
+        }
+        file.write(bad, about, to_mapping(config) | {"hidden_layer": options.hidden})
+    print(
+        f"{len(file)} of {len(paths)} files encoded to {options.out} in {seconds:.1f} s ({len(paths) / seconds:.2f} files/s, "
+        f"compilation included); {len(bad)} set aside."
+    )
+    if bad and options.strict:
+        raise BadClip(f"{len(bad)} of the {len(paths)} input files could not be used, and --strict was given.")
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.encode",
+        description="Features of images and videos. What the .npz holds, and how to read it: docs/encoder.md.",
+    )
+    parser.add_argument("--weights", required=True, type=Path, help="published folder or file, or the folder of a training run")
+    parser.add_argument(
+        "--inputs", required=True, nargs="+", metavar="FILE", help="files, folders, patterns, or @list.txt with a path a line"
+    )
+    parser.add_argument("--mode", required=True, choices=("codec", "frames", "image"), help="how files are looked at")
+    parser.add_argument("--out", required=True, type=Path, help="the .npz to write")
+    parser.add_argument("--budget", type=int, default=2048, help="codec: patches of a clip (default 2048)")
+    parser.add_argument("--frames", type=int, default=8, help="frames: whole frames of a video (default 8)")
+    parser.add_argument("--size", type=int, help="force a square of so many pixels (default: videos 224, images as they are)")
+    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help=f"image: most patches (default {MAX_TOKENS})")
+    parser.add_argument(
+        "--min-tokens", type=int, default=0, help="image: enlarge smaller ones to so many patches (default: never)"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
+    parser.add_argument("--compute", choices=("float32", "bfloat16"), default="float32", help="type of activations")
+    parser.add_argument("--batch", type=int, default=16384, metavar="TOKENS", help="tokens in the encoder at a time (16384)")
+    parser.add_argument("--threads", type=int, help="threads that read files ahead (default: one a core)")
+    parser.add_argument("--tokens", action="store_true", help="also keep all tokens, with their positions")
+    parser.add_argument(
+        "--hidden", type=int, metavar="LAYER", help="also keep the tokens after so many blocks (0: before the first)"
+    )
+    parser.add_argument("--strict", action="store_true", help="exit with an error if any file cannot be used")
+    parser.add_argument(
+        "--verbose", action="store_true", help="say at which size pictures are encoded, and which attention is used"
+    )
+    return parser.parse_args(arguments)
+
+
+def _set_up_messages(verbose: bool) -> None:
+    # OpenCV and FFmpeg complain about bad files in lines of their own, without the file's name.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    if verbose:
+        logging.basicConfig(format="%(message)s", stream=sys.stderr)
+        logging.getLogger("ove").setLevel(logging.INFO)
+
+
+def _input_config(options: argparse.Namespace, patch_px: int) -> InputConfig:
+    if options.batch < 1 or (options.threads is not None and options.threads < 1):
+        raise ConfigError(f"--batch {options.batch} and --threads {options.threads} must be at least 1.")
+    values = {"patch_px": patch_px} | settings(options.set, ("video",))["video"]
+    is_image = options.mode == "image"
+    if options.size is not None and not is_image:
+        values["size_px"] = options.size
+    return InputConfig(
+        mode=options.mode,
+        video=from_mapping(VideoConfig, values, "video."),
+        budget_tokens=options.budget,
+        n_frames=options.frames,
+        size_px=options.size if is_image else None,
+        min_tokens=options.min_tokens,
+        max_tokens=options.max_tokens,
+    )
+
+
+def _encode_all(
+    paths: list[Path],
+    weights: Weights,
+    config: InputConfig,
+    keep: Keep,
+    options: argparse.Namespace,
+    file: FeatureFile,
+    bad: list[tuple[Path, str]],
+) -> None:
+    """Fills the feature file and the list of bad files, and shows how far it has got."""
+    names: list[Path] = []
+
+    def sequences() -> Iterator[Tokens]:
+        threads = options.threads or len(os.sched_getaffinity(0))
+        read = functools.partial(read_tokens, config=config)
+        for path, tokens in read_ahead(paths, read, threads, lambda path, reason: bad.append((path, reason))):
+            names.append(path)
+            yield tokens
+
+    progress = _Progress(len(paths))
+    encodings = encode(weights, sequences(), keep, longest=config.longest, batch_tokens=options.batch, equal=config.all_equal)
+    for number, encoding in enumerate(encodings):
+        file.add(names[number], encoding)
+        progress.show(len(file), len(bad))
+    progress.end()
+
+
+class _Progress:
+    """A line on stderr now and then: files done, files a second, time left."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._started, self._shown = total, time.monotonic(), time.monotonic()
+        self._on_screen = sys.stderr.isatty()
+
+    def show(self, encoded: int, bad: int) -> None:
+        now = time.monotonic()
+        if now - self._shown < (_EVERY_ON_SCREEN_S if self._on_screen else _EVERY_S):
+            return
+        self._shown = now
+        done = encoded + bad
+        rate = done / (now - self._started)
+        left = (self._total - done) / rate
+        line = f"{done} of {self._total} files ({bad} set aside), {rate:.2f} files/s, {_duration(left)} left"
+        print(f"\r{line:<78}" if self._on_screen else line, end="" if self._on_screen else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._on_screen:
+            print("\r" + " " * 78 + "\r", end="", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _say_bad(bad: Sequence[tuple[Path, str]]) -> None:
+    for _, reason in bad[:_SHOWN]:
+        print(f"set aside  {reason}", file=sys.stderr)
+    if len(bad) > _SHOWN:
+        print(f"… and {len(bad) - _SHOWN} more, all in the .npz (bad_files, bad_reasons).", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)
