@@ -1,0 +1,267 @@
+"""The published weights, in the layout of the Hugging Face folder, to an encoder and back (spec §1, "Published checkpoint")."""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Shaped
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from ove.config import EncoderConfig
+from ove.encoder import published_config
+from ove.encoder.encoder import Encoder, Params
+from ove.encoder.published_config import PATCH_WEIGHT
+from ove.encoder.published_layout import ASIDE, Published, by_array, published_tensors
+from ove.encoder.weight_files import SAFETENSORS, Tensors, WeightFiles, find_weights
+from ove.errors import BadCheckpoint, ConfigError
+
+CONFIG = "config.json"
+DTYPES = ("float32", "bfloat16", "float16")
+"""Number types that weights are written in."""
+_WRAPPERS = {"_orig_mod", "module"}
+"""Parts of names that torch.compile and data-parallel training leave behind, wherever in the name."""
+_EXPONENT = {2: {"float16": 0x7C00, "bfloat16": 0x7F80}, 4: {"float32": 0x7F800000}, 8: {"float64": 0x7FF0000000000000}}
+"""Bits of the exponent, by bytes and type: all are set in what is not finite."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What a published file says beyond the encoder's parameters, kept on the encoder so that `save` gives it back."""
+
+    config: str
+    """The text of its config.json."""
+    prefix: str
+    """What stands before the names of the encoder's tensors, for example `model.visual.`."""
+    fused: bool
+    """Whether q, k and v of a block are one tensor."""
+    dtypes: Mapping[str, str] = field(repr=False)
+    """Of each of the encoder's tensors, by its name without the prefix."""
+    aside: Mapping[str, Shaped[np.ndarray, "..."]] = field(repr=False)
+    """Tensors beside the encoder that it does not need, by name without the prefix."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Texts in the safetensors file."""
+
+
+def load(path: str | os.PathLike[str], dtype: Any = "float32") -> Encoder:
+    """The encoder in a folder (config.json and weights), or in a file of weights with config.json beside it.
+
+    Weights: safetensors, one file or several with an index, or what `torch.save` wrote; also those inside a larger model, such
+    as LLaVA-OneVision-2, of which only files with tensors of the encoder are read. Without a config.json beside a file, sizes
+    come from the tensors; what these cannot tell is logged as assumed. `dtype`, float32 or bfloat16, is that of parameters and
+    activations. BadCheckpoint lists all that is missing, unexpected, of another shape, not finite or not supported.
+    Spec §1, "Published checkpoint".
+    """
+    compute = jnp.dtype(dtype).name
+    if compute not in ("float32", "bfloat16"):
+        raise ConfigError(f"dtype {compute} is not one that an encoder computes in; give float32 or bfloat16.")
+    path = Path(path)
+    files = find_weights(path, lambda name: _is_patch_weight(_plain(name)))
+    names, prefix = _names(files)
+    values, text = _read_config(files)
+    by_raw_name = files.read(names.values())
+    tensors = {name: by_raw_name[raw] for name, raw in names.items()}
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if values is None:
+        values = published_config.infer(path, shapes) | {"dtype": tensors[PATCH_WEIGHT].dtype.name}
+        text = _dump(values)
+    config, problems = published_config.to_encoder_config(values, shapes)
+    fused = any(name.endswith(".self_attn.qkv.weight") for name in tensors)
+    aside = {name: tensor for name, tensor in tensors.items() if name.startswith(ASIDE)}
+    if config is not None:
+        wanted = published_tensors(config, fused)
+        problems += _differences(wanted, {name: tensors[name] for name in tensors.keys() - aside.keys()})
+    if config is None or problems:
+        raise BadCheckpoint(f"{path}: does not hold an encoder that can be used here:\n  " + "\n  ".join(problems))
+    # A name that a wrapper around the saved module left behind is of no use to those who load it.
+    keeps_prefix = not files.pickled or fused or "vision_config" in values
+    origin = Origin(
+        config=text,
+        prefix=prefix if keeps_prefix else "",
+        fused=fused,
+        dtypes={tensor.name: tensors[tensor.name].dtype.name for tensor in wanted},
+        # Copies, for the file may be changed while the encoder lives.
+        aside={name: np.array(tensor) for name, tensor in aside.items()},
+        metadata=files.metadata,
+    )
+    return assemble(replace(config, compute=compute), _params(wanted, tensors, config, np.dtype(compute)), origin)
+
+
+def save(encoder: Encoder, folder: str | os.PathLike[str], dtype: str | None = None) -> None:
+    """Writes config.json and model.safetensors, which the PyTorch code and `load` read, into `folder`.
+
+    An encoder that `load` made is written as it came: the same names, types and numbers, keys of config.json that mean nothing
+    here, tensors beside it; of a larger model, its vision tower alone. Others are written in float32. `dtype`, one of `DTYPES`,
+    overrides the type of all tensors. Weights trained with RoPE `paired` give other numbers in the PyTorch code: config.json
+    says so in a key of ours, and a warning is logged. Each file takes its place at once; others in the folder stay.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is not one that weights are written in; give one of {', '.join(DTYPES)}.")
+    folder, config, origin = Path(folder), encoder.config, encoder.origin
+    if not isinstance(origin, Origin):
+        origin = Origin(_dump(published_config.new_config(config)), "", False, {}, {}, {"format": "pt"})
+        dtype = dtype or "float32"
+    wanted = published_tensors(config, origin.fused)
+    params = nnx.to_pure_dict(nnx.state(encoder, nnx.Param))
+    arrays = {path: np.asarray(_leaf(params, path)) for path in by_array(wanted)}
+    tensors = dict(origin.aside)
+    if dtype is not None:
+        tensors = {
+            name: tensor.astype(dtype) if tensor.dtype.name in _float_names() else tensor for name, tensor in tensors.items()
+        }
+    for tensor in wanted:
+        theirs = tensor.to_theirs([arrays[part.path] for part in tensor.parts])
+        tensors[tensor.name] = theirs.astype(dtype or origin.dtypes[tensor.name])
+    text = _config_text(origin, config, wanted, dtype)
+    if config.rope != "released":
+        _log.warning(
+            "%s: these weights were trained with RoPE %r, which the PyTorch code does not know: there they give other numbers. "
+            "%s says so in the key %r, and `load` honours it.",
+            folder,
+            config.rope,
+            CONFIG,
+            published_config.ROPE_KEY,
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with _replacing(folder / SAFETENSORS) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # the library would leave a file that only its owner may read
+        save_file({origin.prefix + name: tensor for name, tensor in tensors.items()}, temporary, dict(origin.metadata) or None)
+        temporary.chmod(mode)
+    with _replacing(folder / CONFIG) as temporary:
+        temporary.write_text(text)
+
+
+def assemble(config: EncoderConfig, params: Params, origin: Origin | None = None) -> Encoder:
+    """The encoder that has these parameters, as `init` gives and a checkpoint holds them; no fresh ones are computed."""
+    encoder = nnx.merge(nnx.split(_abstract(config), nnx.Param, ...)[0], params)
+    encoder.origin = origin
+    return encoder
+
+
+def _abstract(config: EncoderConfig) -> Encoder:
+    return nnx.eval_shape(lambda: Encoder(config, rngs=nnx.Rngs(params=jax.random.key(0))))
+
+
+def _names(files: WeightFiles) -> tuple[dict[str, str], str]:
+    """The names of the encoder's tensors, without wrappers and prefix → as they are in the file; and the prefix."""
+    plain = {raw: _plain(raw) for raw in files.holds}
+    prefixes = sorted({name.removesuffix(PATCH_WEIGHT) for name in plain.values() if _is_patch_weight(name)})
+    if len(prefixes) != 1:
+        found = f"several encoders ({', '.join(prefixes)})" if prefixes else f"no encoder: no tensor is called {PATCH_WEIGHT}"
+        some = ", ".join(list(plain)[:3])
+        raise BadCheckpoint(f"{files.given}: holds {found}; its {len(plain)} tensors are called {some}, … Give another file.")
+    ours = {raw: name.removeprefix(prefixes[0]) for raw, name in plain.items() if name.startswith(prefixes[0])}
+    names = {name: raw for raw, name in ours.items()}
+    if len(names) < len(ours):
+        twice = sorted(set(ours) - set(names.values()))
+        raise BadCheckpoint(f"{files.given}: holds tensors twice, with and without a wrapper's name: {', '.join(twice)}.")
+    return names, prefixes[0]
+
+
+def _plain(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _is_patch_weight(name: str) -> bool:
+    return f".{name}".endswith(f".{PATCH_WEIGHT}")
+
+
+def _read_config(files: WeightFiles) -> tuple[dict[str, Any] | None, str]:
+    """config.json beside the weights and its text; None if a file is without."""
+    path = (files.given if files.given.is_dir() else files.given.parent) / CONFIG
+    if path.is_file():
+        content = path.read_bytes()
+        return published_config.parse(path, content), content.decode()
+    if files.given.is_dir():
+        raise BadCheckpoint(
+            f"{files.given}: holds weights but no {CONFIG}; put it there, or give the file of weights itself: sizes are then "
+            "taken from its tensors."
+        )
+    return None, ""
+
+
+def _differences(wanted: list[Published], tensors: Tensors) -> list[str]:
+    """A line for everything that is not as it should be."""
+    shapes = {tensor.name: tensor.shape for tensor in wanted}
+    lines = [f"missing: {name} {list(shapes[name])}" for name in shapes if name not in tensors]
+    lines += [f"unexpected: {name} {list(tensors[name].shape)}" for name in sorted(tensors) if name not in shapes]
+    for name, tensor in tensors.items():
+        if name not in shapes:
+            continue
+        if tensor.shape != shapes[name]:
+            lines.append(f"wrong shape: {name} is {list(tensor.shape)}, not {list(shapes[name])}")
+        elif tensor.dtype.name not in _float_names():
+            lines.append(f"wrong type: {name} is {tensor.dtype.name}, not one of {', '.join(_float_names())}")
+        elif not _is_finite(tensor):
+            lines.append(f"not finite: {name} has NaN or infinite values")
+    return lines
+
+
+def _float_names() -> list[str]:
+    return [name for names in _EXPONENT.values() for name in names]
+
+
+def _is_finite(tensor: Shaped[np.ndarray, "..."]) -> bool:
+    size = tensor.dtype.itemsize
+    exponent = np.array(_EXPONENT[size][tensor.dtype.name], f"u{size}")
+    return not np.any(tensor.view(f"u{size}") & exponent == exponent)
+
+
+def _params(wanted: list[Published], tensors: Tensors, config: EncoderConfig, dtype: np.dtype) -> Params:
+    """Our parameters, filled one array at a time straight from the file."""
+    shapes = nnx.to_pure_dict(nnx.state(_abstract(config), nnx.Param))
+    params: Params = {}
+    for path, sources in by_array(wanted).items():
+        array = np.empty(_leaf(shapes, path).shape, dtype)
+        for tensor, part in sources:
+            array[part.index] = tensor.to_ours(tensors[tensor.name], part)
+        branch = params
+        for key in path[:-1]:
+            branch = branch.setdefault(key, {})
+        branch[path[-1]] = jnp.asarray(array)
+    return params
+
+
+def _leaf(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _config_text(origin: Origin, config: EncoderConfig, wanted: list[Published], dtype: str | None) -> str:
+    """config.json as it came, but for what has changed."""
+    values = json.loads(origin.config)
+    changed = published_config.updated(values, config, {tensor.name: tensor.shape for tensor in wanted})
+    for part in (values, published_config.section(values)) if dtype is not None else ():
+        key = "torch_dtype" if "torch_dtype" in part else "dtype"
+        changed |= part.get(key) != dtype
+        part[key] = dtype
+    return _dump(values) if changed else origin.config
+
+
+def _dump(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A name to write to, which takes the place of `path` when all is written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except SafetensorError as error:
+        raise BadCheckpoint(f"{path}: could not be written ({error}); make room or give another folder.") from error
+    finally:
+        temporary.unlink(missing_ok=True)

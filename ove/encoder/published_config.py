@@ -1,0 +1,171 @@
+"""The configuration of a published model, `config.json`, to ours and back."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ove.config import EncoderConfig
+from ove.errors import BadCheckpoint, ConfigError
+
+MODEL_TYPE = "onevision_encoder"
+ROPE_KEY = "rope_layout"
+"""Our own key: `released` (where it is absent) or `paired`, which the PyTorch code does not know."""
+PATCH_WEIGHT = "embeddings.patch_embedding.weight"
+"""The tensor by which an encoder is found among others."""
+_DEFAULTS: dict[str, Any] = {
+    "num_channels": 3,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+    "layer_norm_type": "layer_norm",
+    "rope_theta": 10000.0,
+    "rope_temporal_size": 64,
+    "temporal_patch_size": 1,
+    ROPE_KEY: "released",
+}
+"""What a key stands for that is not there, as in the PyTorch code. Sizes and head are then told from the tensors."""
+_SIZES = {
+    "hidden_size": "width",
+    "intermediate_size": "mlp",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "patch_size": "patch_px",
+}
+_NUMBERS = {"layer_norm_eps": "norm_eps", "rope_theta": "rope_theta"}
+_CHOICES = {
+    "num_channels": (3,),
+    "hidden_act": ("gelu",),
+    "layer_norm_type": ("layer_norm", "rms_norm"),
+    "temporal_patch_size": (1,),
+    ROPE_KEY: ("released", "paired"),
+}
+"""Values that this encoder can compute."""
+
+_log = logging.getLogger(__name__)
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Name of a tensor, without what stands before `embeddings` → its shape."""
+
+
+def parse(path: Path, text: bytes) -> dict[str, Any]:
+    """The JSON object in a config.json; BadCheckpoint if it is none."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise BadCheckpoint(f"{path}: is not JSON ({error}); download it again, or mend it.") from error
+    if not isinstance(values, dict):
+        raise BadCheckpoint(f"{path}: must be a JSON object with the sizes of the model; download it again.")
+    return values
+
+
+def section(values: dict[str, Any]) -> dict[str, Any]:
+    """The part that describes the encoder: all of it, or `vision_config` in that of a larger model."""
+    inner = values.get("vision_config")
+    return inner if isinstance(inner, dict) else values
+
+
+def to_encoder_config(values: dict[str, Any], shapes: Shapes) -> tuple[EncoderConfig | None, list[str]]:
+    """Our configuration, and all that is wrong with theirs; None if that is too much to compare tensors with it.
+
+    `shapes`: of the file's tensors, from which sizes that are not given are taken.
+    """
+    given = section(values)
+    problems = []
+    model_type = given.get("model_type", MODEL_TYPE)
+    if model_type != MODEL_TYPE:
+        problems.append(f"model_type is {model_type!r}, not {MODEL_TYPE!r}: this is another model")
+        return None, problems
+    known = _from_shapes(shapes) | _DEFAULTS | {key: given[key] for key in given if key in {*_DEFAULTS, *_SIZES, "use_head"}}
+    for key, allowed in _CHOICES.items():
+        if known[key] not in allowed:
+            problems.append(f"{key} is {known[key]!r}; this encoder computes {' or '.join(map(repr, allowed))}")
+    grid = known["rope_temporal_size"]
+    if grid is not None and (type(grid) is not int or grid < 1):
+        problems.append(f"rope_temporal_size is {grid!r}; it must be null or a positive number of frames")
+    if not isinstance(known.get("use_head", True), bool):
+        problems.append(f"use_head is {known['use_head']!r}; it must be true or false")
+    unsized = [key for key in _SIZES if type(known.get(key)) is not int or known[key] < 1]
+    problems += [f"{key} is {known.get(key)!r}; it must be a positive integer" for key in unsized]
+    unreal = [key for key in _NUMBERS if type(known[key]) not in (int, float) or not 0 < known[key] < float("inf")]
+    problems += [f"{key} is {known[key]!r}; it must be a positive number" for key in unreal]
+    if unsized or unreal or any(not isinstance(known[key], str) for key in ("layer_norm_type", ROPE_KEY)):
+        return None, problems
+    fields: dict[str, Any] = {ours: known[theirs] for theirs, ours in _SIZES.items()}
+    fields |= {ours: float(known[theirs]) for theirs, ours in _NUMBERS.items()}
+    try:
+        config = EncoderConfig(**fields, norm=known["layer_norm_type"], rope=known[ROPE_KEY], head=known["use_head"])
+    except ConfigError as error:
+        return None, [*problems, str(error)]
+    return config, problems
+
+
+def infer(path: Path, shapes: Shapes) -> dict[str, Any]:
+    """A config.json for tensors that came without one; what they cannot tell is logged as assumed."""
+    values: dict[str, Any] = {"model_type": MODEL_TYPE, **_from_shapes(shapes)}
+    values["num_attention_heads"] = max(1, values["hidden_size"] // 64)
+    values["layer_norm_type"] = "layer_norm" if "layernorm_pre.bias" in shapes else "rms_norm"
+    values |= {key: _DEFAULTS[key] for key in ("layer_norm_eps", "rope_theta", "hidden_act")}
+    _log.warning(
+        "%s: there is no config.json beside it. Sizes are told by the tensors; assumed are what they cannot tell: %d heads of "
+        "width 64, layer_norm_eps %g, rope_theta %g, the activation gelu and the RoPE layout `released`.",
+        path,
+        values["num_attention_heads"],
+        values["layer_norm_eps"],
+        values["rope_theta"],
+    )
+    return values
+
+
+def to_published(config: EncoderConfig) -> dict[str, Any]:
+    """What a config.json says of this encoder, by the keys that the PyTorch code reads."""
+    values: dict[str, Any] = {theirs: getattr(config, ours) for theirs, ours in (_SIZES | _NUMBERS).items()}
+    values |= {"layer_norm_type": config.norm, "use_head": config.head, "num_channels": 3, "hidden_act": "gelu"}
+    return values | {ROPE_KEY: config.rope}
+
+
+def new_config(config: EncoderConfig) -> dict[str, Any]:
+    """A whole config.json for an encoder that came from none."""
+    ours = to_published(config)
+    rope = ours.pop(ROPE_KEY)
+    values = {
+        "architectures": ["OneVisionEncoderModel"],
+        "attention_dropout": 0.0,
+        "image_size": 224,
+        "initializer_range": config.init_std,
+        "model_type": MODEL_TYPE,
+        "rope_temporal_size": _DEFAULTS["rope_temporal_size"],
+        **ours,
+    }
+    return dict(sorted(values.items())) | ({ROPE_KEY: rope} if rope != "released" else {})
+
+
+def updated(values: dict[str, Any], config: EncoderConfig, shapes: Shapes) -> bool:
+    """Writes into a config.json what has changed of the encoder since it was read; whether anything has."""
+    before = to_encoder_config(values, shapes)[0]
+    ours = to_published(config)
+    theirs = to_published(before) if before else {}
+    changed = {key: value for key, value in ours.items() if theirs.get(key) != value}
+    section(values).update(changed)
+    return bool(changed)
+
+
+def _from_shapes(shapes: Shapes) -> dict[str, Any]:
+    """The sizes that tensors tell; those whose tensors are missing or oddly shaped are left out."""
+    patch = shapes.get(PATCH_WEIGHT, ())
+    hidden = shapes.get("encoder.layers.0.mlp.fc1.weight", ())
+    told: dict[str, Any] = {"num_hidden_layers": len(set(_layer_numbers(shapes))), "use_head": "head.probe" in shapes}
+    if len(patch) == 4:
+        told |= {"hidden_size": patch[0], "num_channels": patch[1], "patch_size": patch[2]}
+    if len(hidden) == 2:
+        told["intermediate_size"] = hidden[0]
+    return told
+
+
+def _layer_numbers(shapes: Shapes) -> Iterator[int]:
+    for name in shapes:
+        parts = name.split(".")
+        if parts[:2] == ["encoder", "layers"] and len(parts) > 3 and parts[2].isdigit():
+            yield int(parts[2])
