@@ -35,6 +35,8 @@ class Clip:
     """Average frame rate of the stream; 0 where the container does not tell."""
     cut: str = ""
     """Where only the first frames of a damaged file were kept (`video.truncated` = "keep"): what was wrong; else empty."""
+    valid: Bool[np.ndarray, "Y X"] | None = None
+    """Letterboxed: patches that lie wholly within the picture; None: all."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class CodecSignals:
     """Luma residual, −128…127 on inter-coded pixels; in intra-coded cells the gradient magnitude of the decoded luma."""
     residual_exact: bool = True
     """False where the stream may use weighted prediction: then blocks may be off by a constant each (docs/codec.md)."""
+    cell_offset_px: tuple[int, int] = (0, 0)
+    """(down, across): pixels of the first row and column of cells that lie outside of the picture (turned or cropped ones)."""
+    camera_removed: bool = False
+    """True where `motion` is that of several frames put together, each without its camera's (`video.sampling` = accumulate)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,9 @@ class Saliency:
     """How surprising each patch is."""
 
     scores: Float32[np.ndarray, "T Y X"]
-    """0 (as predicted) … 1 (all news)."""
+    """0 (as predicted) … 1 (all news); −1 on patches that are not valid."""
+    valid: Bool[np.ndarray, "Y X"] | None = None
+    """Letterboxed: patches that lie wholly within the picture; None: all."""
 
 
 @dataclass(frozen=True)
