@@ -1,7 +1,9 @@
 """Motion vectors → a dense field on 8×8 cells, and the field without the camera's own motion."""
 
+from collections.abc import Callable
+
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Shaped
+from jaxtyping import Bool, Float32, Float64, Int, Shaped
 
 from ove.errors import ConfigError
 from ove.records import CELL_PX
@@ -10,7 +12,9 @@ _MOVED_PX = 1e-3
 _KEPT_SHARE = 0.7
 _LEAST_CELLS = 64
 _LEAST_SHARE = 0.5
-"""Similarity fit (spec §2): what counts as moved, the share kept for the second round, and the fewest cells that are fitted."""
+"""Fits (spec §2): what counts as moved, the share kept for the second round, and the fewest cells that are fitted."""
+_TINY = 1e-9
+"""Relative to the mean square of a coordinate: a spread below it says that the cells lie on a line."""
 
 
 def cells(pixels: int) -> int:
@@ -19,42 +23,74 @@ def cells(pixels: int) -> int:
 
 
 def dense_field(
-    vectors: Shaped[np.ndarray, "n"] | None, height_px: int, width_px: int
+    vectors: Shaped[np.ndarray, "n"] | None,
+    height_px: int,
+    width_px: int,
+    lists: str = "both",
+    crop_px: tuple[int, int] = (0, 0),
 ) -> tuple[Float32[np.ndarray, "h w 2"], Bool[np.ndarray, "h w"]]:
     """The field of (dx, dy) on 8×8 cells, and where there is one, from the vectors that FFmpeg attached (None: none).
 
     In pixels: by how much the content has moved since the reference frame. FFmpeg's vectors point from a block to where its
-    prediction comes from, hence the minus; for a reference in the future they point to where the content goes, so they are
-    kept. A cell predicted from both sides gets the mean. Nothing is divided by the distance to the reference frame, which
-    FFmpeg does not tell.
+    prediction comes from, hence the minus; for a reference in the future (list 1) they point to where the content goes, so
+    they are kept. Nothing is divided by the distance to the reference frame, which FFmpeg does not tell.
+    A cell predicted from both sides gets by `lists` the vector of list 0 (`l0`), that of list 1 (`l1`), or, for `both`, the
+    direction of their mean and the mean of their magnitudes (spec §2); a cell predicted from one side has that side's vector.
+    The picture shown begins `crop_px` = (down, right) pixels into the coded one; the first cell is the one it begins in.
     """
-    rows, columns = cells(height_px), cells(width_px)
-    # Blocks reach to the end of the last macroblock, two cells wide.
-    padded_columns = columns + columns % 2
-    n_cells = (rows + rows % 2) * padded_columns
-    total, count = np.zeros((n_cells, 2), np.float32), np.zeros(n_cells, np.uint8)
-    if vectors is not None and len(vectors):
-        size = vectors["w"].astype(np.int32) * 256 + vectors["h"]
-        corner_y = (vectors["dst_y"].astype(np.int32) - (vectors["h"] >> 1)) // CELL_PX
-        corner_x = (vectors["dst_x"].astype(np.int32) - (vectors["w"] >> 1)) // CELL_PX
-        # A coded picture may reach further than its last shown macroblock.
-        inside = (corner_y < n_cells // padded_columns) & (corner_x < padded_columns)
-        corner = corner_y * padded_columns + corner_x
-        toward_past = vectors["source"] < 0
-        scale = np.where(toward_past, -1, 1).astype(np.float32) / vectors["motion_scale"]
-        moved = np.stack([vectors["motion_x"] * scale, vectors["motion_y"] * scale], axis=1)
-        for direction in (toward_past & inside, ~toward_past & inside):
-            # Blocks of one size and one direction do not overlap: plain assignment, no accumulation within a class.
-            for block in np.unique(size[direction]):
-                chosen = direction & (size == block)
-                offsets = (
-                    np.arange(block % 256 // CELL_PX)[:, None] * padded_columns + np.arange(block // 256 // CELL_PX)
-                ).ravel()
-                where = corner[chosen][:, None] + offsets
-                total[where] += moved[chosen][:, None]
-                count[where] += 1
-    field = (total / np.maximum(count, 1)[:, None]).reshape(-1, padded_columns, 2)
-    return field[:rows, :columns], (count > 0).reshape(-1, padded_columns)[:rows, :columns]
+    rows, columns = cells(crop_px[0] + height_px), cells(crop_px[1] + width_px)
+    shown = np.s_[crop_px[0] // CELL_PX : rows, crop_px[1] // CELL_PX : columns]
+    if vectors is None or not len(vectors):
+        empty = np.zeros((rows, columns, 2), np.float32)[shown]
+        return empty, np.zeros(empty.shape[:2], bool)
+    forward = vectors["source"] >= 0
+    if not forward.any():
+        field, has_vector = _scattered(vectors, -1, rows, columns)
+        return field[shown], has_vector[shown]
+    (past, has_past), (future, has_future) = (
+        _scattered(vectors[of_list], sign, rows, columns) for of_list, sign in ((~forward, -1), (forward, 1))
+    )
+    field = np.where(has_past[..., None], past, future)
+    two = has_past & has_future
+    field[two] = _of_two(past[two], future[two], lists)
+    return field[shown], (has_past | has_future)[shown]
+
+
+def _scattered(
+    vectors: Shaped[np.ndarray, "n"], sign: int, rows: int, columns: int
+) -> tuple[Float32[np.ndarray, "h w 2"], Bool[np.ndarray, "h w"]]:
+    """Vectors of one list, which do not overlap, times `sign`, on the cells that their blocks cover."""
+    width, height = vectors["w"].astype(np.int32), vectors["h"].astype(np.int32)
+    top = (vectors["dst_y"] - (height >> 1)) // CELL_PX
+    left = (vectors["dst_x"] - (width >> 1)) // CELL_PX
+    scale = np.float32(sign) / vectors["motion_scale"].astype(np.float32)
+    moved = np.stack([vectors["motion_x"] * scale, vectors["motion_y"] * scale], axis=1)
+    # Blocks reach to the end of the last macroblock, and a coded picture further than what it shows.
+    field = np.zeros((rows * columns + 1, 2), np.float32)
+    has_vector = np.zeros(rows * columns + 1, bool)
+    for down, right in np.ndindex(-(-int(height.max(initial=0)) // CELL_PX), -(-int(width.max(initial=0)) // CELL_PX)):
+        y, x = top + down, left + right
+        covered = (height > down * CELL_PX) & (width > right * CELL_PX) & (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
+        where = np.where(covered, y * columns + x, rows * columns)
+        field[where] = moved
+        has_vector[where] = True
+    return field[:-1].reshape(rows, columns, 2), has_vector[:-1].reshape(rows, columns)
+
+
+def _of_two(past: Float32[np.ndarray, "n 2"], future: Float32[np.ndarray, "n 2"], lists: str) -> Float32[np.ndarray, "n 2"]:
+    """One vector for each cell that is predicted from both sides."""
+    if lists == "l0":
+        return past
+    if lists == "l1":
+        return future
+    if lists != "both":
+        raise ConfigError(f"video.vectors = {lists!r} is none of 'l0', 'l1', 'both'.")
+    mean = (past + future) / 2
+    length = np.hypot(*mean.T)
+    magnitude = (np.hypot(*past.T) + np.hypot(*future.T)) / 2
+    # Opposite vectors cancel out: then the direction is that of list 0.
+    direction = np.where((length > _MOVED_PX)[:, None], mean, past)
+    return direction * (magnitude / np.maximum(np.hypot(*direction.T), np.float32(1e-12)))[:, None]
 
 
 def remove_camera(
@@ -62,61 +98,88 @@ def remove_camera(
 ) -> Float32[np.ndarray, "T h w 2"]:
     """The field minus the camera's motion in every cell that has a vector; the other cells stay as they are.
 
-    `none`; `median` or `mean` of a frame's vectors; `similarity`: shift, zoom and turn, least squares in two rounds over the
-    cells that moved; a frame where fewer than 64 did, or fewer than half of those with a vector, gets the median (spec §2,
-    which knows only the first of the two).
+    `none`; `median` or `mean` of a frame's vectors; `similarity`: shift, zoom and turn; `affine`: any linear map. The last two
+    are least squares in two rounds over the cells that moved; a frame where fewer than 64 did, or fewer than half of those
+    with a vector, gets the median (spec §2, which knows only the first of the two).
     """
     if model == "none":
         return motion
+    if model not in ("median", "mean", "similarity", "affine"):
+        raise ConfigError(f"compensation = {model!r} is none of 'none', 'median', 'mean', 'similarity', 'affine'.")
+    grid = _Grid(*has_vector.shape[1:])
+    left = motion.copy()
+    for frame, has in zip(left, has_vector, strict=True):  # frame by frame: what a fit needs stays in the processor's cache
+        where = np.flatnonzero(has)
+        if len(where):
+            flat = frame.reshape(-1, 2)
+            flat[where] -= _camera(flat[where].astype(np.float64), where, grid, model).astype(np.float32)
+    return left
+
+
+class _Grid:
+    """x and y of each cell, running over [−1, 1] across the picture whatever its shape."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.y = np.repeat(np.linspace(-1, 1, rows), columns)
+        self.x = np.tile(np.linspace(-1, 1, columns), rows)
+
+
+def _camera(
+    vectors: Float64[np.ndarray, "n 2"], where: Int[np.ndarray, "n"], grid: _Grid, model: str
+) -> Float64[np.ndarray, "m 2"]:
+    """The camera's motion at the cells `where` of a frame (or one for all of them), given their vectors."""
     if model == "mean":
-        count = np.maximum(has_vector.sum((1, 2)), 1)
-        camera = np.einsum("thwc,thw->tc", motion, has_vector, dtype=np.float64) / count[:, None]
-    elif model in ("median", "similarity"):
-        camera = _median(motion, has_vector)
-    else:
-        raise ConfigError(f"compensation = {model!r} is none of 'none', 'median', 'mean', 'similarity'.")
-    field = np.broadcast_to(camera[:, None, None, :], motion.shape)
-    if model == "similarity":
-        moved = has_vector & (np.abs(motion).sum(-1) > _MOVED_PX)
+        return vectors.mean(axis=0, keepdims=True)
+    if model in ("similarity", "affine"):
+        moved = np.abs(vectors).sum(axis=1) > _MOVED_PX
         # Where most of the picture stands still the camera does too, and a fit to what moved would be one to the objects.
-        enough = moved.sum((1, 2)) >= np.maximum(_LEAST_CELLS, _LEAST_SHARE * has_vector.sum((1, 2)))
-        field = np.where(enough[:, None, None, None], _similarity(motion, moved & enough[:, None, None]), field)
-    return (motion - np.where(has_vector[..., None], field, 0)).astype(np.float32)
+        if moved.sum() >= max(_LEAST_CELLS, _LEAST_SHARE * len(vectors)):
+            x, y = grid.x[where], grid.y[where]
+            return _field(_in_two_rounds(_MODELS[model], vectors[moved], x[moved], y[moved]), x, y)
+    return np.median(vectors, axis=0, keepdims=True)
 
 
-def _median(motion: Float32[np.ndarray, "T h w 2"], has_vector: Bool[np.ndarray, "T h w"]) -> Float64[np.ndarray, "T 2"]:
-    """Median vector of each frame; (0, 0) for a frame without vectors."""
-    medians = [np.median(field[has], axis=0) if has.any() else (0, 0) for field, has in zip(motion, has_vector, strict=True)]
-    return np.array(medians, np.float64)
-
-
-def _similarity(motion: Float32[np.ndarray, "T h w 2"], use: Bool[np.ndarray, "T h w"]) -> Float64[np.ndarray, "T h w 2"]:
-    """The field dx = tx + a·x − b·y, dy = ty + b·x + a·y that fits best, x and y running over [−1, 1] across the picture."""
-    n_frames, rows, columns = use.shape
-    y, x = (axis.ravel() for axis in np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij"))
-    flat, weight = motion.reshape(n_frames, -1, 2).astype(np.float64), use.reshape(n_frames, -1)
-    field = _fit(flat, weight.astype(np.float64), x, y)
-    error = np.where(weight, np.square(flat - field).sum(-1), np.inf)
-    kept = np.ceil(_KEPT_SHARE * weight.sum(1)).astype(np.int64)
-    border = np.take_along_axis(np.sort(error, axis=1), np.maximum(kept - 1, 0)[:, None], axis=1)
-    return _fit(flat, (weight & (error <= border)).astype(np.float64), x, y).reshape(n_frames, rows, columns, 2)
-
-
-def _fit(
-    flat: Float64[np.ndarray, "T n 2"],
-    weight: Float64[np.ndarray, "T n"],
+def _in_two_rounds(
+    fit: Callable[..., Float64[np.ndarray, "2 3"]],
+    vectors: Float64[np.ndarray, "n 2"],
     x: Float64[np.ndarray, "n"],
     y: Float64[np.ndarray, "n"],
-) -> Float64[np.ndarray, "T n 2"]:
-    """One round of weighted least squares, all frames at once, by the normal equations."""
-    dx, dy = flat[..., 0] * weight, flat[..., 1] * weight
-    n, sx, sy, sq = weight.sum(1), weight @ x, weight @ y, weight @ (x * x + y * y)
-    # The unknowns after centring: a and b decouple from the shift. A frame with no weight keeps the zero field.
-    some = np.maximum(n, 1)
-    spread = np.maximum(sq - (sx * sx + sy * sy) / some, 1e-12)
-    mean_dx, mean_dy = dx.sum(1) / some, dy.sum(1) / some
-    a = (dx @ x + dy @ y - mean_dx * sx - mean_dy * sy) / spread
-    b = (dy @ x - dx @ y - mean_dy * sx + mean_dx * sy) / spread
-    tx, ty = mean_dx - (a * sx - b * sy) / some, mean_dy - (b * sx + a * sy) / some
-    a, b, tx, ty = (value[:, None] for value in (a, b, tx, ty))
-    return np.stack([tx + a * x - b * y, ty + b * x + a * y], axis=-1)
+) -> Float64[np.ndarray, "2 3"]:
+    """A model fitted to all the vectors, then again to the 70 % of them that it explains best."""
+    error = np.square(vectors - _field(fit(vectors, x, y), x, y)).sum(axis=1)
+    kept = int(np.ceil(_KEPT_SHARE * len(vectors)))
+    good = error <= np.partition(error, kept - 1)[kept - 1]
+    return fit(vectors[good], x[good], y[good])
+
+
+def _field(
+    model: Float64[np.ndarray, "2 3"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
+) -> Float64[np.ndarray, "n 2"]:
+    """(dx, dy) = model · (1, x, y) at each place."""
+    return np.stack([row[0] + row[1] * x + row[2] * y for row in model], axis=1)
+
+
+def _similarity(
+    vectors: Float64[np.ndarray, "n 2"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
+) -> Float64[np.ndarray, "2 3"]:
+    """Least squares of dx = tx + a·x − b·y, dy = ty + b·x + a·y."""
+    middle, mean = np.array([x.mean(), y.mean()]), vectors.mean(axis=0)
+    x, y, (dx, dy) = x - middle[0], y - middle[1], (vectors - mean).T
+    # After centring a and b decouple from the shift and from each other.
+    spread = max(x @ x + y @ y, _TINY * len(x))
+    a, b = (x @ dx + y @ dy) / spread, (x @ dy - y @ dx) / spread
+    turn = np.array([[a, -b], [b, a]])
+    return np.column_stack([mean - turn @ middle, turn])
+
+
+def _affine(
+    vectors: Float64[np.ndarray, "n 2"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
+) -> Float64[np.ndarray, "2 3"]:
+    """Least squares of dx and dy, each a free linear function of x and y; for cells on one line, the one of least slope."""
+    middle, mean = np.array([x.mean(), y.mean()]), vectors.mean(axis=0)
+    places = np.stack([x, y]) - middle[:, None]
+    slopes = (vectors - mean).T @ places.T @ np.linalg.pinv(places @ places.T, rcond=_TINY, hermitian=True)
+    return np.column_stack([mean - slopes @ middle, slopes])
+
+
+_MODELS = {"similarity": _similarity, "affine": _affine}
