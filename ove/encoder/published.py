@@ -1,11 +1,10 @@
 """The published weights, in the layout of the Hugging Face folder, to an encoder and back (spec §1, "Published checkpoint")."""
 
-import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Shaped
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from ove.config import EncoderConfig
 from ove.encoder import published_config
 from ove.encoder.encoder import Encoder, Params
+from ove.encoder.published_check import FLOATS, differences
 from ove.encoder.published_config import PATCH_WEIGHT
 from ove.encoder.published_layout import ASIDE, Published, by_array, published_tensors
-from ove.encoder.weight_files import SAFETENSORS, Tensors, WeightFiles, find_weights
+from ove.encoder.published_origin import Origin, replacing, write_tensors
+from ove.encoder.weight_files import METADATA, SAFETENSORS, Tensors, WeightFiles, find_weights
 from ove.errors import BadCheckpoint, ConfigError
 
 CONFIG = "config.json"
@@ -30,27 +28,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 """Number types that weights are written in."""
 _WRAPPERS = {"_orig_mod", "module"}
 """Parts of names that torch.compile and data-parallel training leave behind, wherever in the name."""
-_EXPONENT = {2: {"float16": 0x7C00, "bfloat16": 0x7F80}, 4: {"float32": 0x7F800000}, 8: {"float64": 0x7FF0000000000000}}
-"""Bits of the exponent, by bytes and type: all are set in what is not finite."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """What a published file says beyond the encoder's parameters, kept on the encoder so that `save` gives it back."""
-
-    config: str
-    """The text of its config.json."""
-    prefix: str
-    """What stands before the names of the encoder's tensors, for example `model.visual.`."""
-    fused: bool
-    """Whether q, k and v of a block are one tensor."""
-    dtypes: Mapping[str, str] = field(repr=False)
-    """Of each of the encoder's tensors, by its name without the prefix."""
-    aside: Mapping[str, Shaped[np.ndarray, "..."]] = field(repr=False)
-    """Tensors beside the encoder that it does not need, by name without the prefix."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """Texts in the safetensors file."""
 
 
 def load(path: str | os.PathLike[str], dtype: Any = "float32") -> Encoder:
@@ -80,7 +58,7 @@ def load(path: str | os.PathLike[str], dtype: Any = "float32") -> Encoder:
     aside = {name: tensor for name, tensor in tensors.items() if name.startswith(ASIDE)}
     if config is not None:
         wanted = published_tensors(config, fused)
-        problems += _differences(wanted, {name: tensors[name] for name in tensors.keys() - aside.keys()})
+        problems += differences(wanted, {name: tensors[name] for name in tensors.keys() - aside.keys()})
     if config is None or problems:
         raise BadCheckpoint(f"{path}: does not hold an encoder that can be used here:\n  " + "\n  ".join(problems))
     # A name that a wrapper around the saved module left behind is of no use to those who load it.
@@ -109,16 +87,14 @@ def save(encoder: Encoder, folder: str | os.PathLike[str], dtype: str | None = N
         raise ConfigError(f"dtype {dtype!r} is not one that weights are written in; give one of {', '.join(DTYPES)}.")
     folder, config, origin = Path(folder), encoder.config, encoder.origin
     if not isinstance(origin, Origin):
-        origin = Origin(_dump(published_config.new_config(config)), "", False, {}, {}, {"format": "pt"})
+        origin = Origin(_dump(published_config.new_config(config)), "", False, {}, {}, METADATA)
         dtype = dtype or "float32"
     wanted = published_tensors(config, origin.fused)
     params = nnx.to_pure_dict(nnx.state(encoder, nnx.Param))
     arrays = {path: np.asarray(_leaf(params, path)) for path in by_array(wanted)}
     tensors = dict(origin.aside)
     if dtype is not None:
-        tensors = {
-            name: tensor.astype(dtype) if tensor.dtype.name in _float_names() else tensor for name, tensor in tensors.items()
-        }
+        tensors = {name: tensor.astype(dtype) if tensor.dtype.name in FLOATS else tensor for name, tensor in tensors.items()}
     for tensor in wanted:
         theirs = tensor.to_theirs([arrays[part.path] for part in tensor.parts])
         tensors[tensor.name] = theirs.astype(dtype or origin.dtypes[tensor.name])
@@ -133,12 +109,8 @@ def save(encoder: Encoder, folder: str | os.PathLike[str], dtype: str | None = N
             published_config.ROPE_KEY,
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with _replacing(folder / SAFETENSORS) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # the library would leave a file that only its owner may read
-        save_file({origin.prefix + name: tensor for name, tensor in tensors.items()}, temporary, dict(origin.metadata) or None)
-        temporary.chmod(mode)
-    with _replacing(folder / CONFIG) as temporary:
+    write_tensors(folder / SAFETENSORS, {origin.prefix + name: tensor for name, tensor in tensors.items()}, origin.metadata)
+    with replacing(folder / CONFIG) as temporary:
         temporary.write_text(text)
 
 
@@ -191,33 +163,6 @@ def _read_config(files: WeightFiles) -> tuple[dict[str, Any] | None, str]:
     return None, ""
 
 
-def _differences(wanted: list[Published], tensors: Tensors) -> list[str]:
-    """A line for everything that is not as it should be."""
-    shapes = {tensor.name: tensor.shape for tensor in wanted}
-    lines = [f"missing: {name} {list(shapes[name])}" for name in shapes if name not in tensors]
-    lines += [f"unexpected: {name} {list(tensors[name].shape)}" for name in sorted(tensors) if name not in shapes]
-    for name, tensor in tensors.items():
-        if name not in shapes:
-            continue
-        if tensor.shape != shapes[name]:
-            lines.append(f"wrong shape: {name} is {list(tensor.shape)}, not {list(shapes[name])}")
-        elif tensor.dtype.name not in _float_names():
-            lines.append(f"wrong type: {name} is {tensor.dtype.name}, not one of {', '.join(_float_names())}")
-        elif not _is_finite(tensor):
-            lines.append(f"not finite: {name} has NaN or infinite values")
-    return lines
-
-
-def _float_names() -> list[str]:
-    return [name for names in _EXPONENT.values() for name in names]
-
-
-def _is_finite(tensor: Shaped[np.ndarray, "..."]) -> bool:
-    size = tensor.dtype.itemsize
-    exponent = np.array(_EXPONENT[size][tensor.dtype.name], f"u{size}")
-    return not np.any(tensor.view(f"u{size}") & exponent == exponent)
-
-
 def _params(wanted: list[Published], tensors: Tensors, config: EncoderConfig, dtype: np.dtype) -> Params:
     """Our parameters, filled one array at a time straight from the file."""
     shapes = nnx.to_pure_dict(nnx.state(_abstract(config), nnx.Param))
@@ -252,16 +197,3 @@ def _config_text(origin: Origin, config: EncoderConfig, wanted: list[Published],
 
 def _dump(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A name to write to, which takes the place of `path` when all is written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except SafetensorError as error:
-        raise BadCheckpoint(f"{path}: could not be written ({error}); make room or give another folder.") from error
-    finally:
-        temporary.unlink(missing_ok=True)

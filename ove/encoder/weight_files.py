@@ -16,6 +16,8 @@ from ove.encoder.torch_file import read_torch
 from ove.errors import BadCheckpoint
 
 SAFETENSORS = "model.safetensors"
+METADATA = {"format": "pt"}
+"""Without this text in the file the PyTorch code does not load it."""
 _USUAL = (SAFETENSORS, "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """What weights are called in a folder, in the order in which the PyTorch code looks for them."""
 _ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
@@ -54,8 +56,8 @@ class WeightFiles:
     holds: Mapping[str, Path] = field(repr=False)
     """Name of a tensor → file, as the index says, or as found in the one file there is."""
     _read: Mapping[Path, Tensors] = field(repr=False)
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """Of a safetensors file."""
+    metadata: Mapping[str, str] = field(default_factory=lambda: METADATA)
+    """Texts in the one safetensors file, if there is one."""
 
     @property
     def pickled(self) -> bool:
@@ -106,7 +108,7 @@ def find_weights(path: Path, wanted: Callable[[str], bool]) -> WeightFiles:
     return WeightFiles(path, file, {name: file.parent / shard for name, shard in _weight_map(file).items()}, {})
 
 
-def read_tensors(path: Path, wanted: Callable[[str], bool]) -> tuple[Tensors, dict[str, str]]:
+def read_tensors(path: Path, wanted: Callable[[str], bool]) -> tuple[Tensors, Mapping[str, str]]:
     """All tensors of one file, and the texts that a safetensors file has beside them."""
     with path.open("rb") as file:
         if file.read(40).startswith(b"version https://git-lfs"):
@@ -115,9 +117,9 @@ def read_tensors(path: Path, wanted: Callable[[str], bool]) -> tuple[Tensors, di
                 "run `git lfs pull` in its folder, or download the file itself."
             )
     if path.name.endswith(".safetensors"):
-        return _read_safetensors(path)
+        return read_safetensors(path)
     if path.name.endswith(_ENDINGS):
-        return read_torch(path, wanted), {}
+        return read_torch(path, wanted), METADATA
     raise BadCheckpoint(f"{path}: is not called like a file of weights ({', '.join(_ENDINGS)}).")
 
 
@@ -147,10 +149,11 @@ def _weight_map(index: Path) -> dict[str, str]:
     return names
 
 
-def _read_safetensors(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """By the published format: 8 bytes with the length of a JSON header, the header, the numbers of the tensors.
+def read_safetensors(path: Path) -> tuple[Tensors, Mapping[str, str]]:
+    """The tensors and texts of a safetensors file.
 
-    The safetensors library knows bfloat16 in numpy only if another library has taught it to numpy, and copies.
+    By the published format: 8 bytes with the length of a JSON header, the header, the numbers of the tensors. The safetensors
+    library copies, and knows bfloat16 in numpy only if another library has taught it to numpy.
     """
     size = path.stat().st_size
     if size < 8:

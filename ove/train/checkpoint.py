@@ -71,6 +71,10 @@ class Checkpoints:
         """The newest finished step."""
         return self._manager.latest_step()
 
+    def steps(self) -> list[int]:
+        """All finished steps, ascending."""
+        return sorted(self._manager.all_steps())
+
     def save(self, state: TrainState, config: RunConfig, data: Mapping[str, Any]) -> None:
         """Starts to save the state with the configuration and the place in the data, which must be JSON."""
         tree, step = _plain(state), int(state.step)
@@ -184,14 +188,17 @@ class Checkpoints:
         )
 
 
-def restore_encoder(workdir: Path) -> tuple[EncoderConfig, encoder.Params, int]:
-    """The encoder of the newest checkpoint of a run: its configuration, its parameters, and the step they were saved at."""
+def restore_encoder(workdir: Path, step: int | None = None) -> tuple[EncoderConfig, encoder.Params, int]:
+    """The encoder of a run: its configuration, its parameters, and the step they were saved at (by default the newest)."""
     if not (workdir / "checkpoints").is_dir():
         raise BadCheckpoint(f"{workdir}: holds no checkpoints; give the --workdir of a training run.")
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        step = checkpoints.latest()
-        if step is None:
+        saved = checkpoints.steps()
+        if not saved:
             raise BadCheckpoint(f"{workdir}: holds no finished checkpoint; let the run reach its first save.")
+        step = saved[-1] if step is None else step
+        if step not in saved:
+            raise BadCheckpoint(f"{workdir}: holds no checkpoint of step {step}; there are {', '.join(map(str, saved))}.")
         meta = checkpoints.meta(step)
         try:
             config = from_mapping(EncoderConfig, meta.config["encoder"], "encoder.")

@@ -1,0 +1,139 @@
+"""python -m launch.convert SOURCE DEST: published weights ↔ the folder of a run."""
+
+import argparse
+import contextlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from launch.command import run
+from ove.config import EncoderConfig, RunConfig
+from ove.encoder import published
+from ove.encoder.encoder import Encoder
+from ove.encoder.presets import PRESETS
+from ove.encoder.published_layout import published_tensors
+from ove.encoder.published_origin import Origin, read_origin, write_origin
+from ove.encoder.weight_files import SAFETENSORS
+from ove.errors import ConfigError
+from ove.train.checkpoint import Checkpoints, restore_encoder
+from ove.train.state import TrainState
+
+ORIGIN = "published.safetensors"
+"""In the folder of a run made here: what its published file says beyond the parameters."""
+_CHECKPOINTS = "checkpoints"
+_WRITTEN = {"run": (_CHECKPOINTS, ORIGIN), "published": (SAFETENSORS, published.CONFIG)}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the encoder in SOURCE, says what it is, and writes it to DEST in the other format."""
+    options = _parser().parse_args(argv)
+    from_run = (options.source / _CHECKPOINTS).is_dir()
+    to = options.to or ("published" if from_run else "run")
+    _check(options, from_run, to)
+    if from_run:
+        config, params, step = restore_encoder(options.source, options.step)
+        origin = read_origin(options.source / ORIGIN) if (options.source / ORIGIN).is_file() else None
+        encoder = published.assemble(config, params, origin)
+        print(f"{options.source}: a run at step {step}")
+    else:
+        encoder, step = published.load(options.source), 0
+        print(f"{options.source}: published weights")
+    print(_described(encoder))
+    options.dest.mkdir(parents=True, exist_ok=True)
+    if to == "run":
+        _write_run(encoder, step, options.source, options.dest)
+    else:
+        published.save(encoder, options.dest, options.dtype)
+    written = ", ".join(name for name in _WRITTEN[to] if (options.dest / name).exists())
+    print(f"{options.dest}: written ({written})")
+
+
+def _write_run(encoder: Encoder, step: int, source: Path, dest: Path) -> None:
+    """A run folder with one checkpoint that holds the encoder and nothing to train it further."""
+    params = nnx.to_pure_dict(nnx.state(encoder, nnx.Param))
+    state = TrainState(jnp.int32(step), params, {}, (), jax.random.key(0))
+    fresh = dest / ".converting"
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        with contextlib.closing(Checkpoints(fresh, keep=1)) as checkpoints:
+            checkpoints.save(state, RunConfig(encoder=encoder.config), {"converted_from": str(source)})
+        shutil.rmtree(dest / _CHECKPOINTS, ignore_errors=True)
+        (dest / ORIGIN).unlink(missing_ok=True)
+        if isinstance(encoder.origin, Origin):
+            write_origin(encoder.origin, dest / ORIGIN)
+        (fresh / _CHECKPOINTS).rename(dest / _CHECKPOINTS)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _described(encoder: Encoder) -> str:
+    """Sizes, layout and number of parameters, on two lines."""
+    config, origin = encoder.config, encoder.origin
+    fused = isinstance(origin, Origin) and origin.fused
+    tensors = published_tensors(config, fused)
+    sizes = [name for name, preset in PRESETS.items() if _sizes(preset) == _sizes(config)]
+    parts = [
+        f"encoder ({sizes[0] if sizes else 'of no preset'}): {config.layers} layers, width {config.width}",
+        f"{config.heads} heads of {config.head_width}, MLP {config.mlp}, patch {config.patch_px}",
+        f"{config.norm} eps {config.norm_eps:g}, RoPE {config.rope} theta {config.rope_theta:g}",
+        "pooling head" if config.head else "no pooling head",
+    ]
+    n_parameters = sum(int(np.prod(tensor.shape)) for tensor in tensors)
+    count = f"{len(tensors)} tensors, {n_parameters:,} parameters"
+    if not isinstance(origin, Origin):
+        return f"{', '.join(parts)}\n{count}"
+    layout = "q, k, v in one tensor" if fused else "q, k, v apart"
+    prefix = f", names begin with {origin.prefix}" if origin.prefix else ""
+    beside = f"; {len(origin.aside)} other tensors beside them" if origin.aside else ""
+    return f"{', '.join(parts)}\n{count} (published in {' and '.join(sorted(set(origin.dtypes.values())))}), {layout}{prefix}{beside}"
+
+
+def _sizes(config: EncoderConfig) -> tuple[int, ...]:
+    return config.layers, config.width, config.heads, config.mlp, config.patch_px
+
+
+def _check(options: argparse.Namespace, from_run: bool, to: str) -> None:
+    """ConfigError if the options do not go together or DEST is taken."""
+    source, dest = options.source, options.dest
+    if options.step is not None and not from_run:
+        raise ConfigError(f"--step: {source} is not the folder of a run, which alone has steps; leave --step out.")
+    if options.dtype not in (None, "float32") and to == "run":
+        raise ConfigError(f"--dtype {options.dtype}: runs hold float32; leave --dtype out, or add --to published.")
+    if dest.exists() and not dest.is_dir():
+        raise ConfigError(f"{dest}: is a file; give a folder as DEST.")
+    if dest.exists() and source.exists() and dest.samefile(source if source.is_dir() else source.parent):
+        raise ConfigError(f"{dest}: DEST is where SOURCE lies; give another folder.")
+    other = [name for name in _WRITTEN["published" if to == "run" else "run"] if (dest / name).exists()]
+    if other:
+        raise ConfigError(f"{dest}: holds {' and '.join(other)}, which is the other format; give another folder.")
+    if not options.force and dest.exists() and any(dest.iterdir()):
+        raise ConfigError(
+            f"{dest}: is not empty; give another folder, or --force, which replaces {' and '.join(_WRITTEN[to])} in it."
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.convert",
+        description="Published weights to the folder of a run, which launch.probe reads, and back.",
+    )
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="published folder or file of weights, or the --workdir of a training run"
+    )
+    parser.add_argument("dest", type=Path, metavar="DEST", help="folder to write to")
+    parser.add_argument("--to", choices=("run", "published"), help="format of DEST (default: the one that SOURCE is not)")
+    parser.add_argument("--step", type=int, metavar="N", help="checkpoint of the run (default: the newest)")
+    parser.add_argument(
+        "--dtype", choices=published.DTYPES, help="of published weights (default: as they came; float32 if trained here)"
+    )
+    parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)
