@@ -1,127 +1,183 @@
-"""A contact sheet of one clip: what the encoder sees bright, the rest dimmed, and the saliency beneath each frame."""
+"""A sheet that shows, for a few moments of one clip, how codec signals become a choice of patches."""
 
 import itertools
+from collections.abc import Callable
 
-import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from jaxtyping import Bool, Float, Int, UInt8
 
-from ove.records import Clip, Saliency, Selection
+from ove.config import VideoConfig
+from ove.records import Clip, CodecSignals, Saliency, Selection
+from ove.video.motion import remove_camera
+from ove.view import colours
+from ove.view.page import FAINT, INK, MARK, Page
 
-_TILE, _GAP, _LABEL, _HEAD, _MARGIN = 224, 10, 24, 92, 24
-"""Pixels: side of a tile, space between tiles, height of a frame's label, of the caption, and the white margin."""
-_LEAST_WIDTH = 960
-_DPI = 100
-_DIMMED = 0.28
-_OUTLINE = (255, 214, 0)
-_INK, _MARK = "#222222", "#c2185b"
+_TILE, _GAP, _MARGIN, _HEADINGS = 192, 10, 26, 232
+"""Pixels: side of a tile, space between tiles, the white border, and the column of headings."""
+_HEAD, _MOMENT, _TIMELINE = 104, 44, 140
+"""Heights: of the title, of the line above each column, of the bars at the bottom."""
+_BRIGHTEST = 98
+"""Percentile of a signal that gets the full colour: of motion in each frame, of the others over all frames shown."""
 
 
 def overlay(
-    clip: Clip, saliency: Saliency, selection: Selection, columns: int = 8, shown: int = 16
+    clip: Clip,
+    signals: CodecSignals,
+    saliency: Saliency,
+    selection: Selection,
+    config: VideoConfig,
+    name: str = "",
+    columns: int = 6,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """An RGB picture of `shown` frames, `columns` in a row: of as many equal stretches of the clip the ones most selected from.
+    """An RGB picture of `columns` moments of a clip: frame, motion, residual, saliency, and the patches kept.
 
-    Patches that are selected keep their colours and have a yellow outline; the others are dark and gray. Beneath each frame
-    stands its saliency on a scale common to the clip. Frames that count as I-frames are marked.
+    The first moment is the first frame; of as many equal stretches of the rest, the frame that most is kept of. At the bottom
+    stands how many patches are kept of every sampled frame. `name` goes into the title. The signals and the saliency must be
+    those of `clip`; `config` tells which motion counts as the camera's.
     """
-    n_frames = len(clip.frames)
-    shown, chosen = min(shown, n_frames), _masks(selection)
-    columns = min(columns, shown)
-    row_height = _LABEL + 2 * _TILE + 2 * _GAP
-    sheet = _Sheet(
-        width=max(2 * _MARGIN + columns * (_TILE + _GAP) - _GAP, _LEAST_WIDTH),
-        height=_HEAD + -(-shown // columns) * row_height + _MARGIN,
+    chosen = colours.masks(selection.flat, selection.grid_tyx)
+    shown = _moments(chosen, min(columns, len(clip.frames)))
+    page = Page(
+        width=2 * _MARGIN + _HEADINGS + max(len(shown), 4) * (_TILE + _GAP) - _GAP,
+        height=_HEAD + _MOMENT + 5 * (_TILE + _GAP) + _TIMELINE,
     )
-    top_score = max(float(np.percentile(saliency.scores, 99.5)), 1e-6)
-    _caption(sheet, clip, selection, top_score)
-    edges = np.arange(shown + 1) * n_frames // shown
-    for place, (start, end) in enumerate(itertools.pairwise(edges)):
-        t = start + int(chosen[start:end].sum(axis=(1, 2)).argmax())
-        row, column = divmod(place, columns)
-        left, top = _MARGIN + column * (_TILE + _GAP), _HEAD + row * row_height
-        sheet.text(left, top + _LABEL - 7, f"frame {clip.frame_index[t]}   {clip.pts_s[t]:.2f} s")
-        if clip.is_i_frame[t]:
-            sheet.text(left + _TILE, top + _LABEL - 7, "I-frame", color=_MARK, align="right")
-        sheet.put(left, top + _LABEL, _seen(clip.frames[t], chosen[t]))
-        sheet.put(left, top + _LABEL + _TILE + 2, _heat(saliency.scores[t] / top_score))
-    return sheet.pixels()
+    _title(page, clip, selection, name)
+    for column, t in enumerate(shown):
+        _moment(page, _left(column), clip, int(t), int(chosen[t].sum()))
+    moved = remove_camera(signals.motion[shown], signals.has_vector[shown], config.compensation)
+    has_vector, residual = signals.has_vector[shown], np.abs(signals.residual[shown]).astype(np.float32)
+    fastest_px = [
+        max(_brightest(np.hypot(*np.moveaxis(m[has], -1, 0))), 0.25) for m, has in zip(moved, has_vector, strict=True)
+    ]
+    strongest, most = max(_brightest(residual), 1.0), max(_brightest(saliency.scores), 1e-6)
+    rows: list[tuple[Callable[[int, int], UInt8[np.ndarray, "h w 3"]], Callable[[Page, int], None]]] = [
+        (lambda n, t: colours.scaled(clip.frames[t], _TILE, smooth=True), _about_frames),
+        (
+            lambda n, t: colours.motion_colours(moved[n], has_vector[n], fastest_px[n]),
+            lambda page, top: _about_motion(page, top, config.compensation),
+        ),
+        (lambda n, t: colours.heat(residual[n] / strongest), lambda page, top: _about_residual(page, top, strongest)),
+        (lambda n, t: colours.heat(saliency.scores[t] / most), lambda page, top: _about_saliency(page, top, most)),
+        (
+            lambda n, t: colours.kept(clip.frames[t], chosen[t], _TILE),
+            lambda page, top: _about_kept(page, top, selection),
+        ),
+    ]
+    for row, (picture, heading) in enumerate(rows):
+        top = _HEAD + _MOMENT + row * (_TILE + _GAP)
+        heading(page, top)
+        for column, t in enumerate(shown):
+            page.put(_left(column), top, colours.scaled(picture(column, int(t)), _TILE, smooth=False))
+    top = _HEAD + _MOMENT + _TILE + _GAP
+    for column, (px, has) in enumerate(zip(fastest_px, has_vector, strict=True)):
+        words = f"{px:.1f} px" if has.any() else "nothing is copied here"
+        page.label(_left(column) + 4, top + _TILE - 4, words)
+    _timeline(page, clip, chosen, shown)
+    return page.pixels()
 
 
-class _Sheet:
-    """A white page on which pictures and words are placed in pixels from its upper left corner."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.width, self._height = width, height
-        self._figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
-
-    def put(self, left: int, top: int, picture: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Places a picture pixel by pixel."""
-        rows, columns = picture.shape[:2]
-        box = (left / self.width, 1 - (top + rows) / self._height, columns / self.width, rows / self._height)
-        axes = self._figure.add_axes(box)
-        axes.imshow(picture, interpolation="nearest", aspect="auto")
-        axes.set_axis_off()
-
-    def text(self, x: int, base: int, words: str, points: float = 9.5, color: str = _INK, align: str = "left") -> None:
-        """Writes one line of words on the line at `base`."""
-        self._figure.text(x / self.width, 1 - base / self._height, words, fontsize=points, color=color, ha=align, va="baseline")
-
-    def pixels(self) -> UInt8[np.ndarray, "H W 3"]:
-        """The page as RGB."""
-        canvas = FigureCanvasAgg(self._figure)
-        canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+def _moments(chosen: Bool[np.ndarray, "T Y X"], count: int) -> Int[np.ndarray, "count"]:
+    """The first frame, and of `count` − 1 equal stretches of the others the frame that most is chosen of but not all."""
+    n_frames, per_frame = len(chosen), chosen[0].size
+    number = chosen.sum(axis=(1, 2))
+    partly = np.where(number < per_frame, number, 0)
+    edges = 1 + np.arange(count) * (n_frames - 1) // max(count - 1, 1)
+    return np.array([0, *(start + int(partly[start:end].argmax()) for start, end in itertools.pairwise(edges))])
 
 
-def _masks(selection: Selection) -> Bool[np.ndarray, "T Y X"]:
-    mask = np.zeros(int(np.prod(selection.grid_tyx)), bool)
-    mask[selection.flat] = True
-    return mask.reshape(selection.grid_tyx)
+def _left(column: int) -> int:
+    return _MARGIN + _HEADINGS + column * (_TILE + _GAP)
 
 
-def _seen(frame: UInt8[np.ndarray, "S S 3"], chosen: Bool[np.ndarray, "Y X"]) -> UInt8[np.ndarray, "tile tile 3"]:
-    """One frame at the size of a tile, dark and gray where it is not chosen, outlines where the two meet."""
-    big = cv2.resize(frame, (_TILE, _TILE), interpolation=cv2.INTER_AREA)
-    mask = cv2.resize(chosen.astype(np.uint8), (_TILE, _TILE), interpolation=cv2.INTER_NEAREST).astype(bool)
-    gray = cv2.cvtColor(big, cv2.COLOR_RGB2GRAY)[..., None]
-    picture = np.where(mask[..., None], big, (gray * _DIMMED).astype(np.uint8))
-    if not mask.all():
-        # A pixel of the chosen side is outline if a neighbour is not chosen.
-        inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1).astype(bool)
-        picture[mask & ~inner] = _OUTLINE
-    return picture
+def _brightest(values: Float[np.ndarray, "..."]) -> float:
+    return float(np.percentile(values, _BRIGHTEST)) if values.size else 0.0
 
 
-def _heat(scores: Float32[np.ndarray, "Y X"]) -> UInt8[np.ndarray, "tile tile 3"]:
-    colours = (colormaps["magma"](np.clip(scores, 0, 1))[..., :3] * 255).astype(np.uint8)
-    return cv2.resize(colours, (_TILE, _TILE), interpolation=cv2.INTER_NEAREST)
-
-
-def _caption(sheet: _Sheet, clip: Clip, selection: Selection, top_score: float) -> None:
+def _title(page: Page, clip: Clip, selection: Selection, name: str) -> None:
     n_frames, rows, columns = selection.grid_tyx
     kept, total = len(selection.flat), n_frames * rows * columns
-    signals = (
-        f"signals from the {clip.codec} bitstream" if clip.source == "bitstream" else f"{clip.codec}, signals by transcoding"
+    title = f"The encoder sees {kept:,} of {total:,} patches ({100 * kept / total:.3g} %)"
+    page.text(_MARGIN, 44, f"{title}: {name}" if name else title, px=24, bold=True)
+    whose = "read from the file's own" if clip.source == "bitstream" else "from encoding these frames anew, the file itself is"
+    page.text(
+        _MARGIN,
+        74,
+        f"{n_frames} frames sampled from {clip.n_decoded}, {clip.pts_s[0]:.1f} to {clip.pts_s[-1]:.1f} s; {rows} × {columns} "
+        f"patches each. Motion and residual {whose} {clip.codec}.",
+        px=15,
     )
-    sheet.text(_MARGIN, 38, f"{kept:,} of {total:,} patches kept ({100 * kept / total:.1f} %)", points=16.0)
-    i_frames = int(clip.is_i_frame.sum())
-    sheet.text(
-        _MARGIN, 62, f"{n_frames} frames sampled from {clip.n_decoded}, {i_frames} of them I-frames; {signals}", points=10.0
+
+
+def _moment(page: Page, left: int, clip: Clip, t: int, n_kept: int) -> None:
+    base = _HEAD + _MOMENT - 10
+    page.text(left, base - 18, f"{clip.pts_s[t]:.2f} s", px=15, bold=True)
+    page.text(left + _TILE, base - 18, f"frame {clip.frame_index[t]}", px=13, color=FAINT, align="right")
+    if clip.is_i_frame[t]:
+        page.text(left, base, f"I-frame: {n_kept} patches kept", px=13, color=MARK)
+    else:
+        page.text(left, base, f"{n_kept} patches kept", px=13)
+
+
+def _about(page: Page, top: int, title: str, words: str) -> None:
+    page.text(_MARGIN, top + 20, title, px=18, bold=True)
+    page.text(_MARGIN, top + 44, words, px=13)
+
+
+def _about_frames(page: Page, top: int) -> None:
+    _about(page, top, "The video", "Neighbouring frames repeat\neach other. What is worth\nlooking at?")
+
+
+def _about_motion(page: Page, top: int, compensation: str) -> None:
+    camera = "" if compensation == "none" else ",\nwithout the camera's motion"
+    _about(page, top, "1  Motion", f"How blocks moved since the\nframe they are copied from{camera}.")
+    side = 84
+    page.put(_MARGIN, top + 102, colours.wheel(side))
+    page.text(_MARGIN + side + 10, top + 124, "white: still\nrim: the number in\nthe picture's corner\ngray: not copied", px=12)
+
+
+def _about_residual(page: Page, top: int, strongest: float) -> None:
+    _about(page, top, "2  Residual", "What copying could not explain:\nwhat the codec had to add.")
+    _scale(page, top + 92, f"{strongest:.0f} gray levels")
+
+
+def _about_saliency(page: Page, top: int, most: float) -> None:
+    _about(page, top, "3  Surprise", "1 and 2 together, each divided\nby its 95th percentile, mean of\neach patch.")
+    _scale(page, top + 110, f"{most:.2f}")
+
+
+def _about_kept(page: Page, top: int, selection: Selection) -> None:
+    _about(
+        page,
+        top,
+        "4  Kept",
+        f"The {len(selection.flat):,} most surprising\npatches of the whole clip, I-frames\nfirst if they are to be whole.\n"
+        "The encoder sees what is bright.\nThe rest costs nothing.",
     )
-    sheet.text(
-        _MARGIN, 82, "upper: what the encoder sees, the rest dimmed and gray; lower: saliency of each patch", points=10.0
-    )
-    bar = colormaps["magma"](np.linspace(0, 1, _TILE - 40))[None, :, :3]
-    strip = (np.repeat(bar, 12, axis=0) * 255).astype(np.uint8)
-    left, right = sheet.width - _MARGIN - strip.shape[1], sheet.width - _MARGIN
-    sheet.put(left, 70, strip)
-    for x, words, align in (
-        (left, "0", "left"),
-        ((left + right) // 2, "saliency", "center"),
-        (right, f"{top_score:.2f}", "right"),
-    ):
-        sheet.text(x, 64, words, align=align)
+
+
+def _scale(page: Page, top: int, most: str) -> None:
+    width = 150
+    page.put(_MARGIN, top, colours.heat(np.repeat(np.linspace(0, 1, width)[None], 12, axis=0)))
+    page.text(_MARGIN, top + 28, "0", px=12)
+    page.text(_MARGIN + width, top + 28, most, px=12, align="right")
+
+
+def _timeline(page: Page, clip: Clip, chosen: Bool[np.ndarray, "T Y X"], shown: Int[np.ndarray, "n"]) -> None:
+    """A bar for each sampled frame: patches kept of it, on a scale up to whole frames."""
+    top, height = page.height - _TIMELINE + 14, 66
+    left, right = _left(0), page.width - _MARGIN
+    number, per_frame = chosen.sum(axis=(1, 2)), chosen[0].size
+    page.text(_MARGIN, top + 14, "Kept of each frame", px=15, bold=True)
+    page.text(_MARGIN, top + 36, f"full height: all {per_frame} patches", px=12)
+    page.text(_MARGIN, top + 54, "I-frames", px=12, color=MARK)
+    page.text(_MARGIN, top + 72, "triangles: shown above", px=12)
+    pitch = (right - left) / len(number)
+    for t, count in enumerate(number):
+        tall = height * count / per_frame
+        x = left + t * pitch
+        page.bar(x, top, pitch - 2, height, "#eeeeee")
+        page.bar(x, top + height - tall, pitch - 2, tall, MARK if clip.is_i_frame[t] else INK)
+        if t in shown:
+            page.pointer(x + pitch / 2 - 1, top + height + 4)
+    page.text(left, top + height + 32, f"{clip.pts_s[0]:.1f} s", px=13)
+    page.text(right, top + height + 32, f"{clip.pts_s[-1]:.1f} s", px=13, align="right")

@@ -1,15 +1,22 @@
-"""The contact sheet: size, what is bright and what is dimmed."""
+"""Pictures: the sheet, its colours, and the video of what is kept."""
 
+import av
 import numpy as np
+import pytest
 
-from ove.records import Clip, Saliency, Selection
+from ove.config import VideoConfig
+from ove.records import Clip, CodecSignals, Saliency, Selection
+from ove.view import colours
+from ove.view.animation import FPS, write_animation
 from ove.view.overlay import overlay
+
+RED = [200, 40, 40]
 
 
 def a_clip(n_frames):
     rng = np.random.default_rng(0)
-    return Clip(
-        frames=np.broadcast_to(np.array([200, 40, 40], np.uint8), (n_frames, 56, 56, 3)).copy(),
+    clip = Clip(
+        frames=np.broadcast_to(np.array(RED, np.uint8), (n_frames, 56, 56, 3)).copy(),
         frame_index=np.arange(n_frames, dtype=np.int32) * 3,
         pts_s=np.arange(n_frames) * 0.12,
         is_i_frame=np.arange(n_frames) % 8 == 0,
@@ -17,30 +24,87 @@ def a_clip(n_frames):
         codec="h264",
         n_decoded=3 * n_frames,
         fps=25.0,
-    ), Saliency(rng.random((n_frames, 4, 4), np.float32))
+    )
+    signals = CodecSignals(
+        motion=np.zeros((n_frames, 9, 12, 2), np.float32),
+        has_vector=np.ones((n_frames, 9, 12), bool),
+        residual=np.zeros((n_frames, 72, 96), np.int16),
+    )
+    return clip, signals, Saliency(rng.random((n_frames, 4, 4), np.float32))
+
+
+def sheet_of(n_frames, flat, **options):
+    selection = Selection(np.asarray(flat, np.int32), (n_frames, 4, 4))
+    return overlay(*a_clip(n_frames), selection, VideoConfig(n_frames=n_frames, size_px=56), **options)
 
 
 def test_chosen_patches_are_bright_and_the_rest_is_gray():
-    clip, scores = a_clip(16)
-    nothing = Selection(np.arange(0, dtype=np.int32), (16, 4, 4))
-    everything = Selection(np.arange(16 * 16, dtype=np.int32), (16, 4, 4))
-    half = Selection(np.arange(16 * 8, dtype=np.int32), (16, 4, 4))
-    red = [int((overlay(clip, scores, s) == [200, 40, 40]).all(-1).sum()) for s in (nothing, half, everything)]
-    assert red == [0, 8 * 224 * 224, 16 * 224 * 224]
+    # Three moments, each shown twice: as it is, and with what is kept.
+    tile = 192 * 192
+    red = [int((sheet_of(16, flat, columns=3) == RED).all(-1).sum()) for flat in (np.arange(0), np.arange(16 * 16))]
+    assert red == [3 * tile, 6 * tile]
+    a_quarter = [t * 16 + patch for t in range(16) for patch in range(4)]
+    assert (sheet_of(16, a_quarter, columns=3) == RED).all(-1).sum() == 3 * tile + 3 * (tile // 4) - 3 * 192  # the line
+
+
+def test_the_moments_are_those_of_which_most_is_kept():
+    flat = [0, 5 * 16, 5 * 16 + 1, 12 * 16 + 3]
+    page = sheet_of(16, flat, columns=3)
+    kept = colours.kept(a_clip(16)[0].frames[5], colours.masks(np.array(flat), (16, 4, 4))[5], 192)
+    found = [
+        bool((page[-140 - 202 : -140 - 10, left : left + 192] == kept).all()) for left in (26 + 232 + n * 202 for n in range(3))
+    ]
+    assert found == [False, True, False]
+
+
+def test_a_clip_of_one_frame_and_a_title():
+    plain, titled = sheet_of(1, [5]), sheet_of(1, [5], name="somebody.mp4")
+    assert plain.shape == titled.shape
+    assert (plain[:90] != titled[:90]).any()
+    assert (plain[90:] == titled[90:]).all()
+    for page in (plain, titled):
+        assert (page[:5] == 255).all()
+        assert (page[:, :5] == 255).all()
 
 
 def test_outlines_stand_between_chosen_and_not_chosen():
-    clip, scores = a_clip(1)
-    picture = overlay(clip, scores, Selection(np.array([5], np.int32), (1, 4, 4)))
+    chosen = np.zeros((4, 4), bool)
+    chosen[1, 1] = True
+    picture = colours.kept(np.full((56, 56, 3), 90, np.uint8), chosen, 224)
     assert (picture == [255, 214, 0]).all(-1).sum() == 4 * 56 - 4
 
 
-def test_sheet_has_the_shape_asked_for():
-    clip, scores = a_clip(16)
-    selection = Selection(np.arange(64, dtype=np.int32), (16, 4, 4))
-    wide, tall = overlay(clip, scores, selection), overlay(clip, scores, selection, columns=2, shown=4)
-    assert wide.dtype == np.uint8
-    assert wide.shape[1] > wide.shape[0]
-    assert tall.shape[0] > tall.shape[1]
-    assert (wide[:5] == 255).all()
-    assert (wide[:, :5] == 255).all()
+@pytest.mark.parametrize(("motion", "channel"), [((1, 0), 0), ((0, 1), 1), ((-1, -1.7), 2)])
+def test_directions_have_their_colours_and_what_stands_still_is_white(motion, channel):
+    field = np.zeros((1, 4, 2), np.float32)
+    field[0, 1], field[0, 2] = np.array(motion), 10 * np.array(motion)
+    still, slow, fast, unknown = colours.motion_colours(field, np.array([[True, True, True, False]]), 10.0)[0].astype(int)
+    assert still.tolist() == [255, 255, 255]
+    assert unknown.tolist() == list(colours.UNKNOWN)
+    assert fast.argmax() == slow.argmax() == channel
+    assert np.ptp(fast) > np.ptp(slow) > 0
+
+
+def test_the_wheel_is_the_key_to_the_colours():
+    wheel = colours.wheel(101)
+    right = colours.motion_colours(np.array([[[1.0, 0.0]]]), np.ones((1, 1), bool), 1.0)
+    assert (wheel[50, 100] == right[0, 0]).all()
+    assert (wheel[50, 50] > 245).all()
+    assert (wheel[0, 0] == 255).all()
+
+
+def test_the_video_shows_each_sampled_frame_beside_what_is_kept(tmp_path):
+    clip, _, _ = a_clip(6)
+    flat = [16 + 5, *range(32, 48)]
+    write_animation(tmp_path / "v.mp4", clip, Selection(np.array(flat, np.int32), (6, 4, 4)), "somebody.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        stream = container.streams.video[0]
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        assert float(stream.average_rate) == FPS
+    assert len(frames) == 6
+    red = [int((np.abs(frame.astype(int) - RED).max(-1) < 25).sum()) for frame in frames]
+    side = 400 * 400
+    assert red[0] == pytest.approx(side, rel=0.02)
+    assert red[1] == pytest.approx(side + side // 16, rel=0.02)
+    assert red[2] == pytest.approx(2 * side, rel=0.02)

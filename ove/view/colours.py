@@ -1,0 +1,70 @@
+"""Signals as colours: motion as a colour wheel, residual and saliency as heat, and what is kept bright among what is not."""
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from matplotlib import colormaps
+
+HEAT = "inferno"
+UNKNOWN = (150, 150, 150)
+"""Cells without a vector: the codec stores no motion for them."""
+OUTLINE = (255, 214, 0)
+_DIMMED = 0.28
+
+
+def motion_colours(
+    motion: Float[np.ndarray, "h w 2"], has_vector: Bool[np.ndarray, "h w"], fastest_px: float
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Each cell's direction as hue and its speed as strength: white stands still, full colour moves `fastest_px` or more.
+
+    Right is red, down yellow-green, left cyan, up violet; cells without a vector are gray.
+    """
+    speed = np.hypot(motion[..., 0], motion[..., 1])
+    hue = np.mod(np.arctan2(motion[..., 1], motion[..., 0]), 2 * np.pi) * (180 / (2 * np.pi))
+    strength = np.clip(speed / fastest_px, 0, 1)
+    hsv = np.stack([hue, 255 * strength, 255 - 45 * strength], axis=-1)
+    colours = cv2.cvtColor(np.rint(hsv).astype(np.uint8), cv2.COLOR_HSV2RGB)
+    return np.where(has_vector[..., None], colours, np.array(UNKNOWN, np.uint8)).astype(np.uint8)
+
+
+def wheel(side_px: int) -> UInt8[np.ndarray, "side_px side_px 3"]:
+    """The legend of `motion_colours`: a disc in which the way from the centre is the motion; white around it."""
+    across = np.linspace(-1, 1, side_px)
+    motion = np.stack(np.meshgrid(across, across), axis=-1)
+    inside = np.hypot(motion[..., 0], motion[..., 1]) <= 1
+    colours = motion_colours(motion, inside, 1.0)
+    return np.where(inside[..., None], colours, np.uint8(255)).astype(np.uint8)
+
+
+def heat(values: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """0 as black, 1 and more as pale yellow."""
+    return np.rint(colormaps[HEAT](np.clip(values, 0, 1))[..., :3] * 255).astype(np.uint8)
+
+
+def scaled(picture: UInt8[np.ndarray, "h w 3"], side_px: int, smooth: bool) -> UInt8[np.ndarray, "side_px side_px 3"]:
+    """The picture stretched to a square; without `smooth` its pixels stay sharp where it grows."""
+    grows = picture.shape[0] < side_px or picture.shape[1] < side_px
+    how = (cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST) if grows else cv2.INTER_AREA
+    return cv2.resize(picture, (side_px, side_px), interpolation=how)
+
+
+def kept(
+    frame: UInt8[np.ndarray, "S S 3"], chosen: Bool[np.ndarray, "Y X"], side_px: int
+) -> UInt8[np.ndarray, "side_px side_px 3"]:
+    """One frame, dark and gray where it is not chosen, a yellow line where the two meet."""
+    big = scaled(frame, side_px, smooth=True)
+    mask = cv2.resize(chosen.astype(np.uint8), (side_px, side_px), interpolation=cv2.INTER_NEAREST).astype(bool)
+    gray = cv2.cvtColor(big, cv2.COLOR_RGB2GRAY)[..., None]
+    picture = np.where(mask[..., None], big, (gray * _DIMMED).astype(np.uint8))
+    if not mask.all():
+        # A pixel of the chosen side belongs to the line if a neighbour is not chosen.
+        inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1).astype(bool)
+        picture[mask & ~inner] = OUTLINE
+    return picture
+
+
+def masks(flat: Int[np.ndarray, "N"], grid_tyx: tuple[int, int, int]) -> Bool[np.ndarray, "T Y X"]:
+    """Flat indices of patches as a mask."""
+    mask = np.zeros(int(np.prod(grid_tyx)), bool)
+    mask[flat] = True
+    return mask.reshape(grid_tyx)
