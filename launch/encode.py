@@ -23,6 +23,7 @@ from ove.probe.feature_file import FeatureFile
 _EVERY_S = 10.0
 _EVERY_ON_SCREEN_S = 0.5
 _SHOWN = 20
+_OF_MODE = {"budget": "codec", "frames": "frames", "max_tokens": "image", "min_tokens": "image"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,13 +71,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--mode", required=True, choices=("codec", "frames", "image"), help="how files are looked at")
     parser.add_argument("--out", required=True, type=Path, help="the .npz to write")
-    parser.add_argument("--budget", type=int, default=2048, help="codec: patches of a clip (default 2048)")
-    parser.add_argument("--frames", type=int, default=8, help="frames: whole frames of a video (default 8)")
+    parser.add_argument("--budget", type=int, help="codec: patches of a clip (default 2048)")
+    parser.add_argument("--frames", type=int, help="frames: whole frames of a video (default 8)")
     parser.add_argument("--size", type=int, help="force a square of so many pixels (default: videos 224, images as they are)")
-    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, help=f"image: most patches (default {MAX_TOKENS})")
-    parser.add_argument(
-        "--min-tokens", type=int, default=0, help="image: enlarge smaller ones to so many patches (default: never)"
-    )
+    parser.add_argument("--max-tokens", type=int, help=f"image: most patches (default {MAX_TOKENS})")
+    parser.add_argument("--min-tokens", type=int, help="image: enlarge smaller ones to so many patches (default: never)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
     parser.add_argument("--compute", choices=("float32", "bfloat16"), default="float32", help="type of activations")
     parser.add_argument("--batch", type=int, default=16384, metavar="TOKENS", help="tokens in the encoder at a time (16384)")
@@ -96,25 +95,30 @@ def _set_up_messages(verbose: bool) -> None:
     # OpenCV and FFmpeg complain about bad files in lines of their own, without the file's name.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     if verbose:
-        logging.basicConfig(format="%(message)s", stream=sys.stderr)
+        logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
         logging.getLogger("ove").setLevel(logging.INFO)
 
 
 def _input_config(options: argparse.Namespace, patch_px: int) -> InputConfig:
+    """The options as they are meant in the mode; one that belongs to another mode raises ConfigError."""
     if options.batch < 1 or (options.threads is not None and options.threads < 1):
         raise ConfigError(f"--batch {options.batch} and --threads {options.threads} must be at least 1.")
-    values = {"patch_px": patch_px} | settings(options.set, ("video",))["video"]
     is_image = options.mode == "image"
+    given = {name: getattr(options, name) for name in _OF_MODE if getattr(options, name) is not None}
+    for name in given:
+        if _OF_MODE[name] != options.mode:
+            raise ConfigError(f"--{name.replace('_', '-')} has no meaning in mode {options.mode}, only in {_OF_MODE[name]}.")
+    if is_image and options.set:
+        raise ConfigError("--set is about videos and has no meaning in mode image.")
+    values = {"patch_px": patch_px} | settings(options.set, ("video",))["video"]
     if options.size is not None and not is_image:
         values["size_px"] = options.size
+    names = {"budget": "budget_tokens", "frames": "n_frames"}
     return InputConfig(
         mode=options.mode,
         video=from_mapping(VideoConfig, values, "video."),
-        budget_tokens=options.budget,
-        n_frames=options.frames,
         size_px=options.size if is_image else None,
-        min_tokens=options.min_tokens,
-        max_tokens=options.max_tokens,
+        **{names.get(name, name): value for name, value in given.items()},
     )
 
 

@@ -65,8 +65,10 @@ class InputConfig:
             raise ConfigError(f"frames = {self.n_frames} must be within 1…{TIME_STEPS}, the steps of the time grid.")
         elif self.mode == "image" and self.size_px is not None and (self.size_px < 1 or self.size_px % patch_px):
             raise ConfigError(f"size = {self.size_px} is not a multiple of the patch side {patch_px}.")
-        elif self.mode == "image" and not 0 <= self.min_tokens <= self.max_tokens:
-            raise ConfigError(f"min_tokens = {self.min_tokens} must be within 0…max_tokens = {self.max_tokens}.")
+        elif self.mode == "image" and not 0 <= self.min_tokens <= max(self.max_tokens, 1) == self.max_tokens:
+            raise ConfigError(
+                f"max_tokens = {self.max_tokens} must be at least 1, and min_tokens = {self.min_tokens} within 0…max_tokens."
+            )
 
     @property
     def longest(self) -> int:
@@ -98,8 +100,8 @@ def find_inputs(names: Sequence[str]) -> list[Path]:
     """The files that are meant by names of files and folders, by patterns with * ? [ ], and by `@list.txt` (a path a line).
 
     Of a folder all files below it are meant. They come in the order of the names, sorted within a folder or pattern; hidden
-    files are left out. Any other name stays, for the reader to say what is wrong with it. BadClip for a list that cannot be
-    read, and if nothing at all is found.
+    files are left out, and what is named twice comes once. Any other name stays, for the reader to say what is wrong with
+    it. BadClip for a list that cannot be read, and if nothing at all is found.
     """
     found: list[Path] = []
     for name in names:
@@ -114,7 +116,7 @@ def find_inputs(names: Sequence[str]) -> list[Path]:
             found.append(path)
     if not found:
         raise BadClip(f"no input files in {', '.join(names) or 'nothing'}; name files, folders, patterns or @list.txt.")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _listed(list_file: Path) -> list[Path]:

@@ -95,7 +95,7 @@ def _grid(height: int, width: int, patch_px: int, min_tokens: int, max_tokens: i
     return rows, columns
 
 
-def _best(height: int, width: int, ideal: float, least: int, most: int, limits: tuple[int, int]) -> tuple[int, int]:
+def _best(height: int, width: int, ideal: int | float, least: int, most: int, limits: tuple[int, int]) -> tuple[int, int]:
     """The best grid of `least` … `most` patches within the limits (rows, columns), or (0, 0) if there is none.
 
     For a given number of rows the measure is least at the number of columns that keeps the proportions, above or below.

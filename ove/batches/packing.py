@@ -19,8 +19,8 @@ TOKEN_STEP = 128
 _ATTENTION_TOKENS = 4096
 """Length of a row at which attention costs about as much as the rest of a block (width 768 to 1,024)."""
 
-Patched = tuple[Shaped[np.ndarray, "n P"], Int32[np.ndarray, "n 3"]]
-"""The patches of a sequence and their (t, y, x)."""
+Patched = tuple[Shaped[np.ndarray, "_ P"], Int32[np.ndarray, "_ 3"]]
+"""The patches of a sequence and their (t, y, x); lengths differ."""
 Item = TypeVar("Item")
 
 
@@ -51,8 +51,8 @@ class Plan:
 
     @property
     def is_plain(self) -> bool:
-        """Whether each row is one sequence from end to end, so that nothing has to be kept apart."""
-        return self.n_segments == 1 and self.efficiency == 1.0
+        """Whether each row is one sequence from end to end, or empty, so that nothing has to be kept apart."""
+        return bool((self.length == self.row_tokens).all())
 
 
 def pack(lengths: Sequence[int] | Integer[np.ndarray, "n"], row_tokens: int) -> Plan:
@@ -99,7 +99,7 @@ def fill(
     return patches, positions, segment_ids
 
 
-def unpack(plan: Plan, tokens: Shaped[np.ndarray, "B N D"]) -> list[Shaped[np.ndarray, "n D"]]:
+def unpack(plan: Plan, tokens: Shaped[np.ndarray, "B N D"]) -> list[Shaped[np.ndarray, "_ D"]]:
     """What became of the tokens of each sequence, in the order in which the sequences were given; views, no copies."""
     return [tokens[row, place] for row, place in _places(plan)]
 
