@@ -1,8 +1,15 @@
-"""`python -m launch.extract VIDEO… --out DIR`: codec signals, saliency and selected patches, one .npz a video."""
+"""`python -m launch.extract VIDEO… --out DIR`: codec signals, saliency and selected patches of videos."""
 
 import argparse
+import json
 import os
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import cv2
 import numpy as np
@@ -10,41 +17,73 @@ from jaxtyping import UInt8
 
 from launch.command import run
 from launch.config_file import settings
+from ove.batches import mosaics
 from ove.config import VideoConfig, from_mapping
-from ove.errors import BadClip
+from ove.errors import BadClip, ConfigError
 from ove.records import Clip, CodecSignals, Saliency, Selection
 from ove.shards.quarantine import BadFile, write_quarantine
 from ove.shards.sources import VideoFile, videos_in_folder
+from ove.shards.workers import Died, outcomes
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
 from ove.video.select import select
+from ove.view.animation import write_animation
 from ove.view.overlay import overlay
 
+_EXPORTS = ("npz", "mosaics")
+_PICTURES = ("sheet", "video")
+_HINTS = get_type_hints(VideoConfig)
+_GRACE_S = 60.0
+"""What a process may take beyond the time limit of decoding, for saliency and pictures, before it is ended."""
 
-def main(arguments: list[str] | None = None) -> int:
+
+@dataclass(frozen=True)
+class _Job:
+    """What is made of every file."""
+
+    config: VideoConfig
+    budget_tokens: int
+    exports: tuple[str, ...]
+    picture: str | None
+    with_signals: bool
+    out: Path
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A file that was used, in words, and its entry for a training list if mosaics were made."""
+
+    words: str
+    entry: dict[str, object] | None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Extracts every video it is given; 0 if at least one could be used."""
-    options = _options(arguments)
-    config = from_mapping(VideoConfig, {"size_px": options.size} | settings(options.set, ("video",))["video"], "video.")
+    options = _options(list(sys.argv[1:] if arguments is None else arguments))
+    job = _job(options)
     files = _inputs(options.videos)
     if not files:
         raise BadClip("no input files; name videos or folders that hold some.")
-    names = _output_names([file.path for file in files])
+    tasks = list(zip(files, _output_names([file.path for file in files]), strict=True))
     options.out.mkdir(parents=True, exist_ok=True)
-    bad: list[BadFile] = []
-    for file, name in zip(files, names, strict=True):
-        try:
-            clip, signals = read_video(file.path, config)
-            scores = saliency(signals, config)
-        except BadClip as error:  # the border where a bad file is set aside
-            bad.append(BadFile(str(file.path), str(error)))
-            print(f"set aside  {error}", flush=True)
-            continue
-        selection = select(scores.scores, clip.is_i_frame, options.budget, config.iframe_policy)
-        _write(options.out / f"{name}.npz", clip, scores, selection, signals if options.signals else None)
-        if options.overlay:
-            _write_picture(options.out / f"{name}.png", overlay(clip, scores, selection))
-        print(f"extracted  {file.path} → {name}.npz ({clip.codec}, {clip.source}, {clip.n_decoded} frames)", flush=True)
-    write_quarantine(options.out / "quarantine.jsonl", bad)
+    bad: dict[int, BadFile] = {}
+    entries: dict[int, dict[str, object]] = {}
+    workers = min(options.workers, len(files))
+    with closing(outcomes(partial(_extract, job), tasks, workers, job.config.time_limit_s + _GRACE_S)) as results:
+        for number, (index, result) in enumerate(results, start=1):
+            path = str(files[index].path)
+            if isinstance(result, Died):
+                result = BadFile(path, f"{path}: {result}; leave it out, or convert it to H.264 again.")
+            if isinstance(result, BadFile):
+                bad[index] = result
+                print(f"[{number}/{len(files)}] set aside  {result.reason}", flush=True)
+                continue
+            print(f"[{number}/{len(files)}] extracted  {result.words}", flush=True)
+            if result.entry is not None:
+                entries[index] = result.entry
+    write_quarantine(options.out / "quarantine.jsonl", [bad[index] for index in sorted(bad)])
+    if "mosaics" in job.exports:
+        _write_lines(options.out / "mosaics.jsonl", [entries[index] for index in sorted(entries)])
     print(
         f"{len(files) - len(bad)} of {len(files)} videos extracted to {options.out}; {len(bad)} set aside in quarantine.jsonl."
     )
@@ -53,16 +92,93 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m launch.extract", description=__doc__)
+def _extract(job: _Job, task: tuple[VideoFile, str]) -> _Done | BadFile:
+    """Makes everything of one file that was asked for."""
+    file, name = task
+    try:
+        clip, signals = read_video(file.path, job.config)
+        scores = saliency(signals, job.config)
+    except BadClip as error:  # the border where a bad file is set aside
+        return BadFile(str(file.path), str(error), error.position)
+    selection = select(scores.scores, clip.is_i_frame, job.budget_tokens, job.config.iframe_policy)
+    made = []
+    entry = None
+    if "npz" in job.exports:
+        _write(job.out / f"{name}.npz", clip, scores, selection, signals if job.with_signals else None)
+        made.append(f"{name}.npz")
+    if "mosaics" in job.exports:
+        entry = mosaics.write(job.out / name, clip, selection, job.config.patch_px, file.path)
+        made.append(f"{name}/")
+    if job.picture == "sheet":
+        _write_picture(job.out / f"{name}.png", overlay(clip, signals, scores, selection, job.config, file.path.name))
+        made.append(f"{name}.png")
+    if job.picture == "video":
+        write_animation(job.out / f"{name}.mp4", clip, selection, file.path.name)
+        made.append(f"{name}.mp4")
+    told = f"{clip.codec}, {clip.source}, {clip.n_decoded} frames{', cut short' if clip.cut else ''}"
+    return _Done(f"{file.path} → {', '.join(made)} ({told})", entry)
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.extract",
+        description="Codec signals, saliency and selected patches of videos. What cannot be used is set aside with its reason.",
+        epilog="docs/codec.md says what the files hold and what the settings mean.",
+    )
     parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="video files or folders of videos")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the .npz files and quarantine.jsonl")
-    parser.add_argument("--signals", action="store_true", help="also store motion vectors (pixels) and residual")
-    parser.add_argument("--overlay", action="store_true", help="also draw a picture of what is selected")
-    parser.add_argument("--budget", type=int, default=2048, help="patches selected per clip (default 2048)")
-    parser.add_argument("--size", type=int, default=VideoConfig.size_px, help="side of the frames in pixels (default 224)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for what is made, and for quarantine.jsonl")
+    parser.add_argument("--export", default="npz", metavar="KINDS", help="npz, mosaics, or both with a comma (default npz)")
+    parser.add_argument("--signals", action="store_true", help="motion vectors (pixels) and residual go into the .npz, too")
+    parser.add_argument(
+        "--overlay", choices=_PICTURES, help="a picture of what is selected: a sheet (also if nothing follows) or a video"
+    )
+    parser.add_argument("--budget", default="2048", help="patches selected per clip, or a share like 0.125 (default 2048)")
+    parser.add_argument("--size", type=int, dest="size_px", metavar="PX", help="side of the frames (default 224)")
+    parser.add_argument(
+        "--preset", choices=list(VideoConfig.PRESETS), help="settings of the paper (default), its probes, LMMs; or whole frames"
+    )
+    parser.add_argument(
+        "--source",
+        choices=("auto", "bitstream", "transcode"),
+        help="where signals come from (default auto: the bitstream if it can)",
+    )
+    parser.add_argument("--sampling", choices=get_args(_HINTS["sampling"]), help="how 64 frames are chosen (default uniform)")
+    parser.add_argument("--workers", type=int, default=2, help="processes (default 2); 0: none, and no guard against crashes")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
+    # A bare --overlay is a sheet, and does not swallow the name of a video.
+    for place, word in enumerate(arguments):
+        if word == "--overlay" and arguments[place + 1 : place + 2] not in [[kind] for kind in _PICTURES]:
+            arguments[place] = "--overlay=sheet"
     return parser.parse_args(arguments)
+
+
+def _job(options: argparse.Namespace) -> _Job:
+    named = {name: getattr(options, name) for name in ("preset", "source", "sampling", "size_px")}
+    values = {key: value for key, value in named.items() if value is not None} | settings(options.set, ("video",))["video"]
+    config = from_mapping(VideoConfig, values, "video.")
+    exports = tuple(word.strip() for word in options.export.split(","))
+    if unknown := [word for word in exports if word not in _EXPORTS]:
+        raise ConfigError(f"--export {options.export}: {unknown[0]!r} is none of {', '.join(_EXPORTS)}.")
+    if options.workers < 0:
+        raise ConfigError(f"--workers {options.workers} must not be negative.")
+    budget = _budget(options.budget, config)
+    if "mosaics" in exports:
+        mosaics.check_budget(budget, config.grid**2)
+    return _Job(config, budget, exports, options.overlay, options.signals, options.out)
+
+
+def _budget(text: str, config: VideoConfig) -> int:
+    """Patches of a clip: a whole number as it is, one with a point as a share of all patches."""
+    every = config.n_frames * config.grid**2
+    try:
+        if "." not in text:
+            return int(text)
+        share = float(text)
+    except ValueError as error:
+        raise ConfigError(f"--budget {text}: expected a number of patches such as 2048, or a share such as 0.125.") from error
+    if not 0 < share <= 1:
+        raise ConfigError(f"--budget {text}: a share of the patches lies between 0 and 1.")
+    return max(1, round(share * every))
 
 
 def _inputs(paths: list[Path]) -> list[VideoFile]:
@@ -95,12 +211,16 @@ def _write(path: Path, clip: Clip, scores: Saliency, selection: Selection, signa
         "is_i_frame": clip.is_i_frame,
         "saliency": scores.scores,
         "selected_flat": selection.flat,
+        "grid_tyx": np.array(selection.grid_tyx, np.int32),
         "source": np.array(clip.source),
         "codec": np.array(clip.codec),
+        "n_decoded": np.array(clip.n_decoded),
+        "cut": np.array(clip.cut),
     }
     if signals is not None:
-        arrays |= {"motion": signals.motion, "residual": signals.residual}
-        arrays["residual_exact"] = np.array(signals.residual_exact)
+        arrays |= {"motion": signals.motion, "has_vector": signals.has_vector, "residual": signals.residual}
+        arrays |= {"cell_offset_px": np.array(signals.cell_offset_px, np.int32)}
+        arrays |= {"residual_exact": np.array(signals.residual_exact)}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
@@ -111,6 +231,12 @@ def _write_picture(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     if not cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
         raise OSError(f"{path}: the picture cannot be written.")
+    os.replace(temporary, path)
+
+
+def _write_lines(path: Path, entries: list[dict[str, object]]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries), encoding="utf-8")
     os.replace(temporary, path)
 
 

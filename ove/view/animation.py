@@ -41,7 +41,7 @@ def animation_picture(
     """One picture: the page that all have in common with frame `t` on it, as it is and as the encoder sees it."""
     picture = base.copy()
     right = _MARGIN + _SIDE + _GAP
-    picture[_HEAD : _HEAD + _SIDE, _MARGIN : _MARGIN + _SIDE] = colours.scaled(clip.frames[t], _SIDE, smooth=True)
+    picture[_HEAD : _HEAD + _SIDE, _MARGIN : _MARGIN + _SIDE] = colours.scaled(clip.frames[t], (_SIDE, _SIDE), smooth=True)
     picture[_HEAD : _HEAD + _SIDE, right : right + _SIDE] = colours.kept(clip.frames[t], chosen[t], _SIDE)
     words = Page(_WIDTH, _LINE)
     words.text(_MARGIN, 26, f"{clip.pts_s[t]:.2f} s, frame {clip.frame_index[t]} of {clip.n_decoded}", px=16)

@@ -41,18 +41,18 @@ def heat(values: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     return np.rint(colormaps[HEAT](np.clip(values, 0, 1))[..., :3] * 255).astype(np.uint8)
 
 
-def scaled(picture: UInt8[np.ndarray, "h w 3"], side_px: int, smooth: bool) -> UInt8[np.ndarray, "side_px side_px 3"]:
-    """The picture stretched to a square; without `smooth` its pixels stay sharp where it grows."""
-    grows = picture.shape[0] < side_px or picture.shape[1] < side_px
+def scaled(picture: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int], smooth: bool) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture stretched to `shape` = (rows, columns); without `smooth` its pixels stay sharp where it grows."""
+    grows = picture.shape[0] < shape[0] or picture.shape[1] < shape[1]
     how = (cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST) if grows else cv2.INTER_AREA
-    return cv2.resize(picture, (side_px, side_px), interpolation=how)
+    return cv2.resize(picture, shape[::-1], interpolation=how)
 
 
 def kept(
     frame: UInt8[np.ndarray, "S S 3"], chosen: Bool[np.ndarray, "Y X"], side_px: int
 ) -> UInt8[np.ndarray, "side_px side_px 3"]:
     """One frame, dark and gray where it is not chosen, a yellow line where the two meet."""
-    big = scaled(frame, side_px, smooth=True)
+    big = scaled(frame, (side_px, side_px), smooth=True)
     mask = cv2.resize(chosen.astype(np.uint8), (side_px, side_px), interpolation=cv2.INTER_NEAREST).astype(bool)
     gray = cv2.cvtColor(big, cv2.COLOR_RGB2GRAY)[..., None]
     picture = np.where(mask[..., None], big, (gray * _DIMMED).astype(np.uint8))

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from ove.config import VideoConfig
-from ove.records import Clip, CodecSignals, Saliency, Selection
+from ove.records import CELL_PX, Clip, CodecSignals, Saliency, Selection
+from ove.video.geometry import placement
 from ove.video.motion import remove_camera
 from ove.view import colours
 from ove.view.page import FAINT, INK, MARK, Page
@@ -44,19 +45,25 @@ def overlay(
     _title(page, clip, selection, name)
     for column, t in enumerate(shown):
         _moment(page, _left(column), clip, int(t), int(chosen[t].sum()))
-    moved = remove_camera(signals.motion[shown], signals.has_vector[shown], config.compensation)
+    compensation = "none" if signals.camera_removed else config.compensation
+    moved = remove_camera(signals.motion[shown], signals.has_vector[shown], compensation)
     has_vector, residual = signals.has_vector[shown], np.abs(signals.residual[shown]).astype(np.float32)
     fastest_px = [
         max(_brightest(np.hypot(*np.moveaxis(m[has], -1, 0))), 0.25) for m, has in zip(moved, has_vector, strict=True)
     ]
-    strongest, most = max(_brightest(residual), 1.0), max(_brightest(saliency.scores), 1e-6)
+    strongest, most = max(_brightest(residual), 1.0), max(_brightest(saliency.scores[saliency.scores >= 0]), 1e-6)
     rows: list[tuple[Callable[[int, int], UInt8[np.ndarray, "h w 3"]], Callable[[Page, int], None]]] = [
-        (lambda n, t: colours.scaled(clip.frames[t], _TILE, smooth=True), _about_frames),
+        (lambda n, t: colours.scaled(clip.frames[t], (_TILE, _TILE), smooth=True), _about_frames),
         (
-            lambda n, t: colours.motion_colours(moved[n], has_vector[n], fastest_px[n]),
+            lambda n, t: _placed(
+                _per_pixel(colours.motion_colours(moved[n], has_vector[n], fastest_px[n]), signals), config.geometry
+            ),
             lambda page, top: _about_motion(page, top, config.compensation),
         ),
-        (lambda n, t: colours.heat(residual[n] / strongest), lambda page, top: _about_residual(page, top, strongest)),
+        (
+            lambda n, t: _placed(colours.heat(residual[n] / strongest), config.geometry),
+            lambda page, top: _about_residual(page, top, strongest),
+        ),
         (lambda n, t: colours.heat(saliency.scores[t] / most), lambda page, top: _about_saliency(page, top, most)),
         (
             lambda n, t: colours.kept(clip.frames[t], chosen[t], _TILE),
@@ -67,13 +74,30 @@ def overlay(
         top = _HEAD + _MOMENT + row * (_TILE + _GAP)
         heading(page, top)
         for column, t in enumerate(shown):
-            page.put(_left(column), top, colours.scaled(picture(column, int(t)), _TILE, smooth=False))
+            page.put(_left(column), top, colours.scaled(picture(column, int(t)), (_TILE, _TILE), smooth=False))
     top = _HEAD + _MOMENT + _TILE + _GAP
     for column, (px, has) in enumerate(zip(fastest_px, has_vector, strict=True)):
         words = f"{px:.1f} px" if has.any() else "nothing is copied here"
         page.label(_left(column) + 4, top + _TILE - 4, words)
     _timeline(page, clip, chosen, shown)
     return page.pixels()
+
+
+def _per_pixel(cells: UInt8[np.ndarray, "h w 3"], signals: CodecSignals) -> UInt8[np.ndarray, "H W 3"]:
+    """The colour of each cell on all its pixels that lie within the picture."""
+    height, width = signals.residual.shape[1:]
+    down, across = signals.cell_offset_px
+    return cells.repeat(CELL_PX, axis=0).repeat(CELL_PX, axis=1)[down : down + height, across : across + width]
+
+
+def _placed(picture: UInt8[np.ndarray, "H W 3"], geometry: str) -> UInt8[np.ndarray, "tile tile 3"]:
+    """A map of the whole picture where the frames of the clip have it; their padding is white."""
+    place = placement(picture.shape[0], picture.shape[1], _TILE, geometry)
+    square = np.full((_TILE, _TILE, 3), 255, np.uint8)
+    square[place.top : place.top + place.rows, place.left : place.left + place.columns] = colours.scaled(
+        picture, (place.rows, place.columns), smooth=False
+    )
+    return square
 
 
 def _moments(chosen: Bool[np.ndarray, "T Y X"], count: int) -> Int[np.ndarray, "count"]:
