@@ -53,6 +53,8 @@ class VideoConfig:
     w_residual: float = 1.0
     percentile_scope: Literal["frame", "clip"] = "frame"
     """Over what the 95th percentiles that scale each signal are taken."""
+    source: Literal["auto", "bitstream", "transcode"] = "auto"
+    """Of vectors and residual: the file's bitstream where it tells them, that or nothing, or always a new encoding."""
     time_limit_s: float = 120.0
     """Decoding a file for longer than this sets it aside."""
     truncated: Literal["refuse", "keep"] = "refuse"

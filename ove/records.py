@@ -50,7 +50,9 @@ class CodecSignals:
     residual: Int16[np.ndarray, "T H W"]
     """Luma residual, −128…127 on inter-coded pixels; in intra-coded cells the gradient magnitude of the decoded luma."""
     residual_exact: bool = True
-    """False where the stream may use weighted prediction: then blocks may be off by a constant each (docs/codec.md)."""
+    """False where the residual of inter-coded pixels may be off by more than rounding and saturation (docs/codec.md)."""
+    residual_source: str = "bitstream"
+    """Where the residual comes from: "bitstream" or "transcode"; `Clip.source` says it of the vectors."""
     cell_offset_px: tuple[int, int] = (0, 0)
     """(down, across): pixels of the first row and column of cells that lie outside of the picture (turned or cropped ones)."""
     camera_removed: bool = False

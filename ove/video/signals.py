@@ -1,23 +1,30 @@
 """What the codec knows about the sampled frames, gathered frame by frame while a video is decoded."""
 
+from dataclasses import replace
+
 import numpy as np
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
+from einops import reduce, repeat
 from jaxtyping import Bool, Float32, Int, Int16
 
-from ove.records import CodecSignals
+from ove.records import CELL_PX, CodecSignals
 from ove.video.motion import cells, dense_field
-from ove.video.residual import GrayDecoder, residual_into
+from ove.video.residual import GrayDecoder, gradient
+
+_PAIR_CELLS = 4
+"""Rows of cells in a pair of macroblocks."""
 
 
 class SignalStack:
     """The signals of up to `capacity` frames of one size, in arrays that exist once: full-size residuals are large."""
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity, self._n = capacity, 0
+    def __init__(self, capacity: int, residual_source: str = "bitstream", lists: str = "both") -> None:
+        """`residual_source` is for the record; `lists` says which vectors count (`dense_field`)."""
+        self._capacity, self._n, self._residual_source, self._lists = capacity, 0, residual_source, lists
         self._motion: Float32[np.ndarray, "T h w 2"] | None = None
         self._has_vector: Bool[np.ndarray, "T h w"]
         self._residual: Int16[np.ndarray, "T H W"]
-        self._exact = True
+        self._offset_px = (0, 0)
 
     def __len__(self) -> int:
         return self._n
@@ -25,14 +32,31 @@ class SignalStack:
     def add(self, frame: VideoFrame, packet: bytes, gray: GrayDecoder) -> None:
         """Adds a frame that was decoded with vectors exported, given its packet; CannotIsolate where it has no residual."""
         height, width, t = frame.height, frame.width, self._n
+        top, left = gray.start_px(height, width)
         if self._motion is None:
-            field = (self._capacity, cells(height), cells(width))
-            self._motion, self._has_vector = np.empty((*field, 2), np.float32), np.empty(field, bool)
+            self._offset_px = down, across = top % CELL_PX, left % CELL_PX
+            field = (self._capacity, cells(down + height), cells(across + width))
+            self._motion, self._has_vector = np.zeros((*field, 2), np.float32), np.zeros(field, bool)
             self._residual = np.empty((self._capacity, height, width), np.int16)
-        vectors = frame.side_data.get("MOTION_VECTORS")
-        self._motion[t], self._has_vector[t] = dense_field(None if vectors is None else vectors.to_ndarray(), height, width)
-        residual_into(self._residual[t], frame, packet, self._has_vector[t], gray)
-        self._exact &= not gray.weighted
+        if gray.has_vectors:
+            vectors = frame.side_data.get("MOTION_VECTORS")
+            table = None if vectors is None else vectors.to_ndarray()
+            motion, has_vector = dense_field(table, height, width, self._lists, (top, left))
+            if gray.pairs:
+                has_vector = _whole_pairs(has_vector, top // CELL_PX)
+                motion = np.where(has_vector[..., None], motion, np.float32(0))
+            self._motion[t], self._has_vector[t] = motion, has_vector
+            per_pixel = repeat(has_vector, "h w -> (h a) (w b)", a=CELL_PX, b=CELL_PX)
+            down, across = self._offset_px
+            intra = ~per_pixel[down : down + height, across : across + width]
+        else:
+            intra = np.full((height, width), frame.pict_type == PictureType.I)
+        if intra.all():
+            self._residual[t] = gradient(frame)
+        else:
+            gray.residual_into(self._residual[t], frame, packet)
+            if intra.any():
+                np.copyto(self._residual[t], gradient(frame), where=intra)
         self._n += 1
 
     def signals(self, order: Int[np.ndarray, "T"], quarter_turns: int = 0) -> CodecSignals:
@@ -43,7 +67,40 @@ class SignalStack:
             np.rot90(array if as_they_are else array[order], quarter_turns, axes=(1, 2))
             for array in (self._motion, self._has_vector, self._residual)
         )
+        (down, across), (height, width) = self._offset_px, self._residual.shape[1:]
         for _ in range(quarter_turns % 4):
-            # With y downwards, what went right goes up after a quarter turn, and what went down goes right.
+            # With y downwards, what went right goes up after a quarter turn, and what went down goes right; the first row of
+            # cells is then what was the last column, which may reach beyond the picture.
             motion = np.stack([motion[..., 1], -motion[..., 0]], axis=-1)
-        return CodecSignals(motion, has_vector, residual, self._exact)
+            down, across = -(across + width) % CELL_PX, down
+            height, width = width, height
+        return CodecSignals(motion, has_vector, residual, cell_offset_px=(down, across), residual_source=self._residual_source)
+
+
+def with_residual_of(vectors: CodecSignals, residual: CodecSignals) -> CodecSignals:
+    """The vectors of a transcode, spread over the picture that the residual has and scaled with it, and that residual.
+
+    Both show the same frames, the transcode's larger or smaller and maybe stretched. A cell gets the vector of the transcode's
+    cell under its centre.
+    """
+    small, large = vectors.residual.shape[1:], residual.residual.shape[1:]
+    rows, columns = (
+        np.minimum((np.arange(cells(to)) * CELL_PX + CELL_PX // 2) * since // (to * CELL_PX), cells(since) - 1)
+        for since, to in zip(small, large, strict=True)
+    )
+    scale = np.array([large[1] / small[1], large[0] / small[0]], np.float32)
+    motion = vectors.motion[:, rows][:, :, columns] * scale
+    return replace(residual, motion=motion, has_vector=vectors.has_vector[:, rows][:, :, columns])
+
+
+def _whole_pairs(has_vector: Bool[np.ndarray, "h w"], first_row: int) -> Bool[np.ndarray, "h w"]:
+    """The cells with vectors, without those of a pair of macroblocks of which only one has some.
+
+    FFmpeg gives the vectors of a pair as if one lay above the other, also where their lines alternate. `first_row`: of the
+    cells, in the coded picture.
+    """
+    before = first_row % _PAIR_CELLS
+    rows = len(has_vector)
+    padded = np.pad(has_vector, ((before, -(before + rows) % _PAIR_CELLS), (0, 0)), mode="edge")
+    whole = reduce(padded, "(y a) w -> y w", "min", a=_PAIR_CELLS)
+    return repeat(whole, "y w -> (y a) w", a=_PAIR_CELLS)[before : before + rows]

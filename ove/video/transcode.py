@@ -7,7 +7,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 
-from ove.video.residual import GrayDecoder
+from ove.video.h264_residual import GrayH264
 from ove.video.signals import SignalStack
 
 _FLAG_GLOBAL_HEADER = 1 << 22
@@ -17,33 +17,34 @@ X264_PARAMS = "bframes=0:ref=1:scenecut=0:weightp=0:rc-lookahead=0:sync-lookahea
 X264_OPTIONS = {"preset": "veryfast", "crf": "18"}
 
 
-def encode(frames: UInt8[np.ndarray, "T S S 3"], gop_frames: int) -> tuple[bytes, list[bytes]]:
+def encode(frames: UInt8[np.ndarray, "T H W 3"], gop_frames: int) -> tuple[bytes, list[bytes]]:
     """The header (Annex B) and one packet a frame of an H.264 stream with an I-frame every `gop_frames` frames.
 
-    RGB frames of an even side; BT.601, 4:2:0, limited range.
+    RGB frames; BT.601, limited range, 4:2:0, or 4:4:4 where a side is odd.
     """
     context = av.CodecContext.create("libx264", "w")
     context.width, context.height = frames.shape[2], frames.shape[1]
-    context.pix_fmt, context.time_base, context.thread_count = "yuv420p", Fraction(1, 25), 1
+    pix_fmt = "yuv444p" if frames.shape[1] % 2 or frames.shape[2] % 2 else "yuv420p"
+    context.pix_fmt, context.time_base, context.thread_count = pix_fmt, Fraction(1, 25), 1
     context.flags |= _FLAG_GLOBAL_HEADER
     context.options = X264_OPTIONS | {"x264-params": f"{X264_PARAMS}:keyint={gop_frames}:min-keyint={gop_frames}"}
     packets = []
     for number, picture in enumerate(frames):
-        frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+        frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt)
         frame.pts = number
         packets += context.encode(frame)
     packets += context.encode(None)
     return context.extradata or b"", [bytes(packet) for packet in packets]
 
 
-def transcoded_signals(frames: UInt8[np.ndarray, "T S S 3"], gop_frames: int) -> SignalStack:
+def transcoded_signals(frames: UInt8[np.ndarray, "T H W 3"], gop_frames: int) -> SignalStack:
     """The signals of each frame relative to the sampled frame before it, from encoding them anew."""
     header, packets = encode(frames, gop_frames)
-    gray = GrayDecoder(header)
+    gray = GrayH264(header)
     context = av.CodecContext.create("h264", "r")
     context.extradata, context.thread_count = header, 1
     context.flags2 |= _FLAG2_EXPORT_MVS
-    signals = SignalStack(len(frames))
+    signals = SignalStack(len(frames), residual_source="transcode")
     for data in (*packets, None):
         for frame in context.decode(None if data is None else av.Packet(data)):
             # No B-frames: frames come out in the order of their packets.

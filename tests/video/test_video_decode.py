@@ -75,9 +75,9 @@ def test_other_codecs_are_transcoded(write_video, codec, name, suffix):
     assert -3 < pan[0] < -0.2  # about two frames of half a pixel, at a bit over half the size
 
 
-def test_interlaced_h264_is_transcoded(write_video):
+def test_h264_of_interlaced_frames_is_read_from_the_bitstream(write_video):
     path = write_video("i.mp4", moving_texture(20, 96), x264_params="interlaced=1")
-    assert read_video(path, SMALL)[0].source == "transcode"
+    assert read_video(path, SMALL)[0].source == "bitstream"
 
 
 def test_real_videos(real_videos):

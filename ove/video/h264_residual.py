@@ -1,0 +1,172 @@
+"""Single H.264 pictures decoded after a synthetic gray one (spec §2, "Signals without a patched FFmpeg").
+
+Clause numbers are those of ITU-T H.264 (08/2021).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8, UInt16
+
+from ove.video import h264_headers as h264
+from ove.video.h264_weights import pps_without_weights, slice_without_weights
+from ove.video.nal import BitWriter, annex_b, packet_nals, unescaped
+from ove.video.residual import CannotIsolate, GrayDecoder, decode_last, luma_of, open_decoder
+
+_SLICES = (h264.NAL_SLICE, h264.NAL_IDR)
+_DATA_PARTITIONS = (2, 3, 4)
+_X264_MARK = b"x264 - core"
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """Parameter sets in force, by id: NAL units as they came, and what they say."""
+
+    sps: dict[int, tuple[bytes, h264.SequenceHeader]]
+    pps: dict[int, tuple[bytes, h264.PictureHeader]]
+
+    def updated(self, nals: list[bytes]) -> "_Sets":
+        """These sets with those among the NAL units; the same object if nothing changes."""
+        sps, pps = dict(self.sps), dict(self.pps)
+        try:
+            for nal in nals:
+                if nal[0] & 31 == h264.NAL_SPS:
+                    header = h264.read_sps(nal)
+                    sps[header.sps_id] = (nal, header)
+                elif nal[0] & 31 == h264.NAL_PPS:
+                    picture = h264.read_pps(nal)
+                    pps[picture.pps_id] = (nal, picture)
+        except ValueError as error:
+            raise CannotIsolate(f"its parameter sets cannot be read ({error})") from error
+        return self if (sps, pps) == (self.sps, self.pps) else _Sets(sps, pps)
+
+
+class GrayH264(GrayDecoder):
+    """Decodes single packets of an H.264 stream against a gray reference."""
+
+    def __init__(self, extradata: bytes) -> None:
+        """Prepares the gray picture from the stream's header (`avcC` or Annex B), or raises CannotIsolate."""
+        self._length_bytes = 0
+        try:
+            if extradata[:1] == b"\x01":
+                self._length_bytes, nals = h264.split_avcc(extradata)
+            else:
+                nals = list(packet_nals(extradata, 0))
+        except (ValueError, IndexError) as error:
+            raise CannotIsolate(f"its parameter sets cannot be read ({error})") from error
+        self._notes: list[bytes] = []
+        self._use(_Sets({}, {}).updated([nal for nal in nals if nal]))
+
+    def _use(self, sets: _Sets) -> None:
+        """Makes ready a decoder that knows these sets and a gray picture for each sequence."""
+        if not sets.sps or not sets.pps:
+            raise CannotIsolate("its header holds no parameter sets")
+        if any(picture.slice_groups > 1 for _, picture in sets.pps.values()):
+            raise CannotIsolate("it uses slice groups")
+        self._sets = sets
+        self._sequence = next(iter(sets.sps.values()))[1]
+        self.pairs = any(sequence.pairs for _, sequence in sets.sps.values())
+        free = iter([i for i in range(255, -1, -1) if i not in sets.pps])
+        self._gray = {i: gray_access_unit(sequence, next(free)) for i, (_, sequence) in sets.sps.items()}
+        header = [nal for nal, _ in sets.sps.values()]
+        header += [pps_without_weights(nal, pps) if _weighted(pps) else nal for nal, pps in sets.pps.values()]
+        self._context = open_decoder("h264", annex_b(header))
+
+    def follow(self, packet: bytes) -> None:
+        """Takes over parameter sets that the packet brings; CannotIsolate where the order of decoding would matter."""
+        found = []
+        idr = False
+        for nal in self._nals(packet):
+            kind = nal[0] & 31 if nal else 0
+            if kind in (h264.NAL_SPS, h264.NAL_PPS):
+                found.append(nal)
+            elif kind == h264.NAL_SEI and _X264_MARK in nal and not self._notes:
+                self._notes = [nal]  # FFmpeg works around errors of old x264 versions by it
+            elif kind in _SLICES:
+                idr = kind == h264.NAL_IDR
+                break
+        sets = self._sets.updated(found)
+        if sets is self._sets:
+            return
+        known = set(self._sets.sps.items()) | set(self._sets.pps.items())
+        if not idr and known - (set(sets.sps.items()) | set(sets.pps.items())):
+            # Pictures shown earlier may be decoded later: only at an IDR picture is it sure which sets they mean.
+            raise CannotIsolate("its parameter sets change between two IDR pictures")
+        self._use(sets)
+
+    def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
+        """The packet's luma as decoded after a gray picture, and its bit depth; valid on inter-coded pixels only."""
+        slices, sps_id = [], -1
+        try:
+            for nal in self._nals(packet):
+                kind = nal[0] & 31 if nal else 0
+                if kind in _DATA_PARTITIONS:
+                    raise CannotIsolate("it uses data partitions")
+                if kind not in _SLICES:
+                    continue
+                pps = self._sets.pps[h264.read_slice_pps_id(nal)][1]
+                sps_id = pps.sps_id
+                slices.append(self._plain_slice(nal, self._sets.sps[sps_id][1], pps))
+            gray = self._gray[sps_id]
+        except (KeyError, ValueError, IndexError) as error:
+            raise CannotIsolate("a picture of it names no known parameter set, or is damaged") from error
+        self._sequence = self._sets.sps[sps_id][1]
+        return luma_of(decode_last(self._context, [annex_b(self._notes + gray), annex_b(slices)]))
+
+    def _plain_slice(self, nal: bytes, sps: h264.SequenceHeader, pps: h264.PictureHeader) -> bytes:
+        """The slice's NAL unit without explicit weights."""
+        if sps.frames_only and not _weighted(pps):
+            return nal
+        payload = unescaped(nal)
+        header = h264.read_slice(payload, sps, pps)
+        if header.field:
+            raise CannotIsolate("it holds pictures of single fields")
+        return slice_without_weights(payload, header, pps.cabac) if header.end else nal
+
+    def start_px(self, height: int, width: int) -> tuple[int, int]:
+        """Where a shown picture of this size begins in the coded one: FFmpeg may crop less at the left than the stream asks."""
+        sps = self._sequence
+        down = 16 * sps.rows - sps.crop_bottom_px - height
+        right = 16 * sps.columns - sps.crop_right_px - width
+        if min(down, right) < 0 or (sps.pairs and down % 32):
+            raise CannotIsolate(f"its pictures of {width}×{height} pixels do not fit what its header says")
+        return down, right
+
+    def _nals(self, packet: bytes) -> list[bytes]:
+        try:
+            return list(packet_nals(packet, self._length_bytes))
+        except ValueError as error:
+            raise CannotIsolate(str(error)) from error
+
+
+def _weighted(pps: h264.PictureHeader) -> bool:
+    return pps.weighted_p or pps.weighted_b == 1
+
+
+def gray_access_unit(sps: h264.SequenceHeader, pps_id: int) -> list[bytes]:
+    """The NAL units (PPS, IDR slice) of a uniform mid-gray frame for streams with these sequence parameters.
+
+    Every macroblock is Intra 16×16 with DC prediction and no coefficients: without neighbours, or with gray ones, DC predicts
+    2^(bits−1). `pps_id` must be one that the stream does not use. (Syntax 7.3.2.2, 7.3.3, 7.3.4, 7.3.5, 9.2.1.)
+    """
+    pps = BitWriter(0x68)
+    pps.unsigned(pps_id)
+    pps.unsigned(sps.sps_id)
+    pps.raw("00", "1", "1", "1")  # CAVLC, no field order; one slice group; one reference in either list
+    pps.raw("000", "1", "1", "1", "100")  # no weights; QP offsets 0; deblocking control present; nothing else
+
+    piece = BitWriter(0x65)
+    for value in (0, 7, pps_id):  # first macroblock, all slices are I, parameter set
+        piece.unsigned(value)
+    piece.raw("00" if sps.separate_planes else "", "0" * sps.frame_num_bits)
+    piece.raw("" if sps.frames_only else "0")  # a frame, not a field
+    piece.unsigned(0)  # idr_pic_id
+    piece.raw("0" * sps.order_count_bits)
+    piece.raw("1" if sps.order_count_type == 1 and not sps.order_delta_always_zero else "")
+    piece.raw("00", "1", "010")  # not long-term; QP delta 0; deblocking off
+    has_chroma_mode = sps.chroma_format in (1, 2)
+    luma_like_planes = 3 if sps.chroma_format == 3 and not sps.separate_planes else 1
+    macroblock = "00100" + ("1" if has_chroma_mode else "") + "1" + "1" * luma_like_planes
+    n_macroblocks = sps.columns * sps.rows
+    piece.raw(("0" + 2 * macroblock) * (n_macroblocks // 2) if sps.pairs else macroblock * n_macroblocks)
+    return [pps.nal(), piece.nal()]

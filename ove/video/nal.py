@@ -1,0 +1,124 @@
+"""NAL units of H.264 and HEVC streams: packets split into them and joined again, their payload read and written bit by bit.
+
+Clause numbers are those of ITU-T H.264 (08/2021); HEVC wraps its payload in the same way.
+"""
+
+import re
+from collections.abc import Iterator
+
+_START = b"\x00\x00\x01"
+
+
+class BitReader:
+    """Reads the fields of a payload one after the other; past the end it raises ValueError."""
+
+    def __init__(self, payload: bytes, skip_bits: int = 0) -> None:
+        """`payload`: without emulation prevention (`unescaped`); the first `skip_bits` are not read."""
+        self._value, self._left = int.from_bytes(payload, "big"), 8 * len(payload) - skip_bits
+        self._length = 8 * len(payload)
+        if self._left < 0:
+            raise ValueError("a header ends too early")
+
+    @property
+    def position(self) -> int:
+        """Bits before the next field, counted from the start of the payload."""
+        return self._length - self._left
+
+    def bits(self, count: int) -> int:
+        """The next `count` bits as an unsigned number."""
+        if count > self._left:
+            raise ValueError("a header ends too early")
+        self._left -= count
+        return (self._value >> self._left) & ((1 << count) - 1)
+
+    def flag(self) -> bool:
+        """The next bit."""
+        return bool(self.bits(1))
+
+    def unsigned(self) -> int:
+        """The next Exp-Golomb number ue(v) (9.1)."""
+        zeros = 0
+        while not self.bits(1):
+            zeros += 1
+        return (1 << zeros) - 1 + self.bits(zeros)
+
+    def signed(self) -> int:
+        """The next signed Exp-Golomb number se(v) (9.1.1)."""
+        code = self.unsigned()
+        return (code + 1) // 2 if code % 2 else -(code // 2)
+
+
+class BitWriter:
+    """Collects the fields of a NAL unit or another header."""
+
+    def __init__(self, *header_bytes: int) -> None:
+        self._bits = [f"{byte:08b}" for byte in header_bytes]
+
+    def raw(self, *fields: str) -> None:
+        """Appends fields written as strings of 0 and 1."""
+        self._bits.extend(fields)
+
+    def number(self, value: int, count: int) -> None:
+        """Appends an unsigned number of `count` bits."""
+        self._bits.append(f"{value:0{count}b}" if count else "")
+
+    def unsigned(self, value: int) -> None:
+        """Appends an Exp-Golomb number ue(v)."""
+        digits = f"{value + 1:b}"
+        self._bits.append("0" * (len(digits) - 1) + digits)
+
+    def aligned(self, stop: str = "1", fill: str = "0") -> bytes:
+        """The fields, then `stop`, then as many of `fill` as end the last byte."""
+        bits = "".join(self._bits) + stop
+        bits += fill * (-len(bits) % 8)
+        return int(bits or "0", 2).to_bytes(len(bits) // 8, "big")
+
+    def nal(self) -> bytes:
+        """The NAL unit: fields, trailing bits, emulation prevention."""
+        return escaped(self.aligned())
+
+
+def unescaped(nal: bytes) -> bytes:
+    """A NAL unit without its emulation prevention bytes (7.4.1)."""
+    return re.sub(b"\x00\x00\x03", b"\x00\x00", nal)
+
+
+def escaped(payload: bytes) -> bytes:
+    """A NAL unit with emulation prevention bytes, so that no start code occurs in it."""
+    return re.sub(b"\x00\x00(?=[\x00-\x03])", b"\x00\x00\x03", payload)
+
+
+def cut_bits(payload: bytes, start: int, end: int) -> bytes:
+    """The payload without its bits `start` … `end` − 1: those after move forward, and zeros fill the last byte."""
+    n_bits = 8 * len(payload)
+    value = int.from_bytes(payload, "big")
+    rest = n_bits - end
+    shorter = (value >> (n_bits - start) << rest) | (value & ((1 << rest) - 1))
+    fill = (end - start) % 8
+    return (shorter << fill).to_bytes((start + rest + fill) // 8, "big")
+
+
+def packet_nals(packet: bytes, length_bytes: int) -> Iterator[bytes]:
+    """The NAL units of a packet, one by one; `length_bytes` of a prefix before each, 0 for start codes (Annex B).
+
+    A length that points past the packet's end raises ValueError.
+    """
+    if not length_bytes:
+        start = packet.find(_START)
+        while start >= 0:
+            end = packet.find(_START, start + 3)
+            yield packet[start + 3 : end if end >= 0 else None].rstrip(b"\x00")
+            start = end
+        return
+    at = 0
+    while at < len(packet):
+        start = at + length_bytes
+        at = start + int.from_bytes(packet[at:start], "big")
+        if at > len(packet):
+            raise ValueError("a packet ends in the middle of a NAL unit")
+        yield packet[start:at]
+
+
+def annex_b(nals: list[bytes]) -> bytes:
+    """The NAL units joined by start codes."""
+    return b"".join(b"\x00" + _START + nal for nal in nals)

@@ -1,0 +1,40 @@
+"""Where a file's signals come from: the codecs whose bitstream tells them, and what is said where it does not."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ove.errors import BadClip
+from ove.video.demux import Survey
+from ove.video.h264_residual import GrayH264
+from ove.video.residual import CannotIsolate, GrayDecoder
+
+_GRAY_DECODERS: dict[str, Callable[[bytes], GrayDecoder]] = {"h264": GrayH264}
+"""From FFmpeg's name of the codec and a stream's header to a decoder against a gray reference."""
+_WITH_VECTORS = frozenset(["h264"])
+"""Those of them whose motion vectors FFmpeg exports."""
+_log = logging.getLogger(__name__)
+
+
+def bitstream_reader(path: Path, found: Survey, source: str) -> Callable[[], GrayDecoder] | None:
+    """What opens a decoder against a gray reference for a file; None where its frames are to be encoded anew.
+
+    `source` is the setting `video.source`: auto, bitstream or transcode. BadClip if it asks for the bitstream of a codec that
+    tells no vectors.
+    """
+    opener = _GRAY_DECODERS.get(found.codec)
+    if source == "bitstream" and found.codec not in _WITH_VECTORS:
+        raise BadClip(
+            f"{path}: video.source = bitstream, but FFmpeg gives no motion vectors and residual of {found.codec}; "
+            f"set it to auto or transcode. (Bitstreams that tell them: {', '.join(sorted(_WITH_VECTORS))}.)"
+        )
+    return None if opener is None or source == "transcode" else partial(opener, found.extradata)
+
+
+def told_or_refused(path: Path, found: Survey, source: str, reason: CannotIsolate) -> None:
+    """Logs why a file's signals come from a transcode after all; BadClip if the bitstream was asked for."""
+    why = f"{path}: its {found.codec} bitstream does not tell motion and residual exactly: {reason}"
+    if source == "bitstream":
+        raise BadClip(f"{why}; set video.source to auto or transcode.") from reason
+    _log.warning("%s; the sampled frames are encoded anew.", why)
