@@ -163,11 +163,10 @@ def _similarity(
     vectors: Float64[np.ndarray, "n 2"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
 ) -> Float64[np.ndarray, "2 3"]:
     """Least squares of dx = tx + a·x − b·y, dy = ty + b·x + a·y."""
-    middle, mean = np.array([x.mean(), y.mean()]), vectors.mean(axis=0)
-    x, y, (dx, dy) = x - middle[0], y - middle[1], (vectors - mean).T
+    middle, mean, spread, moment = _moments(vectors, x, y)
     # After centring a and b decouple from the shift and from each other.
-    spread = max(x @ x + y @ y, _TINY * len(x))
-    a, b = (x @ dx + y @ dy) / spread, (x @ dy - y @ dx) / spread
+    total = max(spread.trace(), _TINY * len(x))
+    a, b = moment.trace() / total, (moment[1, 0] - moment[0, 1]) / total
     turn = np.array([[a, -b], [b, a]])
     return np.column_stack([mean - turn @ middle, turn])
 
@@ -176,10 +175,27 @@ def _affine(
     vectors: Float64[np.ndarray, "n 2"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
 ) -> Float64[np.ndarray, "2 3"]:
     """Least squares of dx and dy, each a free linear function of x and y; for cells on one line, the one of least slope."""
-    middle, mean = np.array([x.mean(), y.mean()]), vectors.mean(axis=0)
-    places = np.stack([x, y]) - middle[:, None]
-    slopes = (vectors - mean).T @ places.T @ np.linalg.pinv(places @ places.T, rcond=_TINY, hermitian=True)
+    middle, mean, spread, moment = _moments(vectors, x, y)
+    slopes = moment @ np.linalg.pinv(spread, rcond=_TINY, hermitian=True)
     return np.column_stack([mean - slopes @ middle, slopes])
+
+
+def _moments(
+    vectors: Float64[np.ndarray, "n 2"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
+) -> tuple[Float64[np.ndarray, "2"], Float64[np.ndarray, "2"], Float64[np.ndarray, "2 2"], Float64[np.ndarray, "2 2"]]:
+    """Mean place and vector, Σ place · placeᵀ and Σ vector · placeᵀ about them.
+
+    By einsum, whose plain loops do not wait for BLAS's threads: with busy cores, that takes longer than the sums.
+    """
+    places = np.stack([x, y])
+    middle, mean = places.mean(axis=1), vectors.mean(axis=0)
+    places -= middle[:, None]
+    return (
+        middle,
+        mean,
+        np.einsum("an,bn->ab", places, places),
+        np.einsum("na,bn->ab", vectors - mean, places),
+    )
 
 
 _MODELS = {"similarity": _similarity, "affine": _affine}

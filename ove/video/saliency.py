@@ -2,70 +2,166 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int16, Shaped
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, Shaped, UInt8
 
 from ove.config import VideoConfig
 from ove.errors import ConfigError
 from ove.records import CELL_PX, CodecSignals, Saliency
+from ove.video.geometry import Placement, placement
 from ove.video.motion import remove_camera
 
 _PERCENTILE = 95
 _LEAST_MOTION_PX = 1e-6
 _LEAST_RESIDUAL = 1.0
 """Spec §2: each signal is divided by its 95th percentile, which is taken to be at least so much."""
+_PRIOR_SIGMA = 0.35
+"""Of the centre prior, in shorter sides of the picture."""
+_LEVELS = 256
 
 
 def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
     """The score of each patch, 0 … 1: motion without the camera's, and residual, each scaled, fused, averaged over the patch.
 
-    Percentiles are over a frame, or over the clip. The fused map has the size of the coded picture; a patch's mean is over
-    its exact area, whole pixels or not. Weights that are negative or both zero raise ConfigError (spec §2).
+    Percentiles are over a frame, or over the clip; |residual| beyond 255 counts as 255. The fused map has the size of the
+    coded picture; a patch's mean is over its exact area, whole pixels or not. Letterboxed, patches that do not lie wholly
+    within the picture get −1. Weights that are negative or both zero raise ConfigError (spec §2).
     """
     if min(config.w_motion, config.w_residual) < 0 or config.w_motion + config.w_residual == 0:
         raise ConfigError(
             f"video.w_motion = {config.w_motion:g} and video.w_residual = {config.w_residual:g}: neither may be negative, "
             "and one must be above 0."
         )
-    moved = remove_camera(signals.motion, signals.has_vector, config.compensation)
-    speed = np.hypot(moved[..., 0], moved[..., 1])
     per_clip = config.percentile_scope == "clip"
-    speed /= np.maximum(_motion_scales(speed, per_clip), _LEAST_MOTION_PX)
-    np.clip(speed, 0, 1, out=speed)
-    residual_scales = np.maximum(_residual_scales(signals.residual, per_clip), _LEAST_RESIDUAL)
+    motion = _motion(signals, config)
+    motion /= np.maximum(_motion_scales(motion, per_clip), _LEAST_MOTION_PX)
+    np.clip(motion, 0, 1, out=motion)
+    scales = np.maximum(_residual_scales(signals.residual, config.residual_feature, per_clip), _LEAST_RESIDUAL)
+    # Nothing predicted the other cells of a P- or B-frame: their motion is not zero but unknown, the residual speaks alone.
+    unknown = ~signals.has_vector & signals.has_vector.any(axis=(1, 2), keepdims=True)
 
-    n_frames, height, width = signals.residual.shape
-    scores = np.empty((n_frames, config.grid, config.grid), np.float32)
-    for t in range(n_frames):  # frame by frame, so that full-size maps of floats never exist for the whole clip
-        residual = np.abs(signals.residual[t]).astype(np.float32)
-        residual *= np.float32(1 / residual_scales[t])
-        np.minimum(residual, 1, out=residual)
-        fused = _fused(_per_pixel(speed[t], height, width), residual, config)
-        if (intra := ~signals.has_vector[t]).any() and not intra.all():
-            # Nothing predicted these cells of a P- or B-frame: their motion is not zero but unknown, the residual speaks alone.
-            np.copyto(fused, residual, where=_per_pixel(intra, height, width))
-        scores[t] = patch_means(fused, config.grid)
-    return Saliency(np.clip(scores, 0, 1))
+    height, width = signals.residual.shape[1:]
+    to = placement(height, width, config.size_px, config.geometry)
+    fuser = _Fuser(config, to, signals.cell_offset_px)
+    scores = np.stack(
+        [
+            fuser.scores(motion[t], _strength(signals.residual[t], config.residual_feature), float(scales[t]), unknown[t])
+            for t in range(len(motion))
+        ]
+    )
+    if config.geometry == "stretch":
+        return Saliency(np.clip(scores, 0, 1))
+    valid = to.valid(config.patch_px)
+    return Saliency(np.where(valid, np.clip(scores, 0, 1), np.float32(-1)), valid)
 
 
-def patch_means(image: Float32[np.ndarray, "H W"], patches: int) -> Float32[np.ndarray, "patches patches"]:
-    """Means over `patches`² equal rectangles of the picture, exact where their edges cut pixels.
+class _Fuser:
+    """Both signals of a frame → patch scores."""
+
+    def __init__(self, config: VideoConfig, to: Placement, cell_offset_px: tuple[int, int]) -> None:
+        self._config, self._offset = config, cell_offset_px
+        self._height, self._width = to.height_px, to.width_px
+        self._edges = to.edges(config.patch_px)
+        # The same borders counted in cells.
+        self._cell_edges = tuple((edges + offset) / CELL_PX for edges, offset in zip(self._edges, cell_offset_px, strict=True))
+        self._prior = _centre_prior(to.height_px, to.width_px, config.centre_prior) if config.centre_prior else None
+
+    def scores(
+        self,
+        motion: Float32[np.ndarray, "h w"],
+        strength: UInt8[np.ndarray, "H W"],
+        scale: float,
+        unknown: Bool[np.ndarray, "h w"],
+    ) -> Float32[np.ndarray, "Y X"]:
+        """`motion` is scaled to 0 … 1 already, `strength` is to be divided by `scale`."""
+        if self._config.fusion == "mean" and self._prior is None:
+            return self._mean_scores(motion, strength, scale, unknown)
+        residual = cv2.LUT(strength, np.minimum(np.arange(_LEVELS) / scale, 1).astype(np.float32))
+        fused = _fused(self._per_pixel(motion), residual, self._config)
+        if unknown.any():
+            np.copyto(fused, residual, where=self._per_pixel(unknown))
+        if self._prior is not None:
+            fused = np.minimum(fused * self._prior, 1)
+        return patch_means(fused, *self._edges)
+
+    def _mean_scores(
+        self,
+        motion: Float32[np.ndarray, "h w"],
+        strength: UInt8[np.ndarray, "H W"],
+        scale: float,
+        unknown: Bool[np.ndarray, "h w"],
+    ) -> Float32[np.ndarray, "Y X"]:
+        """A weighted mean may be taken after averaging over the patches: of motion by cells, of the residual in integers."""
+        share = self._config.w_motion / (self._config.w_motion + self._config.w_residual)
+        scores = share * patch_means(np.where(unknown, np.float32(0), motion), *self._cell_edges)
+        scores += (1 - share) * self._residual_means(strength, scale)
+        if unknown.any():
+            alone = cv2.bitwise_and(strength, self._per_pixel(unknown.astype(np.uint8) * np.uint8(255)))
+            scores += share * self._residual_means(alone, scale)
+        return scores
+
+    def _residual_means(self, strength: UInt8[np.ndarray, "H W"], scale: float) -> Float32[np.ndarray, "Y X"]:
+        """Patch means of min(strength / scale, 1)."""
+        whole = int(scale)
+        part = scale - whole
+        means = (1 - part) * patch_means(_at_most(strength, whole), *self._edges)
+        if part:
+            # A fractional limit lies between two whole ones: min(v, k + f) = (1 − f)·min(v, k) + f·min(v, k + 1).
+            means += part * patch_means(_at_most(strength, whole + 1), *self._edges)
+        return means / np.float32(scale)
+
+    def _per_pixel(self, cells: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, "H W"]:
+        """Each cell repeated over its 8×8 pixels, cut to the picture."""
+        down, across = self._offset
+        pixels = np.repeat(np.repeat(cells, CELL_PX, axis=0), CELL_PX, axis=1)
+        return np.ascontiguousarray(pixels[down : down + self._height, across : across + self._width])
+
+
+def patch_means(
+    image: Shaped[np.ndarray, "H W"], down: Float64[np.ndarray, "edges"], across: Float64[np.ndarray, "edges2"]
+) -> Float32[np.ndarray, "Y X"]:
+    """Means over the rectangles between the given borders, exact where they cut pixels; 0 for empty ones.
 
     From the integral image, which is linear within a pixel. (A product with averaging matrices is no faster, and the threads
     of BLAS make it wait for busy cores.)
     """
     integral = cv2.integral(image, sdepth=cv2.CV_64F)
-    for axis, pixels in enumerate(image.shape):
-        edges = np.arange(patches + 1) * (pixels / patches)
-        lower = np.minimum(edges.astype(np.int64), pixels - 1)
+    for axis, edges in enumerate((down, across)):
+        lower = np.minimum(edges.astype(np.int64), image.shape[axis] - 1)
         part = np.expand_dims(edges - lower, 1 - axis)
         at_edges = integral.take(lower, axis) * (1 - part) + integral.take(lower + 1, axis) * part
         integral = np.diff(at_edges, axis=axis)
-    return (integral * (patches * patches / image.size)).astype(np.float32)
+    area = np.diff(down)[:, None] * np.diff(across)
+    return np.divide(integral, area, out=np.zeros_like(integral), where=area > 0).astype(np.float32)
 
 
-def _per_pixel(cells: Shaped[np.ndarray, "h w"], height: int, width: int) -> Shaped[np.ndarray, "H W"]:
-    """Each cell repeated over its 8×8 pixels, cut to the picture."""
-    return np.repeat(np.repeat(cells, CELL_PX, axis=0), CELL_PX, axis=1)[:height, :width]
+def _motion(signals: CodecSignals, config: VideoConfig) -> Float32[np.ndarray, "T h w"]:
+    """Magnitude of what is left of the vectors without the camera's motion, or its variance over 3×3 cells; 0 or more."""
+    moved = signals.motion
+    if not signals.camera_removed:
+        moved = remove_camera(moved, signals.has_vector, config.compensation)
+    speed = np.hypot(moved[..., 0], moved[..., 1])
+    if config.motion_feature == "magnitude":
+        return speed
+    # In double precision, for the difference of two large squares would pass for variance where everything moves alike.
+    wide = speed.astype(np.float64)
+    means, squares = (
+        np.stack([cv2.blur(frame, (3, 3), borderType=cv2.BORDER_REPLICATE) for frame in stack]) for stack in (wide, wide * wide)
+    )
+    return np.maximum(squares - means * means, 0).astype(np.float32)
+
+
+def _strength(residual: Int16[np.ndarray, "H W"], feature: str) -> UInt8[np.ndarray, "H W"]:
+    """|residual|, or the magnitude of its gradient (difference of the two neighbours, rounded); at most 255."""
+    if feature == "magnitude":
+        return cv2.convertScaleAbs(residual)
+    down = cv2.Sobel(residual, cv2.CV_32F, 0, 1, ksize=1, borderType=cv2.BORDER_REPLICATE)
+    right = cv2.Sobel(residual, cv2.CV_32F, 1, 0, ksize=1, borderType=cv2.BORDER_REPLICATE)
+    # Exact until the root, which every machine rounds alike (cv2.magnitude is not bound to).
+    return np.minimum(np.rint(np.sqrt(right * right + down * down)), _LEVELS - 1).astype(np.uint8)
+
+
+def _at_most(strength: UInt8[np.ndarray, "H W"], limit: int) -> UInt8[np.ndarray, "H W"]:
+    return cv2.threshold(strength, limit, 0, cv2.THRESH_TRUNC)[1].astype(np.uint8, copy=False)
 
 
 def _fused(
@@ -83,22 +179,31 @@ def _fused(
     return (motion**w_motion * residual**w_residual) ** (1 / (w_motion + w_residual))
 
 
-def _motion_scales(speed: Float32[np.ndarray, "T h w"], per_clip: bool) -> Float[np.ndarray, "..."]:
-    """95th percentile of each frame, or of the clip, shaped so that it divides `speed`."""
-    return np.percentile(speed, _PERCENTILE, axis=None if per_clip else (1, 2), keepdims=True)
+def _centre_prior(height: int, width: int, strength: float) -> Float32[np.ndarray, "H W"]:
+    """1 + strength·exp(−d²/2σ²), d the distance from the picture's centre and σ = 0.35 of its shorter side (spec §2)."""
+    y, x = np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2
+    double_variance = 2 * (_PRIOR_SIGMA * min(height, width)) ** 2
+    return (1 + strength * np.exp(-(y[:, None] ** 2 + x**2) / double_variance)).astype(np.float32)
 
 
-def _residual_scales(residual: Int16[np.ndarray, "T H W"], per_clip: bool) -> Float[np.ndarray, "T"]:
-    """95th percentile of |residual| of each frame, or of the clip for each; from counts, for the values are whole numbers."""
-    counts = [np.bincount(np.abs(frame).ravel(), minlength=256) for frame in residual]
+def _motion_scales(motion: Float32[np.ndarray, "T h w"], per_clip: bool) -> Float[np.ndarray, "..."]:
+    """95th percentile of each frame, or of the clip, shaped so that it divides `motion`."""
+    return np.percentile(motion, _PERCENTILE, axis=None if per_clip else (1, 2), keepdims=True)
+
+
+def _residual_scales(residual: Int16[np.ndarray, "T H W"], feature: str, per_clip: bool) -> Float[np.ndarray, "T"]:
+    """95th percentile of the strength of each frame, or of the clip for each; from counts, for the values are whole numbers."""
+    counts = np.stack([_counts(_strength(frame, feature)) for frame in residual])
     if per_clip:
-        longest = max(len(count) for count in counts)
-        total = np.sum([np.pad(count, (0, longest - len(count))) for count in counts], axis=0)
-        return np.full(len(counts), _percentile_of_counts(total))
+        return np.full(len(counts), _percentile_of_counts(counts.sum(axis=0)))
     return np.array([_percentile_of_counts(count) for count in counts])
 
 
-def _percentile_of_counts(counts: Int[np.ndarray, "values"]) -> float:
+def _counts(strength: UInt8[np.ndarray, "H W"]) -> Int[np.ndarray, "levels"]:
+    return cv2.calcHist([strength], [0], None, [_LEVELS], [0, _LEVELS]).ravel().astype(np.int64)
+
+
+def _percentile_of_counts(counts: Int[np.ndarray, "levels"]) -> float:
     """What numpy.percentile (linear) gives for `counts[v]` times each value v."""
     reached = np.cumsum(counts)
     rank = (reached[-1] - 1) * (_PERCENTILE / 100)

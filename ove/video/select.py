@@ -1,10 +1,16 @@
 """Patch scores → the patches that an encoder gets to see: I-frames whole, and one global top-K over the rest."""
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Float32, Int
 
+from ove.config import VideoConfig
 from ove.errors import BadClip, ConfigError
-from ove.records import Selection
+from ove.records import Saliency, Selection
+from ove.video.sampling import sample_indices
+
+_STATIC_FRAMES = 4
+_STATIC_P95, _STATIC_P95_IF_FLAT, _STATIC_CONTRAST = 126 / 255, 252 / 255, 0.38
+"""Static-clip fallback (spec §2, there on scores of 0…255): the frames taken whole, and what makes a clip static."""
 
 
 def i_frame_flags(n_frames: int, gop_frames: int) -> Bool[np.ndarray, "T"]:
@@ -12,60 +18,138 @@ def i_frame_flags(n_frames: int, gop_frames: int) -> Bool[np.ndarray, "T"]:
     return np.arange(n_frames) % gop_frames == 0
 
 
-def sample_indices(n_decoded: int, n_frames: int, sampling: str) -> Int32[np.ndarray, "T"]:
-    """Indices (ascending) of the `n_frames` sampled frames among the `n_decoded` frames of a video.
+def budget_of(budget: int | float, grid_tyx: tuple[int, int, int]) -> int:
+    """Tokens of a budget: whole numbers count tokens, a float up to 1 is a share of all patches, padding included.
 
-    `uniform` spreads them over the whole video; `consecutive` takes the middle. A video with fewer frames than asked for is
-    sampled uniformly in both cases, so that indices repeat. An empty video raises BadClip (spec §2).
+    0.125 of 64 × 16 × 16 patches is 2,048. Anything else raises ConfigError.
     """
-    if n_decoded < 1:
-        raise BadClip(f"a video of {n_decoded} frames cannot be sampled; at least one frame is needed.")
-    if sampling == "consecutive" and n_decoded >= n_frames:
-        return np.arange(n_frames, dtype=np.int32) + np.int32((n_decoded - n_frames) // 2)
-    return np.linspace(0, n_decoded - 1, n_frames).astype(np.int32)
+    every = int(np.prod(grid_tyx))
+    if isinstance(budget, float) and 0 < budget <= 1:
+        return max(1, round(budget * every))
+    if not 1 <= budget < np.inf or budget != int(budget):
+        raise ConfigError(
+            f"budget = {budget!r} is neither a number of tokens (2048) nor a share of the {every} patches (0.125)."
+        )
+    return int(budget)
+
+
+def choose_patches(
+    saliency: Saliency, is_i_frame: Bool[np.ndarray, "T"], budget: int | float, config: VideoConfig
+) -> Selection:
+    """The patches of a clip that a configuration keeps, exactly as many as the budget says (`budget_of`).
+
+    By `select`; with `static_fallback`, a clip in which little stands out gives 4 evenly spaced frames whole in place of its
+    I-frames (fewer where the budget ends before) and the rest by score; with `selection` = "frames", evenly spaced frames are
+    whole, and the last of them is cut to the budget by score. Errors as in `select` (spec §2).
+    """
+    scores, valid = saliency.scores, saliency.valid
+    n_frames, per_frame = len(scores), int(_all_if_none(valid, scores.shape[1:]).sum())
+    tokens, none = budget_of(budget, scores.shape), np.zeros(n_frames, bool)
+    rules = (tokens, valid, config.outside, config.buckets)
+    if config.selection == "frames" and per_frame:
+        spaced = sample_indices(n_frames, min(-(-tokens // per_frame), n_frames), "uniform")
+        whole = np.isin(np.arange(n_frames), spaced if tokens >= len(spaced) * per_frame else spaced[:-1])
+        barred = ~np.isin(np.arange(n_frames), spaced)
+        return _select(scores, whole, barred, *rules)
+    if config.static_fallback and per_frame and _is_static(scores[:, _all_if_none(valid, scores.shape[1:])]):
+        spaced = sample_indices(n_frames, min(_STATIC_FRAMES, n_frames, tokens // per_frame), "uniform")
+        return _select(scores, np.isin(np.arange(n_frames), spaced), none, *rules)
+    return select(scores, is_i_frame, tokens, config.iframe_policy, valid, config.outside, config.buckets)
 
 
 def select(
-    scores: Float32[np.ndarray, "T Y X"], is_i_frame: Bool[np.ndarray, "T"], budget_tokens: int, iframe_policy: str
+    scores: Float32[np.ndarray, "T Y X"],
+    is_i_frame: Bool[np.ndarray, "T"],
+    budget_tokens: int,
+    iframe_policy: str,
+    valid: Bool[np.ndarray, "Y X"] | None = None,
+    outside: str = "exclude",
+    buckets: int = 1,
 ) -> Selection:
     """The `budget_tokens` patches of a clip that are kept, by the policy for I-frames and the scores of the rest.
 
     `keep`: I-frames whole; `first`: only frame 0 whole; `score`: all compete; `drop`: no patch of an I-frame. Of equal scores
-    the lower flat index wins, so results never depend on the machine. A budget that the clip cannot meet raises ConfigError,
-    scores that are not numbers raise BadClip (spec §2; paper eq. 2).
+    the lower flat index wins, so results never depend on the machine. Patches that are not `valid` (letterbox) are never
+    chosen (`exclude`) or come after all others, by flat index (`zero`), in whole frames too. With `buckets`, what is left
+    after the whole frames is divided equally among so many equal stretches of time; what they cannot use or that does not
+    divide goes by score. A budget that no clip can meet raises ConfigError, one that this clip cannot, or scores that are
+    not numbers, BadClip (spec §2; paper eq. 2).
     """
-    n_frames, rows, columns = scores.shape
-    per_frame = rows * columns
-    whole = _whole_frames(is_i_frame, iframe_policy)
-    barred = is_i_frame if iframe_policy == "drop" else np.zeros(n_frames, bool)
-    kept, most = int(whole.sum()) * per_frame, int((~barred).sum()) * per_frame
-    if budget_tokens < max(kept, 1):
-        raise ConfigError(
-            f"budget_tokens = {budget_tokens} is below the {max(kept, 1)} patches that must be kept ({int(whole.sum())} whole "
-            f"frames of {per_frame}); raise it, raise gop_frames, or choose iframe_policy 'first' or 'score'."
-        )
-    if budget_tokens > most:
-        raise ConfigError(
-            f"budget_tokens = {budget_tokens} is more than the {most} patches there are to choose from ({n_frames} frames of "
-            f"{rows}×{columns}, {int(barred.sum())} of them barred by iframe_policy {iframe_policy!r}); lower it."
-        )
-    if np.isnan(scores).any():
-        raise BadClip(f"{int(np.isnan(scores).sum())} patch scores are not numbers; make the saliency of this clip anew.")
-    chosen = np.repeat(whole, per_frame)
-    candidates = np.flatnonzero(np.repeat(~(whole | barred), per_frame))
-    chosen[candidates[_top(scores.reshape(-1)[candidates], budget_tokens - kept)]] = True
-    return Selection(np.flatnonzero(chosen).astype(np.int32), (n_frames, rows, columns))
-
-
-def _whole_frames(is_i_frame: Bool[np.ndarray, "T"], iframe_policy: str) -> Bool[np.ndarray, "T"]:
-    whole = np.zeros(len(is_i_frame), bool)
+    whole = np.zeros(len(scores), bool)
     if iframe_policy == "keep":
-        return is_i_frame.copy()
-    if iframe_policy == "first":
+        whole = is_i_frame
+    elif iframe_policy == "first":
         whole[:1] = True
     elif iframe_policy not in ("score", "drop"):
         raise ConfigError(f"iframe_policy = {iframe_policy!r} is none of 'keep', 'first', 'score', 'drop'.")
-    return whole
+    barred = is_i_frame if iframe_policy == "drop" else np.zeros(len(scores), bool)
+    return _select(scores, whole, barred, budget_tokens, valid, outside, buckets)
+
+
+def _select(
+    scores: Float32[np.ndarray, "T Y X"],
+    whole: Bool[np.ndarray, "T"],
+    barred: Bool[np.ndarray, "T"],
+    tokens: int,
+    valid: Bool[np.ndarray, "Y X"] | None,
+    outside: str,
+    buckets: int,
+) -> Selection:
+    """Whole frames, then the best patches of the others that are not barred, then, for `zero`, padding."""
+    if outside not in ("exclude", "zero"):
+        raise ConfigError(f"video.outside = {outside!r} is none of 'exclude', 'zero'.")
+    n_frames, rows, columns = scores.shape
+    inside = _all_if_none(valid, (rows, columns)).ravel()
+    chosen = (whole[:, None] & inside).ravel()
+    candidates = np.flatnonzero(~(whole | barred)[:, None] & inside)
+    padding = np.flatnonzero(~barred[:, None] & ~inside) if outside == "zero" else np.empty(0, np.int64)
+    kept = int(chosen.sum())
+    most = kept + len(candidates) + len(padding)
+    if tokens < max(kept, 1):
+        raise ConfigError(
+            f"budget_tokens = {tokens} is below the {max(kept, 1)} patches that must be kept ({int(whole.sum())} whole "
+            f"frames of {int(inside.sum())}); raise it, raise gop_frames, or choose iframe_policy 'first' or 'score'."
+        )
+    if tokens > most:
+        words = f"budget_tokens = {tokens} is more than the {most} patches there are to choose from ({n_frames} frames of "
+        words += f"{rows}×{columns}, {int(barred.sum())} of them barred"
+        if inside.all():
+            raise ConfigError(f"{words}, by iframe_policy or selection); lower it.")
+        raise BadClip(
+            f"{words}; {int(inside.sum())} patches a frame lie wholly within the picture); lower it, or outside=zero."
+        )
+    if np.isnan(scores).any():
+        raise BadClip(f"{int(np.isnan(scores).sum())} patch scores are not numbers; make the saliency of this clip anew.")
+    best = min(tokens - kept, len(candidates))
+    bucket = candidates // (rows * columns) * buckets // n_frames
+    chosen[candidates[_top_of_buckets(scores.reshape(-1)[candidates], best, bucket, buckets)]] = True
+    chosen[padding[: tokens - kept - best]] = True
+    return Selection(np.flatnonzero(chosen).astype(np.int32), (n_frames, rows, columns))
+
+
+def _all_if_none(valid: Bool[np.ndarray, "Y X"] | None, shape: tuple[int, ...]) -> Bool[np.ndarray, "Y X"]:
+    return np.ones(shape, bool) if valid is None else valid
+
+
+def _is_static(scores: Float32[np.ndarray, "T n"]) -> bool:
+    """Whether little stands out: the high scores are low, or not far above the middle (spec §2)."""
+    middle, high = np.percentile(scores, (50, 95))
+    return bool(high < _STATIC_P95 or (high < _STATIC_P95_IF_FLAT and (high - middle) / high < _STATIC_CONTRAST))
+
+
+def _top_of_buckets(
+    values: Float32[np.ndarray, "n"], count: int, bucket: Int[np.ndarray, "n"], buckets: int
+) -> Bool[np.ndarray, "n"]:
+    """Mask of `count` values: of each bucket an equal number of its largest ones, the rest the largest that remain."""
+    if buckets == 1:
+        return _top(values, count)
+    mask = np.zeros(len(values), bool)
+    for number in range(buckets):
+        members = np.flatnonzero(bucket == number)
+        mask[members[_top(values[members], min(count // buckets, len(members)))]] = True
+    others = np.flatnonzero(~mask)
+    mask[others[_top(values[others], count - int(mask.sum()))]] = True
+    return mask
 
 
 def _top(values: Float32[np.ndarray, "n"], count: int) -> Bool[np.ndarray, "n"]:

@@ -42,15 +42,28 @@ def test_field_equals_a_loop_over_vectors(seed, mb_rows, mb_columns, cut_y, cut_
                     blocks.append((source, w, h, 16 * x + left * w, 16 * y + top * h, *rng.integers(-40, 40, 2)))
     rng.shuffle(blocks)
     height, width = 16 * mb_rows - cut_y, 16 * mb_columns - cut_x
-    total, count = np.zeros((2 * mb_rows, 2 * mb_columns, 2)), np.zeros((2 * mb_rows, 2 * mb_columns, 1))
+    cells_of = {-1: {}, 1: {}}
     for source, w, h, left, top, dx, dy in blocks:
-        cells = np.s_[top // 8 : (top + h) // 8, left // 8 : (left + w) // 8]
-        total[cells] += np.array([dx, dy]) / 4 * (-1 if source < 0 else 1)
-        count[cells] += 1
-    rows, columns = -(-height // 8), -(-width // 8)
-    field, has_vector = dense_field(vectors(*map(tuple, blocks)), height, width)
-    np.testing.assert_allclose(field, (total / np.maximum(count, 1))[:rows, :columns], rtol=1e-6)
-    np.testing.assert_array_equal(has_vector, (count[..., 0] > 0)[:rows, :columns])
+        for y, x in np.ndindex(h // 8, w // 8):
+            cells_of[source][top // 8 + y, left // 8 + x] = np.array([dx, dy]) / 4 * (-1 if source < 0 else 1)
+    expected = {name: np.zeros((2 * mb_rows, 2 * mb_columns, 2)) for name in ("l0", "l1", "both")}
+    for cell in cells_of[-1].keys() | cells_of[1].keys():
+        past, future = (cells_of[source].get(cell) for source in (-1, 1))
+        expected["l0"][cell] = future if past is None else past
+        expected["l1"][cell] = past if future is None else future
+        mean, magnitude = expected["l0"][cell], np.linalg.norm(expected["l0"][cell])
+        if past is not None and future is not None:
+            mean, magnitude = (past + future) / 2, (np.linalg.norm(past) + np.linalg.norm(future)) / 2
+            mean = mean if mean.any() else past
+        expected["both"][cell] = mean / max(np.linalg.norm(mean), 1e-9) * magnitude
+    crop_y, crop_x = (min(int(rng.integers(0, 12)), side - 1) for side in (height, width))
+    shown = np.s_[crop_y // 8 : -(-height // 8), crop_x // 8 : -(-width // 8)]
+    for lists, field_of_all in expected.items():
+        field, has_vector = dense_field(vectors(*map(tuple, blocks)), height - crop_y, width - crop_x, lists, (crop_y, crop_x))
+        np.testing.assert_allclose(field, field_of_all[shown], rtol=1e-5, atol=1e-5)
+        covered = np.zeros((2 * mb_rows, 2 * mb_columns), bool)
+        covered[tuple(zip(*(cells_of[-1].keys() | cells_of[1].keys()), strict=True)) or ([], [])] = True
+        np.testing.assert_array_equal(has_vector, covered[shown])
 
 
 def test_no_vectors_and_vectors_outside():
