@@ -33,6 +33,9 @@ _TOLD_APART = frozenset(
 """Demuxers that may open a file only to say what it is. No others may: playlists, for example, open further files."""
 MOST_PIXELS = 1 << 26
 """Of a picture: 8192×8192. Damaged headers announce larger ones, which take gigabytes before they fail."""
+_NEVER_PADDED = frozenset(["vp8", "vp9", "av1"])
+"""Codecs that never write many zeros in a row, and whose decoders make a blank picture of such a packet, without an error."""
+_WIPED = bytes(64)
 _FLAG2_EXPORT_MVS = 1 << 28
 
 
@@ -151,6 +154,11 @@ def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool) -> Iterat
                 waiting[number] = (bytes(packet) if keep_packets else b"", seconds)
                 # The decoder hands a packet's timestamp to its frame: numbered, frames and packets match whatever the order.
                 packet.pts = packet.dts = number
+                if stream.codec.canonical_name in _NEVER_PADDED and _WIPED in bytes(packet):
+                    raise Damaged(
+                        f"{path}: damaged: {n_decoded} frames decode, the next is overwritten with zeros; get a whole copy.",
+                        n_decoded,
+                    )
             try:
                 frames = context.decode(packet)
             except av.FFmpegError as error:
