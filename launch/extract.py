@@ -26,7 +26,7 @@ from ove.shards.sources import VideoFile, videos_in_folder
 from ove.shards.workers import Died, outcomes
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
-from ove.video.select import select
+from ove.video.select import budget_of, choose_patches, i_frame_flags
 from ove.view.animation import write_animation
 from ove.view.overlay import overlay
 
@@ -98,9 +98,11 @@ def _extract(job: _Job, task: tuple[VideoFile, str]) -> _Done | BadFile:
     try:
         clip, signals = read_video(file.path, job.config)
         scores = saliency(signals, job.config)
+        selection = choose_patches(scores, clip.is_i_frame, job.budget_tokens, job.config)
     except BadClip as error:  # the border where a bad file is set aside
-        return BadFile(str(file.path), str(error), error.position)
-    selection = select(scores.scores, clip.is_i_frame, job.budget_tokens, job.config.iframe_policy)
+        reason = str(error)
+        named = reason if reason.startswith(str(file.path)) else f"{file.path}: {reason}"
+        return BadFile(str(file.path), named, error.position)
     made = []
     entry = None
     if "npz" in job.exports:
@@ -139,7 +141,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--source",
-        choices=("auto", "bitstream", "transcode"),
+        choices=get_args(_HINTS["source"]),
         help="where signals come from (default auto: the bitstream if it can)",
     )
     parser.add_argument("--sampling", choices=get_args(_HINTS["sampling"]), help="how 64 frames are chosen (default uniform)")
@@ -161,24 +163,22 @@ def _job(options: argparse.Namespace) -> _Job:
         raise ConfigError(f"--export {options.export}: {unknown[0]!r} is none of {', '.join(_EXPORTS)}.")
     if options.workers < 0:
         raise ConfigError(f"--workers {options.workers} must not be negative.")
-    budget = _budget(options.budget, config)
+    grid = (config.n_frames, config.grid, config.grid)
+    budget = budget_of(_number(options.budget), grid)
+    # What no clip can meet is told before the first one is decoded.
+    flags = i_frame_flags(config.n_frames, config.gop_frames)
+    choose_patches(Saliency(np.zeros(grid, np.float32)), flags, budget, config)
     if "mosaics" in exports:
         mosaics.check_budget(budget, config.grid**2)
     return _Job(config, budget, exports, options.overlay, options.signals, options.out)
 
 
-def _budget(text: str, config: VideoConfig) -> int:
-    """Patches of a clip: a whole number as it is, one with a point as a share of all patches."""
-    every = config.n_frames * config.grid**2
+def _number(text: str) -> int | float:
+    """A budget as it was typed: with a point it is a share of the patches."""
     try:
-        if "." not in text:
-            return int(text)
-        share = float(text)
+        return float(text) if "." in text else int(text)
     except ValueError as error:
         raise ConfigError(f"--budget {text}: expected a number of patches such as 2048, or a share such as 0.125.") from error
-    if not 0 < share <= 1:
-        raise ConfigError(f"--budget {text}: a share of the patches lies between 0 and 1.")
-    return max(1, round(share * every))
 
 
 def _inputs(paths: list[Path]) -> list[VideoFile]:
@@ -217,10 +217,12 @@ def _write(path: Path, clip: Clip, scores: Saliency, selection: Selection, signa
         "n_decoded": np.array(clip.n_decoded),
         "cut": np.array(clip.cut),
     }
+    if clip.valid is not None:
+        arrays["valid"] = clip.valid
     if signals is not None:
         arrays |= {"motion": signals.motion, "has_vector": signals.has_vector, "residual": signals.residual}
         arrays |= {"cell_offset_px": np.array(signals.cell_offset_px, np.int32)}
-        arrays |= {"residual_exact": np.array(signals.residual_exact)}
+        arrays |= {"residual_exact": np.array(signals.residual_exact), "residual_source": np.array(signals.residual_source)}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

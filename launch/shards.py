@@ -41,6 +41,7 @@ def make_record(video: VideoFile, video_config: VideoConfig, shards_config: Shar
         fps=float(clip.fps),
         label=video.label,
         residual_exact=signals.residual_exact,
+        cut=clip.cut,
     )
 
 

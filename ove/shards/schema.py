@@ -52,6 +52,8 @@ class VideoRecord:
     """Class name, where the input gave one."""
     residual_exact: bool = True
     """False where the stream may use weighted prediction, which blurs the residual behind the saliency (docs/codec.md)."""
+    cut: str = ""
+    """What was wrong with the rest of a damaged file of which only the first frames were kept; empty for whole files."""
 
     @property
     def grid_tyx(self) -> tuple[int, int, int]:
@@ -71,6 +73,7 @@ _SCALARS: dict[str, tuple[type, ...]] = {
     "fps": (float,),
     "label": (str, type(None)),
     "residual_exact": (bool,),
+    "cut": (str,),
 }
 
 
