@@ -1,5 +1,6 @@
-"""The command that goes from video files to .npz files."""
+"""The command that goes from video files to .npz files, mosaics and pictures."""
 
+import json
 import subprocess
 import sys
 
@@ -74,12 +75,74 @@ def test_nothing_usable_is_a_sentence_and_an_exit_code(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_impossible_requests_are_refused(tmp_path, write_video):
-    path = str(write_video("v.mp4", moving_texture(10, 64)))
-    with pytest.raises(ConfigError, match="budget_tokens = 100"):
-        main([path, "--out", str(tmp_path / "out"), "--budget", "100"])
-    with pytest.raises(ConfigError, match="size_px = 100"):
-        main([path, "--out", str(tmp_path / "out"), "--size", "100"])
+def test_impossible_requests_are_refused_before_anything_is_decoded(tmp_path, write_video):
+    path, out = str(write_video("v.mp4", moving_texture(10, 64))), ["--out", str(tmp_path / "out")]
+    for arguments, told in (
+        (["--budget", "100"], "budget_tokens = 100"),
+        (["--budget", "1.5"], "budget = 1.5 is neither"),
+        (["--budget", "many"], "--budget many: expected a number of patches"),
+        (["--size", "100"], "size_px = 100"),
+        (["--export", "npz,pdf"], "'pdf' is none of npz, mosaics"),
+        (["--export", "mosaics", "--budget", "2000"], "multiple of 256, for example 2048"),
+        (["--workers", "-1"], "must not be negative"),
+        (["--set", "video.samplin=energy"], "did you mean video.sampling"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            main([path, *out, *arguments])
+    assert not (tmp_path / "out").exists()
     (tmp_path / "bare").mkdir()
     with pytest.raises(BadClip, match="no input files"):
-        main([str(tmp_path / "bare"), "--out", str(tmp_path / "out")])
+        main([str(tmp_path / "bare"), *out])
+
+
+def test_mosaics_are_what_was_selected(tmp_path, write_video):
+    path, out = write_video("v.mp4", moving_texture(70, 112), x264_params=P_ONLY), tmp_path / "out"
+    settings = ["--size", "56", "--budget", "0.125", "--workers", "0"]
+    assert main(["--export=npz,mosaics", str(path), "--out", str(out), *settings]) == 0
+    (line,) = (out / "mosaics.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    with np.load(out / "v.npz") as found:
+        chosen, grid = found["selected_flat"], tuple(found["grid_tyx"])
+    assert len(chosen) == 128 == len(entry["image"]) * 16
+    np.testing.assert_array_equal(np.load(entry["positions_thw"]), np.stack(np.unravel_index(chosen, grid), axis=1))
+    assert main(["--export=mosaics", str(path), "--out", str(tmp_path / "alone"), *settings]) == 0
+    assert sorted(p.name for p in (tmp_path / "alone").iterdir()) == ["mosaics.jsonl", "quarantine.jsonl", "v"]
+
+
+def test_a_bare_overlay_is_a_sheet_and_takes_no_file_for_its_kind(tmp_path, write_video):
+    path = str(write_video("v.mp4", moving_texture(20, 64), x264_params=P_ONLY))
+    common = ["--size", "56", "--budget", "0.125", "--workers", "0", "--out"]
+    assert main(["--overlay", path, *common, str(tmp_path / "sheet")]) == 0
+    assert main([path, *common, str(tmp_path / "video"), "--overlay", "video"]) == 0
+    assert [(tmp_path / kind / name).exists() for kind, name in (("sheet", "v.png"), ("video", "v.mp4"))] == [True, True]
+    with pytest.raises(SystemExit):
+        main([path, *common, str(tmp_path / "other"), "--overlay=film"])
+
+
+@pytest.mark.parametrize(
+    "settings", [["--preset=probe"], ["--preset=frames"], ["--preset=lmm"], ["--source=transcode"], ["--sampling=consecutive"]]
+)
+def test_settings_reach_the_selection(tmp_path, write_video, settings):
+    frames = moving_texture(80, 96, 64)
+    path = str(write_video("v.mp4", frames, x264_params=P_ONLY))
+    selected = []
+    for name, more in (("plain", []), ("set", settings)):
+        out = tmp_path / name
+        assert main([path, "--out", str(out), "--size=84", "--budget=288", "--workers=0", "--overlay", "--signals", *more]) == 0
+        with np.load(out / "v.npz") as found:
+            selected.append((found["selected_flat"].tolist(), found["frame_index"].tolist(), str(found["source"])))
+    assert selected[0] != selected[1]
+    assert len(selected[1][0]) == 288
+
+
+def test_a_file_cut_short_is_kept_and_marked_if_asked_for(tmp_path, write_video):
+    whole = write_video("w.mp4", moving_texture(70, 96), container_options={"movflags": "faststart"})
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole.read_bytes()[:-2000])
+    common = [str(cut), "--size=56", "--budget=0.125", "--workers=0", "--out"]
+    with pytest.raises(BadClip, match="none of the 1 input files"):
+        main([*common, str(tmp_path / "strict")])
+    assert main([*common, str(tmp_path / "kept"), "--set", "video.truncated=keep"]) == 0
+    with np.load(tmp_path / "kept" / "cut.npz") as found:
+        assert "70 frames announced" in str(found["cut"])
+        assert found["frame_index"][-1] == found["n_decoded"] - 1 < 69
