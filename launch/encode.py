@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = find_inputs(options.inputs)
     weights = open_weights(options.weights, options.compute)
     config = _input_config(options, weights.config.patch_px)
-    keep = Keep(pooled=weights.config.head or not (options.tokens or options.hidden is not None))
-    keep = Keep(keep.pooled, options.tokens, options.hidden)
+    has_others = options.tokens or options.hidden is not None
+    keep = Keep(weights.config.head or not has_others, options.tokens, options.hidden)
     keep.check(weights.config)
     bad: list[tuple[Path, str]] = []
     started = time.monotonic()
@@ -71,7 +71,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--mode", required=True, choices=("codec", "frames", "image"), help="how files are looked at")
     parser.add_argument("--out", required=True, type=Path, help="the .npz to write")
-    parser.add_argument("--budget", type=int, help="codec: patches of a clip (default 2048)")
+    parser.add_argument("--budget", type=_number, help="codec: patches of a clip, or a share like 0.125 (default 2048)")
     parser.add_argument("--frames", type=int, help="frames: whole frames of a video (default 8)")
     parser.add_argument("--size", type=int, help="force a square of so many pixels (default: videos 224, images as they are)")
     parser.add_argument("--max-tokens", type=int, help=f"image: most patches (default {MAX_TOKENS})")
@@ -89,6 +89,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--verbose", action="store_true", help="say at which size pictures are encoded, and which attention is used"
     )
     return parser.parse_args(arguments)
+
+
+def _number(text: str) -> int | float:
+    return float(text) if "." in text else int(text)
 
 
 def _set_up_messages(verbose: bool) -> None:
@@ -113,12 +117,13 @@ def _input_config(options: argparse.Namespace, patch_px: int) -> InputConfig:
     values = {"patch_px": patch_px} | settings(options.set, ("video",))["video"]
     if options.size is not None and not is_image:
         values["size_px"] = options.size
-    names = {"budget": "budget_tokens", "frames": "n_frames"}
+    if "frames" in given:
+        given["n_frames"] = given.pop("frames")
     return InputConfig(
         mode=options.mode,
         video=from_mapping(VideoConfig, values, "video."),
         size_px=options.size if is_image else None,
-        **{names.get(name, name): value for name, value in given.items()},
+        **given,
     )
 
 

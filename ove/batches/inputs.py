@@ -1,8 +1,9 @@
 """Single files → the tokens that an encoder sees: images at their own proportions, videos by codec or by whole frames."""
 
+import contextlib
 import dataclasses
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,10 +16,11 @@ from ove.batches.native import MAX_TOKENS, fit_size, resize
 from ove.batches.patches import TIME_STEPS, gather, on_time_grid, patchify, positions
 from ove.config import VideoConfig
 from ove.errors import BadClip, ConfigError
+from ove.records import Saliency
 from ove.shards.sources import videos_in_folder, videos_in_list
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
-from ove.video.select import i_frame_flags, select
+from ove.video.select import budget_of, choose_patches, i_frame_flags
 
 Mode = Literal["codec", "frames", "image"]
 
@@ -45,8 +47,8 @@ class InputConfig:
     mode: Mode
     video: VideoConfig = dataclasses.field(default_factory=VideoConfig)
     """For the modes codec and frames."""
-    budget_tokens: int = 2048
-    """Patches of a clip (codec)."""
+    budget: int | float = 2048
+    """Patches of a clip (codec); a float up to 1 is a share of all its patches."""
     n_frames: int = 8
     """Whole frames of a video (frames)."""
     size_px: int | None = None
@@ -58,9 +60,8 @@ class InputConfig:
     def __post_init__(self) -> None:
         patch_px = self.video.patch_px
         if self.mode == "codec":
-            grid = (self.video.n_frames, self.video.grid, self.video.grid)
             flags = i_frame_flags(self.video.n_frames, self.video.gop_frames)
-            select(np.zeros(grid, np.float32), flags, self.budget_tokens, self.video.iframe_policy)
+            choose_patches(Saliency(np.zeros(self._grid_tyx, np.float32)), flags, self.budget, self.video)
         elif self.mode == "frames" and not 1 <= self.n_frames <= TIME_STEPS:
             raise ConfigError(f"frames = {self.n_frames} must be within 1…{TIME_STEPS}, the steps of the time grid.")
         elif self.mode == "image" and self.size_px is not None and (self.size_px < 1 or self.size_px % patch_px):
@@ -71,10 +72,14 @@ class InputConfig:
             )
 
     @property
+    def _grid_tyx(self) -> tuple[int, int, int]:
+        return self.video.n_frames, self.video.grid, self.video.grid
+
+    @property
     def longest(self) -> int:
         """The most tokens that a file may have."""
         if self.mode == "codec":
-            return self.budget_tokens
+            return budget_of(self.budget, self._grid_tyx)
         if self.mode == "frames":
             return self.n_frames * self.video.grid**2
         return self.max_tokens if self.size_px is None else (self.size_px // self.video.patch_px) ** 2
@@ -131,7 +136,8 @@ def _listed(list_file: Path) -> list[Path]:
 def _codec(path: Path, config: InputConfig) -> Tokens:
     video = config.video
     clip, signals = read_video(path, video)
-    chosen = select(saliency(signals, video).scores, clip.is_i_frame, config.budget_tokens, video.iframe_policy)
+    with _named(path):
+        chosen = choose_patches(saliency(signals, video), clip.is_i_frame, config.budget, video)
     tyx = positions(chosen.flat, chosen.grid_tyx)
     tyx[:, 0] = on_time_grid(tyx[:, 0], chosen.grid_tyx[0])
     return Tokens(gather(clip.frames, chosen.flat, video.patch_px), tyx, (video.size_px, video.size_px), clip.source, clip.cut)
@@ -150,12 +156,19 @@ def _frames(path: Path, config: InputConfig) -> Tokens:
 def _image(path: Path, config: InputConfig) -> Tokens:
     image, patch_px = read_image(path), config.video.patch_px
     if config.size_px is None:
-        try:
+        with _named(path):
             size_hw = fit_size(image.shape[0], image.shape[1], patch_px, config.min_tokens, config.max_tokens)
-        except BadClip as error:
-            raise BadClip(f"{path}: {error}") from error
     else:
         size_hw = config.size_px, config.size_px
     picture = resize(image, size_hw).image
     grid = 1, size_hw[0] // patch_px, size_hw[1] // patch_px
     return Tokens(patchify(picture[None], patch_px), positions(np.arange(grid[1] * grid[2]), grid), size_hw, "pixels")
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Puts the file's name before what is said against its contents."""
+    try:
+        yield
+    except BadClip as error:
+        raise BadClip(f"{path}: {error}", error.position) from error

@@ -108,8 +108,8 @@ class _Column:
         self.file.write(np.ascontiguousarray(rows).tobytes())
         self._n += len(rows)
 
-    def copy_to(self, member: IO[bytes]) -> None:
-        """The array in numpy's format."""
+    def copy_to(self, member: Any) -> None:
+        """Writes the array in numpy's format to an open file."""
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._n, *self._row_shape)}
         np.lib.format.write_array_header_1_0(member, header)
         self.file.seek(0)
