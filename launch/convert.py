@@ -89,8 +89,9 @@ def _described(encoder: Encoder) -> str:
         return f"{', '.join(parts)}\n{count}"
     layout = "q, k, v in one tensor" if fused else "q, k, v apart"
     prefix = f", names begin with {origin.prefix}" if origin.prefix else ""
+    dtypes = " and ".join(sorted(set(origin.dtypes.values())))
     beside = f"; {len(origin.aside)} other tensors beside them" if origin.aside else ""
-    return f"{', '.join(parts)}\n{count} (published in {' and '.join(sorted(set(origin.dtypes.values())))}), {layout}{prefix}{beside}"
+    return f"{', '.join(parts)}\n{count} (published in {dtypes}), {layout}{prefix}{beside}"
 
 
 def _sizes(config: EncoderConfig) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The published weights, in the layout of the Hugging Face folder, to an encoder and back (spec §1, "Published checkpoint")."""
 
+import functools
 import json
 import logging
 import os
@@ -72,7 +73,8 @@ def load(path: str | os.PathLike[str], dtype: Any = "float32") -> Encoder:
         aside={name: np.array(tensor) for name, tensor in aside.items()},
         metadata=files.metadata,
     )
-    return assemble(replace(config, compute=compute), _params(wanted, tensors, config, np.dtype(compute)), origin)
+    config = replace(config, compute=compute)
+    return assemble(config, _params(wanted, tensors, config, np.dtype(compute)), origin)
 
 
 def save(encoder: Encoder, folder: str | os.PathLike[str], dtype: str | None = None) -> None:
@@ -116,13 +118,16 @@ def save(encoder: Encoder, folder: str | os.PathLike[str], dtype: str | None = N
 
 def assemble(config: EncoderConfig, params: Params, origin: Origin | None = None) -> Encoder:
     """The encoder that has these parameters, as `init` gives and a checkpoint holds them; no fresh ones are computed."""
-    encoder = nnx.merge(nnx.split(_abstract(config), nnx.Param, ...)[0], params)
+    encoder = nnx.merge(_skeleton(config)[0], params)
     encoder.origin = origin
     return encoder
 
 
-def _abstract(config: EncoderConfig) -> Encoder:
-    return nnx.eval_shape(lambda: Encoder(config, rngs=nnx.Rngs(params=jax.random.key(0))))
+@functools.lru_cache(maxsize=8)
+def _skeleton(config: EncoderConfig) -> tuple[nnx.GraphDef[Encoder], dict[str, Any]]:
+    """The encoder without numbers, and the shapes of its parameters."""
+    model = nnx.eval_shape(lambda: Encoder(config, rngs=nnx.Rngs(params=jax.random.key(0))))
+    return nnx.split(model, nnx.Param, ...)[0], nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
 def _names(files: WeightFiles) -> tuple[dict[str, str], str]:
@@ -153,8 +158,7 @@ def _read_config(files: WeightFiles) -> tuple[dict[str, Any] | None, str]:
     """config.json beside the weights and its text; None if a file is without."""
     path = (files.given if files.given.is_dir() else files.given.parent) / CONFIG
     if path.is_file():
-        content = path.read_bytes()
-        return published_config.parse(path, content), content.decode()
+        return published_config.parse(path)
     if files.given.is_dir():
         raise BadCheckpoint(
             f"{files.given}: holds weights but no {CONFIG}; put it there, or give the file of weights itself: sizes are then "
@@ -165,7 +169,7 @@ def _read_config(files: WeightFiles) -> tuple[dict[str, Any] | None, str]:
 
 def _params(wanted: list[Published], tensors: Tensors, config: EncoderConfig, dtype: np.dtype) -> Params:
     """Our parameters, filled one array at a time straight from the file."""
-    shapes = nnx.to_pure_dict(nnx.state(_abstract(config), nnx.Param))
+    shapes = _skeleton(config)[1]
     params: Params = {}
     for path, sources in by_array(wanted).items():
         array = np.empty(_leaf(shapes, path).shape, dtype)

@@ -43,6 +43,8 @@ _CHOICES = {
     ROPE_KEY: ("released", "paired"),
 }
 """Values that this encoder can compute."""
+_MOST_LAYERS = 1000
+"""More are a damaged file, and listing what they lack would take for ever."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,15 +52,16 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Name of a tensor, without what stands before `embeddings` → its shape."""
 
 
-def parse(path: Path, text: bytes) -> dict[str, Any]:
-    """The JSON object in a config.json; BadCheckpoint if it is none."""
+def parse(path: Path) -> tuple[dict[str, Any], str]:
+    """The JSON object in a config.json, and its text; BadCheckpoint if it is none."""
     try:
+        text = path.read_bytes().decode()
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadCheckpoint(f"{path}: is not JSON ({error}); download it again, or mend it.") from error
     if not isinstance(values, dict):
         raise BadCheckpoint(f"{path}: must be a JSON object with the sizes of the model; download it again.")
-    return values
+    return values, text
 
 
 def section(values: dict[str, Any]) -> dict[str, Any]:
@@ -89,6 +92,9 @@ def to_encoder_config(values: dict[str, Any], shapes: Shapes) -> tuple[EncoderCo
         problems.append(f"use_head is {known['use_head']!r}; it must be true or false")
     unsized = [key for key in _SIZES if type(known.get(key)) is not int or known[key] < 1]
     problems += [f"{key} is {known.get(key)!r}; it must be a positive integer" for key in unsized]
+    if "num_hidden_layers" not in unsized and known["num_hidden_layers"] > _MOST_LAYERS:
+        unsized.append("num_hidden_layers")
+        problems.append(f"num_hidden_layers is {known['num_hidden_layers']}; nobody has made so many")
     unreal = [key for key in _NUMBERS if type(known[key]) not in (int, float) or not 0 < known[key] < float("inf")]
     problems += [f"{key} is {known[key]!r}; it must be a positive number" for key in unreal]
     if unsized or unreal or any(not isinstance(known[key], str) for key in ("layer_norm_type", ROPE_KEY)):
@@ -105,7 +111,7 @@ def to_encoder_config(values: dict[str, Any], shapes: Shapes) -> tuple[EncoderCo
 def infer(path: Path, shapes: Shapes) -> dict[str, Any]:
     """A config.json for tensors that came without one; what they cannot tell is logged as assumed."""
     values: dict[str, Any] = {"model_type": MODEL_TYPE, **_from_shapes(shapes)}
-    values["num_attention_heads"] = max(1, values["hidden_size"] // 64)
+    values["num_attention_heads"] = max(1, values.get("hidden_size", 64) // 64)
     values["layer_norm_type"] = "layer_norm" if "layernorm_pre.bias" in shapes else "rms_norm"
     values |= {key: _DEFAULTS[key] for key in ("layer_norm_eps", "rope_theta", "hidden_act")}
     _log.warning(

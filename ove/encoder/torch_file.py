@@ -67,7 +67,7 @@ _INERT = {
     ("torch.nn.parameter", "Parameter"),
     ("pathlib", "PosixPath"),
     ("_codecs", "encode"),
-    *(("builtins", name) for name in ("dict", "list", "set", "frozenset", "int", "slice", "bytearray")),
+    *(("__builtin__", name) for name in ("dict", "list", "set", "frozenset", "int", "slice", "bytearray")),
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("scalar", "_reconstruct")),

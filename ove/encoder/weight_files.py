@@ -142,7 +142,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     try:
         names = json.loads(index.read_bytes())["weight_map"]
         valid = all(isinstance(name, str) and isinstance(shard, str) for name, shard in names.items())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadCheckpoint(f"{index}: is not an index of weights ({error!r}); download it again.") from error
     if not valid or any(Path(shard).name != shard for shard in names.values()):
         raise BadCheckpoint(f"{index}: is not an index of weights: it must map names of tensors to files beside it.")
@@ -169,9 +169,9 @@ def read_safetensors(path: Path) -> tuple[Tensors, Mapping[str, str]]:
         )
     try:
         header: dict[str, Any] = json.loads(content[8:start])
-        metadata = dict(header.pop("__metadata__", {}))
+        metadata = {str(name): str(text) for name, text in header.pop("__metadata__", {}).items()}
         places = {name: _place(spec) for name, spec in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadCheckpoint(f"{path}: its header is damaged ({error!r}); download it again.") from error
     end = start
     for place in sorted(places.values(), key=lambda place: (place.begin, place.end)):
