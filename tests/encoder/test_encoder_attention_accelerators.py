@@ -1,0 +1,125 @@
+"""The kernels for GPUs and TPUs, as far as a CPU can tell: computed in Pallas' interpreter, and lowered for their machines."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ove.encoder import attention, encoder
+from ove.encoder.attention_accelerators import cudnn_attention, pallas_attention, splash_attention
+from ove.encoder.presets import preset
+
+PALLAS = pytest.mark.parametrize("kernel", [pallas_attention, splash_attention])
+
+
+def problem(batch: int, heads: int, n: int, width: int, dtype: str = "float32") -> list[jax.Array]:
+    """q, k, v, and the gradient of the result."""
+    return [jax.random.normal(jax.random.key(i), (batch, heads, n, width)).astype(dtype) for i in range(4)]
+
+
+def segments(batch: int, n: int) -> jax.Array:
+    """Rows of segments 1 … 3 with padding behind, of other lengths in each row."""
+    edges = np.sort(np.random.default_rng(0).integers(0, n, (batch, 3)), axis=1)
+    ids = 1 + (np.arange(n)[None, :, None] >= edges[:, None]).sum(-1)
+    return jnp.asarray(np.where(ids == 4, 0, ids).astype(np.int32))
+
+
+def with_gradients(function: Callable, q, k, v, d_out) -> list[jax.Array]:
+    out, pull = jax.vjp(function, q, k, v)
+    return [out, *pull(d_out)]
+
+
+def assert_equal(got: list[jax.Array], expected: list[jax.Array], atol: float = 1e-5) -> None:
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), atol=atol)
+
+
+@PALLAS
+# 256: whole blocks; 200: filled up; the second head width is none of a power of two.
+@pytest.mark.parametrize(("n", "width", "segmented"), [(256, 64, True), (200, 32, False), (72, 96, True)])
+def test_kernels_equal_the_reference_with_gradients(kernel: Callable, n: int, width: int, segmented: bool) -> None:
+    arrays = problem(2, 1, n, width)
+    ids = segments(2, n) if segmented else None
+    got = jax.jit(lambda *xs: with_gradients(lambda q, k, v: kernel(q, k, v, ids, interpret=True), *xs))(*arrays)
+    assert_equal(got, with_gradients(lambda q, k, v: attention.reference(q, k, v, ids), *arrays))
+
+
+@PALLAS
+def test_bfloat16_stays_bfloat16(kernel: Callable) -> None:
+    arrays = problem(1, 2, 128, 64, "bfloat16")
+    got = jax.jit(lambda *xs: with_gradients(lambda q, k, v: kernel(q, k, v, interpret=True), *xs))(*arrays)
+    assert all(x.dtype == jnp.bfloat16 for x in got)
+    assert_equal(got, with_gradients(attention.reference, *arrays), atol=0.05)
+
+
+@PALLAS
+@pytest.mark.parametrize(
+    ("shape", "axes", "spec"), [((8,), ("a",), ("a", None)), ((4, 2), ("some", "names"), ("some", "names"))]
+)
+def test_devices_share_batch_and_heads(kernel: Callable, shape: tuple, axes: tuple, spec: tuple) -> None:
+    mesh = jax.make_mesh(shape, axes)
+    heads, rows = (NamedSharding(mesh, PartitionSpec(*places)) for places in (spec, spec[:1]))
+    arrays, ids = problem(8, 2, 128, 32), segments(8, 128)
+
+    def function(ids, *xs):
+        return with_gradients(lambda q, k, v: kernel(q, k, v, ids, interpret=True), *xs)
+
+    compiled = jax.jit(function, in_shardings=(rows, *[heads] * 4)).lower(ids, *arrays).compile()
+    assert "all-gather" not in compiled.as_text()
+    got = compiled(jax.device_put(ids, rows), *jax.device_put(arrays, heads))
+    assert all(x.sharding.is_equivalent_to(heads, 4) for x in got)
+    assert_equal(got, with_gradients(lambda q, k, v: attention.reference(q, k, v, ids), *arrays))
+
+
+def lowered(function: Callable, platform: str, *arguments: jax.ShapeDtypeStruct) -> str:
+    return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize(("kernel", "platform"), [(pallas_attention, "cuda"), (splash_attention, "tpu")])
+@pytest.mark.parametrize(("n", "width"), [(256, 64), (331, 32), (384, 128), (1024, 96), (2048, 64), (4096, 64)])
+def test_kernels_lower_for_their_machines(kernel: Callable, platform: str, n: int, width: int) -> None:
+    x = jax.ShapeDtypeStruct((2, 3, n, width), jnp.bfloat16)
+    ids = jax.ShapeDtypeStruct((2, n), jnp.int32)
+    for function, arguments in ((kernel, (x, x, x, x)), (lambda *xs, i: kernel(*xs, i), (x, x, x, x, ids))):
+        text = lowered(
+            lambda q, k, v, d, *i, f=function: with_gradients(lambda *xs: f(*xs, **({"i": i[0]} if i else {})), q, k, v, d),
+            platform,
+            *arguments,
+        )
+        assert text.count("stablehlo.custom_call") >= 2
+        assert f"{n}x{n}" not in text
+
+
+def test_cudnn_lowers_without_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(checks, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(checks, "check_compute_capability", lambda capability: True)
+    x = jax.ShapeDtypeStruct((2, 3, 256, 64), jnp.bfloat16)
+    text = lowered(lambda *xs: with_gradients(cudnn_attention, *xs), "cuda", x, x, x, x)
+    assert "__cudnn$fmhaSoftmax(" in text and "__cudnn$fmhaSoftmaxBackward" in text
+    assert "256x256" not in text
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_training_a_packed_encoder_lowers(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    monkeypatch.setattr(attention, "machine", lambda: attention.Machine(platform, 9.0))
+    # Of a size of its own: what was traced for one machine would be taken for the other, which in one process cannot be.
+    config = preset("tiny", compute="bfloat16", remat="dots", layers={"cuda": 2, "tpu": 3}[platform])
+    params = jax.eval_shape(lambda: encoder.init(config, jax.random.key(0)))
+
+    def loss_of(params, patches, positions, ids):
+        return encoder.apply(config, params, patches, positions, ids, n_segments=3).pooled.astype(jnp.float32).sum()
+
+    text = lowered(
+        jax.grad(loss_of),
+        platform,
+        params,
+        jax.ShapeDtypeStruct((2, 512, 588), jnp.uint8),
+        jax.ShapeDtypeStruct((2, 512, 3), jnp.int32),
+        jax.ShapeDtypeStruct((2, 512), jnp.int32),
+    )
+    assert text.count("stablehlo.custom_call") >= 2
+    assert "512x512" not in text
