@@ -1,24 +1,22 @@
 """Any video file → its sampled frames and what the codec knows about them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
-from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
-from jaxtyping import Float64, Int32, UInt8
+from jaxtyping import Float64, Int32
 
 from ove.config import VideoConfig
 from ove.errors import BadClip
 from ove.records import Clip, CodecSignals
 from ove.video.demux import Damaged, Deadline, Survey, decoded_frames, survey
+from ove.video.gather import Accumulated, Gathered
+from ove.video.geometry import in_square, placement
+from ove.video.packets import PacketTable
 from ove.video.residual import CannotIsolate, GrayDecoder
-from ove.video.select import i_frame_flags, sample_indices
-from ove.video.signals import SignalStack, with_residual_of
+from ove.video.sampling import sample_indices
+from ove.video.select import i_frame_flags
 from ove.video.sources import bitstream_reader, told_or_refused
-from ove.video.transcode import transcoded_signals
 
 
 def read_video(path: Path, config: VideoConfig) -> tuple[Clip, CodecSignals]:
@@ -31,96 +29,82 @@ def read_video(path: Path, config: VideoConfig) -> tuple[Clip, CodecSignals]:
     what decodes of a damaged one is kept and `Clip.cut` says what was wrong (spec §2).
     """
     deadline = Deadline(path, config.time_limit_s)
-    found = survey(path, deadline)
+    packets = PacketTable() if config.sampling == "energy" else None
+    found = survey(path, deadline, packets.add if packets else None)
     if found.n_packets == 0:
         raise BadClip(f"{path}: no whole frame in it{f' ({found.cut})' if found.cut else ''}; get a whole copy.")
     if opener := bitstream_reader(path, found, config.source):
         try:
-            return _read(path, config, found, deadline, opener)
+            return _read(path, config, found, deadline, packets, opener)
         except CannotIsolate as reason:
             told_or_refused(path, found, config.source, reason)
-    return _read(path, config, found, deadline, None)
+    return _read(path, config, found, deadline, packets, None)
 
 
 def _read(
-    path: Path, config: VideoConfig, found: Survey, deadline: Deadline, opener: Callable[[], GrayDecoder] | None
+    path: Path,
+    config: VideoConfig,
+    found: Survey,
+    deadline: Deadline,
+    packets: PacketTable | None,
+    opener: Callable[[], GrayDecoder] | None,
 ) -> tuple[Clip, CodecSignals]:
     """`read_video` with signals from the bitstream, or, without an opener of gray decoders, from a transcode."""
-    gray = opener() if opener else None
-    samples = _sample(path, config, found.n_packets, deadline, gray)
-    cut = samples.cut or found.cut
-    if samples.n_decoded == 0 or (cut and config.truncated == "refuse"):
+    energies = packets.energies() if packets else None
+    gathered, cut = _gather(path, config, found.n_packets, energies, deadline, opener)
+    cut, n_decoded = cut or found.cut, len(gathered.times_s)
+    if n_decoded == 0 or (cut and config.truncated == "refuse"):
         why = cut or "the decoder gives no picture"
-        raise BadClip(f"{path}: truncated or damaged: {samples.n_decoded} frames decode ({why}); get a whole copy.")
-    if samples.n_decoded != found.n_packets:
+        raise BadClip(f"{path}: truncated or damaged: {n_decoded} frames decode ({why}); get a whole copy.")
+    if n_decoded != found.n_packets:
         # Packets without a frame to show: VP8's hidden references, an open GOP's first pictures. Sample what there is.
-        gray = opener() if opener else None
-        samples = _sample(path, config, samples.n_decoded, deadline, gray)
-    index = sample_indices(samples.n_decoded, config.n_frames, config.sampling)
+        energies = packets.energies(gathered.times_s) if packets else None
+        gathered, _ = _gather(path, config, n_decoded, energies, deadline, opener)
+    index = sample_indices(n_decoded, config.n_frames, config.sampling, energies)
     unique, order = np.unique(index, return_inverse=True)
-    pictures = np.stack(samples.pictures)
-    vectors_too = gray is not None and gray.has_vectors
-    if gray is not None:
-        signals = samples.signals.signals(order, samples.quarter_turns)
-    if not vectors_too:
-        transcoded = transcoded_signals(pictures, config.gop_frames).signals(order)
-        signals = transcoded if gray is None else with_residual_of(transcoded, signals)
+    pictures = np.stack(gathered.pictures)
+    frames = in_square(pictures, config.size_px)
+    rows, columns = pictures.shape[1:3]
     clip = Clip(
-        frames=pictures if len(unique) == len(index) else pictures[order],
+        frames=frames if len(unique) == len(index) else frames[order],
         frame_index=index,
-        pts_s=_seconds(samples.times_s, unique, found.fps)[order],
+        pts_s=_seconds([gathered.times_s[i] for i in unique], unique, found.fps)[order],
         is_i_frame=i_frame_flags(config.n_frames, config.gop_frames),
-        source="bitstream" if vectors_too else "transcode",
+        source="bitstream" if gathered.has_vectors else "transcode",
         codec=found.codec,
-        n_decoded=samples.n_decoded,
+        n_decoded=n_decoded,
         fps=found.fps,
         cut=cut,
+        valid=placement(rows, columns, config.size_px, "letterbox").valid(config.patch_px)
+        if config.geometry == "letterbox"
+        else None,
     )
-    return clip, signals
+    return clip, gathered.signals(order)
 
 
-@dataclass
-class _Samples:
-    """The sampled frames of one pass over a file, each once."""
+def _gather(
+    path: Path,
+    config: VideoConfig,
+    n_frames: int,
+    energies: Float64[np.ndarray, "n"] | None,
+    deadline: Deadline,
+    opener: Callable[[], GrayDecoder] | None,
+) -> tuple[Gathered, str]:
+    """Decodes the whole file and keeps what would be sampled if it had `n_frames` frames.
 
-    signals: SignalStack
-    pictures: list[UInt8[np.ndarray, "S S 3"]] = field(default_factory=list)
-    times_s: list[float | None] = field(default_factory=list)
-    n_decoded: int = 0
-    cut: str = ""
-    """What was wrong with the first frame that is missing, where the file is damaged and may be."""
-    quarter_turns: int = 0
-    """Counter-clockwise, from the coded picture to the shown one; pictures are turned, signals are not yet."""
-
-
-def _sample(path: Path, config: VideoConfig, n_frames: int, deadline: Deadline, gray: GrayDecoder | None) -> _Samples:
-    """Decodes the whole file and keeps what would be sampled if it had `n_frames` frames."""
-    wanted = set(sample_indices(n_frames, config.n_frames, config.sampling).tolist())
-    samples, to_rgb = _Samples(SignalStack(len(wanted))), VideoReformatter()
+    Also, where the file is damaged and may be, what was wrong with the first frame that is missing.
+    """
+    wanted = set(sample_indices(n_frames, config.n_frames, config.sampling, energies).tolist())
+    gray = opener() if opener else None
+    gathered = (Accumulated if config.sampling == "accumulate" else Gathered)(config, gray, len(wanted))
     try:
         for number, decoded in enumerate(decoded_frames(path, deadline, keep_packets=gray is not None)):
-            samples.n_decoded += 1
-            if gray is not None:
-                gray.follow(decoded.packet)
-            if number not in wanted:
-                continue
-            samples.quarter_turns = round(decoded.frame.rotation / 90) % 4
-            samples.pictures.append(_picture(to_rgb, decoded.frame, config.size_px, samples.quarter_turns))
-            samples.times_s.append(decoded.time_s)
-            if gray is not None:
-                samples.signals.add(decoded.frame, decoded.packet, gray)
+            gathered.add(decoded, number in wanted)
     except Damaged as error:
         if config.truncated == "refuse":
             raise
-        samples.cut = str(error).removeprefix(f"{path}: ")
-    return samples
-
-
-def _picture(to_rgb: VideoReformatter, frame: VideoFrame, size_px: int, quarter_turns: int) -> UInt8[np.ndarray, "S S 3"]:
-    rgb = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    smaller = frame.width >= size_px and frame.height >= size_px
-    square = cv2.resize(rgb, (size_px, size_px), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-    return np.ascontiguousarray(np.rot90(square, quarter_turns))
+        return gathered, str(error).removeprefix(f"{path}: ")
+    return gathered, ""
 
 
 def _seconds(times_s: list[float | None], index: Int32[np.ndarray, "U"], fps: float) -> Float64[np.ndarray, "U"]:

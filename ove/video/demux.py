@@ -2,7 +2,7 @@
 
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +91,8 @@ class Deadline:
             )
 
 
-def survey(path: Path, deadline: Deadline) -> Survey:
-    """Counts the video packets of a file without decoding it; BadClip if it is no video."""
+def survey(path: Path, deadline: Deadline, look: Callable[[av.Packet], None] | None = None) -> Survey:
+    """Counts the video packets of a file without decoding it, and shows them to `look`; BadClip if it is no video."""
     with _opened(path, deadline) as (container, stream):
         shown = whole = 0
         failure = ""
@@ -103,6 +103,8 @@ def survey(path: Path, deadline: Deadline) -> Survey:
                 elif packet.size:
                     whole += 1
                     shown += not packet.is_discard
+                    if look is not None and not packet.is_discard:
+                        look(packet)
                 deadline.check(0)
         except av.FFmpegError as error:
             deadline.check(0)  # FFmpeg stops reading at the time limit with an error of its own

@@ -59,22 +59,14 @@ class SignalStack:
                 np.copyto(self._residual[t], gradient(frame), where=intra)
         self._n += 1
 
-    def signals(self, order: Int[np.ndarray, "T"], quarter_turns: int = 0) -> CodecSignals:
-        """The signals in the given order of frames (indices may repeat), turned counter-clockwise by so many quarters."""
+    def signals(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
+        """The signals in the given order of frames (indices may repeat)."""
         assert self._motion is not None
         as_they_are = len(order) == self._n == self._capacity and bool((np.diff(order) == 1).all())
         motion, has_vector, residual = (
-            np.rot90(array if as_they_are else array[order], quarter_turns, axes=(1, 2))
-            for array in (self._motion, self._has_vector, self._residual)
+            array if as_they_are else array[order] for array in (self._motion, self._has_vector, self._residual)
         )
-        (down, across), (height, width) = self._offset_px, self._residual.shape[1:]
-        for _ in range(quarter_turns % 4):
-            # With y downwards, what went right goes up after a quarter turn, and what went down goes right; the first row of
-            # cells is then what was the last column, which may reach beyond the picture.
-            motion = np.stack([motion[..., 1], -motion[..., 0]], axis=-1)
-            down, across = -(across + width) % CELL_PX, down
-            height, width = width, height
-        return CodecSignals(motion, has_vector, residual, cell_offset_px=(down, across), residual_source=self._residual_source)
+        return CodecSignals(motion, has_vector, residual, cell_offset_px=self._offset_px, residual_source=self._residual_source)
 
 
 def with_residual_of(vectors: CodecSignals, residual: CodecSignals) -> CodecSignals:

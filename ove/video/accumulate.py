@@ -1,0 +1,77 @@
+"""Signals of all frames between two sampled ones put together, so that what happens there is not lost."""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int, Int16
+
+from ove.records import CodecSignals
+from ove.video.motion import remove_camera
+
+
+class Pool:
+    """Signals frame after frame, pooled over intervals: of each cell and each pixel the strongest of the interval.
+
+    Motion is pooled without the camera's, which may differ from frame to frame. Intra-coded frames, whose residual is the
+    gradient of the picture and no news, count only where an interval has no others.
+    """
+
+    def __init__(self, compensation: str) -> None:
+        """`compensation`: the model of the camera's motion (`remove_camera`)."""
+        self._compensation = compensation
+        self._like: CodecSignals | None = None
+        self._interval: _Interval | None = None
+        self._motion: list[Float32[np.ndarray, "h w 2"]] = []
+        self._has_vector: list[Bool[np.ndarray, "h w"]] = []
+        self._residual: list[Int16[np.ndarray, "H W"]] = []
+
+    def add(self, signals: CodecSignals, intra: bool = False) -> None:
+        """Adds frames to the current interval; `intra`: they are intra-coded as a whole."""
+        self._like = self._like or signals
+        motion = remove_camera(signals.motion, signals.has_vector, self._compensation)
+        for frame in zip(motion, signals.has_vector, signals.residual, strict=True):
+            if self._interval is None or (self._interval.intra and not intra):
+                self._interval = _Interval(frame[0].copy(), frame[1].copy(), frame[2].copy(), intra)
+            elif not intra:
+                self._interval.add(*frame)
+
+    def close(self) -> None:
+        """Ends the interval, to which at least one frame was added."""
+        assert self._interval is not None
+        self._motion.append(self._interval.motion)
+        self._has_vector.append(self._interval.has_vector)
+        self._residual.append(self._interval.residual)
+        self._interval = None
+
+    def signals(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
+        """One frame for each interval, in the given order (indices may repeat)."""
+        assert self._like is not None
+        motion, has_vector, residual = (
+            np.stack([frames[t] for t in order]) for frames in (self._motion, self._has_vector, self._residual)
+        )
+        return replace(self._like, motion=motion, has_vector=has_vector, residual=residual, camera_removed=True)
+
+
+class _Interval:
+    """The strongest signals so far."""
+
+    def __init__(
+        self,
+        motion: Float32[np.ndarray, "h w 2"],
+        has_vector: Bool[np.ndarray, "h w"],
+        residual: Int16[np.ndarray, "H W"],
+        intra: bool,
+    ) -> None:
+        self.motion, self.has_vector, self.residual, self.intra = motion, has_vector, residual, intra
+        self._squared = np.square(motion).sum(axis=-1)
+        self._strength = np.abs(residual)
+
+    def add(
+        self, motion: Float32[np.ndarray, "h w 2"], has_vector: Bool[np.ndarray, "h w"], residual: Int16[np.ndarray, "H W"]
+    ) -> None:
+        squared, strength = np.square(motion).sum(axis=-1), np.abs(residual)
+        faster, stronger = squared > self._squared, strength > self._strength
+        self._squared[faster], self.motion[faster] = squared[faster], motion[faster]
+        np.copyto(self.residual, residual, where=stronger)
+        np.maximum(self._strength, strength, out=self._strength)
+        self.has_vector |= has_vector

@@ -1,0 +1,91 @@
+"""What the packets of a video tell about its pictures before anything is decoded: their order, size and kind."""
+
+from collections.abc import Sequence
+
+import av
+import numpy as np
+from jaxtyping import Float64, Shaped
+
+from ove.video.nal import BitReader, packet_nals, unescaped
+
+_HEAD_BYTES = 16
+"""Of a NAL unit: more than the fields read here ever take."""
+
+
+class PacketTable:
+    """Collects the packets of one stream as they are demuxed."""
+
+    def __init__(self) -> None:
+        self._times_s: list[float | None] = []
+        self._sizes: list[int] = []
+        self._kinds: list[str] = []
+
+    def add(self, packet: av.Packet) -> None:
+        """Takes note of a packet whose picture is to be shown."""
+        context, base = packet.stream.codec_context, packet.time_base
+        kind = picture_kind(context.codec.canonical_name, context.extradata or b"", bytes(packet), packet.is_keyframe)
+        self._times_s.append(float(packet.pts * base) if packet.pts is not None and base is not None else None)
+        self._sizes.append(packet.size)
+        self._kinds.append(kind)
+
+    def energies(self, times_s: Sequence[float | None] | None = None) -> Float64[np.ndarray, "n"]:
+        """How much more news each frame brings, in display order, than is usual for its kind and place.
+
+        `times_s` are the frames' times, if not every packet gave a frame; 0 for a frame without a packet. Packets come in the
+        order of decoding, and timestamps tell that of display. In streams without timestamps the two are taken to be the
+        same, which is wrong by a few frames where there are B-frames.
+        """
+        known = [time for time in self._times_s if time is not None]
+        order = np.argsort(known, kind="stable") if len(known) == len(self._sizes) else np.arange(len(self._sizes))
+        energies = news(np.array(self._sizes, np.float64)[order], np.array(self._kinds)[order])
+        if times_s is None:
+            return energies
+        if len(known) < len(self._sizes) or None in times_s:
+            return np.pad(energies, (0, max(0, len(times_s) - len(energies))))[: len(times_s)]
+        of_time = dict(zip(np.array(known)[order].tolist(), energies.tolist(), strict=True))
+        return np.array([of_time.get(time, 0.0) for time in times_s])
+
+
+def news(sizes: Float64[np.ndarray, "n"], kinds: Shaped[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
+    """log of (size / usual)."""
+    usual = np.empty_like(sizes)
+    for kind in np.unique(kinds):
+        usual[kinds == kind] = np.median(sizes[kinds == kind])
+    return np.log(sizes / usual)
+
+
+def picture_kind(codec: str, extradata: bytes, packet: bytes, is_key: bool) -> str:
+    """A name for pictures that are coded alike: type of picture, and whether others refer to it where that is told cheaply.
+
+    From the first bytes of H.264 (slice type, nal_ref_idc), HEVC (NAL unit type), MPEG-1/2 and MPEG-4 part 2 (picture type);
+    of other codecs only "key" and "other" are told apart.
+    """
+    if codec in ("mpeg1video", "mpeg2video"):
+        at = packet.find(b"\x00\x00\x01\x00")
+        if 0 <= at < len(packet) - 5:
+            return str(packet[at + 5] >> 3 & 7)
+    if codec == "mpeg4":
+        at = packet.find(b"\x00\x00\x01\xb6")
+        if 0 <= at < len(packet) - 4:
+            return str(packet[at + 4] >> 6)
+    if codec in ("h264", "hevc"):
+        try:
+            return _h264_kind(extradata, packet) if codec == "h264" else _hevc_kind(extradata, packet)
+        except (ValueError, IndexError, StopIteration):
+            pass  # a packet without a slice that can be read is of the same kinds as those of codecs unknown here
+    return "key" if is_key else "other"
+
+
+def _h264_kind(extradata: bytes, packet: bytes) -> str:
+    length_bytes = (extradata[4] & 3) + 1 if extradata[:1] == b"\x01" else 0
+    nal = next(nal for nal in packet_nals(packet, length_bytes) if nal and nal[0] & 31 in (1, 2, 5))
+    fields = BitReader(unescaped(nal[1:_HEAD_BYTES]))
+    fields.unsigned()  # first_mb_in_slice
+    slice_type = "PBI"[min(fields.unsigned() % 5, 2)]
+    return slice_type + ("" if nal[0] & 96 else " unused")
+
+
+def _hevc_kind(extradata: bytes, packet: bytes) -> str:
+    length_bytes = (extradata[21] & 3) + 1 if extradata[:1] == b"\x01" else 0
+    nal_type = next(nal[0] >> 1 & 63 for nal in packet_nals(packet, length_bytes) if nal and nal[0] >> 1 & 63 < 32)
+    return "I" if nal_type >= 16 else "referred" if nal_type % 2 else "unused"
