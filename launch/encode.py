@@ -28,7 +28,7 @@ _OF_MODE = {"budget": "codec", "frames": "frames", "max_tokens": "image", "min_t
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Encodes all files that it can and writes their features; 0 if any could be used (with --strict: all)."""
-    options = _options(arguments)
+    options = parser().parse_args(arguments)
     _set_up_messages(options.verbose)
     paths = find_inputs(options.inputs)
     weights = open_weights(options.weights, options.compute)
@@ -60,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
+    """All options of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m launch.encode",
         description="Features of images and videos. What the .npz holds, and how to read it: docs/encoder.md.",
@@ -88,7 +89,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--verbose", action="store_true", help="say at which size pictures are encoded, and which attention is used"
     )
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _number(text: str) -> int | float:
