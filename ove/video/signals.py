@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float32, Int, Int16
 
 from ove.records import CELL_PX, CodecSignals
 from ove.video.motion import cells, dense_field
-from ove.video.residual import GrayDecoder, gradient
+from ove.video.residual import GrayDecoder, gradient, gradient_into
 
 _PAIR_CELLS = 4
 """Rows of cells in a pair of macroblocks."""
@@ -46,17 +46,15 @@ class SignalStack:
                 has_vector = _whole_pairs(has_vector, top // CELL_PX)
                 motion = np.where(has_vector[..., None], motion, np.float32(0))
             self._motion[t], self._has_vector[t] = motion, has_vector
-            per_pixel = repeat(has_vector, "h w -> (h a) (w b)", a=CELL_PX, b=CELL_PX)
-            down, across = self._offset_px
-            intra = ~per_pixel[down : down + height, across : across + width]
+            intra = ~has_vector
         else:
-            intra = np.full((height, width), frame.pict_type == PictureType.I)
+            intra = np.full(self._has_vector.shape[1:], frame.pict_type == PictureType.I)
         if intra.all():
             self._residual[t] = gradient(frame)
         else:
             gray.residual_into(self._residual[t], frame, packet)
             if intra.any():
-                np.copyto(self._residual[t], gradient(frame), where=intra)
+                gradient_into(self._residual[t], frame, intra, self._offset_px)
         self._n += 1
 
     def signals(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
