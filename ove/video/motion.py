@@ -116,8 +116,12 @@ def remove_camera(
     for frame, has in zip(left, has_vector, strict=True):  # frame by frame: what a fit needs stays in the processor's cache
         where = np.flatnonzero(has)
         if len(where):
-            flat = frame.reshape(-1, 2)
-            flat[where] -= _camera(flat[where].astype(np.float64), where, grid, model).astype(np.float32)
+            pairs = frame.reshape(-1, 2).view(np.complex64)[:, 0]
+            found = pairs[where]
+            camera = _camera(np.array([found.real, found.imag], np.float64), where, grid, model).astype(np.float32)
+            found.real -= camera[0]
+            found.imag -= camera[1]
+            pairs[where] = found
     return left
 
 
@@ -130,42 +134,44 @@ class _Grid:
 
 
 def _camera(
-    vectors: Float64[np.ndarray, "n 2"], where: Int[np.ndarray, "n"], grid: _Grid, model: str
-) -> Float64[np.ndarray, "m 2"]:
+    vectors: Float64[np.ndarray, "2 n"], where: Int[np.ndarray, "n"], grid: _Grid, model: str
+) -> Float64[np.ndarray, "2 m"]:
     """The camera's motion at the cells `where` of a frame (or one for all of them), given their vectors."""
     if model == "mean":
-        return vectors.mean(axis=0, keepdims=True)
+        return vectors.mean(axis=1, keepdims=True)
     if model in ("similarity", "affine"):
-        moved = np.abs(vectors).sum(axis=1) > _MOVED_PX
+        moved = np.abs(vectors[0]) + np.abs(vectors[1]) > _MOVED_PX
         # Where most of the picture stands still the camera does too, and a fit to what moved would be one to the objects.
-        if moved.sum() >= max(_LEAST_CELLS, _LEAST_SHARE * len(vectors)):
+        if np.count_nonzero(moved) >= max(_LEAST_CELLS, _LEAST_SHARE * len(moved)):
             x, y = grid.x[where], grid.y[where]
-            return _field(_in_two_rounds(_MODELS[model], vectors[moved], x[moved], y[moved]), x, y)
-    return np.median(vectors, axis=0, keepdims=True)
+            fit = _in_two_rounds(_MODELS[model], vectors.compress(moved, axis=1), x.compress(moved), y.compress(moved))
+            return _field(fit, x, y)
+    return np.median(vectors, axis=1, keepdims=True)
 
 
 def _in_two_rounds(
     fit: Callable[..., Float64[np.ndarray, "2 3"]],
-    vectors: Float64[np.ndarray, "n 2"],
+    vectors: Float64[np.ndarray, "2 n"],
     x: Float64[np.ndarray, "n"],
     y: Float64[np.ndarray, "n"],
 ) -> Float64[np.ndarray, "2 3"]:
     """A model fitted to all the vectors, then again to the 70 % of them that it explains best."""
-    error = np.square(vectors - _field(fit(vectors, x, y), x, y)).sum(axis=1)
-    kept = int(np.ceil(_KEPT_SHARE * len(vectors)))
+    across, down = vectors - _field(fit(vectors, x, y), x, y)
+    error = across * across + down * down
+    kept = int(np.ceil(_KEPT_SHARE * len(error)))
     good = error <= np.partition(error, kept - 1)[kept - 1]
-    return fit(vectors[good], x[good], y[good])
+    return fit(vectors.compress(good, axis=1), x.compress(good), y.compress(good))
 
 
 def _field(
     model: Float64[np.ndarray, "2 3"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
-) -> Float64[np.ndarray, "n 2"]:
+) -> Float64[np.ndarray, "2 n"]:
     """(dx, dy) = model · (1, x, y) at each place."""
-    return np.stack([row[0] + row[1] * x + row[2] * y for row in model], axis=1)
+    return np.array([row[0] + row[1] * x + row[2] * y for row in model])
 
 
 def _similarity(
-    vectors: Float64[np.ndarray, "n 2"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
+    vectors: Float64[np.ndarray, "2 n"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
 ) -> Float64[np.ndarray, "2 3"]:
     """Least squares of dx = tx + a·x − b·y, dy = ty + b·x + a·y."""
     middle, mean, spread, moment = _moments(vectors, x, y)
@@ -177,7 +183,7 @@ def _similarity(
 
 
 def _affine(
-    vectors: Float64[np.ndarray, "n 2"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
+    vectors: Float64[np.ndarray, "2 n"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
 ) -> Float64[np.ndarray, "2 3"]:
     """Least squares of dx and dy, each a free linear function of x and y; for cells on one line, the one of least slope."""
     middle, mean, spread, moment = _moments(vectors, x, y)
@@ -186,21 +192,19 @@ def _affine(
 
 
 def _moments(
-    vectors: Float64[np.ndarray, "n 2"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
+    vectors: Float64[np.ndarray, "2 n"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
 ) -> tuple[Float64[np.ndarray, "2"], Float64[np.ndarray, "2"], Float64[np.ndarray, "2 2"], Float64[np.ndarray, "2 2"]]:
     """Mean place and vector, Σ place · placeᵀ and Σ vector · placeᵀ about them.
 
     By einsum, whose plain loops do not wait for BLAS's threads: with busy cores, that takes longer than the sums.
     """
-    places = np.stack([x, y])
-    middle, mean = places.mean(axis=1), vectors.mean(axis=0)
-    places -= middle[:, None]
-    return (
-        middle,
-        mean,
-        np.einsum("an,bn->ab", places, places),
-        np.einsum("na,bn->ab", vectors - mean, places),
+    middle, mean = np.array([x.mean(), y.mean()]), vectors.mean(axis=1)
+    x, y = x - middle[0], y - middle[1]
+    across, down = vectors[0] - mean[0], vectors[1] - mean[1]
+    xx, xy, yy, ax, ay, dx, dy = (
+        np.einsum("n,n->", a, b) for a, b in ((x, x), (x, y), (y, y), (across, x), (across, y), (down, x), (down, y))
     )
+    return middle, mean, np.array([[xx, xy], [xy, yy]]), np.array([[ax, ay], [dx, dy]])
 
 
 _MODELS = {"similarity": _similarity, "affine": _affine}
