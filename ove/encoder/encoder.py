@@ -189,7 +189,15 @@ def _graphdef(config: EncoderConfig) -> nnx.GraphDef[Encoder]:
 
 
 def _remat(body: Any, mode: str) -> Any:
+    """`body` whose backward pass keeps of each layer what the mode says, beside its input.
+
+    `none`: what differentiation needs; `dots`: the products with weights, and of attention its result and the log of its
+    denominator (never scores); cuDNN's is computed again; `full`: nothing.
+    """
     if mode == "none":
         return body
-    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if mode == "dots" else None
-    return jax.checkpoint(body, policy=policy, prevent_cse=False)
+    policies = jax.checkpoint_policies
+    kept = policies.save_from_both_policies(
+        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names("attention")
+    )
+    return jax.checkpoint(body, policy=kept if mode == "dots" else None, prevent_cse=False)
