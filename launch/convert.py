@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         encoder, step = published.load(options.source), 0
         print(f"{options.source}: published weights")
-    print(_described(encoder))
+    print(described(encoder))
     options.dest.mkdir(parents=True, exist_ok=True)
     if to == "run":
         _write_run(encoder, step, options.source, options.dest)
@@ -71,7 +71,7 @@ def _write_run(encoder: Encoder, step: int, source: Path, dest: Path) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _described(encoder: Encoder) -> str:
+def described(encoder: Encoder) -> str:
     """Sizes, layout and number of parameters, on two lines."""
     config, origin = encoder.config, encoder.origin
     fused = isinstance(origin, Origin) and origin.fused

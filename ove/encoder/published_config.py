@@ -81,15 +81,18 @@ def to_encoder_config(values: dict[str, Any], shapes: Shapes) -> tuple[EncoderCo
     if model_type != MODEL_TYPE:
         problems.append(f"model_type is {model_type!r}, not {MODEL_TYPE!r}: this is another model")
         return None, problems
-    known = _from_shapes(shapes) | _DEFAULTS | {key: given[key] for key in given if key in {*_DEFAULTS, *_SIZES, "use_head"}}
+    told = _from_shapes(shapes)
+    known = told | _DEFAULTS | {key: given[key] for key in given if key in {*_DEFAULTS, *_SIZES, "use_head"}}
     for key, allowed in _CHOICES.items():
         if known[key] not in allowed:
             problems.append(f"{key} is {known[key]!r}; this encoder computes {' or '.join(map(repr, allowed))}")
+            known[key] = _DEFAULTS[key]  # to compare the tensors all the same
     grid = known["rope_temporal_size"]
     if grid is not None and (type(grid) is not int or grid < 1):
         problems.append(f"rope_temporal_size is {grid!r}; it must be null or a positive number of frames")
-    if not isinstance(known.get("use_head", True), bool):
+    if not isinstance(known["use_head"], bool):
         problems.append(f"use_head is {known['use_head']!r}; it must be true or false")
+        known["use_head"] = told["use_head"]
     unsized = [key for key in _SIZES if type(known.get(key)) is not int or known[key] < 1]
     problems += [f"{key} is {known.get(key)!r}; it must be a positive integer" for key in unsized]
     if "num_hidden_layers" not in unsized and known["num_hidden_layers"] > _MOST_LAYERS:
@@ -97,7 +100,7 @@ def to_encoder_config(values: dict[str, Any], shapes: Shapes) -> tuple[EncoderCo
         problems.append(f"num_hidden_layers is {known['num_hidden_layers']}; nobody has made so many")
     unreal = [key for key in _NUMBERS if type(known[key]) not in (int, float) or not 0 < known[key] < float("inf")]
     problems += [f"{key} is {known[key]!r}; it must be a positive number" for key in unreal]
-    if unsized or unreal or any(not isinstance(known[key], str) for key in ("layer_norm_type", ROPE_KEY)):
+    if unsized or unreal:
         return None, problems
     fields: dict[str, Any] = {ours: known[theirs] for theirs, ours in _SIZES.items()}
     fields |= {ours: float(known[theirs]) for theirs, ours in _NUMBERS.items()}

@@ -29,8 +29,8 @@ from ove.encoder.encoder import Encoded, Encoder
 
 TOLERANCE = 1e-5
 """Norm of the error relative to the norm of the reference, and largest error relative to its largest value, all in float32."""
-TOLERANCE_BF16 = 2e-2
-"""The same of norms, in bfloat16 with these float32 weights rounded to it."""
+TOLERANCE_BF16 = 1e-2
+"""Norm of the error, in bfloat16 (parameters and activations); measured: at most 7.3e-3."""
 
 
 def case_inputs(io: Mapping[str, np.ndarray], case: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,392 @@
+"""Published weights: every layout is read, written back bit for bit, and what is wrong is said in one error."""
+
+import dataclasses
+import filecmp
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from published_files import CONFIG, Tensors, as_tower, expected, random_tensors, write_folder
+from safetensors.numpy import load_file, save_file
+from torch_files import TorchFile, write_state_dict
+
+from ove.config import EncoderConfig
+from ove.encoder import encoder, published
+from ove.encoder.presets import PRESETS
+from ove.encoder.published_layout import published_tensors
+from ove.errors import BadCheckpoint, ConfigError
+
+TENSORS = random_tensors(CONFIG)
+NO_HEAD = CONFIG | {"use_head": False}
+TOWER_CONFIG = {
+    "model_type": "llava_onevision2",
+    "text_config": {"hidden_size": 8, "num_hidden_layers": 1},
+    "vision_config": {key: value for key, value in NO_HEAD.items() if key != "rope_temporal_size"} | {"spatial_merge_size": 2},
+}
+WORDS = "model.language_model.embed_tokens.weight"
+
+
+def params_of(model: encoder.Encoder) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def assert_same(one: encoder.Encoder, other: encoder.Encoder) -> None:
+    assert one.config == other.config
+    ours, theirs = params_of(one), params_of(other)
+    assert ours.keys() == theirs.keys()
+    for name, leaf in ours.items():
+        np.testing.assert_array_equal(leaf, theirs[name], name)
+
+
+def assert_same_tensors(found: Tensors, expected: Tensors) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape), name
+        assert found[name].tobytes() == tensor.tobytes(), name
+
+
+def saved(model: encoder.Encoder, folder: Path, **options: Any) -> Tensors:
+    published.save(model, folder, **options)
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("published") / "model", TENSORS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"layer_norm_type": "rms_norm", "layer_norm_eps": 1e-3, "rope_theta": 500.0},
+        {"hidden_size": 96, "num_attention_heads": 1, "use_head": False, "num_hidden_layers": 1},
+        {"hidden_size": 128, "num_attention_heads": 1, "patch_size": 4, "rope_temporal_size": None},
+    ],
+    ids=["as_published", "rms_norm", "head_width_96", "patch_4"],
+)
+def test_every_size_computes_what_the_format_says(tmp_path: Path, changes: Mapping[str, Any]) -> None:
+    config = CONFIG | changes
+    tensors = random_tensors(config, seed=1)
+    rng = np.random.default_rng(2)
+    patches = rng.normal(size=(2, 7, 3 * config["patch_size"] ** 2)).astype(np.float32)
+    positions = rng.integers(0, 64, (2, 7, 3)).astype(np.int32)
+    model = published.load(write_folder(tmp_path, tensors, config))
+    seen = model(jnp.asarray(patches), jnp.asarray(positions), hidden=True)
+    wanted = expected(tensors, config, patches, positions)
+    for name, got in (
+        ("hidden_state_1", seen.hidden.before_post_norm[0]),
+        ("last_hidden_state", seen.tokens),
+        ("pooler_output", seen.pooled),
+    ):
+        if wanted[name] is None:
+            assert got is None
+            continue
+        error = np.linalg.norm(np.asarray(got) - wanted[name]) / np.linalg.norm(wanted[name])
+        assert error <= 1e-5, f"{name}: {error:.1e}"
+
+
+def test_save_gives_back_the_same_files(folder: Path, tmp_path: Path) -> None:
+    model = published.load(folder)
+    saved(model, tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert filecmp.cmp(folder / name, tmp_path / "again" / name, shallow=False)
+        assert (tmp_path / "again" / name).stat().st_mode == (tmp_path / "again" / "config.json").stat().st_mode
+    # Also over itself, and from what split and merge make of the encoder.
+    published.save(nnx.merge(*nnx.split(model)), tmp_path / "again")
+    assert filecmp.cmp(folder / "model.safetensors", tmp_path / "again" / "model.safetensors", shallow=False)
+    assert hash(nnx.split(model)[0]) != hash(nnx.split(published.load(folder))[0])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_types_are_kept_tensor_for_tensor(tmp_path: Path, dtype: str) -> None:
+    tensors = {name: t.astype(jnp.dtype(dtype)) if t.ndim > 1 else t for name, t in TENSORS.items()}
+    model = published.load(write_folder(tmp_path / "a", tensors))
+    assert {leaf.dtype.name for leaf in params_of(model).values()} == {"float32"}
+    assert_same_tensors(saved(model, tmp_path / "b"), tensors)
+    if dtype == "bfloat16":
+        small = published.load(tmp_path / "a", jnp.bfloat16)
+        assert {leaf.dtype.name for leaf in params_of(small).values()} == {"bfloat16"}
+        seen = small(jnp.ones((1, 3, 588)), jnp.zeros((1, 3, 3), jnp.int32))
+        assert small.config.compute == "bfloat16" and seen.tokens.dtype == seen.pooled.dtype == jnp.bfloat16
+
+
+def test_another_type_can_be_asked_for(folder: Path, tmp_path: Path) -> None:
+    found = saved(published.load(folder), tmp_path / "b", dtype="bfloat16")
+    assert_same_tensors(found, {name: t.astype(jnp.bfloat16) for name, t in TENSORS.items()})
+    assert json.loads((tmp_path / "b" / "config.json").read_text()) == CONFIG | {"dtype": "bfloat16"}
+    with pytest.raises(ConfigError, match="dtype 'int8' is not one that weights are written in; give one of float32"):
+        published.save(published.load(folder), tmp_path / "c", "int8")
+    with pytest.raises(ConfigError, match="dtype float16 is not one that an encoder computes in"):
+        published.load(folder, "float16")
+
+
+def test_shards_are_joined(folder: Path, tmp_path: Path) -> None:
+    sharded = write_folder(tmp_path / "a", TENSORS, shards=3)
+    model = published.load(sharded)
+    assert_same(model, published.load(folder))
+    assert_same(model, published.load(sharded / "model.safetensors.index.json"))
+    saved(model, tmp_path / "b")
+    assert filecmp.cmp(folder / "model.safetensors", tmp_path / "b" / "model.safetensors", shallow=False)
+
+
+@pytest.mark.parametrize("prefix", ["model.visual.", "visual."])
+def test_a_vision_tower_is_taken_out_of_a_larger_model(tmp_path: Path, prefix: str) -> None:
+    plain = {name: t.astype(jnp.bfloat16) for name, t in random_tensors(NO_HEAD).items()}
+    tower = as_tower(plain, prefix)
+    larger = write_folder(
+        tmp_path / "a", tower | {WORDS: np.zeros((2, 2), np.int8), "lm_head.weight": np.ones(3)}, TOWER_CONFIG
+    )
+    model = published.load(larger)
+    separate = published.load(write_folder(tmp_path / "b", plain, NO_HEAD))
+    assert_same(model, separate)
+    found = saved(model, tmp_path / "c")
+    assert_same_tensors(found, tower)
+    assert filecmp.cmp(larger / "config.json", tmp_path / "c" / "config.json", shallow=False)
+    assert_same(published.load(tmp_path / "c"), separate)
+    assert_same_tensors(saved(separate, tmp_path / "d"), plain)
+
+
+def test_only_files_with_tensors_of_the_encoder_are_read(tmp_path: Path) -> None:
+    tower = as_tower(random_tensors(NO_HEAD))
+    larger = write_folder(tmp_path, tower, TOWER_CONFIG, shards=2)
+    index = larger / "model.safetensors.index.json"
+    names = json.loads(index.read_text())
+    (larger / "damaged.safetensors").write_bytes(b"?")
+    names["weight_map"] |= {WORDS: "damaged.safetensors", "lm_head.weight": "absent.safetensors"}
+    index.write_text(json.dumps(names))
+    assert published.load(larger).config.layers == 2
+
+
+@pytest.mark.parametrize("ending", [".pt", ".pth", ".bin"])
+@pytest.mark.parametrize("wrap", ["{}", "_orig_mod.{}", "module._orig_mod.{}", "model.{}"])
+def test_files_of_torch_lose_the_names_of_wrappers(tmp_path: Path, folder: Path, ending: str, wrap: str) -> None:
+    path = tmp_path / f"step{ending}"
+    file = TorchFile()
+    file.write(path, {"epoch": 1, "state_dict": {wrap.format(name): file.tensor(t) for name, t in TENSORS.items()}})
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    model = published.load(path)
+    assert_same(model, published.load(folder))
+    assert_same(model, published.load(tmp_path))
+    saved(model, tmp_path / "b")
+    assert filecmp.cmp(folder / "model.safetensors", tmp_path / "b" / "model.safetensors", shallow=False)
+
+
+def test_wrappers_within_names_and_computed_constants_are_no_matter(tmp_path: Path, folder: Path) -> None:
+    inner = {name.replace("encoder.", "encoder._orig_mod.", 1): tensor for name, tensor in TENSORS.items()}
+    inner["video_rope.inv_freq_t"] = np.ones(4, np.float32)
+    assert_same(published.load(write_folder(tmp_path / "a", inner)), published.load(folder))
+    with pytest.raises(BadCheckpoint, match=r"holds tensors twice.*: encoder\._orig_mod\.layers"):
+        published.load(write_folder(tmp_path / "b", TENSORS | inner))
+
+
+def test_several_files_of_torch_with_an_index(tmp_path: Path, folder: Path) -> None:
+    names = list(TENSORS)
+    weight_map = {name: f"pytorch_model-{i % 2}.bin" for i, name in enumerate(names)}
+    for file in set(weight_map.values()):
+        write_state_dict(tmp_path / file, {name: TENSORS[name] for name in names if weight_map[name] == file})
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert_same(published.load(tmp_path), published.load(folder))
+
+
+def test_sizes_are_told_by_the_tensors_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = CONFIG | {"hidden_size": 128, "patch_size": 7, "layer_norm_type": "rms_norm", "use_head": False}
+    path = write_folder(tmp_path / "a", random_tensors(config), None) / "model.safetensors"
+    with caplog.at_level(logging.WARNING):
+        model = published.load(path)
+    assert "no config.json beside it" in caplog.text and "2 heads of width 64, layer_norm_eps 1e-06" in caplog.text
+    assert model.config == EncoderConfig(2, 128, 2, 96, 7, "rms_norm", rope="released", head=False)
+    saved(model, tmp_path / "b")
+    assert_same(published.load(tmp_path / "b"), model)
+
+
+def test_a_larger_model_s_config_may_leave_out_what_is_usual(tmp_path: Path) -> None:
+    shapes = {"hidden_size": 512, "num_hidden_layers": 1, "intermediate_size": 32}
+    config = {"model_type": "llava_onevision2", "vision_config": {"model_type": "onevision_encoder"}}
+    found = published.load(write_folder(tmp_path, as_tower(random_tensors(NO_HEAD | shapes)), config)).config
+    assert (found.width, found.heads, found.layers, found.mlp, found.head) == (512, 16, 1, 32, False)
+
+
+def test_an_encoder_of_ours_is_written_and_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = EncoderConfig(layers=1, width=64, heads=2, mlp=96, rope="released", norm="rms_norm", norm_eps=1e-5)
+    params = jax.jit(encoder.init, static_argnums=0)(config, jax.random.key(0))
+    model = published.assemble(config, params)
+    theirs = random_tensors(CONFIG | {"layer_norm_type": "rms_norm", "num_hidden_layers": 1})
+    assert saved(model, tmp_path / "a").keys() == theirs.keys()
+    assert "rope_layout" not in (tmp_path / "a" / "config.json").read_text() and not caplog.text
+    assert_same(published.load(tmp_path / "a"), model)
+    paired = dataclasses.replace(config, rope="paired")
+    saved(published.assemble(paired, params), tmp_path / "b")
+    assert "trained with RoPE 'paired', which the PyTorch code does not know" in caplog.text
+    assert published.load(tmp_path / "b").config == paired
+
+
+def test_what_changed_since_is_written(tmp_path: Path, folder: Path) -> None:
+    model = published.load(folder)
+    model.pool.probe[...] = model.pool.probe[...] + 1
+    model.config = dataclasses.replace(model.config, rope="paired", norm_eps=1e-5)
+    found = saved(model, tmp_path)
+    np.testing.assert_array_equal(found["head.probe"], TENSORS["head.probe"] + 1)
+    changed = CONFIG | {"layer_norm_eps": 1e-5, "rope_layout": "paired"}
+    assert json.loads((tmp_path / "config.json").read_text()) == changed
+
+
+def test_large_has_the_published_number_of_parameters() -> None:
+    tensors = published_tensors(PRESETS["large"])
+    assert (len(tensors), sum(math.prod(t.shape) for t in tensors)) == (399, 315_509_760)
+    shapes = jax.eval_shape(lambda: encoder.init(PRESETS["large"], jax.random.key(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 315_509_760
+
+
+def test_every_mismatch_is_in_one_error(tmp_path: Path) -> None:
+    wrong = dict(TENSORS)
+    del wrong["layernorm_pre.bias"], wrong["encoder.layers.1.mlp.fc2.weight"]
+    wrong["head.probe"] = np.zeros((1, 64), np.float32)
+    wrong["layernorm_post.weight"] = np.ones(64, np.int32)
+    wrong["layernorm_post.bias"] = np.full(64, np.nan, np.float32)
+    wrong["head.norm.weight"] = np.full(64, -np.inf).astype(jnp.bfloat16)
+    wrong["extra.weight"] = np.zeros(3)
+    config = CONFIG | {"hidden_act": "quick_gelu", "num_channels": 1}
+    with pytest.raises(BadCheckpoint) as error:
+        published.load(write_folder(tmp_path, wrong, config))
+    assert str(error.value).splitlines() == [
+        f"{tmp_path}: does not hold an encoder that can be used here:",
+        "  num_channels is 1; this encoder computes 3",
+        "  hidden_act is 'quick_gelu'; this encoder computes 'gelu'",
+        "  missing: layernorm_pre.bias [64]",
+        "  missing: encoder.layers.1.mlp.fc2.weight [64, 96]",
+        "  unexpected: extra.weight [3]",
+        "  wrong type: layernorm_post.weight is int32, not one of float16, bfloat16, float32, float64",
+        "  not finite: layernorm_post.bias has NaN or infinite values",
+        "  wrong shape: head.probe is [1, 64], not [1, 1, 64]",
+        "  not finite: head.norm.weight has NaN or infinite values",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"model_type": "siglip_vision_model"}, "model_type is 'siglip_vision_model', not 'onevision_encoder'"),
+        ({"model_type": "llava", "vision_config": {"model_type": "clip_vision_model"}}, "model_type is 'clip_vision_model'"),
+        (
+            {"layer_norm_type": "batch_norm"},
+            "layer_norm_type is 'batch_norm'; this encoder computes 'layer_norm' or 'rms_norm'",
+        ),
+        ({"rope_layout": "learned"}, "rope_layout is 'learned'; this encoder computes 'released' or 'paired'"),
+        ({"rope_temporal_size": 0}, "rope_temporal_size is 0; it must be null or a positive number of frames"),
+        ({"num_hidden_layers": "2"}, "num_hidden_layers is '2'; it must be a positive integer"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; nobody has made so many"),
+        ({"layer_norm_eps": None}, "layer_norm_eps is None; it must be a positive number"),
+        ({"num_attention_heads": 4}, "must give a head width that 32 divides"),
+        ({"use_head": "yes"}, "use_head is 'yes'; it must be true or false"),
+        ({"use_head": False}, "unexpected: head.probe [1, 1, 64]"),
+        ({"hidden_size": 128}, "wrong shape: layernorm_pre.weight is [64], not [128]"),
+        ({"num_hidden_layers": 3}, "missing: encoder.layers.2.self_attn.q_proj.weight [64, 64]"),
+        ({"temporal_patch_size": 2}, "temporal_patch_size is 2; this encoder computes 1"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_a_config_asks_for_in_vain_is_said(tmp_path: Path, folder: Path, changes: dict[str, Any], line: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | changes))
+    (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
+    with pytest.raises(BadCheckpoint) as error:
+        published.load(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path}: ") and line in str(error.value)
+
+
+def cut(path: Path, n: int) -> None:
+    path.write_bytes(path.read_bytes()[:n])
+
+
+def drop_from_index(folder: Path) -> None:
+    first = sorted(folder.glob("model-*.safetensors"))[0]
+    tensors = load_file(first)
+    tensors.pop("encoder.layers.0.layer_norm1.bias")
+    save_file(tensors, first)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1262046256\n"
+
+
+@pytest.mark.parametrize(
+    ("shards", "spoil", "words"),
+    [
+        (0, lambda d: cut(d / "model.safetensors", 5), "model.safetensors: is truncated (5 bytes); download it again."),
+        (0, lambda d: cut(d / "model.safetensors", 99), "model.safetensors: is truncated within its header (99 of at least"),
+        (0, lambda d: cut(d / "model.safetensors", 200_000), "model.safetensors: is truncated (200,000 of"),
+        (0, lambda d: (d / "model.safetensors").write_bytes(b"<html>" * 9), "model.safetensors: is not a safetensors file"),
+        (0, lambda d: (d / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"[]"), "its header is damaged"),
+        (0, lambda d: (d / "model.safetensors").write_bytes(POINTER), "is only a pointer of Git LFS"),
+        (0, lambda d: (d / "model.safetensors").unlink(), "holds no weights; put model.safetensors there"),
+        (0, lambda d: (d / "config.json").unlink(), "holds weights but no config.json; put it there, or give the file"),
+        (0, lambda d: (d / "config.json").write_text("{'a': 1}"), "config.json: is not JSON ("),
+        (0, lambda d: (d / "config.json").write_text("[]"), "config.json: must be a JSON object"),
+        (2, lambda d: (d / "model-00002.safetensors").unlink(), "index.json: says that model-00002.safetensors holds"),
+        (2, drop_from_index, "model-00001.safetensors holds encoder.layers.0.layer_norm1.bias, but it does not"),
+        (2, lambda d: (d / "model-00001.safetensors").write_bytes(POINTER), "run `git lfs pull` in its folder"),
+        (2, lambda d: (d / "model.safetensors.index.json").write_text("{}"), "index.json: is not an index of weights"),
+        (2, lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../a"}}'), "files beside it"),
+        (2, lambda d: (d / "model.safetensors.index.json").unlink(), "holds several files that could be the weights (model-0"),
+    ],
+)
+def test_bad_files_are_named_with_a_remedy(tmp_path: Path, shards: int, spoil: Callable[[Path], None], words: str) -> None:
+    spoil(write_folder(tmp_path, TENSORS, shards=shards))
+    with pytest.raises(BadCheckpoint) as error:
+        published.load(tmp_path)
+    assert str(tmp_path) in str(error.value) and words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_no_encoder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BadCheckpoint, match=r"no such file or folder; give a folder with config\.json"):
+        published.load(tmp_path / "none")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(BadCheckpoint, match=r"notes\.txt: is not called like a file of weights"):
+        published.load(tmp_path / "notes.txt")
+    other = write_folder(tmp_path / "a", {"lm_head.weight": np.ones(3, np.float32)})
+    with pytest.raises(BadCheckpoint, match=r"no encoder: .*; its 1 tensors are called lm_head\.weight"):
+        published.load(other)
+    two = {f"{tower}.{name}": tensor for tower in ("image", "video") for name, tensor in TENSORS.items()}
+    with pytest.raises(BadCheckpoint, match=r"holds several encoders \(image\., video\.\)"):
+        published.load(write_folder(tmp_path / "b", two))
+    write_state_dict(tmp_path / "c.pt", {"w": np.ones(3, np.float32)})
+    with pytest.raises(BadCheckpoint, match=r"c\.pt: holds no weights of this encoder"):
+        published.load(tmp_path / "c.pt")
+
+
+def test_damage_is_never_taken_for_weights_of_another_shape(tmp_path: Path) -> None:
+    """Whatever becomes of a header, the file is refused or its tensors are those that it names."""
+    whole = (write_folder(tmp_path, TENSORS) / "model.safetensors").read_bytes()
+    header = int.from_bytes(whole[:8], "little")
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        content = bytearray(whole)
+        content[rng.integers(8 + header)] ^= 1 << rng.integers(8)
+        (tmp_path / "model.safetensors").write_bytes(content)
+        try:
+            model = published.load(tmp_path)
+        except BadCheckpoint:
+            refused += 1
+        else:
+            assert_same_tensors(saved(model, tmp_path / "b"), load_file(tmp_path / "model.safetensors"))
+    assert refused > 40
+
+
+def test_a_failed_write_leaves_what_was_there(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    published.save(published.load(folder), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr("ove.encoder.published_origin.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    with pytest.raises(OSError, match="No space"):
+        published.save(published.load(folder), tmp_path, "bfloat16")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
