@@ -34,8 +34,8 @@ def test_there_and_back_again_is_the_same_file(ask: Callable, source: Path, tmp_
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.splitlines() == [
         f"{source}: published weights",
-        "encoder (of no preset): 1 layers, width 64, 2 heads of 32, MLP 96, patch 14, layer_norm eps 1e-06, RoPE released theta "
-        "10000, no pooling head",
+        "encoder (of no preset): 1 layers, width 64, 2 heads of 32, MLP 96, patch 14, layer_norm eps 1e-06, "
+        "RoPE released theta 10000, no pooling head",
         "15 tensors, 67,104 parameters (published in float16), q, k, v in one tensor, names begin with model.visual.; 2 other "
         "tensors beside them",
         f"{run}: written (checkpoints, published.safetensors)",
