@@ -35,17 +35,20 @@ def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
     motion = _motion(signals, config)
     motion /= np.maximum(_motion_scales(motion, per_clip), _LEAST_MOTION_PX)
     np.clip(motion, 0, 1, out=motion)
-    scales = np.maximum(_residual_scales(signals.residual, config.residual_feature, per_clip), _LEAST_RESIDUAL)
     # Nothing predicted the other cells of a P- or B-frame: their motion is not zero but unknown, the residual speaks alone.
     unknown = ~signals.has_vector & signals.has_vector.any(axis=(1, 2), keepdims=True)
 
     height, width = signals.residual.shape[1:]
     to = placement(height, width, config.size_px, config.geometry)
     fuser = _Fuser(config, to, signals.cell_offset_px)
+    strengths = (_strength(frame, config.residual_feature) for frame in signals.residual)
+    of_clip = 0.0
+    if per_clip:
+        of_clip = _scale(np.sum([_counts(_strength(frame, config.residual_feature)) for frame in signals.residual], axis=0))
     scores = np.stack(
         [
-            fuser.scores(motion[t], _strength(signals.residual[t], config.residual_feature), float(scales[t]), unknown[t])
-            for t in range(len(motion))
+            fuser.scores(motion[t], strength, of_clip or _scale(_counts(strength)), unknown[t])
+            for t, strength in enumerate(strengths)
         ]
     )
     if config.geometry == "stretch":
@@ -191,21 +194,13 @@ def _motion_scales(motion: Float32[np.ndarray, "T h w"], per_clip: bool) -> Floa
     return np.percentile(motion, _PERCENTILE, axis=None if per_clip else (1, 2), keepdims=True)
 
 
-def _residual_scales(residual: Int16[np.ndarray, "T H W"], feature: str, per_clip: bool) -> Float[np.ndarray, "T"]:
-    """95th percentile of the strength of each frame, or of the clip for each; from counts, for the values are whole numbers."""
-    counts = np.stack([_counts(_strength(frame, feature)) for frame in residual])
-    if per_clip:
-        return np.full(len(counts), _percentile_of_counts(counts.sum(axis=0)))
-    return np.array([_percentile_of_counts(count) for count in counts])
-
-
 def _counts(strength: UInt8[np.ndarray, "H W"]) -> Int[np.ndarray, "levels"]:
     return cv2.calcHist([strength], [0], None, [_LEVELS], [0, _LEVELS]).ravel().astype(np.int64)
 
 
-def _percentile_of_counts(counts: Int[np.ndarray, "levels"]) -> float:
-    """What numpy.percentile (linear) gives for `counts[v]` times each value v."""
+def _scale(counts: Int[np.ndarray, "levels"]) -> float:
+    """95th percentile of values of which `counts[v]` are v: what numpy.percentile (linear) gives; at least 1."""
     reached = np.cumsum(counts)
     rank = (reached[-1] - 1) * (_PERCENTILE / 100)
     below, above = np.searchsorted(reached, [int(rank), int(np.ceil(rank))], side="right")
-    return float(below + (above - below) * (rank - int(rank)))
+    return max(float(below + (above - below) * (rank - int(rank))), _LEAST_RESIDUAL)
