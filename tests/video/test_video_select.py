@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ove.config import VideoConfig, from_mapping, to_mapping, video_preset
 from ove.errors import BadClip, ConfigError
-from ove.video.select import i_frame_flags, sample_indices, select
+from ove.records import Saliency
+from ove.video.select import budget_of, choose_patches, i_frame_flags, select
 
 
 @st.composite
@@ -76,22 +78,150 @@ def test_budgets_that_cannot_be_met_say_what_to_change():
         select(np.full((8, 2, 2), np.nan, np.float32), flags, 16, "keep")
 
 
-@given(st.integers(1, 500), st.integers(1, 80), st.sampled_from(["uniform", "consecutive"]))
-def test_samples_are_ascending_and_inside(n_decoded, n_frames, sampling):
-    indices = sample_indices(n_decoded, n_frames, sampling)
-    assert len(indices) == n_frames
-    assert (np.diff(indices) >= 0).all()
-    assert indices[0] >= 0
-    assert indices[-1] <= n_decoded - 1
-    if n_decoded >= n_frames:
-        assert len(set(indices.tolist())) == n_frames
-    if sampling == "uniform" and n_frames > 1:
-        assert (indices[0], indices[-1]) == (0, n_decoded - 1)
+@st.composite
+def letterboxed(draw):
+    scores, is_i_frame = draw(clips())
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    valid = rng.random(scores.shape[1:]) < draw(st.sampled_from([0.3, 0.7, 1.0]))
+    return np.where(valid, scores, np.float32(-1)), is_i_frame, valid
 
 
-def test_samples_follow_the_formula():
-    np.testing.assert_array_equal(sample_indices(300, 64, "uniform"), [int(v) for v in np.linspace(0, 299, 64)])
-    np.testing.assert_array_equal(sample_indices(5, 8, "consecutive"), [0, 0, 1, 1, 2, 2, 3, 4])
-    np.testing.assert_array_equal(sample_indices(10, 4, "consecutive"), [3, 4, 5, 6])
-    with pytest.raises(BadClip):
-        sample_indices(0, 64, "uniform")
+@given(letterboxed(), st.sampled_from(["keep", "first", "score", "drop"]), st.sampled_from(["exclude", "zero"]), st.data())
+def test_padding_is_never_chosen_or_comes_last(clip, policy, outside, data):
+    scores, is_i_frame, valid = clip
+    n_frames, rows, columns = scores.shape
+    whole = {"keep": is_i_frame, "first": np.arange(n_frames) == 0}.get(policy, np.zeros(n_frames, bool))
+    barred = is_i_frame if policy == "drop" else np.zeros(n_frames, bool)
+    n_valid, shown = int(valid.sum()), int((~barred).sum())
+    least, most = max(1, int(whole.sum()) * n_valid), shown * (rows * columns if outside == "zero" else n_valid)
+    if most < least:
+        with pytest.raises((BadClip, ConfigError)):
+            select(scores, is_i_frame, least, policy, valid, outside)
+        return
+    budget = data.draw(st.integers(least, most))
+    flat = select(scores, is_i_frame, budget, policy, valid, outside).flat
+    # By a plain sort: valid patches of whole frames, then valid ones by falling score, then padding; ties by index.
+    in_picture, frame = np.tile(valid.ravel(), n_frames), np.arange(scores.size) // (rows * columns)
+    order = sorted(
+        (i for i in range(scores.size) if not barred[frame[i]]),
+        key=lambda i: (not in_picture[i], not (whole[frame[i]] and in_picture[i]), -scores.reshape(-1)[i], i),
+    )
+    np.testing.assert_array_equal(flat, np.sort(order[:budget]))
+    if outside == "exclude":
+        assert in_picture[flat].all()
+
+
+@given(clips(), st.integers(1, 9), st.sampled_from(["keep", "score", "drop"]), st.data())
+def test_buckets_share_the_budget_equally(clip, buckets, policy, data):
+    scores, is_i_frame = clip
+    n_frames, rows, columns = scores.shape
+    whole = is_i_frame if policy == "keep" else np.zeros(n_frames, bool)
+    open_ = ~is_i_frame if policy != "score" else np.ones(n_frames, bool)
+    kept = int(whole.sum()) * rows * columns
+    most = int((whole | open_).sum()) * rows * columns
+    if most < max(kept, 1):
+        return
+    budget = data.draw(st.integers(max(kept, 1), most))
+    flat = select(scores, is_i_frame, budget, policy, buckets=buckets).flat
+    assert len(flat) == budget
+    frame = flat // (rows * columns)
+    bucket = np.arange(n_frames) * buckets // n_frames
+    counts = np.bincount(bucket[frame[~whole[frame]]], minlength=buckets)
+    there = np.bincount(bucket[open_], minlength=buckets) * rows * columns
+    assert (counts >= np.minimum((budget - kept) // buckets, there)).all()
+    # Within a bucket the best ones, of equal ones the first.
+    for number in range(buckets):
+        members = [i for i in range(scores.size) if bucket[i // (rows * columns)] == number and open_[i // (rows * columns)]]
+        best = sorted(members, key=lambda i: (-scores.reshape(-1)[i], i))[: counts[number]]
+        assert set(best) <= set(flat.tolist())
+    if buckets == 1:
+        np.testing.assert_array_equal(flat, select(scores, is_i_frame, budget, policy).flat)
+
+
+@given(
+    clips(),
+    st.sampled_from(list(VideoConfig.PRESETS)),
+    st.sampled_from(["keep", "first", "score"]),
+    st.integers(1, 3),
+    st.floats(0.4, 1.0),
+)
+def test_every_preset_selects_as_many_as_the_budget_says(clip, preset, policy, buckets, share):
+    scores, is_i_frame = clip
+    n_frames, rows, columns = scores.shape
+    valid = np.ones((rows, columns), bool)
+    if preset == "lmm":
+        valid[0] = rows == 1
+    config = video_preset(preset, n_frames=max(n_frames, 3), iframe_policy=policy, buckets=buckets)
+    budget = max(int(share * n_frames * valid.sum()), int(is_i_frame.sum()) * int(valid.sum()), 1)
+    top = np.float32(max(scores.max(), 1))
+    flat = choose_patches(Saliency(np.where(valid, scores / top, np.float32(-1)), valid), is_i_frame, budget, config).flat
+    assert len(flat) == len(set(flat.tolist())) == budget
+    assert valid.ravel()[flat % (rows * columns)].all()
+
+
+def test_frames_are_whole_and_evenly_spaced_and_the_last_is_cut_by_score():
+    scores = np.random.default_rng(0).random((64, 4, 4), np.float32)
+    flags, config = i_frame_flags(64, 32), video_preset("frames")
+    for budget, spaced in ((0.125, [0, 9, 18, 27, 36, 45, 54, 63]), (64, [0, 21, 42, 63]), (16, [0])):
+        flat = choose_patches(Saliency(scores), flags, budget, config).flat
+        np.testing.assert_array_equal(flat.reshape(-1, 16), np.array(spaced)[:, None] * 16 + np.arange(16))
+    flat = choose_patches(Saliency(scores), flags, 37, config).flat
+    np.testing.assert_array_equal(flat[:32] // 16, [0] * 16 + [31] * 16)
+    np.testing.assert_array_equal(flat[32:] - 63 * 16, np.sort(np.argsort(-scores[63].ravel())[:5]))
+    np.testing.assert_array_equal(
+        choose_patches(Saliency(scores), flags, 5, config).flat, np.sort(np.argsort(-scores[0].ravel())[:5])
+    )
+
+
+def test_static_clips_give_four_frames_whole():
+    rng = np.random.default_rng(1)
+    flags, config = i_frame_flags(64, 32), video_preset("probe")
+
+    def whole(scores, budget=2048):
+        flat = choose_patches(Saliency(scores.astype(np.float32)), flags, budget, config).flat
+        assert len(flat) == budget
+        return np.flatnonzero(np.bincount(flat // 256, minlength=64) == 256).tolist()
+
+    low = rng.random((64, 16, 16)) * 0.5  # its 95th percentile is 0.475, below 126 of 255
+    assert whole(low) == [0, 21, 42, 63]
+    assert whole(low, 600) == [0, 63] and whole(low, 100) == []
+    flat = 0.7 + 0.1 * rng.random((64, 16, 16))  # high, but hardly above its median
+    assert whole(flat) == [0, 21, 42, 63]
+    peaked = rng.random((64, 16, 16))  # its 95th percentile is twice the median
+    assert whole(peaked) == [0, 32]
+    always_high = np.full((64, 16, 16), 0.99)
+    assert whole(always_high)[:2] == [0, 1]  # 252 or more of 255 is not static: I-frames, then ties by index
+
+
+def test_budgets_are_tokens_or_shares():
+    grid = (64, 16, 16)
+    assert [budget_of(b, grid) for b in (2048, 2048.0, 0.125, 0.03125, 1.0, 1)] == [2048, 2048, 2048, 512, 16384, 1]
+    for wrong in (0, 0.0, -1, 1.5, -0.5, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="neither a number of tokens"):
+            budget_of(wrong, grid)
+
+
+def test_a_clip_with_too_little_picture_says_so():
+    scores, valid = np.zeros((4, 2, 2), np.float32), np.array([[True, False], [False, False]])
+    with pytest.raises(BadClip, match="1 patches a frame lie wholly within the picture"):
+        select(scores, np.zeros(4, bool), 5, "keep", valid)
+    assert len(select(scores, np.zeros(4, bool), 5, "keep", valid, "zero").flat) == 5
+    with pytest.raises(ConfigError, match="none of 'exclude', 'zero'"):
+        select(scores, np.zeros(4, bool), 5, "keep", valid, "pad")
+    for preset in VideoConfig.PRESETS:
+        with pytest.raises(BadClip, match="0 patches a frame"):
+            choose_patches(Saliency(scores, np.zeros((2, 2), bool)), i_frame_flags(4, 2), 2, video_preset(preset))
+
+
+def test_presets_name_the_nearest_one_and_give_way_to_other_keys():
+    assert video_preset("paper") == VideoConfig()
+    probe = video_preset("probe", centre_prior=0.5)
+    assert (probe.motion_feature, probe.residual_feature, probe.centre_prior) == ("variance", "gradient", 0.5)
+    assert from_mapping(VideoConfig, {"preset": "lmm", "outside": "zero"}) == VideoConfig(geometry="letterbox", outside="zero")
+    assert from_mapping(VideoConfig, to_mapping(probe)) == probe
+    with pytest.raises(ConfigError, match=r"video.preset = 'prob' is none of paper, probe, lmm, frames; did you mean probe\?"):
+        video_preset("prob")
+    with pytest.raises(ConfigError, match=r"did you mean video\.centre_prior"):
+        video_preset("probe", center_prior=0.1)
+    with pytest.raises(ConfigError, match="is none of paper"):
+        from_mapping(VideoConfig, {"preset": ["probe"]}, "video.")
