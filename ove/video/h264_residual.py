@@ -74,8 +74,7 @@ class GrayH264(GrayDecoder):
 
     def follow(self, packet: bytes) -> None:
         """Takes over parameter sets that the packet brings; CannotIsolate where the order of decoding would matter."""
-        found = []
-        idr = False
+        found, piece = [], b""
         for nal in self._nals(packet):
             kind = nal[0] & 31 if nal else 0
             if kind in (h264.NAL_SPS, h264.NAL_PPS):
@@ -83,42 +82,50 @@ class GrayH264(GrayDecoder):
             elif kind == h264.NAL_SEI and _X264_MARK in nal and not self._notes:
                 self._notes = [nal]  # FFmpeg works around errors of old x264 versions by it
             elif kind in _SLICES:
-                idr = kind == h264.NAL_IDR
+                piece = nal
                 break
-        sets = self._sets.updated(found)
-        if sets is self._sets:
-            return
-        known = set(self._sets.sps.items()) | set(self._sets.pps.items())
-        if not idr and known - (set(sets.sps.items()) | set(sets.pps.items())):
-            # Pictures shown earlier may be decoded later: only at an IDR picture is it sure which sets they mean.
-            raise CannotIsolate("its parameter sets change between two IDR pictures")
-        self._use(sets)
+        sets = self._sets.updated(found) if found else self._sets
+        if sets is not self._sets:
+            known = set(self._sets.sps.items()) | set(self._sets.pps.items())
+            changed = known - set(sets.sps.items()) - set(sets.pps.items())
+            if changed and (not piece or piece[0] & 31 != h264.NAL_IDR):
+                # Pictures shown earlier may be decoded later: only at an IDR picture is it sure which sets they mean.
+                raise CannotIsolate("its parameter sets change between two IDR pictures")
+            self._use(sets)
+        if len(sets.sps) > 1 and piece:
+            self._sequence = self._headers(piece)[0]
 
     def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
         """The packet's luma as decoded after a gray picture, and its bit depth; valid on inter-coded pixels only."""
-        slices, sps_id = [], -1
+        slices = []
+        for nal in self._nals(packet):
+            kind = nal[0] & 31 if nal else 0
+            if kind in _DATA_PARTITIONS:
+                raise CannotIsolate("it uses data partitions")
+            if kind in _SLICES:
+                sps, pps = self._headers(nal)
+                slices.append(self._plain_slice(nal, sps, pps))
+        if not slices:
+            raise CannotIsolate("a packet of it holds no picture")
+        return luma_of(decode_last(self._context, [annex_b(self._notes + self._gray[sps.sps_id]), annex_b(slices)]))
+
+    def _headers(self, nal: bytes) -> tuple[h264.SequenceHeader, h264.PictureHeader]:
+        """The parameter sets that a slice refers to."""
         try:
-            for nal in self._nals(packet):
-                kind = nal[0] & 31 if nal else 0
-                if kind in _DATA_PARTITIONS:
-                    raise CannotIsolate("it uses data partitions")
-                if kind not in _SLICES:
-                    continue
-                pps = self._sets.pps[h264.read_slice_pps_id(nal)][1]
-                sps_id = pps.sps_id
-                slices.append(self._plain_slice(nal, self._sets.sps[sps_id][1], pps))
-            gray = self._gray[sps_id]
-        except (KeyError, ValueError, IndexError) as error:
-            raise CannotIsolate("a picture of it names no known parameter set, or is damaged") from error
-        self._sequence = self._sets.sps[sps_id][1]
-        return luma_of(decode_last(self._context, [annex_b(self._notes + gray), annex_b(slices)]))
+            pps = self._sets.pps[h264.read_slice_pps_id(nal)][1]
+            return self._sets.sps[pps.sps_id][1], pps
+        except (KeyError, ValueError) as error:
+            raise CannotIsolate("a picture of it names no known parameter set") from error
 
     def _plain_slice(self, nal: bytes, sps: h264.SequenceHeader, pps: h264.PictureHeader) -> bytes:
         """The slice's NAL unit without explicit weights."""
         if sps.frames_only and not _weighted(pps):
             return nal
         payload = unescaped(nal)
-        header = h264.read_slice(payload, sps, pps)
+        try:
+            header = h264.read_slice(payload, sps, pps)
+        except (ValueError, IndexError) as error:
+            raise CannotIsolate(f"a picture of it cannot be read ({error})") from error
         if header.field:
             raise CannotIsolate("it holds pictures of single fields")
         return slice_without_weights(payload, header, pps.cabac) if header.end else nal

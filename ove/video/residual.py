@@ -71,13 +71,20 @@ def open_decoder(codec: str, extradata: bytes, **options: str) -> VideoCodecCont
     return context
 
 
+def packet_of(data: bytes) -> av.Packet:
+    """A packet with a copy of the data, followed by the zeros that decoders may read past its end."""
+    packet = av.Packet(len(data))
+    packet.update(data)
+    return packet
+
+
 def decode_last(context: VideoCodecContext, packets: list[bytes]) -> VideoFrame:
     """The frame of the last of these packets, decoded one after the other from a fresh start; CannotIsolate if none comes."""
     frames: list[VideoFrame] = []
     last = len(packets) - 1
     try:
         for number, data in enumerate(packets):
-            packet = av.Packet(data)
+            packet = packet_of(data)
             packet.pts = packet.dts = number
             frames += context.decode(packet)
         frames += context.decode(None)

@@ -79,8 +79,14 @@ def with_residual_of(vectors: CodecSignals, residual: CodecSignals) -> CodecSign
         for since, to in zip(small, large, strict=True)
     )
     scale = np.array([large[1] / small[1], large[0] / small[0]], np.float32)
-    motion = vectors.motion[:, rows][:, :, columns] * scale
-    return replace(residual, motion=motion, has_vector=vectors.has_vector[:, rows][:, :, columns])
+    return replace(
+        vectors,
+        motion=vectors.motion[:, rows][:, :, columns] * scale,
+        has_vector=vectors.has_vector[:, rows][:, :, columns],
+        residual=residual.residual,
+        residual_exact=residual.residual_exact,
+        residual_source=residual.residual_source,
+    )
 
 
 def _whole_pairs(has_vector: Bool[np.ndarray, "h w"], first_row: int) -> Bool[np.ndarray, "h w"]:

@@ -8,11 +8,18 @@ from pathlib import Path
 from ove.errors import BadClip
 from ove.video.demux import Survey
 from ove.video.h264_residual import GrayH264
+from ove.video.mpeg4_residual import GrayMpeg4
+from ove.video.mpeg12_residual import GrayMpeg12
 from ove.video.residual import CannotIsolate, GrayDecoder
 
-_GRAY_DECODERS: dict[str, Callable[[bytes], GrayDecoder]] = {"h264": GrayH264}
-"""From FFmpeg's name of the codec and a stream's header to a decoder against a gray reference."""
-_WITH_VECTORS = frozenset(["h264"])
+_GRAY_DECODERS: dict[str, Callable[[bytes, Path], GrayDecoder]] = {
+    "h264": lambda header, path: GrayH264(header),
+    "mpeg1video": lambda header, path: GrayMpeg12(header, "mpeg1video"),
+    "mpeg2video": lambda header, path: GrayMpeg12(header, "mpeg2video"),
+    "mpeg4": GrayMpeg4,
+}
+"""From FFmpeg's name of the codec, a stream's header and its file to a decoder against a gray reference."""
+_WITH_VECTORS = frozenset(["h264", "mpeg1video", "mpeg2video", "mpeg4"])
 """Those of them whose motion vectors FFmpeg exports."""
 _log = logging.getLogger(__name__)
 
@@ -29,7 +36,7 @@ def bitstream_reader(path: Path, found: Survey, source: str) -> Callable[[], Gra
             f"{path}: video.source = bitstream, but FFmpeg gives no motion vectors and residual of {found.codec}; "
             f"set it to auto or transcode. (Bitstreams that tell them: {', '.join(sorted(_WITH_VECTORS))}.)"
         )
-    return None if opener is None or source == "transcode" else partial(opener, found.extradata)
+    return None if opener is None or source == "transcode" else partial(opener, found.extradata, path)
 
 
 def told_or_refused(path: Path, found: Survey, source: str, reason: CannotIsolate) -> None:

@@ -5,9 +5,11 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from ove.video.h264_residual import GrayH264
+from ove.video.residual import packet_of
 from ove.video.signals import SignalStack
 
 _FLAG_GLOBAL_HEADER = 1 << 22
@@ -28,9 +30,9 @@ def encode(frames: UInt8[np.ndarray, "T H W 3"], gop_frames: int) -> tuple[bytes
     context.pix_fmt, context.time_base, context.thread_count = pix_fmt, Fraction(1, 25), 1
     context.flags |= _FLAG_GLOBAL_HEADER
     context.options = X264_OPTIONS | {"x264-params": f"{X264_PARAMS}:keyint={gop_frames}:min-keyint={gop_frames}"}
-    packets = []
+    packets, converter = [], VideoReformatter()  # one for all: setting up a conversion takes longer than doing it
     for number, picture in enumerate(frames):
-        frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt)
+        frame = converter.reformat(VideoFrame.from_ndarray(picture, format="rgb24"), format=pix_fmt, threads=1)
         frame.pts = number
         packets += context.encode(frame)
     packets += context.encode(None)
@@ -46,7 +48,7 @@ def transcoded_signals(frames: UInt8[np.ndarray, "T H W 3"], gop_frames: int) ->
     context.flags2 |= _FLAG2_EXPORT_MVS
     signals = SignalStack(len(frames), residual_source="transcode")
     for data in (*packets, None):
-        for frame in context.decode(None if data is None else av.Packet(data)):
+        for frame in context.decode(None if data is None else packet_of(data)):
             # No B-frames: frames come out in the order of their packets.
             signals.add(frame, packets[len(signals)], gray)
     return signals

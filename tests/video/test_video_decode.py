@@ -61,7 +61,7 @@ def test_short_video_repeats_frames(write_video):
 
 @pytest.mark.parametrize(
     ("codec", "name", "suffix"),
-    [("mpeg4", "mpeg4", "mp4"), ("libvpx-vp9", "vp9", "webm"), ("mjpeg", "mjpeg", "avi"), ("libvpx", "vp8", "webm")],
+    [("flv", "flv1", "flv"), ("libvpx-vp9", "vp9", "webm"), ("mjpeg", "mjpeg", "avi"), ("libvpx", "vp8", "webm")],
 )
 def test_other_codecs_are_transcoded(write_video, codec, name, suffix):
     pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"

@@ -1,0 +1,129 @@
+"""Residual of MPEG-4 part 2 pictures (spec §2, "Signals without a patched FFmpeg"): P after a gray picture, B by subtraction.
+
+Which macroblocks a B-VOP codes depends on which ones its future reference skipped, so it cannot be decoded alone. Nothing
+refers to it, though: a second decoder that adds no residual to B-VOPs gives their prediction. Clause numbers are those of
+ISO/IEC 14496-2:2004.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.frame import PictureType, VideoFrame
+from jaxtyping import Int16, UInt8, UInt16
+
+from ove.video.nal import BitReader, BitWriter
+from ove.video.residual import CannotIsolate, GrayDecoder, decode_last, luma_of, open_decoder
+
+_VOP = b"\x00\x00\x01\xb6"
+_LAYERS = [b"\x00\x00\x01" + bytes([0x20 + i]) for i in range(16)]
+_RECTANGULAR, _GMC, _EXTENDED_PIXEL = 0, 2, 15
+
+
+class GrayMpeg4(GrayDecoder):
+    """Gives the residual of single pictures of an MPEG-4 part 2 stream."""
+
+    def __init__(self, extradata: bytes, path: Path) -> None:
+        """Takes the layer's header from the stream's if it is there; else the first packet brings it. `path` is the file."""
+        self._context = open_decoder("mpeg4", b"", err_detect="explode")
+        self._path, self._n_shown = path, 0
+        self._header, self._gray = b"", b""
+        self._predictions: Iterator[tuple[int, VideoFrame]] | None = None
+        self._take(extradata)
+
+    def follow(self, packet: bytes) -> None:
+        """Counts the frames, and takes over a first header; CannotIsolate where a later one says something else."""
+        self._n_shown += 1
+        if packet.count(_VOP) > 1:
+            raise CannotIsolate("a packet of it holds several pictures")
+        self._take(packet[: packet.find(_VOP)])
+
+    def _take(self, header: bytes) -> None:
+        layer = max(header.find(code) for code in _LAYERS)
+        if layer < 0:
+            return
+        try:
+            gray = gray_vop(header[layer + 4 :])
+        except ValueError as error:
+            raise CannotIsolate(f"its header cannot be read ({error})") from error
+        if self._gray and gray != self._gray:
+            raise CannotIsolate("its header changes within the stream")
+        if not self._gray:
+            # With the remarks of its encoder, by which FFmpeg chooses the inverse transform.
+            self._header, self._gray = header, gray
+
+    def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
+        """The packet's luma as decoded after a gray picture, and its bit depth; valid on inter-coded pixels only."""
+        start = packet.find(_VOP)
+        if not self._gray or start < 0:
+            raise CannotIsolate("a picture of it comes without a header")
+        return luma_of(decode_last(self._context, [self._header + self._gray, packet[start:]]))
+
+    def residual_into(self, out: Int16[np.ndarray, "H W"], frame: VideoFrame, packet: bytes) -> None:
+        """Writes into `out` the luma residual of the frame followed last; −128…127, of B-VOPs −255…255."""
+        if frame.pict_type != PictureType.B:
+            super().residual_into(out, frame, packet)
+            return
+        self._predictions = self._predictions or _b_predictions(self._path)
+        for number, prediction in self._predictions:
+            if number == self._n_shown - 1:
+                np.subtract(luma_of(frame)[0], luma_of(prediction)[0], out=out, dtype=np.int16, casting="unsafe")
+                return
+        raise CannotIsolate("a B-picture of it has no prediction")
+
+
+def _b_predictions(path: Path) -> Iterator[tuple[int, VideoFrame]]:
+    """The file's frames in the order of display, numbered; those of B-VOPs without their residual."""
+    with av.open(str(path.absolute())) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"skip_idct": "noref"}
+        yield from enumerate(container.decode(stream))
+
+
+def gray_vop(layer: bytes) -> bytes:
+    """An intra VOP of uniform mid-gray for a layer with this header (without its start code; 6.2.3).
+
+    Every macroblock is intra with DC differences of 0: at quantiser 1 the prediction 1024 / 8 is exact (7.4.3). CannotIsolate
+    for layers whose pictures hold more than texture and vectors.
+    """
+    r = BitReader(layer[:160])
+    r.bits(9)
+    version = 1
+    if r.flag():
+        version = r.bits(4)
+        r.bits(3)
+    if r.bits(4) == _EXTENDED_PIXEL:
+        r.bits(16)
+    if r.flag():  # vol_control_parameters
+        r.bits(3)
+        r.bits(79 if r.flag() else 0)
+    shape, _, resolution, _, fixed_rate = r.bits(2), r.bits(1), r.bits(16), r.bits(1), r.flag()
+    if shape != _RECTANGULAR:
+        raise CannotIsolate("its pictures are not rectangular")
+    time_bits = max(1, (resolution - 1).bit_length())
+    r.bits(time_bits if fixed_rate else 0)
+    _, width, _, height, _ = r.bits(1), r.bits(13), r.bits(1), r.bits(13), r.bits(1)
+    interlaced, _, sprite = r.flag(), r.bits(1), r.bits(1 if version == 1 else 2)
+    if sprite == _GMC:
+        r.bits(9)
+    if sprite not in (0, _GMC) or r.flag():
+        raise CannotIsolate("it uses sprites, or samples of other than 8 bits")
+    if r.flag():  # quant_type: matrices, ended by a 0 or by their length
+        for _ in range(2):
+            if r.flag():
+                any(r.bits(8) == 0 for _ in range(64))
+    r.bits(0 if version == 1 else 1)
+    estimated, _, partitioned = not r.flag(), r.bits(1), r.flag()
+    layered = version != 1 and r.bits(2) != 0
+    if estimated or partitioned or layered or r.flag():
+        raise CannotIsolate("it uses partitions, scalability or complexity estimation")
+
+    vop = BitWriter(*_VOP)
+    vop.raw("00", "0", "1", "0" * time_bits, "1", "1", "000")  # I; time 0; coded; DC always by its own code
+    vop.raw("00" if interlaced else "", "00001")  # no field order; quantiser 1
+    # Intra, no AC prediction, no coefficients, frame DCT, DC differences of size 0 (tables B-6, B-8, B-13, B-14).
+    macroblock = "1" + "0" + "0011" + ("0" if interlaced else "") + "011" * 4 + "11" * 2
+    vop.raw(macroblock * (-(-width // 16) * -(-height // 16)))
+    return vop.aligned(stop="0", fill="1")
