@@ -153,7 +153,7 @@ def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool) -> Iterat
         n_decoded, size = 0, (0, 0)
         for number, packet in enumerate(_packets(container, stream)):
             if packet is not None:
-                seconds = float(packet.pts * base) if packet.pts is not None and base is not None else None
+                seconds = packet.pts * base.numerator / base.denominator if packet.pts is not None and base else None
                 waiting[number] = (bytes(packet) if keep_packets else b"", seconds)
                 # The decoder hands a packet's timestamp to its frame: numbered, frames and packets match whatever the order.
                 packet.pts = packet.dts = number

@@ -126,10 +126,12 @@ def gradient_into(
         return
     luma, bits = luma_of(frame)
     padded = cv2.copyMakeBorder(luma, 1, 1, 1, 1, cv2.BORDER_REFLECT_101)
-    cell = np.lib.stride_tricks.sliding_window_view(padded, (CELL_PX + 2, CELL_PX + 2))[::CELL_PX, ::CELL_PX][where]
+    down, right = padded.strides
+    around = (CELL_PX * down, CELL_PX * right, down, right)  # each cell with the pixels next to it
+    cell = np.ndarray((rows, columns, CELL_PX + 2, CELL_PX + 2), padded.dtype, padded, 0, around)[where]
     cell = cell.astype(np.float32) * np.float32(0.5 / (1 << (bits - 8)))
-    right, down = cell[:, 1:-1, 2:] - cell[:, 1:-1, :-2], cell[:, 2:, 1:-1] - cell[:, :-2, 1:-1]
-    out.reshape(rows, CELL_PX, columns, CELL_PX).swapaxes(1, 2)[where] = _length(right, down)
+    across, along = cell[:, 1:-1, 2:] - cell[:, 1:-1, :-2], cell[:, 2:, 1:-1] - cell[:, :-2, 1:-1]
+    out.reshape(rows, CELL_PX, columns, CELL_PX).swapaxes(1, 2)[where] = _length(across, along)
 
 
 def _length(right: Float32[np.ndarray, "*shape"], down: Float32[np.ndarray, "*shape"]) -> Int16[np.ndarray, "*shape"]:

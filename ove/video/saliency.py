@@ -128,13 +128,23 @@ def patch_means(
     of BLAS make it wait for busy cores.)
     """
     integral = cv2.integral(image, sdepth=cv2.CV_64F)
-    for axis, edges in enumerate((down, across)):
-        lower = np.minimum(edges.astype(np.int64), image.shape[axis] - 1)
-        part = np.expand_dims(edges - lower, 1 - axis)
-        at_edges = integral.take(lower, axis) * (1 - part) + integral.take(lower + 1, axis) * part
-        integral = np.diff(at_edges, axis=axis)
+    lower, part = zip(*(_pixel_of(edges, side) for edges, side in zip((down, across), image.shape, strict=True)), strict=True)
+    near = integral[np.ix_(*(np.concatenate([low, low + 1]) for low in lower))]  # one look-up, the rest is small
+    for axis in (0, 1):
+        below, above = np.split(near, 2, axis=axis)
+        weight = np.expand_dims(part[axis], 1 - axis)
+        at_edges = below * (1 - weight) + above * weight
+        near = np.diff(at_edges, axis=axis)
     area = np.diff(down)[:, None] * np.diff(across)
-    return np.divide(integral, area, out=np.zeros_like(integral), where=area > 0).astype(np.float32)
+    return np.divide(near, area, out=np.zeros_like(near), where=area > 0).astype(np.float32)
+
+
+def _pixel_of(
+    edges: Float64[np.ndarray, "edges"], pixels: int
+) -> tuple[Int[np.ndarray, "edges"], Float64[np.ndarray, "edges"]]:
+    """The pixel in which each border lies, and how far into it."""
+    lower = np.minimum(edges.astype(np.int64), pixels - 1)
+    return lower, edges - lower
 
 
 def _motion(signals: CodecSignals, config: VideoConfig) -> Float32[np.ndarray, "T h w"]:
