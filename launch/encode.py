@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--mode", required=True, choices=("codec", "frames", "image"), help="how files are looked at")
     parser.add_argument("--out", required=True, type=Path, help="the .npz to write")
-    parser.add_argument("--budget", type=_number, help="codec: patches of a clip, or a share like 0.125 (default 2048)")
+    parser.add_argument("--budget", type=_budget, help="codec: patches of a clip, or a share like 0.125 (default 2048)")
     parser.add_argument("--frames", type=int, help="frames: whole frames of a video (default 8)")
     parser.add_argument("--size", type=int, help="force a square of so many pixels (default: videos 224, images as they are)")
     parser.add_argument("--max-tokens", type=int, help=f"image: most patches (default {MAX_TOKENS})")
@@ -92,8 +92,11 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _number(text: str) -> int | float:
-    return float(text) if "." in text else int(text)
+def _budget(text: str) -> int | float:
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of patches (2048) nor a share (0.125)") from None
 
 
 def _set_up_messages(verbose: bool) -> None:
