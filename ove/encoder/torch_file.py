@@ -214,7 +214,7 @@ class _Unpickler(pickle.Unpickler):
                 "download or save it again"
             )
         flat = values[offset * dtype.itemsize : (last + 1) * dtype.itemsize].view(dtype)
-        return np.lib.stride_tricks.as_strided(flat, size, [step * dtype.itemsize for step in stride], writeable=False)
+        return np.lib.stride_tricks.as_strided(flat, size, [step * dtype.itemsize for step in stride])
 
 
 def _nothing(*_: Any, **__: Any) -> None:

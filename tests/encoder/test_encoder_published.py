@@ -220,7 +220,9 @@ def test_a_larger_model_s_config_may_leave_out_what_is_usual(tmp_path: Path) -> 
 
 def test_an_encoder_of_ours_is_written_and_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = EncoderConfig(layers=1, width=64, heads=2, mlp=96, rope="released", norm="rms_norm", norm_eps=1e-5)
-    params = jax.jit(encoder.init, static_argnums=0)(config, jax.random.key(0))
+    shapes = jax.eval_shape(lambda: encoder.init(config, jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
     model = published.assemble(config, params)
     theirs = random_tensors(CONFIG | {"layer_norm_type": "rms_norm", "num_hidden_layers": 1})
     assert saved(model, tmp_path / "a").keys() == theirs.keys()
@@ -309,6 +311,14 @@ def cut(path: Path, n: int) -> None:
     path.write_bytes(path.read_bytes()[:n])
 
 
+def overlap(path: Path) -> None:
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["layernorm_pre.bias"]["data_offsets"] = header["layernorm_pre.weight"]["data_offsets"]
+    path.write_bytes(content[:8] + json.dumps(header, separators=(",", ":")).encode().ljust(start - 8) + content[start:])
+
+
 def drop_from_index(folder: Path) -> None:
     first = sorted(folder.glob("model-*.safetensors"))[0]
     tensors = load_file(first)
@@ -327,6 +337,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
         (0, lambda d: cut(d / "model.safetensors", 200_000), "model.safetensors: is truncated (200,000 of"),
         (0, lambda d: (d / "model.safetensors").write_bytes(b"<html>" * 9), "model.safetensors: is not a safetensors file"),
         (0, lambda d: (d / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"[]"), "its header is damaged"),
+        (0, lambda d: overlap(d / "model.safetensors"), "its header is damaged (tensors overlap or leave gaps); download it"),
         (0, lambda d: (d / "model.safetensors").write_bytes(POINTER), "is only a pointer of Git LFS"),
         (0, lambda d: (d / "model.safetensors").unlink(), "holds no weights; put model.safetensors there"),
         (0, lambda d: (d / "config.json").unlink(), "holds weights but no config.json; put it there, or give the file"),
