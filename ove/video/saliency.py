@@ -1,5 +1,7 @@
 """Motion field and residual → how surprising each patch is."""
 
+import functools
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, Shaped, UInt8
@@ -127,24 +129,28 @@ def patch_means(
     From the integral image, which is linear within a pixel. (A product with averaging matrices is no faster, and the threads
     of BLAS make it wait for busy cores.)
     """
-    integral = cv2.integral(image, sdepth=cv2.CV_64F)
-    lower, part = zip(*(_pixel_of(edges, side) for edges, side in zip((down, across), image.shape, strict=True)), strict=True)
-    near = integral[np.ix_(*(np.concatenate([low, low + 1]) for low in lower))]  # one look-up, the rest is small
-    for axis in (0, 1):
-        below, above = np.split(near, 2, axis=axis)
-        weight = np.expand_dims(part[axis], 1 - axis)
-        at_edges = below * (1 - weight) + above * weight
-        near = np.diff(at_edges, axis=axis)
-    area = np.diff(down)[:, None] * np.diff(across)
-    return np.divide(near, area, out=np.zeros_like(near), where=area > 0).astype(np.float32)
+    # Sums of bytes are whole numbers, in 32 bits unless the picture is huge.
+    small = image.dtype == np.uint8 and image.size < 1 << 23
+    integral = cv2.integral(image, sdepth=cv2.CV_32S if small else cv2.CV_64F)
+    where, (weight_down, weight_across), area = _corners(down.tobytes(), across.tobytes(), image.shape)
+    near = integral[where]  # one look-up, the rest is small
+    rows = len(near) // 2
+    near = np.diff(near[:rows] * (1 - weight_down) + near[rows:] * weight_down, axis=0)
+    columns = near.shape[1] // 2
+    sums = np.diff(near[:, :columns] * (1 - weight_across) + near[:, columns:] * weight_across, axis=1)
+    return np.divide(sums, area, out=np.zeros_like(sums), where=area > 0).astype(np.float32)
 
 
-def _pixel_of(
-    edges: Float64[np.ndarray, "edges"], pixels: int
-) -> tuple[Int[np.ndarray, "edges"], Float64[np.ndarray, "edges"]]:
-    """The pixel in which each border lies, and how far into it."""
-    lower = np.minimum(edges.astype(np.int64), pixels - 1)
-    return lower, edges - lower
+@functools.lru_cache(maxsize=16)
+def _corners(
+    down: bytes, across: bytes, shape: tuple[int, int]
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, np.ndarray], Float64[np.ndarray, "Y X"]]:
+    """For borders (float64): the pixels before and after each, how far between them it lies, and the rectangles' areas."""
+    edges = np.frombuffer(down), np.frombuffer(across)
+    lower = [np.minimum(at.astype(np.int64), pixels - 1) for at, pixels in zip(edges, shape, strict=True)]
+    where = np.ix_(*(np.concatenate([low, low + 1]) for low in lower))
+    weights = ((edges[0] - lower[0])[:, None], edges[1] - lower[1])
+    return where, weights, np.diff(edges[0])[:, None] * np.diff(edges[1])
 
 
 def _motion(signals: CodecSignals, config: VideoConfig) -> Float32[np.ndarray, "T h w"]:
