@@ -3,14 +3,13 @@
 Clause numbers are those of ITU-T H.264 (08/2021).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
 from ove.video import h264_headers as h264
 from ove.video.h264_weights import pps_without_weights, slice_without_weights
 from ove.video.nal import BitWriter, annex_b, packet_nals, unescaped
+from ove.video.parameter_sets import ParameterSets
 from ove.video.residual import CannotIsolate, GrayDecoder, decode_last, luma_of, open_decoder
 
 _SLICES = (h264.NAL_SLICE, h264.NAL_IDR)
@@ -18,27 +17,7 @@ _DATA_PARTITIONS = (2, 3, 4)
 _X264_MARK = b"x264 - core"
 
 
-@dataclass(frozen=True)
-class _Sets:
-    """Parameter sets in force, by id: NAL units as they came, and what they say."""
-
-    sps: dict[int, tuple[bytes, h264.SequenceHeader]]
-    pps: dict[int, tuple[bytes, h264.PictureHeader]]
-
-    def updated(self, nals: list[bytes]) -> "_Sets":
-        """These sets with those among the NAL units; the same object if nothing changes."""
-        sps, pps = dict(self.sps), dict(self.pps)
-        try:
-            for nal in nals:
-                if nal[0] & 31 == h264.NAL_SPS:
-                    header = h264.read_sps(nal)
-                    sps[header.sps_id] = (nal, header)
-                elif nal[0] & 31 == h264.NAL_PPS:
-                    picture = h264.read_pps(nal)
-                    pps[picture.pps_id] = (nal, picture)
-        except ValueError as error:
-            raise CannotIsolate(f"its parameter sets cannot be read ({error})") from error
-        return self if (sps, pps) == (self.sps, self.pps) else _Sets(sps, pps)
+_READERS = {h264.NAL_SPS: (h264.read_sps, "sps_id"), h264.NAL_PPS: (h264.read_pps, "pps_id")}
 
 
 class GrayH264(GrayDecoder):
@@ -55,51 +34,49 @@ class GrayH264(GrayDecoder):
         except (ValueError, IndexError) as error:
             raise CannotIsolate(f"its parameter sets cannot be read ({error})") from error
         self._notes: list[bytes] = []
-        self._use(_Sets({}, {}).updated([nal for nal in nals if nal]))
+        self._use(ParameterSets(_kind, _READERS).updated(nals))
 
-    def _use(self, sets: _Sets) -> None:
+    def _use(self, sets: ParameterSets) -> None:
         """Makes ready a decoder that knows these sets and a gray picture for each sequence."""
-        if not sets.sps or not sets.pps:
+        self._sets, self._sps, self._pps = sets, sets.of(h264.NAL_SPS), sets.of(h264.NAL_PPS)
+        if not self._sps or not self._pps:
             raise CannotIsolate("its header holds no parameter sets")
-        if any(picture.slice_groups > 1 for _, picture in sets.pps.values()):
+        if any(picture.slice_groups > 1 for _, picture in self._pps.values()):
             raise CannotIsolate("it uses slice groups")
-        self._sets = sets
-        self._sequence = next(iter(sets.sps.values()))[1]
-        self.pairs = any(sequence.pairs for _, sequence in sets.sps.values())
-        free = iter([i for i in range(255, -1, -1) if i not in sets.pps])
-        self._gray = {i: gray_access_unit(sequence, next(free)) for i, (_, sequence) in sets.sps.items()}
-        header = [nal for nal, _ in sets.sps.values()]
-        header += [pps_without_weights(nal, pps) if _weighted(pps) else nal for nal, pps in sets.pps.values()]
+        self._sequence = next(iter(self._sps.values()))[1]
+        self.pairs = any(sequence.pairs for _, sequence in self._sps.values())
+        free = iter([i for i in range(255, -1, -1) if i not in self._pps])
+        self._gray = {i: gray_access_unit(sequence, next(free)) for i, (_, sequence) in self._sps.items()}
+        header = [nal for nal, _ in self._sps.values()]
+        header += [pps_without_weights(nal, pps) if _weighted(pps) else nal for nal, pps in self._pps.values()]
         self._context = open_decoder("h264", annex_b(header))
 
     def follow(self, packet: bytes) -> None:
         """Takes over parameter sets that the packet brings; CannotIsolate where the order of decoding would matter."""
         found, piece = [], b""
         for nal in self._nals(packet):
-            kind = nal[0] & 31 if nal else 0
-            if kind in (h264.NAL_SPS, h264.NAL_PPS):
-                found.append(nal)
-            elif kind == h264.NAL_SEI and _X264_MARK in nal and not self._notes:
+            kind = _kind(nal)
+            if kind == h264.NAL_SEI and _X264_MARK in nal and not self._notes:
                 self._notes = [nal]  # FFmpeg works around errors of old x264 versions by it
             elif kind in _SLICES:
                 piece = nal
                 break
-        sets = self._sets.updated(found) if found else self._sets
+            else:
+                found.append(nal)
+        sets = self._sets.updated(found)
         if sets is not self._sets:
-            known = set(self._sets.sps.items()) | set(self._sets.pps.items())
-            changed = known - set(sets.sps.items()) - set(sets.pps.items())
-            if changed and (not piece or piece[0] & 31 != h264.NAL_IDR):
+            if self._sets.replaced_in(sets) and _kind(piece) != h264.NAL_IDR:
                 # Pictures shown earlier may be decoded later: only at an IDR picture is it sure which sets they mean.
                 raise CannotIsolate("its parameter sets change between two IDR pictures")
             self._use(sets)
-        if len(sets.sps) > 1 and piece:
+        if len(self._sps) > 1 and piece:
             self._sequence = self._headers(piece)[0]
 
     def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
         """The packet's luma as decoded after a gray picture, and its bit depth; valid on inter-coded pixels only."""
         slices = []
         for nal in self._nals(packet):
-            kind = nal[0] & 31 if nal else 0
+            kind = _kind(nal)
             if kind in _DATA_PARTITIONS:
                 raise CannotIsolate("it uses data partitions")
             if kind in _SLICES:
@@ -112,8 +89,8 @@ class GrayH264(GrayDecoder):
     def _headers(self, nal: bytes) -> tuple[h264.SequenceHeader, h264.PictureHeader]:
         """The parameter sets that a slice refers to."""
         try:
-            pps = self._sets.pps[h264.read_slice_pps_id(nal)][1]
-            return self._sets.sps[pps.sps_id][1], pps
+            pps = self._pps[h264.read_slice_pps_id(nal)][1]
+            return self._sps[pps.sps_id][1], pps
         except (KeyError, ValueError) as error:
             raise CannotIsolate("a picture of it names no known parameter set") from error
 
@@ -144,6 +121,11 @@ class GrayH264(GrayDecoder):
             return list(packet_nals(packet, self._length_bytes))
         except ValueError as error:
             raise CannotIsolate(str(error)) from error
+
+
+def _kind(nal: bytes) -> int:
+    """nal_unit_type (7.3.1); 0 of an empty unit."""
+    return nal[0] & 31 if nal else 0
 
 
 def _weighted(pps: h264.PictureHeader) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ove.errors import BadClip
 from ove.video.demux import Survey
 from ove.video.h264_residual import GrayH264
+from ove.video.hevc_residual import GrayHevc
 from ove.video.mpeg4_residual import GrayMpeg4
 from ove.video.mpeg12_residual import GrayMpeg12
 from ove.video.residual import CannotIsolate, GrayDecoder
@@ -17,10 +18,13 @@ _GRAY_DECODERS: dict[str, Callable[[bytes, Path], GrayDecoder]] = {
     "mpeg1video": lambda header, path: GrayMpeg12(header, "mpeg1video"),
     "mpeg2video": lambda header, path: GrayMpeg12(header, "mpeg2video"),
     "mpeg4": GrayMpeg4,
+    "hevc": lambda header, path: GrayHevc(header),
 }
 """From FFmpeg's name of the codec, a stream's header and its file to a decoder against a gray reference."""
 _WITH_VECTORS = frozenset(["h264", "mpeg1video", "mpeg2video", "mpeg4"])
 """Those of them whose motion vectors FFmpeg exports."""
+_VECTORS_ALONE = frozenset(["h263", "flv1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "snow"])
+"""Codecs whose vectors FFmpeg exports, too, but for whose residual there is no gray reference."""
 _log = logging.getLogger(__name__)
 
 
@@ -32,9 +36,14 @@ def bitstream_reader(path: Path, found: Survey, source: str) -> Callable[[], Gra
     """
     opener = _GRAY_DECODERS.get(found.codec)
     if source == "bitstream" and found.codec not in _WITH_VECTORS:
+        why = (
+            "pictures cannot be decoded one by one"
+            if found.codec in _VECTORS_ALONE
+            else "motion vectors are not told by FFmpeg's decoder"
+        )
         raise BadClip(
-            f"{path}: video.source = bitstream, but FFmpeg gives no motion vectors and residual of {found.codec}; "
-            f"set it to auto or transcode. (Bitstreams that tell them: {', '.join(sorted(_WITH_VECTORS))}.)"
+            f"{path}: video.source is bitstream, but its codec is {found.codec}, whose {why}; set it to auto or transcode. "
+            f"(Bitstreams that tell both motion and residual: {', '.join(sorted(_WITH_VECTORS))}.)"
         )
     return None if opener is None or source == "transcode" else partial(opener, found.extradata, path)
 
