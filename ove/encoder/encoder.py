@@ -83,7 +83,7 @@ class Encoder(nnx.Module):
         cannot be encoded; values are checked where they are known, not under jit.
         """
         check_tokens(patches, positions, segment_ids, self.config.patch_values)
-        n_segments = count_segments(segment_ids, n_segments)
+        n_segments = count_segments(segment_ids, n_segments) if self.config.head else n_segments
         # Dispatched before the encoder, read after it: a device that works on its own does not stand idle for the checks.
         known = not is_traced(patches, positions, segment_ids)
         summary = summarise(patches, positions, segment_ids) if known else None
@@ -178,7 +178,7 @@ def apply(
 ) -> Encoded:
     """As calling the encoder that has the parameters which `init` gives; values are not checked (for training)."""
     check_tokens(patches, positions, segment_ids, config.patch_values)
-    n_segments = count_segments(segment_ids, n_segments)
+    n_segments = count_segments(segment_ids, n_segments) if config.head else n_segments
     return _encode(_graphdef(config), params, patches, positions, segment_ids, n_segments=n_segments, hidden=hidden)
 
 
