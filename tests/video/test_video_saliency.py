@@ -1,5 +1,7 @@
 """Patch scores against the formulas written out."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,24 +13,36 @@ from ove.records import CodecSignals
 from ove.video.saliency import patch_means, saliency
 
 
-def random_signals(seed, n_frames=3, height=44, width=61):
+def random_signals(seed, n_frames=3, height=44, width=61, offset=(0, 0)):
     rng = np.random.default_rng(seed)
-    field = (n_frames, -(-height // 8), -(-width // 8))
+    field = (n_frames, -(-(offset[0] + height) // 8), -(-(offset[1] + width) // 8))
     has_vector = rng.random(field) < 0.8
     motion = (rng.normal(size=(*field, 2)) * 3 * has_vector[..., None]).astype(np.float32)
     residual = np.rint(rng.laplace(size=(n_frames, height, width)) * 6).astype(np.int16)
-    return CodecSignals(motion, has_vector, residual)
+    return CodecSignals(motion, has_vector, residual, cell_offset_px=offset)
 
 
 def by_formula(signals, config):
     """Spec §2 without camera motion, in float64; where a frame with vectors has none, the residual alone."""
     axis = None if config.percentile_scope == "clip" else (1, 2)
+    height, width = signals.residual.shape[1:]
     speed = np.sqrt(np.square(signals.motion.astype(float)).sum(-1))
+    if config.motion_feature == "variance":
+        around = np.pad(speed, ((0, 0), (1, 1), (1, 1)), mode="edge")
+        speed = np.lib.stride_tricks.sliding_window_view(around, (3, 3), (1, 2)).var((3, 4))
     motion = np.clip(speed / np.maximum(np.percentile(speed, 95, axis=axis, keepdims=True), 1e-6), 0, 1)
     strength = np.abs(signals.residual.astype(float))
+    if config.residual_feature == "gradient":
+        around = np.pad(signals.residual.astype(float), ((0, 0), (1, 1), (1, 1)), mode="edge")
+        down, right = around[:, 2:, 1:-1] - around[:, :-2, 1:-1], around[:, 1:-1, 2:] - around[:, 1:-1, :-2]
+        strength = np.rint(np.hypot(down, right))
     residual = np.clip(strength / np.maximum(np.percentile(strength, 95, axis=axis, keepdims=True), 1), 0, 1)
-    height, width = residual.shape[1:]
-    motion = motion.repeat(8, 1).repeat(8, 2)[:, :height, :width]
+
+    def over_pixels(cells):
+        y, x = signals.cell_offset_px
+        return cells.repeat(8, 1).repeat(8, 2)[:, y : y + height, x : x + width]
+
+    motion = over_pixels(motion)
     m, r = config.w_motion, config.w_residual
     fused = {
         "mean": (m * motion + r * residual) / (m + r),
@@ -36,8 +50,10 @@ def by_formula(signals, config):
         "sum": np.minimum(m * motion + r * residual, 1),
         "geomean": (motion**m * residual**r) ** (1 / (m + r)),
     }[config.fusion]
-    unknown = ~signals.has_vector & signals.has_vector.any((1, 2), keepdims=True)
-    fused = np.where(unknown.repeat(8, 1).repeat(8, 2)[:, :height, :width], residual, fused)
+    fused = np.where(over_pixels(~signals.has_vector & signals.has_vector.any((1, 2), keepdims=True)), residual, fused)
+    squared = (np.arange(height) - (height - 1) / 2)[:, None] ** 2 + (np.arange(width) - (width - 1) / 2) ** 2
+    sigma = 0.35 * min(height, width)
+    fused = np.clip(fused * (1 + config.centre_prior * np.exp(-squared / (2 * sigma**2))), 0, 1)
     # Area averaging of whole numbers of equal sub-pixels.
     fine = fused.repeat(config.grid, 1).repeat(config.grid, 2)
     return fine.reshape(len(fused), config.grid, height, config.grid, width).mean((2, 4))
@@ -52,6 +68,49 @@ def test_scores_follow_the_formula(scope, fusion, weights, size):
     )
     signals = random_signals(3, 3, *size)  # in a small picture percentiles fall between the values
     np.testing.assert_allclose(saliency(signals, config).scores, by_formula(signals, config), atol=2e-6)
+
+
+@pytest.mark.parametrize("scope", ["frame", "clip"])
+@pytest.mark.parametrize("fusion", ["mean", "max", "sum", "geomean"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"motion_feature": "variance"},
+        {"residual_feature": "gradient"},
+        {"centre_prior": 0.3},
+        {"motion_feature": "variance", "residual_feature": "gradient", "centre_prior": 0.3},
+    ],
+)
+def test_options_of_the_probe_follow_the_formula(scope, fusion, options):
+    config = VideoConfig(size_px=56, compensation="none", fusion=fusion, percentile_scope=scope, **options)
+    for signals in (random_signals(4), random_signals(6, offset=(3, 7))):
+        np.testing.assert_allclose(saliency(signals, config).scores, by_formula(signals, config), atol=5e-6)
+
+
+def test_cells_may_begin_before_the_picture():
+    config = VideoConfig(size_px=56, compensation="none")
+    for offset in ((0, 5), (7, 0), (4, 4)):
+        signals = random_signals(8, offset=offset)
+        np.testing.assert_allclose(saliency(signals, config).scores, by_formula(signals, config), atol=2e-6)
+
+
+def test_uniform_motion_has_no_variance():
+    """Everything moves alike, fast: the difference of large squares must not pass for news."""
+    motion = np.full((1, 20, 20, 2), 371.3, np.float32)
+    signals = CodecSignals(motion, np.ones((1, 20, 20), bool), np.zeros((1, 160, 160), np.int16))
+    config = VideoConfig(size_px=56, compensation="none", motion_feature="variance")
+    assert saliency(signals, config).scores.max() < 1e-3
+
+
+def test_signals_without_the_camera_are_left_as_they_are():
+    signals = random_signals(9)
+    plain = VideoConfig(size_px=56, compensation="none")
+    removed = dataclasses.replace(signals, camera_removed=True)
+    compensated = saliency(signals, VideoConfig(size_px=56, compensation="median")).scores
+    np.testing.assert_array_equal(
+        saliency(removed, VideoConfig(size_px=56, compensation="median")).scores, saliency(signals, plain).scores
+    )
+    assert (compensated != saliency(signals, plain).scores).any()
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**32 - 1))
