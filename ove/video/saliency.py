@@ -1,6 +1,7 @@
 """Motion field and residual → how surprising each patch is."""
 
 import functools
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -46,10 +47,11 @@ def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
     strengths = (_strength(frame, config.residual_feature) for frame in signals.residual)
     of_clip = 0.0
     if per_clip:
-        of_clip = _scale(np.sum([_counts(_strength(frame, config.residual_feature)) for frame in signals.residual], axis=0))
+        counts = np.sum([_counts(_strength(frame, config.residual_feature)) for frame in signals.residual], axis=0)
+        of_clip = _scale(np.cumsum(counts).item, signals.residual.size)
     scores = np.stack(
         [
-            fuser.scores(motion[t], strength, of_clip or _scale(_counts(strength)), unknown[t])
+            fuser.scores(motion[t], strength, of_clip or _scale(_reached(strength), strength.size), unknown[t])
             for t, strength in enumerate(strengths)
         ]
     )
@@ -214,9 +216,26 @@ def _counts(strength: UInt8[np.ndarray, "H W"]) -> Int[np.ndarray, "levels"]:
     return cv2.calcHist([strength], [0], None, [_LEVELS], [0, _LEVELS]).ravel().astype(np.int64)
 
 
-def _scale(counts: Int[np.ndarray, "levels"]) -> float:
-    """95th percentile of values of which `counts[v]` are v: what numpy.percentile (linear) gives; at least 1."""
-    reached = np.cumsum(counts)
-    rank = (reached[-1] - 1) * (_PERCENTILE / 100)
-    below, above = np.searchsorted(reached, [int(rank), int(np.ceil(rank))], side="right")
+def _reached(strength: UInt8[np.ndarray, "H W"]) -> Callable[[int], int]:
+    """How many values are at most so many, counted when asked: few such counts are needed, and a histogram takes far longer."""
+    return functools.cache(
+        lambda value: strength.size - cv2.countNonZero(cv2.threshold(strength, value, 1, cv2.THRESH_BINARY)[1])
+    )
+
+
+def _scale(reached: Callable[[int], int], n_values: int) -> float:
+    """95th percentile of bytes of which `reached(v)` are at most v: what numpy.percentile (linear) gives; at least 1."""
+    rank = (n_values - 1) * (_PERCENTILE / 100)
+    below, above = _at_rank(reached, int(rank)), _at_rank(reached, int(np.ceil(rank)))
     return max(float(below + (above - below) * (rank - int(rank))), _LEAST_RESIDUAL)
+
+
+def _at_rank(reached: Callable[[int], int], rank: int) -> int:
+    """The value at a place (from 0) of the sorted ones; most are small, so the upper limit is doubled until it holds."""
+    low, high = 0, 1
+    while high < _LEVELS - 1 and reached(high) <= rank:
+        low, high = high + 1, min(2 * high + 1, _LEVELS - 1)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(middle) > rank else (middle + 1, high)
+    return low
