@@ -5,7 +5,8 @@ which, once, for 3 to 8 frames, the largest of three drifting discs jumps, anoth
 still or a panning camera. Each is encoded twice with x264: `plain` (P-frames, one reference) and `default` (B-frames,
 several references, weights). `frame`: a sampled frame lies within the event. `patches`: of the patches that the event's
 object covers, at least half are selected (12.5 % of all), in a sampled frame within the event or, for `accumulate`, in the one
-that stands for the interval. --quick: 2 videos, to see that it works.
+that stands for the interval. `by_chance`: what `frame` would be on average over all times of the event, for frames sampled
+uniformly. --quick: 2 videos, to see that it works.
 """
 
 import argparse
@@ -24,10 +25,13 @@ import numpy as np
 from ove.config import VideoConfig
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
+from ove.video.sampling import sample_indices
 from ove.video.select import choose_patches
 
 SIDE_PX, GRID = 224, 16
 BUDGET = 0.125
+MARGIN = 40
+"""Frames at both ends of a video in which no event begins or ends."""
 SAMPLINGS = ("uniform", "consecutive", "energy", "accumulate")
 SCOPES = ("frame", "clip")
 EVENTS = ("jump", "appear", "retexture")
@@ -60,18 +64,26 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     n_videos = 2 if options.quick else options.videos
-    rows = []
+    rows, by_chance = [], []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(n_videos):
             paths, truth = write_video(Path(folder), options.seed, number)
+            by_chance.append(met_by_chance(truth))
             for encoding, path in paths.items():
                 rows += [row | {"encoding": encoding, "camera": truth.camera} for row in seen(path, truth)]
                 path.unlink()
             print(f"{number + 1}/{n_videos} {truth.event}, {truth.camera}, {truth.n_frames} frames", flush=True)
-    report(rows, options.quick)
+    report(rows, float(np.mean(by_chance)), options.quick)
 
 
-def report(rows: list[dict], quick: bool) -> None:
+def met_by_chance(truth: Truth) -> float:
+    """Share of the times at which the event might begin for which a uniformly sampled frame lies within it."""
+    sampled = np.isin(np.arange(truth.n_frames), sample_indices(truth.n_frames, VideoConfig().n_frames, "uniform"))
+    windows = np.lib.stride_tricks.sliding_window_view(sampled, truth.span[1] - truth.span[0])
+    return float(windows[MARGIN:-MARGIN].any(axis=1).mean())
+
+
+def report(rows: list[dict], by_chance: float, quick: bool) -> None:
     """Shares of the videos in which the event is seen, and seconds of processor time for reading, by sampling."""
     groups = {"all": lambda row: True}
     groups |= {f"{e} {c}": lambda row, e=e, c=c: (row["encoding"], row["camera"]) == (e, c) for e in ENCODINGS for c in CAMERAS}
@@ -84,7 +96,8 @@ def report(rows: list[dict], quick: bool) -> None:
             keys = ("frame", *(f"patches_{scope}" for scope in SCOPES))
             table[sampling][name] = {key: round(float(np.mean([row[key] for row in of_group])), 3) for key in keys if of_group}
         print(f"{sampling:12s} {table[sampling]}")
-    print(json.dumps({"bench": "sampling", "quick": quick, "videos": len(rows) // len(SAMPLINGS), "seen": table}))
+    files = len(rows) // len(SAMPLINGS)
+    print(json.dumps({"bench": "sampling", "quick": quick, "files": files, "by_chance": round(by_chance, 3), "seen": table}))
 
 
 def seen(path: Path, truth: Truth) -> Iterator[dict]:
@@ -118,7 +131,7 @@ def write_video(folder: Path, seed: int, number: int) -> tuple[dict[str, Path], 
     """Renders a video and encodes it in every way while it is rendered."""
     rng = np.random.default_rng((seed, number))
     n_frames, duration = int(rng.integers(640, 1281)), int(rng.integers(3, 9))
-    start = int(rng.integers(40, n_frames - 40 - duration))
+    start = int(rng.integers(MARGIN, n_frames - MARGIN - duration))
     event, camera = EVENTS[number % 3], CAMERAS[number // 3 % 2]
     paths = {name: folder / f"{number}_{name}.mp4" for name in ENCODINGS}
     files = {name: av.open(str(path), "w") for name, path in paths.items()}
