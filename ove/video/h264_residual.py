@@ -10,7 +10,7 @@ from ove.video import h264_headers as h264
 from ove.video.h264_weights import pps_without_weights, slice_without_weights
 from ove.video.nal import BitWriter, annex_b, packet_nals, unescaped
 from ove.video.parameter_sets import ParameterSets
-from ove.video.residual import CannotIsolate, GrayDecoder, decode_last, luma_of, open_decoder
+from ove.video.residual import CannotIsolate, GrayDecoder, decode_one, luma_of, open_decoder
 
 _SLICES = (h264.NAL_SLICE, h264.NAL_IDR)
 _DATA_PARTITIONS = (2, 3, 4)
@@ -84,7 +84,7 @@ class GrayH264(GrayDecoder):
                 slices.append(self._plain_slice(nal, sps, pps))
         if not slices:
             raise CannotIsolate("a packet of it holds no picture")
-        return luma_of(decode_last(self._context, [annex_b(self._notes + self._gray[sps.sps_id]), annex_b(slices)]))
+        return luma_of(decode_one(self._context, [annex_b(self._notes + self._gray[sps.sps_id]), annex_b(slices)]))
 
     def _headers(self, nal: bytes) -> tuple[h264.SequenceHeader, h264.PictureHeader]:
         """The parameter sets that a slice refers to."""
@@ -112,8 +112,10 @@ class GrayH264(GrayDecoder):
         sps = self._sequence
         down = 16 * sps.rows - sps.crop_bottom_px - height
         right = 16 * sps.columns - sps.crop_right_px - width
-        if min(down, right) < 0 or (sps.pairs and down % 32):
-            raise CannotIsolate(f"its pictures of {width}×{height} pixels do not fit what its header says")
+        if min(down, right) < 0:
+            raise CannotIsolate(f"its pictures of {width}×{height} pixels are larger than its header says")
+        if sps.pairs and down % 32 >= 16:
+            raise CannotIsolate("its pictures are coded in pairs of macroblocks, and the crop cuts a pair in two")
         return down, right
 
     def _nals(self, packet: bytes) -> list[bytes]:

@@ -11,7 +11,7 @@ from ove.video import hevc_headers as hevc
 from ove.video.hevc_weights import pps_without_weights, slice_without_weights
 from ove.video.nal import annex_b, packet_nals
 from ove.video.parameter_sets import ParameterSets
-from ove.video.residual import CannotIsolate, GrayDecoder, decode_last, luma_of, open_decoder
+from ove.video.residual import CannotIsolate, GrayDecoder, decode_one, luma_of, open_decoder
 
 _LAST_SLICE, _SKIPPED_LEADING, _CRA = 31, (8, 9), 21
 """nal_unit_type (table 7-1): the largest of slices; of pictures left out where decoding began after their references; of those
@@ -80,7 +80,7 @@ class GrayHevc(GrayDecoder):
                     slices.append(nal)
         except (KeyError, ValueError, IndexError) as error:
             raise CannotIsolate("a picture of it names no known parameter set, or is damaged") from error
-        return luma_of(decode_last(self._context, [annex_b(slices)]))
+        return luma_of(decode_one(self._context, [annex_b(slices)]))
 
     def _nals(self, packet: bytes) -> list[bytes]:
         try:

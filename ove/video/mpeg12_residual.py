@@ -7,10 +7,11 @@ after it. Clause numbers are those of ITU-T H.262 (02/2012); MPEG-1 (ISO/IEC 111
 import re
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from av.video.frame import PictureType, VideoFrame
+from jaxtyping import Shaped, UInt8, UInt16
 
 from ove.video.nal import BitReader, BitWriter
-from ove.video.residual import CannotIsolate, GrayDecoder, decode_last, luma_of, open_decoder
+from ove.video.residual import CannotIsolate, GrayDecoder, decode_one, luma_of, open_decoder
 
 _START = b"\x00\x00\x01"
 _SEQUENCE, _PICTURE, _EXTENSION = _START + b"\xb3", _START + b"\x00", _START + b"\xb5"
@@ -27,7 +28,7 @@ class GrayMpeg12(GrayDecoder):
 
     def __init__(self, extradata: bytes, codec: str) -> None:
         """Takes the sequence header from the stream's header if it is there; else the first packet brings it."""
-        self._context = open_decoder(codec, b"", err_detect="explode")
+        self._context = open_decoder(codec, b"", vectors=True, err_detect="explode")
         self._sequence, self._gray = b"", b""
         self.follow(extradata)
 
@@ -53,6 +54,17 @@ class GrayMpeg12(GrayDecoder):
 
     def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
         """The packet's luma as decoded after gray pictures, and its bit depth; valid on inter-coded pixels only."""
+        # Two gray pictures: a B-picture takes one as its past and one as its future.
+        return luma_of(decode_one(self._context, [self._sequence + self._gray, self._gray, self._picture(packet)]))
+
+    def vectors(self, frame: VideoFrame, packet: bytes) -> Shaped[np.ndarray, "n"] | None:
+        """The frame's motion vectors; those of the last frame, to which FFmpeg attaches none, from decoding it alone."""
+        if frame.pict_type == PictureType.P and "MOTION_VECTORS" not in frame.side_data:
+            frame = decode_one(self._context, [self._sequence + self._gray, self._picture(packet), self._gray], which=1)
+        return super().vectors(frame, packet)
+
+    def _picture(self, packet: bytes) -> bytes:
+        """What of a packet is its picture, if that can be decoded alone."""
         pictures = _places(packet, _PICTURE)
         if not self._sequence or not pictures:
             raise CannotIsolate("a picture of it comes without a header")
@@ -61,8 +73,7 @@ class GrayMpeg12(GrayDecoder):
                 raise CannotIsolate("it holds pictures of single fields")
         if len(pictures) > 1:
             raise CannotIsolate("a packet of it holds several pictures")
-        # Two gray pictures: a B-picture takes one as its past and one as its future.
-        return luma_of(decode_last(self._context, [self._sequence + self._gray, self._gray, packet[pictures[0] :]]))
+        return packet[pictures[0] :]
 
 
 def _places(data: bytes, start_code: bytes) -> list[int]:

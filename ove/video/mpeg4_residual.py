@@ -11,10 +11,10 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.frame import PictureType, VideoFrame
-from jaxtyping import Int16, UInt8, UInt16
+from jaxtyping import Int16, Shaped, UInt8, UInt16
 
 from ove.video.nal import BitReader, BitWriter
-from ove.video.residual import CannotIsolate, GrayDecoder, decode_last, luma_of, open_decoder
+from ove.video.residual import CannotIsolate, GrayDecoder, decode_one, luma_of, open_decoder
 
 _VOP = b"\x00\x00\x01\xb6"
 _LAYERS = [b"\x00\x00\x01" + bytes([0x20 + i]) for i in range(16)]
@@ -26,7 +26,7 @@ class GrayMpeg4(GrayDecoder):
 
     def __init__(self, extradata: bytes, path: Path) -> None:
         """Takes the layer's header from the stream's if it is there; else the first packet brings it. `path` is the file."""
-        self._context = open_decoder("mpeg4", b"", err_detect="explode")
+        self._context = open_decoder("mpeg4", b"", vectors=True, err_detect="explode")
         self._path, self._n_shown = path, 0
         self._header, self._gray = b"", b""
         self._predictions: Iterator[tuple[int, VideoFrame]] | None = None
@@ -55,10 +55,20 @@ class GrayMpeg4(GrayDecoder):
 
     def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
         """The packet's luma as decoded after a gray picture, and its bit depth; valid on inter-coded pixels only."""
+        return luma_of(decode_one(self._context, [self._header + self._gray, self._picture(packet)]))
+
+    def vectors(self, frame: VideoFrame, packet: bytes) -> Shaped[np.ndarray, "n"] | None:
+        """The frame's motion vectors; those of the last frame, to which FFmpeg attaches none, from decoding it alone."""
+        if frame.pict_type == PictureType.P and "MOTION_VECTORS" not in frame.side_data:
+            frame = decode_one(self._context, [self._header + self._gray, self._picture(packet), self._gray], which=1)
+        return super().vectors(frame, packet)
+
+    def _picture(self, packet: bytes) -> bytes:
+        """What of a packet is its picture."""
         start = packet.find(_VOP)
         if not self._gray or start < 0:
             raise CannotIsolate("a picture of it comes without a header")
-        return luma_of(decode_last(self._context, [self._header + self._gray, packet[start:]]))
+        return packet[start:]
 
     def residual_into(self, out: Int16[np.ndarray, "H W"], frame: VideoFrame, packet: bytes) -> None:
         """Writes into `out` the luma residual of the frame followed last; −128…127, of B-VOPs −255…255."""

@@ -14,12 +14,12 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from einops import repeat
-from jaxtyping import Bool, Float32, Int16, UInt8, UInt16
+from jaxtyping import Bool, Float32, Int16, Shaped, UInt8, UInt16
 
 from ove.records import CELL_PX
 
 _FLAG_OUTPUT_CORRUPT = 1 << 3
-_FLAG2_SHOW_ALL = 1 << 22
+_FLAG2_SHOW_ALL, _FLAG2_EXPORT_MVS = 1 << 22, 1 << 28
 _MANY = 0.3
 """Share of the cells from which on the gradient of the whole picture is quicker than that of single cells (measured)."""
 
@@ -48,6 +48,10 @@ class GrayDecoder(ABC):
         """(down, right): where a shown picture of this size begins in the coded one."""
         return 0, 0
 
+    def vectors(self, frame: VideoFrame, packet: bytes) -> Shaped[np.ndarray, "n"] | None:
+        """The motion vectors that FFmpeg attached to a decoded frame, None where it has none, given its packet."""
+        return _table(frame)
+
     def residual_into(self, out: Int16[np.ndarray, "H W"], frame: VideoFrame, packet: bytes) -> None:
         """Writes into `out` the luma residual of a decoded frame, given its packet, in 8-bit units; −128…127."""
         luma, bits = self.luma(packet)
@@ -58,8 +62,8 @@ class GrayDecoder(ABC):
             out >>= bits - 8
 
 
-def open_decoder(codec: str, extradata: bytes, **options: str) -> VideoCodecContext:
-    """A single-threaded decoder without loop filter that gives out everything it decodes."""
+def open_decoder(codec: str, extradata: bytes, vectors: bool = False, **options: str) -> VideoCodecContext:
+    """A single-threaded decoder without loop filter that gives out everything it decodes, with motion vectors if asked for."""
     context = av.CodecContext.create(codec, "r")
     assert isinstance(context, VideoCodecContext)
     if extradata:
@@ -67,7 +71,7 @@ def open_decoder(codec: str, extradata: bytes, **options: str) -> VideoCodecCont
     context.thread_count = 1
     context.options = {"skip_loop_filter": "all", **options}
     context.flags |= _FLAG_OUTPUT_CORRUPT
-    context.flags2 |= _FLAG2_SHOW_ALL
+    context.flags2 |= _FLAG2_SHOW_ALL | (_FLAG2_EXPORT_MVS if vectors else 0)
     return context
 
 
@@ -78,10 +82,9 @@ def packet_of(data: bytes) -> av.Packet:
     return packet
 
 
-def decode_last(context: VideoCodecContext, packets: list[bytes]) -> VideoFrame:
-    """The frame of the last of these packets, decoded one after the other from a fresh start; CannotIsolate if none comes."""
+def decode_one(context: VideoCodecContext, packets: list[bytes], which: int = -1) -> VideoFrame:
+    """The frame of one of these packets, decoded one after the other from a fresh start; CannotIsolate if none comes."""
     frames: list[VideoFrame] = []
-    last = len(packets) - 1
     try:
         for number, data in enumerate(packets):
             packet = packet_of(data)
@@ -92,10 +95,15 @@ def decode_last(context: VideoCodecContext, packets: list[bytes]) -> VideoFrame:
         raise CannotIsolate(f"a picture of it fails to decode alone ({error.strerror})") from error
     finally:
         context.flush_buffers()
-    targets = [frame for frame in frames if frame.pts == last]
+    targets = [frame for frame in frames if frame.pts == which % len(packets)]
     if not targets:
         raise CannotIsolate("a picture of it does not come out when decoded alone")
     return targets[0]
+
+
+def _table(frame: VideoFrame) -> Shaped[np.ndarray, "n"] | None:
+    vectors = frame.side_data.get("MOTION_VECTORS")
+    return None if vectors is None else vectors.to_ndarray()
 
 
 def luma_of(frame: VideoFrame) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:

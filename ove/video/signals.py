@@ -33,18 +33,19 @@ class SignalStack:
         """Adds a frame that was decoded with vectors exported, given its packet; CannotIsolate where it has no residual."""
         height, width, t = frame.height, frame.width, self._n
         top, left = gray.start_px(height, width)
+        down, across = top % CELL_PX, left % CELL_PX
         if self._motion is None:
-            self._offset_px = down, across = top % CELL_PX, left % CELL_PX
+            self._offset_px = down, across
             field = (self._capacity, cells(down + height), cells(across + width))
             self._motion, self._has_vector = np.zeros((*field, 2), np.float32), np.zeros(field, bool)
             self._residual = np.empty((self._capacity, height, width), np.int16)
         if gray.has_vectors:
-            vectors = frame.side_data.get("MOTION_VECTORS")
-            table = None if vectors is None else vectors.to_ndarray()
-            motion, has_vector = dense_field(table, height, width, self._lists, (top, left))
+            # Of a pair that the crop cuts, the macroblock that is not shown counts, too.
+            reach = height + -(top + height) % (_PAIR_CELLS * CELL_PX) if gray.pairs else height
+            motion, has_vector = dense_field(gray.vectors(frame, packet), reach, width, self._lists, (top, left))
             if gray.pairs:
-                has_vector = _whole_pairs(has_vector, top // CELL_PX)
-                motion = np.where(has_vector[..., None], motion, np.float32(0))
+                has_vector = _whole_pairs(has_vector, top // CELL_PX)[: cells(down + height)]
+                motion = np.where(has_vector[..., None], motion[: len(has_vector)], np.float32(0))
             self._motion[t], self._has_vector[t] = motion, has_vector
             intra = ~has_vector
         else:
@@ -93,10 +94,9 @@ def _whole_pairs(has_vector: Bool[np.ndarray, "h w"], first_row: int) -> Bool[np
     """The cells with vectors, without those of a pair of macroblocks of which only one has some.
 
     FFmpeg gives the vectors of a pair as if one lay above the other, also where their lines alternate. `first_row`: of the
-    cells, in the coded picture.
+    cells, in the coded picture; the last ones end a pair.
     """
     before = first_row % _PAIR_CELLS
-    rows = len(has_vector)
-    padded = np.pad(has_vector, ((before, -(before + rows) % _PAIR_CELLS), (0, 0)), mode="edge")
+    padded = np.pad(has_vector, ((before, 0), (0, 0)), mode="edge")
     whole = reduce(padded, "(y a) w -> y w", "min", a=_PAIR_CELLS)
-    return repeat(whole, "y w -> (y a) w", a=_PAIR_CELLS)[before : before + rows]
+    return repeat(whole, "y w -> (y a) w", a=_PAIR_CELLS)[before:]
