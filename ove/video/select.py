@@ -48,7 +48,7 @@ def choose_patches(
     rules = (tokens, valid, config.outside, config.buckets)
     if config.selection == "frames" and per_frame:
         spaced = sample_indices(n_frames, min(-(-tokens // per_frame), n_frames), "uniform")
-        whole = np.isin(np.arange(n_frames), spaced if tokens >= len(spaced) * per_frame else spaced[:-1])
+        whole = np.isin(np.arange(n_frames), spaced[:-1])
         barred = ~np.isin(np.arange(n_frames), spaced)
         return _select(scores, whole, barred, *rules)
     if config.static_fallback and per_frame and _is_static(scores[:, _all_if_none(valid, scores.shape[1:])]):
