@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 
 from launch.command import run
 from launch.config_file import settings
+from launch.shards import GRACE_S
 from ove.batches import mosaics
 from ove.config import VideoConfig, from_mapping
 from ove.errors import BadClip, ConfigError
@@ -33,8 +34,6 @@ from ove.view.overlay import overlay
 _EXPORTS = ("npz", "mosaics")
 _PICTURES = ("sheet", "video")
 _HINTS = get_type_hints(VideoConfig)
-_GRACE_S = 60.0
-"""What a process may take beyond the time limit of decoding, for saliency and pictures, before it is ended."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bad: dict[int, BadFile] = {}
     entries: dict[int, dict[str, object]] = {}
     workers = min(options.workers, len(files))
-    with closing(outcomes(partial(_extract, job), tasks, workers, job.config.time_limit_s + _GRACE_S)) as results:
+    with closing(outcomes(partial(_extract, job), tasks, workers, job.config.time_limit_s + GRACE_S)) as results:
         for number, (index, result) in enumerate(results, start=1):
             path = str(files[index].path)
             if isinstance(result, Died):
@@ -103,6 +102,10 @@ def _extract(job: _Job, task: tuple[VideoFile, str]) -> _Done | BadFile:
         reason = str(error)
         named = reason if reason.startswith(str(file.path)) else f"{file.path}: {reason}"
         return BadFile(str(file.path), named, error.position)
+    except ConfigError:
+        raise  # would be the same for every file
+    except Exception as error:
+        return BadFile(str(file.path), f"{file.path}: unforeseen {type(error).__name__}: {error}")
     made = []
     entry = None
     if "npz" in job.exports:

@@ -19,6 +19,8 @@ from ove.shards.write import QUARANTINE, Progress, Summary, write_shards
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
 
+GRACE_S = 60.0
+"""What a process may take for a video beyond the time limit of reading it, before it is ended."""
 _SHOWN = 10
 """Bad files named on the screen; all of them are in the quarantine list."""
 
@@ -60,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         shards_config,
         made_with,
         _Line(),
+        video_config.time_limit_s + GRACE_S,
     )
     _report(summary, options.out)
     return 0

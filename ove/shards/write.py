@@ -75,13 +75,15 @@ def write_shards(
     config: ShardsConfig,
     made_with: Mapping[str, Any],
     progress: Callable[[Progress], None],
+    limit_s: float | None = None,
 ) -> Summary:
     """Writes the record of every usable video into shards in `out`; what is unusable goes to `quarantine.jsonl`.
 
     Videos are taken in the order of their keys, `config.records_per_shard` to a group and shard. A finished group has a
     marker with the digest of its inputs (files, sizes, dates, `made_with`) and is skipped as long as that is the same; a run
     that was killed leaves only temporary files, which nobody reads and the next run removes. The manifest comes last.
-    `make_record` must be picklable; it runs in `config.workers` processes. No usable video at all raises BadClip.
+    `make_record` must be picklable; it runs in `config.workers` processes, which are ended when one video takes longer than
+    `limit_s` seconds. No usable video at all raises BadClip.
     """
     out.mkdir(parents=True, exist_ok=True)
     size = config.records_per_shard
@@ -99,7 +101,7 @@ def write_shards(
         for path in surplus:
             path.unlink()
         n_earlier = sum(len(groups[n]) for n in finished)
-        for n, done in _make_groups(out, groups, inputs, finished, make_record, config, progress):
+        for n, done in _make_groups(out, groups, inputs, finished, make_record, config, progress, limit_s):
             finished[n] = done
         return _close(out, [finished[n] for n in range(len(groups))], made_with, n_earlier)
 
@@ -112,6 +114,7 @@ def _make_groups(
     make_record: Callable[[VideoFile], VideoRecord],
     config: ShardsConfig,
     progress: Callable[[Progress], None],
+    limit_s: float | None,
 ) -> Iterator[tuple[int, Group]]:
     """Makes the records of all unfinished groups in parallel, and writes each group as soon as it is complete."""
     todo = [(n, place) for n, group in enumerate(groups) if n not in finished for place in range(len(group))]
@@ -120,7 +123,7 @@ def _make_groups(
     progress(Progress(earlier, total, earlier, bad))
     gathered: dict[int, dict[int, _Outcome | BadFile]] = {}
     files = [groups[n][place] for n, place in todo]
-    with closing(outcomes(functools.partial(_try, make_record), files, config.workers)) as results:
+    with closing(outcomes(functools.partial(_try, make_record), files, config.workers, limit_s)) as results:
         for count, (index, outcome) in enumerate(results, 1):
             n, place = todo[index]
             if isinstance(outcome, Died):

@@ -8,6 +8,7 @@ from ove.config import VideoConfig
 from ove.records import Clip, CodecSignals, Saliency, Selection
 from ove.view import colours
 from ove.view.animation import FPS, write_animation
+from ove.view.compare import compare
 from ove.view.overlay import overlay
 
 RED = [200, 40, 40]
@@ -108,3 +109,17 @@ def test_the_video_shows_each_sampled_frame_beside_what_is_kept(tmp_path):
     assert red[0] == pytest.approx(side, rel=0.02)
     assert red[1] == pytest.approx(side + side // 16, rel=0.02)
     assert red[2] == pytest.approx(2 * side, rel=0.02)
+
+
+def test_a_comparison_shows_the_same_moments_for_every_rule():
+    clip, _, _ = a_clip(16)
+    first = Selection(np.array([3 * 16, 3 * 16 + 1, 9 * 16 + 2], np.int32), (16, 4, 4))
+    last = Selection(np.arange(7 * 16, 8 * 16, dtype=np.int32), (16, 4, 4))
+    one = compare(clip, {"first": (first, "some patches"), "last": (last, "a frame")}, "Kept", columns=3)
+    tile = 168 * 168
+    # Three moments of the video, of the first rule two patches, and the whole frame of the last one.
+    red = int((one == RED).all(-1).sum())
+    assert 4 * tile + tile // 16 < red < 4 * tile + 3 * (tile // 16)
+    two = compare(clip, {"last": (last, "a frame")}, "Kept", columns=3)
+    assert one.shape[1] == two.shape[1]
+    assert one.shape[0] > two.shape[0]

@@ -1,0 +1,77 @@
+"""A sheet that shows what several rules keep of the same clip, side by side."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from ove.records import Clip, Selection
+from ove.view import colours
+from ove.view.page import FAINT, INK, MARK, Page
+
+_TILE, _GAP, _MARGIN, _HEADINGS = 168, 8, 26, 190
+_HEAD, _MOMENT, _BARS = 84, 26, 34
+"""Pixels: side of a tile, space between tiles, white border, column of headings; heights of title, times and bars."""
+
+
+def compare(
+    clip: Clip, selections: Mapping[str, tuple[Selection, str]], title: str, columns: int = 6
+) -> UInt8[np.ndarray, "H W 3"]:
+    """An RGB picture with a row for each of the named selections (and a line about it), the same moments in all rows.
+
+    Half of the moments are those that most is kept of, but not all, by the first selection; the others are spread over the
+    frames that the last one keeps something of. Beneath each row stands how much is kept of every sampled frame.
+    """
+    chosen = {name: colours.masks(selection.flat, selection.grid_tyx) for name, (selection, _) in selections.items()}
+    first, *_, last = *chosen.values(), *chosen.values()
+    shown = _moments(first, last, min(columns, len(clip.frames)))
+    row_height = _TILE + _BARS + _GAP
+    page = Page(
+        width=2 * _MARGIN + _HEADINGS + columns * (_TILE + _GAP) - _GAP,
+        height=_HEAD + _MOMENT + _TILE + _GAP + len(chosen) * row_height + _MARGIN,
+    )
+    page.text(_MARGIN, 46, title, px=22, bold=True)
+    for column, t in enumerate(shown):
+        page.text(_left(column), _HEAD + 16, f"{clip.pts_s[t]:.2f} s", px=14, bold=True)
+        page.text(_left(column) + _TILE, _HEAD + 16, f"frame {clip.frame_index[t]}", px=12, color=FAINT, align="right")
+        page.put(_left(column), _HEAD + _MOMENT, colours.scaled(clip.frames[t], (_TILE, _TILE), smooth=True))
+    page.text(_MARGIN, _HEAD + _MOMENT + 20, "The video", px=18, bold=True)
+    for row, (name, mask) in enumerate(chosen.items()):
+        top = _HEAD + _MOMENT + _TILE + _GAP + row * row_height
+        selection, words = selections[name]
+        page.text(_MARGIN, top + 20, name, px=18, bold=True)
+        page.text(_MARGIN, top + 44, f"{len(selection.flat):,} patches\n{words}", px=13)
+        page.text(_MARGIN, top + _TILE + 20, "kept of each frame; red: all of it", px=11, color=FAINT)
+        for column, t in enumerate(shown):
+            page.put(_left(column), top, colours.kept(clip.frames[t], mask[t], _TILE))
+        _bars(page, top + _TILE + 5, mask, shown)
+    return page.pixels()
+
+
+def _moments(first: Bool[np.ndarray, "T Y X"], last: Bool[np.ndarray, "T Y X"], count: int) -> Int[np.ndarray, "count"]:
+    """`count` different frames, ascending."""
+    number, per_frame = first.sum(axis=(1, 2)), first[0].size
+    partly = np.where(number < per_frame, number, 0)
+    stretches = np.array_split(np.arange(len(first)), max(count // 2, 1))
+    picked = [int(stretch[partly[stretch].argmax()]) for stretch in stretches]
+    kept = [int(t) for t in np.flatnonzero(last.any(axis=(1, 2))) if t not in picked]
+    spaced = np.linspace(0, len(kept) - 1, min(count - len(picked), len(kept))).astype(int)
+    picked += [kept[i] for i in spaced]
+    others = [t for t in range(len(first)) if t not in picked]
+    return np.array(sorted(picked + others[: count - len(picked)]))
+
+
+def _left(column: int) -> int:
+    return _MARGIN + _HEADINGS + column * (_TILE + _GAP)
+
+
+def _bars(page: Page, top: int, mask: Bool[np.ndarray, "T Y X"], shown: Int[np.ndarray, "n"]) -> None:
+    left, right, height = _left(0), page.width - _MARGIN, _BARS - 14
+    number, per_frame = mask.sum(axis=(1, 2)), mask[0].size
+    pitch = (right - left) / len(number)
+    for t, count in enumerate(number):
+        x, tall = left + t * pitch, height * count / per_frame
+        page.bar(x, top, pitch - 2, height, "#eeeeee")
+        page.bar(x, top + height - tall, pitch - 2, tall, MARK if count == per_frame else INK)
+        if t in shown:
+            page.pointer(x + pitch / 2 - 1, top + height + 2, side=7)
