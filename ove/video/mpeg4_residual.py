@@ -1,43 +1,38 @@
-"""Residual of MPEG-4 part 2 pictures (spec §2, "Signals without a patched FFmpeg"): P after a gray picture, B by subtraction.
+"""Single MPEG-4 part 2 pictures decoded after a synthetic gray one (spec §2, "Signals without a patched FFmpeg").
 
-Which macroblocks a B-VOP codes depends on which ones its future reference skipped, so it cannot be decoded alone. Nothing
-refers to it, though: a second decoder that adds no residual to B-VOPs gives their prediction. Clause numbers are those of
-ISO/IEC 14496-2:2004.
+Streams with B-pictures are left out: FFmpeg gives all their vectors as zero, and which macroblocks they code depends on
+those that their future reference skipped. Clause numbers are those of ISO/IEC 14496-2:2004.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import av
 import numpy as np
 from av.video.frame import PictureType, VideoFrame
-from jaxtyping import Int16, Shaped, UInt8, UInt16
+from jaxtyping import Shaped, UInt8, UInt16
 
 from ove.video.nal import BitReader, BitWriter
 from ove.video.residual import CannotIsolate, GrayDecoder, decode_one, luma_of, open_decoder
 
 _VOP = b"\x00\x00\x01\xb6"
 _LAYERS = [b"\x00\x00\x01" + bytes([0x20 + i]) for i in range(16)]
-_RECTANGULAR, _GMC, _EXTENDED_PIXEL = 0, 2, 15
+_B, _RECTANGULAR, _GMC, _EXTENDED_PIXEL = 2, 0, 2, 15
 
 
 class GrayMpeg4(GrayDecoder):
-    """Gives the residual of single pictures of an MPEG-4 part 2 stream."""
+    """Decodes single packets of an MPEG-4 part 2 stream against a gray reference."""
 
-    def __init__(self, extradata: bytes, path: Path) -> None:
-        """Takes the layer's header from the stream's if it is there; else the first packet brings it. `path` is the file."""
+    def __init__(self, extradata: bytes) -> None:
+        """Takes the layer's header from the stream's if it is there; else the first packet brings it."""
         self._context = open_decoder("mpeg4", b"", vectors=True, err_detect="explode")
-        self._path, self._n_shown = path, 0
         self._header, self._gray = b"", b""
-        self._predictions: Iterator[tuple[int, VideoFrame]] | None = None
         self._take(extradata)
 
     def follow(self, packet: bytes) -> None:
-        """Counts the frames, and takes over a first header; CannotIsolate where a later one says something else."""
-        self._n_shown += 1
-        if packet.count(_VOP) > 1:
+        """Takes over a first header; CannotIsolate where a later one says something else, and where a packet is no P or I."""
+        start = packet.find(_VOP)
+        if packet.find(_VOP, start + 4) > 0:
             raise CannotIsolate("a packet of it holds several pictures")
-        self._take(packet[: packet.find(_VOP)])
+        if 0 <= start < len(packet) - 4 and packet[start + 4] >> 6 == _B:
+            raise CannotIsolate("it holds B-pictures, whose motion vectors FFmpeg does not tell")
+        self._take(packet[:start] if start >= 0 else packet)
 
     def _take(self, header: bytes) -> None:
         layer = max(header.find(code) for code in _LAYERS)
@@ -69,27 +64,6 @@ class GrayMpeg4(GrayDecoder):
         if not self._gray or start < 0:
             raise CannotIsolate("a picture of it comes without a header")
         return packet[start:]
-
-    def residual_into(self, out: Int16[np.ndarray, "H W"], frame: VideoFrame, packet: bytes) -> None:
-        """Writes into `out` the luma residual of the frame followed last; −128…127, of B-VOPs −255…255."""
-        if frame.pict_type != PictureType.B:
-            super().residual_into(out, frame, packet)
-            return
-        self._predictions = self._predictions or _b_predictions(self._path)
-        for number, prediction in self._predictions:
-            if number == self._n_shown - 1:
-                np.subtract(luma_of(frame)[0], luma_of(prediction)[0], out=out, dtype=np.int16, casting="unsafe")
-                return
-        raise CannotIsolate("a B-picture of it has no prediction")
-
-
-def _b_predictions(path: Path) -> Iterator[tuple[int, VideoFrame]]:
-    """The file's frames in the order of display, numbered; those of B-VOPs without their residual."""
-    with av.open(str(path.absolute())) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        stream.codec_context.options = {"skip_idct": "noref"}
-        yield from enumerate(container.decode(stream))
 
 
 def gray_vop(layer: bytes) -> bytes:

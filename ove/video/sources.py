@@ -13,14 +13,14 @@ from ove.video.mpeg4_residual import GrayMpeg4
 from ove.video.mpeg12_residual import GrayMpeg12
 from ove.video.residual import CannotIsolate, GrayDecoder
 
-_GRAY_DECODERS: dict[str, Callable[[bytes, Path], GrayDecoder]] = {
-    "h264": lambda header, path: GrayH264(header),
-    "mpeg1video": lambda header, path: GrayMpeg12(header, "mpeg1video"),
-    "mpeg2video": lambda header, path: GrayMpeg12(header, "mpeg2video"),
+GRAY_DECODERS: dict[str, Callable[[bytes], GrayDecoder]] = {
+    "h264": GrayH264,
+    "mpeg1video": partial(GrayMpeg12, codec="mpeg1video"),
+    "mpeg2video": partial(GrayMpeg12, codec="mpeg2video"),
     "mpeg4": GrayMpeg4,
-    "hevc": lambda header, path: GrayHevc(header),
+    "hevc": GrayHevc,
 }
-"""From FFmpeg's name of the codec, a stream's header and its file to a decoder against a gray reference."""
+"""From FFmpeg's name of the codec and a stream's header to a decoder against a gray reference."""
 _WITH_VECTORS = frozenset(["h264", "mpeg1video", "mpeg2video", "mpeg4"])
 """Those of them whose motion vectors FFmpeg exports."""
 _VECTORS_ALONE = frozenset(["h263", "flv1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "snow"])
@@ -34,7 +34,7 @@ def bitstream_reader(path: Path, found: Survey, source: str) -> Callable[[], Gra
     `source` is the setting `video.source`: auto, bitstream or transcode. BadClip if it asks for the bitstream of a codec that
     tells no vectors.
     """
-    opener = _GRAY_DECODERS.get(found.codec)
+    opener = GRAY_DECODERS.get(found.codec)
     if source == "bitstream" and found.codec not in _WITH_VECTORS:
         why = (
             "pictures cannot be decoded one by one"
@@ -45,7 +45,7 @@ def bitstream_reader(path: Path, found: Survey, source: str) -> Callable[[], Gra
             f"{path}: video.source is bitstream, but its codec is {found.codec}, whose {why}; set it to auto or transcode. "
             f"(Bitstreams that tell both motion and residual: {', '.join(sorted(_WITH_VECTORS))}.)"
         )
-    return None if opener is None or source == "transcode" else partial(opener, found.extradata, path)
+    return None if opener is None or source == "transcode" else partial(opener, found.extradata)
 
 
 def told_or_refused(path: Path, found: Survey, source: str, reason: CannotIsolate) -> None:

@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 from av.video.frame import PictureType
+from interpolation import displaced, padded, quarter_samples
 from video_files import P_ONLY, moving_texture
 
 from ove.config import VideoConfig
@@ -13,41 +14,12 @@ from ove.video.h264_residual import GrayH264, gray_access_unit
 from ove.video.nal import BitReader, BitWriter, unescaped
 from ove.video.residual import CannotIsolate, luma_of
 
-
-def six_tap(image, axis):
-    """Σ (1, −5, 20, 20, −5, 1)·samples around the half-sample position after each sample, neither rounded nor clipped."""
-    taps = zip((1, -5, 20, 20, -5, 1), (2, 1, 0, -1, -2, -3), strict=True)
-    return sum(weight * np.roll(image, shift, axis) for weight, shift in taps)
-
-
-def quarter_samples(luma):
-    """The 16 pictures [y][x] of luma at quarter-sample offsets (ITU-T H.264, 8.4.2.2.1), wrong near the border."""
-    whole = luma.astype(np.int64)
-    beside, below = np.roll(whole, -1, 1), np.roll(whole, -1, 0)
-    right = np.clip((six_tap(whole, 1) + 16) >> 5, 0, 255)
-    down = np.clip((six_tap(whole, 0) + 16) >> 5, 0, 255)
-    both = np.clip((six_tap(six_tap(whole, 1), 0) + 512) >> 10, 0, 255)
-    right_below, down_beside = np.roll(right, -1, 0), np.roll(down, -1, 1)
-
-    def mean(a, b):
-        return (a + b + 1) >> 1
-
-    return [
-        [whole, mean(whole, right), right, mean(beside, right)],
-        [mean(whole, down), mean(right, down), mean(right, both), mean(right, down_beside)],
-        [down, mean(down, both), both, mean(both, down_beside)],
-        [mean(below, down), mean(down, right_below), mean(both, right_below), mean(down_beside, right_below)],
-    ]
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow")
 
 
 def predicted(reference, motion_px):
     """Luma predicted from a reference picture by a field of displacements on 8×8 cells, in steps of a quarter pixel."""
-    margin = 64
-    planes = np.array(quarter_samples(np.pad(reference, margin, mode="edge")))
-    vectors = np.rint(-4 * motion_px).astype(int).repeat(8, 0).repeat(8, 1)[: reference.shape[0], : reference.shape[1]]
-    y, x = np.indices(reference.shape)
-    y, x = y + margin + (vectors[..., 1] >> 2), x + margin + (vectors[..., 0] >> 2)
-    return planes[vectors[..., 1] & 3, vectors[..., 0] & 3, y, x]
+    return displaced(np.array(quarter_samples(padded(reference))), np.rint(-4 * motion_px).astype(int), reference.shape)
 
 
 def lumas(path):
@@ -55,8 +27,10 @@ def lumas(path):
         return [luma_of(frame)[0].copy() for frame in container.decode(video=0)]
 
 
-@pytest.mark.parametrize("preset", ["superfast", "medium", "slow"])
-@pytest.mark.parametrize("entropy", ["cabac=1", "cabac=0:8x8dct=0"])
+@pytest.mark.parametrize(
+    ("preset", "entropy"),
+    [(preset, "cabac=1") for preset in PRESETS] + [(preset, "cabac=0:8x8dct=0") for preset in ("ultrafast", "medium")],
+)
 def test_prediction_plus_residual_is_the_decoded_luma(write_video, preset, entropy):
     frames = moving_texture(24, 144, 112)
     path = write_video("p.mp4", frames, preset=preset, crf="20", x264_params=f"{P_ONLY}:{entropy}:keyint=12:min-keyint=12")
