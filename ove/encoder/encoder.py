@@ -84,6 +84,7 @@ class Encoder(nnx.Module):
         """
         check_tokens(patches, positions, segment_ids, self.config.patch_values)
         n_segments = count_segments(segment_ids, n_segments) if self.config.head else n_segments
+        patches, positions = jnp.asarray(patches), jnp.asarray(positions)  # once to the device, for two programs
         # Dispatched before the encoder, read after it: a device that works on its own does not stand idle for the checks.
         known = not is_traced(patches, positions, segment_ids)
         summary = summarise(patches, positions, segment_ids) if known else None

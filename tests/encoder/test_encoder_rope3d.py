@@ -13,23 +13,23 @@ OFFSET = st.tuples(*[st.integers(-60, 60)] * 3)
 
 
 def logits(positions: np.ndarray, layout: str) -> np.ndarray:
-    """q·k of fixed heads at the given positions."""
+    """q·k/√K of fixed heads at the given positions, as attention sees it."""
     q, k = (jax.random.normal(jax.random.key(i), (len(positions), K)) for i in range(2))
     turns = angles(jnp.array(positions), K, 10000.0, layout)
     cos, sin = jnp.cos(turns), jnp.sin(turns)
-    return np.asarray(rotate(q, cos, sin) @ rotate(k, cos, sin).T)
+    return np.asarray(rotate(q, cos, sin) @ rotate(k, cos, sin).T) * K**-0.5
 
 
 @settings(max_examples=30, deadline=None)
 @given(shift=OFFSET, places=st.lists(OFFSET, min_size=5, max_size=5))
 def test_paired_logits_depend_on_offsets_only(shift: tuple[int, ...], places: list[tuple[int, ...]]) -> None:
     here = np.array(places, np.int32)
-    np.testing.assert_allclose(logits(here, "paired"), logits(here + np.array(shift, np.int32), "paired"), atol=2e-4)
+    np.testing.assert_allclose(logits(here, "paired"), logits(here + np.array(shift, np.int32), "paired"), rtol=0, atol=1e-5)
 
 
 def test_released_logits_do_not() -> None:
     here = np.arange(15, dtype=np.int32).reshape(5, 3)
-    assert np.abs(logits(here, "released") - logits(here + 5, "released")).max() > 1
+    assert np.abs(logits(here, "released") - logits(here + 5, "released")).max() > 0.1
 
 
 def test_angles_are_those_of_the_specification() -> None:

