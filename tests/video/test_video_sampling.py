@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from video_files import moving_texture
 
 from ove.config import VideoConfig
-from ove.errors import BadClip
+from ove.errors import BadClip, ConfigError
 from ove.video.decode import read_video
 from ove.video.motion import remove_camera
 from ove.video.packets import PacketTable, news
@@ -39,6 +39,9 @@ def test_sampling_formulas():
     np.testing.assert_array_equal(sample_indices(10, 4, "consecutive"), [3, 4, 5, 6])
     with pytest.raises(BadClip, match="0 frames"):
         sample_indices(0, 64, "uniform")
+    for name, energies in (("unifrom", None), ("energy", None), ("energy", np.zeros(9))):
+        with pytest.raises(ConfigError, match="is none of uniform, consecutive, energy, accumulate"):
+            sample_indices(10, 4, name, energies)
 
 
 @given(st.integers(1, 12), st.integers(0, 50), st.integers(0, 2**32 - 1))
