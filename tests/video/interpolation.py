@@ -1,4 +1,4 @@
-"""Pictures between the pixels of a reference, as H.264, HEVC and MPEG interpolate them: written from the standards for the tests."""
+"""Pictures between the pixels of a reference, as H.264, HEVC and MPEG interpolate them: written from the standards."""
 
 import numpy as np
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -31,6 +32,25 @@ def moving_texture(n_frames: int, side: int, height: int | None = None, pan: flo
     return frames
 
 
+def grainy(frames: np.ndarray, strength: float = 4.0) -> np.ndarray:
+    """The frames under noise that is new in each of them, so that hardly any block is without residual."""
+    noise = np.random.default_rng(1).normal(0, strength, frames.shape[:3])[..., None]
+    return np.clip(frames + noise, 0, 255).astype(np.uint8)
+
+
+def faded(frames: np.ndarray) -> np.ndarray:
+    """The frames darker and brighter by turns, so that encoders use weighted prediction."""
+    gain = 0.4 + 0.6 * np.abs(np.cos(np.arange(len(frames)) / 8))[:, None, None, None]
+    return np.clip(frames * gain + 10, 0, 255).astype(np.uint8)
+
+
+def woven(frames: np.ndarray) -> np.ndarray:
+    """Half as many frames, each with the even lines of one and the odd lines of the next: interlaced."""
+    pairs = frames[0::2].copy()
+    pairs[:, 1::2] = frames[1::2][:, 1::2]
+    return pairs
+
+
 def _smooth(image: np.ndarray) -> np.ndarray:
     for axis in (0, 1):
         for _ in range(2):
@@ -42,27 +62,31 @@ def _smooth(image: np.ndarray) -> np.ndarray:
 WriteVideo = Callable[..., Path]
 
 
+def write_file(
+    path: Path,
+    frames: np.ndarray,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    container_options: dict[str, str] | None = None,
+    **options: str,
+) -> Path:
+    """Writes frames to a file, its suffix choosing the container."""
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=Fraction(25))
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pix_fmt
+        stream.options = {key.replace("_", "-"): value for key, value in options.items()}
+        stream.codec_context.thread_count = 1
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
 @pytest.fixture
 def write_video(tmp_path: Path) -> WriteVideo:
     """Writes frames to a file of a name in the test's folder, its suffix choosing the container."""
 
-    def write(
-        name: str,
-        frames: np.ndarray,
-        codec: str = "libx264",
-        pix_fmt: str = "yuv420p",
-        container_options: dict[str, str] | None = None,
-        **options: str,
-    ) -> Path:
-        path = tmp_path / name
-        with av.open(str(path), "w", options=container_options or {}) as container:
-            stream = container.add_stream(codec, rate=Fraction(25))
-            stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], pix_fmt
-            stream.options = {key.replace("_", "-"): value for key, value in options.items()}
-            stream.codec_context.thread_count = 1
-            for picture in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode(None))
-        return path
+    def write(name: str, *arguments: Any, **options: Any) -> Path:
+        return write_file(tmp_path / name, *arguments, **options)
 
     return write
