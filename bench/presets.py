@@ -86,6 +86,7 @@ def _figures(path: Path, clip: Clip, selections: dict[str, Selection]) -> dict:
             if ((number > 0) & (number < rows * columns)).any()
             else None,
             "thirds_of_time": [round(float(part.sum() / mask.sum()), 3) for part in np.array_split(mask, 3)],
+            "thirds_of_height": [round(float(part.sum() / mask.sum()), 3) for part in np.array_split(mask, 3, axis=1)],
             "central_quarter": round(float(centre.sum() / mask.sum()), 3),
         }
     shared = {}
@@ -97,13 +98,13 @@ def _figures(path: Path, clip: Clip, selections: dict[str, Selection]) -> dict:
 
 def _print(figures: dict) -> None:
     print(f"\n{figures['file']}")
-    print(
-        "| rule | frames touched | whole | patches of another frame (5, 50, 95 %) | of each third of time | central quarter |"
-    )
-    print("|---|---|---|---|---|---|")
+    print("| rule | frames touched | whole | of another frame: 5, 50, 95 % | thirds of time | of height | central quarter |")
+    print("|---|---|---|---|---|---|---|")
     for name, row in figures["spread"].items():
         others = "–" if row["per_other_frame"] is None else ", ".join(map(str, row["per_other_frame"]))
-        thirds = ", ".join(f"{100 * share:.0f} %" for share in row["thirds_of_time"])
+        thirds = " | ".join(
+            ", ".join(f"{100 * share:.0f}" for share in row[axis]) + " %" for axis in ("thirds_of_time", "thirds_of_height")
+        )
         counts = f"{row['frames_touched']} | {row['whole_frames']} | {others}"
         print(f"| {name} | {counts} | {thirds} | {100 * row['central_quarter']:.0f} % |")
     print("| shared by | of the patches outside of I-frames |\n|---|---|")

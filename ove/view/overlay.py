@@ -37,7 +37,8 @@ def overlay(
     those of `clip`; `config` tells which motion counts as the camera's.
     """
     chosen = colours.masks(selection.flat, selection.grid_tyx)
-    shown = _moments(chosen, min(columns, len(clip.frames)))
+    per_frame = chosen[0].size if saliency.valid is None else int(saliency.valid.sum())
+    shown = _moments(chosen.sum(axis=(1, 2)), per_frame, min(columns, len(clip.frames)))
     page = Page(
         width=2 * _MARGIN + _HEADINGS + max(len(shown), 4) * (_TILE + _GAP) - _GAP,
         height=_HEAD + _MOMENT + 5 * (_TILE + _GAP) + _TIMELINE,
@@ -100,12 +101,10 @@ def _placed(picture: UInt8[np.ndarray, "H W 3"], geometry: str) -> UInt8[np.ndar
     return square
 
 
-def _moments(chosen: Bool[np.ndarray, "T Y X"], count: int) -> Int[np.ndarray, "count"]:
+def _moments(number: Int[np.ndarray, "T"], per_frame: int, count: int) -> Int[np.ndarray, "count"]:
     """The first frame, and of `count` − 1 equal stretches of the others the frame that most is chosen of but not all."""
-    n_frames, per_frame = len(chosen), chosen[0].size
-    number = chosen.sum(axis=(1, 2))
     partly = np.where(number < per_frame, number, 0)
-    edges = 1 + np.arange(count) * (n_frames - 1) // max(count - 1, 1)
+    edges = 1 + np.arange(count) * (len(number) - 1) // max(count - 1, 1)
     return np.array([0, *(start + int(partly[start:end].argmax()) for start, end in itertools.pairwise(edges))])
 
 
