@@ -1,7 +1,7 @@
 """The encoder as one would write it in PyTorch, plainly: what bench/encoder.py compares with."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -133,14 +133,16 @@ def names_of(vit: Vit) -> dict[str, list[str]]:
     return names
 
 
-def load(vit: Vit, params: Mapping[str, np.ndarray]) -> None:
-    """Copies parameters of the JAX encoder, by their paths, into `vit`; all of both must be met."""
-    state = {}
-    for path, names in names_of(vit).items():
-        layers = params[path] if path.startswith("blocks/") else [params[path]]
-        for name, layer in zip(names, layers, strict=True):
-            state[name] = torch.from_numpy(np.ascontiguousarray(layer.T))
-    vit.load_state_dict(state)
+def load(vit: Vit, params: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Copies parameters of the JAX encoder, path by path, into `vit`; all of both must be met."""
+    names, parameters = names_of(vit), dict(vit.named_parameters())
+    with torch.no_grad():
+        for path, leaf in params:
+            layers = leaf if path.startswith("blocks/") else [leaf]
+            for name, layer in zip(names.pop(path), layers, strict=True):
+                parameters[name].copy_(torch.from_numpy(layer.T))
+    if names:
+        raise ValueError(f"no values for {sorted(names)}")
 
 
 def gradients(vit: Vit) -> dict[str, np.ndarray]:

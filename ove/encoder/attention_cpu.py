@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 SCORES_AT_ONCE = 2**20
 """Scores held at a time, on each device: 4 MiB (measured at 288 to 2,048 tokens)."""
 CHUNK = 512
-"""Queries treated at a time in the forward pass, and keys in the backward pass."""
+"""Queries treated at a time in the forward pass, and keys in the backward pass, at most; at least a quarter of it."""
 
 
 @jax.custom_vjp
@@ -32,7 +33,7 @@ def attend_in_chunks(
 def _forward(q: Array, k: Array, v: Array, segment_ids: Array | None = None) -> tuple[Array, tuple[Any, ...]]:
     scale = q.shape[-1] ** -0.5
 
-    def of_group(q_NK: Array, k_NK: Array, v_NK: Array, ids_N1: Array | None) -> tuple[Array, Array]:
+    def of_group(chunk: int, q_NK: Array, k_NK: Array, v_NK: Array, ids_N1: Array | None) -> tuple[Array, Array]:
         q_NK = q_NK * scale
 
         def of_chunk(start: Any, size: int, done: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -44,9 +45,11 @@ def _forward(q: Array, k: Array, v: Array, segment_ids: Array | None = None) -> 
             mixed = _product("cn,nk->ck", weights.astype(v.dtype), v_NK) / total
             return _put(done[0], mixed, start), _put(done[1], top + jnp.log(total), start)
 
-        return _over_chunks(of_chunk, (jnp.zeros_like(q_NK), jnp.zeros_like(q_NK[..., :1], jnp.float32)))
+        return _over_chunks(of_chunk, chunk, (jnp.zeros_like(q_NK), jnp.zeros_like(q_NK[..., :1], jnp.float32)))
 
     out, log_total = _over_groups(of_group, q, k, v, _for_heads(segment_ids, q.shape[1]))
+    # The name by which `remat = "dots"` (encoder.py) keeps them.
+    out, log_total = checkpoint_name(out, "attention"), checkpoint_name(log_total, "attention")
     return out, (q, k, v, segment_ids, out, log_total)
 
 
@@ -55,7 +58,14 @@ def _backward(kept: tuple[Any, ...], d_out: Array) -> tuple[Array, Array, Array,
     scale = q.shape[-1] ** -0.5
 
     def of_group(
-        q_NK: Array, k_NK: Array, v_NK: Array, out_NK: Array, log_total_N1: Array, d_out_NK: Array, ids_N1: Array | None
+        chunk: int,
+        q_NK: Array,
+        k_NK: Array,
+        v_NK: Array,
+        out_NK: Array,
+        log_total_N1: Array,
+        d_out_NK: Array,
+        ids_N1: Array | None,
     ) -> tuple[Array, Array, Array]:
         q_NK = q_NK * scale
         inner_1N = (d_out_NK.astype(jnp.float32) * out_NK).sum(-1, keepdims=True).swapaxes(-1, -2)
@@ -76,7 +86,7 @@ def _backward(kept: tuple[Any, ...], d_out: Array) -> tuple[Array, Array, Array,
             return dq_KN, _put(dk_NK, dk_CK, start), _put(dv_NK, dv_CK, start)
 
         zero_KN = jnp.zeros_like(k_KN, jnp.float32)
-        dq_KN, dk_NK, dv_NK = _over_chunks(of_chunk, (zero_KN, jnp.zeros_like(k_NK), jnp.zeros_like(v_NK)), n_axis=-1)
+        dq_KN, dk_NK, dv_NK = _over_chunks(of_chunk, chunk, (zero_KN, jnp.zeros_like(k_NK), jnp.zeros_like(v_NK)), n_axis=-1)
         return (dq_KN * scale).swapaxes(-1, -2).astype(q.dtype), dk_NK, dv_NK
 
     ids = _for_heads(segment_ids, q.shape[1])
@@ -95,7 +105,9 @@ def _over_groups(function: Callable[..., Any], *arrays: Any) -> Any:
     batch, heads, n = arrays[0].shape[:3]
     devices = jax.device_count()
     apart = batch if devices > 1 else 1
-    most = max(1, SCORES_AT_ONCE // (min(n, CHUNK) * n * -(-apart // devices)))
+    local = -(-apart // devices)
+    chunk = min(n, max(CHUNK // 4, min(CHUNK, SCORES_AT_ONCE // (n * local))))
+    most = max(1, SCORES_AT_ONCE // (chunk * n * local))
     loop = batch * heads // apart
     group = max(g for g in range(1, loop + 1) if loop % g == 0 and g <= most)
     # With an axis of length 1 XLA's CPU backend chooses layouts that cost a copy of each array.
@@ -109,13 +121,12 @@ def _over_groups(function: Callable[..., Any], *arrays: Any) -> Any:
         x = x[:, None] if single else x
         return rearrange(x, "steps (b g) n k -> b (steps g) n k", b=apart).reshape(batch, heads, *x.shape[2:])
 
-    return jax.tree.map(join, jax.lax.map(lambda parts: function(*parts), jax.tree.map(split, arrays)))
+    return jax.tree.map(join, jax.lax.map(lambda parts: function(chunk, *parts), jax.tree.map(split, arrays)))
 
 
-def _over_chunks(function: Callable[[Any, int, Any], Any], carry: Any, n_axis: int = -2) -> Any:
+def _over_chunks(function: Callable[[Any, int, Any], Any], size: int, carry: Any, n_axis: int = -2) -> Any:
     """carry = function(start, size, carry) for all chunks of the tokens; the last may be shorter."""
     n = carry[0].shape[n_axis]
-    size = min(n, CHUNK)
     carry = jax.lax.fori_loop(0, n // size, lambda i, carry: function(i * size, size, carry), carry)
     return function(n - n % size, n % size, carry) if n % size else carry
 
@@ -129,9 +140,12 @@ def _for_heads(segment_ids: Int[Array, "B N"] | None, heads: int) -> Int[Array, 
 
 
 def _product(contraction: str, x: Array, y: Array) -> Float[Array, "*G n m"]:
-    """Matrix product in float32, over the leading axes if there are any."""
+    """Matrix product in float32, over the leading axis if there is one."""
+    if x.ndim == 2:
+        # With an axis of length 1, because jax.checkpoint may be told to keep products that have none.
+        return _product(contraction, x[None], y[None])[0]
     left, right, out = contraction.replace("->", ",").split(",")
-    return jnp.einsum(f"...{left},...{right}->...{out}", x, y, preferred_element_type=jnp.float32)
+    return jnp.einsum(f"g{left},g{right}->g{out}", x, y, preferred_element_type=jnp.float32)
 
 
 def _rows(x: Array, start: Any, size: int) -> Array:

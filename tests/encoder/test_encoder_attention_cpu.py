@@ -46,8 +46,8 @@ def assert_same(got: list[jax.Array], expected: list[jax.Array]) -> None:
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-# 512: several chunks; 21: fewer than a chunk; 331: a prime, hence one chunk; 6·600: heads that do not fill a group.
-SIZES = [(2, 3, 512), (3, 1, 21), (1, 2, 331), (2, 3, 600)]
+# One head and several at a time, of one chunk, of a whole number of chunks, and of chunks and a rest.
+SIZES = [(2, 3, 512), (3, 1, 21), (1, 2, 1200), (2, 3, 600)]
 
 
 @pytest.mark.parametrize(("batch", "heads", "n"), SIZES)
@@ -115,7 +115,7 @@ def test_devices_share_a_batch_without_gathering_it() -> None:
 
 def test_devices_that_share_a_batch_hold_few_scores() -> None:
     over_batch = NamedSharding(jax.make_mesh((8,), ("data",)), PartitionSpec("data"))
-    x = jax.ShapeDtypeStruct((16, 4, 2048, 64), jnp.float32, sharding=over_batch)
+    x = jax.ShapeDtypeStruct((16, 2, 4096, 64), jnp.float32, sharding=over_batch)
     compiled = jax.jit(lambda *xs: with_gradients(attend_in_chunks, *xs)).lower(x, x, x, x).compile()
-    scores_of_a_device = 2 * 4 * 2048 * 2048 * 4
+    scores_of_a_device = 2 * 2 * 4096 * 4096 * 4
     assert compiled.memory_analysis().temp_size_in_bytes < scores_of_a_device / 4
