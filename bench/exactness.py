@@ -25,8 +25,9 @@ from video_files import faded, grainy, moving_texture, write_file
 _PLAIN, _FADED = grainy(moving_texture(24, 160, 112)), grainy(faded(moving_texture(24, 160, 112)))
 _STILL = grainy(faded(np.repeat(moving_texture(1, 160, 112), 24, axis=0)), 2)
 _X264 = "no-deblock=1:partitions=p8x8,b8x8,i8x8,i4x4:"
-_X265 = "log-level=error:no-deblock=1:sao=0:rect=0:amp=0:keyint=60:"
+_X265 = "log-level=error:no-deblock=1:sao=0:rect=0:amp=0:"
 _B = "bframes=3:b-adapt=0:ref=3:"
+_HEVC_B = "bframes=2:b-adapt=0:ref=1:b-pyramid=0:weightp=1:"
 
 
 def main() -> None:
@@ -74,12 +75,12 @@ def _cases() -> dict[str, tuple[Callable[[Path], Path], Callable[[Path], dict[st
         "MPEG-2 4:2:2, B": ("mpeg2video", "mkv", "2"),
         "MPEG-4 part 2, P": ("mpeg4", "mp4", "0"),
     }
-    moved, unmoved = partial(shifted_candidates, down=2, across=4), partial(unmoved_candidates, reach=6)
+    moved, unmoved = partial(shifted_candidates, down=2, across=4), partial(unmoved_candidates, reach=3)
     x265 = {
-        "HEVC, P, pan": (_PLAIN, "yuv420p", "bframes=0:ref=1:weightp=0", moved),
-        "HEVC, B, weights, no motion": (_STILL, "yuv420p", f"{_B}weightp=1:weightb=1", unmoved),
-        "HEVC 10 bit, B, weights, no motion": (_STILL, "yuv420p10le", f"{_B}weightp=1", unmoved),
-        "HEVC 4:4:4, B, open GOP, no motion": (_STILL, "yuv444p", f"{_B}open-gop=1:weightp=1", unmoved),
+        "HEVC, P, pan": (_PLAIN, "yuv420p", "bframes=0:ref=1:weightp=0:keyint=60", moved),
+        "HEVC, B, weights, no motion": (_STILL, "yuv420p", f"{_HEVC_B}weightb=1", unmoved),
+        "HEVC 10 bit, B, weights, no motion": (_STILL, "yuv420p10le", _HEVC_B, unmoved),
+        "HEVC 4:4:4, B, open GOP, no motion": (_STILL, "yuv444p", f"{_HEVC_B}open-gop=1:keyint=8:min-keyint=8", unmoved),
     }
     cases: dict[str, tuple[Any, Any]] = {}
     for name, (frames, pix_fmt, params) in x264.items():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from itertools import chain, combinations, product
+from itertools import chain, combinations, permutations, product
 from pathlib import Path
 
 import av
@@ -44,10 +44,10 @@ class Shown:
 
 def shown_frames(path: Path) -> list[Shown]:
     """All frames of a file in the order of display; residuals at full depth."""
-    weights, stream = explicit_weights(path), survey(path, Deadline(path, 60))
+    weights, stream = explicit_weights(path), survey(path, Deadline(path, 60.0))
     gray = GRAY_DECODERS[stream.codec](stream.extradata)
     found = []
-    for decoded in decoded_frames(path, Deadline(path, 60), keep_packets=True):
+    for decoded in decoded_frames(path, Deadline(path, 60.0), keep_packets=True):
         gray.follow(decoded.packet)
         luma, bits = luma_of(decoded.frame)
         kind = "_IPB"[int(decoded.frame.pict_type)]
@@ -221,7 +221,7 @@ def shifted_candidates(frames: list[Shown], t: int, down: int, across: int) -> I
 
 
 def unmoved_candidates(frames: list[Shown], t: int, reach: int) -> Iterator[np.ndarray]:
-    """All frames up to `reach` away where they are, weighted as the slices of frame t say, and means of two of them."""
+    """All frames up to `reach` away where they are, one or two, plain or weighted as the slices of frame t say (HEVC)."""
     now = frames[t]
     near = [frames[r].luma for r in range(max(0, t - reach), min(len(frames), t + reach + 1)) if r != t]
     top = (1 << now.bits) - 1
@@ -230,6 +230,11 @@ def unmoved_candidates(frames: list[Shown], t: int, reach: int) -> Iterator[np.n
         yield np.clip(((picture * weight * 64 + (1 << (shift + 5))) >> (shift + 6)) + (offset << (now.bits - 8)), 0, top)
     for first, second in combinations(near, 2):
         yield mean(first, second)
+    shift = now.weights[0][2] if now.weights else 0
+    both = product(permutations(near, 2), product({*now.weights, (1 << shift, 0, shift)}, repeat=2)) if now.weights else ()
+    for (first, second), ((w0, o0, _), (w1, o1, _)) in both:
+        offsets = ((o0 + o1) << (now.bits - 8)) + 1
+        yield np.clip((64 * (first * w0 + second * w1) + (offsets << (shift + 6))) >> (shift + 7), 0, top)
 
 
 def implicit_weight(t: int, first: int, second: int) -> int:
