@@ -1,0 +1,125 @@
+"""HEVC: residual from the bitstream, checked by a second route, beside vectors from a transcode."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from second_route import share_of_hevc, shifted_candidates, unmoved_candidates
+from video_files import faded, grainy, moving_texture
+
+from ove.config import VideoConfig
+from ove.errors import BadClip
+from ove.records import CodecSignals
+from ove.video import hevc_headers as hevc
+from ove.video import hevc_residual
+from ove.video.decode import read_video
+from ove.video.demux import Deadline, survey
+from ove.video.hevc_residual import GrayHevc
+from ove.video.nal import BitReader, BitWriter, annex_b, packet_nals
+from ove.video.residual import CannotIsolate
+from ove.video.signals import with_residual_of
+
+PLAIN = grainy(moving_texture(16, 112, 80))
+STILL = grainy(faded(np.repeat(moving_texture(1, 112, 80), 16, axis=0)), 2)
+OPEN = "log-level=none:no-deblock=1:sao=0:rect=0:amp=0:"
+
+
+@pytest.mark.parametrize(
+    ("frames", "pix_fmt", "params", "candidates"),
+    [
+        (PLAIN, "yuv420p", "bframes=0:ref=1:weightp=0:keyint=60", partial(shifted_candidates, down=1, across=4)),
+        (STILL, "yuv420p", "bframes=2:b-adapt=0:ref=1:b-pyramid=0:weightp=1:weightb=1", partial(unmoved_candidates, reach=3)),
+        (STILL, "yuv420p10le", "bframes=2:b-adapt=0:ref=2", partial(unmoved_candidates, reach=6)),
+        (STILL, "yuv444p", "bframes=2:b-adapt=0:open-gop=1:keyint=6:min-keyint=6", partial(unmoved_candidates, reach=6)),
+    ],
+)
+def test_a_second_route_gives_the_same_residual(write_video, frames, pix_fmt, params, candidates):
+    path = write_video("v.mp4", frames, codec="libx265", pix_fmt=pix_fmt, crf="12", x265_params=OPEN + params)
+    for share in share_of_hevc(path, candidates).values():
+        assert share.cells > 200
+        # What is intra-coded or moved otherwise is not explained; nothing tells which cells these are.
+        assert share.explained >= 0.9 * share.cells
+        assert share.control < 0.05 * share.cells
+
+
+def test_weights_left_in_the_stream_would_show(write_video, monkeypatch):
+    path = write_video("v.mp4", STILL, codec="libx265", crf="12", x265_params=f"{OPEN}bframes=0:ref=1:weightp=1")
+    monkeypatch.setattr(hevc_residual, "pps_without_weights", lambda nal, pps: nal)
+    monkeypatch.setattr(hevc_residual, "slice_without_weights", lambda nal, sps, pps: nal)
+    (share,) = share_of_hevc(path, partial(unmoved_candidates, reach=2)).values()
+    assert share.explained < 0.7 * share.cells
+
+
+@pytest.mark.parametrize(
+    "params", ["", "wpp=1:slices=2:ctu=16", "repeat-headers=1:tskip=1", "scaling-list=default:ref=5:bframes=6"]
+)
+def test_vectors_are_a_transcodes_and_the_residual_the_streams(write_video, params):
+    frames = np.repeat(moving_texture(1, 112, 96), 16, axis=0)
+    frames[9:, 32:64, 48:80] += 24  # a square lights up and stays
+    path = write_video("v.mkv", frames, codec="libx265", crf="10", x265_params=f"log-level=none:{params}")
+    clip, signals = read_video(path, VideoConfig(n_frames=16, size_px=56))
+    assert (clip.source, clip.codec, signals.residual_source, signals.residual_exact) == (
+        "transcode",
+        "hevc",
+        "bitstream",
+        True,
+    )
+    assert signals.residual.shape == (16, 96, 112)
+    assert signals.motion.shape == (16, 12, 14, 2)
+    energy = np.abs(signals.residual[1:]).mean((1, 2))
+    assert energy.argmax() + 1 >= 9
+    with pytest.raises(BadClip, match="codec is hevc, whose motion vectors are not told"):
+        read_video(path, VideoConfig(n_frames=16, source="bitstream"))
+    forced, of_transcode = read_video(path, VideoConfig(n_frames=16, size_px=56, source="transcode"))
+    assert (forced.source, of_transcode.residual_source, of_transcode.residual.shape) == (
+        "transcode",
+        "transcode",
+        (16, 56, 56),
+    )
+
+
+def test_vectors_are_spread_over_the_larger_picture():
+    motion = np.arange(2 * 7 * 7 * 2, dtype=np.float32).reshape(2, 7, 7, 2)
+    has_vector = motion[..., 0] % 3 > 0
+    small = CodecSignals(motion, has_vector, np.zeros((2, 56, 56), np.int16), residual_source="transcode")
+    pixels = np.arange(2 * 112 * 224).reshape(2, 112, 224).astype(np.int16)
+    empty = CodecSignals(np.zeros((2, 14, 28, 2), np.float32), np.zeros((2, 14, 28), bool), pixels)
+    both = with_residual_of(small, empty)
+    np.testing.assert_array_equal(both.motion, motion.repeat(2, 1).repeat(4, 2) * np.array([4, 2]))
+    np.testing.assert_array_equal(both.has_vector, has_vector.repeat(2, 1).repeat(4, 2))
+    np.testing.assert_array_equal(both.residual, pixels)
+    assert both.residual_source == "bitstream"
+
+
+def test_reference_sets_are_read_as_they_are_meant():
+    """Explicit: 1 and 3 before, 2 after. Derived from it by −1: 1 − 1 is 0 and falls away; 3 is not used but kept."""
+    w = BitWriter()
+    for value in (2, 1):
+        w.unsigned(value)
+    for distance, used in ((1, 1), (2, 0), (2, 1)):
+        w.unsigned(distance - 1)
+        w.raw(str(used))
+    w.raw("1", "0")  # derived; one pixel of time later
+    w.unsigned(0)
+    w.raw("1", "00", "1", "01")  # from −1: −0 …; −3 left out; 2 used; the one itself kept, not used
+    r = BitReader(w.aligned())
+    first = hevc.read_picture_set(r, [], 2)
+    assert list(first) == [(-1, True), (-3, False), (2, True)]
+    assert list(hevc.read_picture_set(r, [first], 2)) == [(1, False), (3, True)]
+
+
+def test_streams_that_cannot_be_taken_apart_say_so(write_video):
+    with pytest.raises(CannotIsolate, match="no parameter sets"):
+        GrayHevc(b"")
+    path = write_video("v.hevc", PLAIN[:6], codec="libx265", x265_params="log-level=none:bframes=0")
+    gray = GrayHevc(survey(path, Deadline(path, 60.0)).extradata)
+    nals = list(packet_nals(path.read_bytes(), 0))
+    piece = next(nal for nal in nals if hevc.kind(nal) == 1)
+    pps = next(nal for nal in nals if hevc.kind(nal) == hevc.NAL_PPS)
+    gray.follow(annex_b([pps, piece]))
+    flipped = bytearray(pps)
+    flipped[-1] ^= 0b1000
+    with pytest.raises(CannotIsolate, match=r"change between two pictures|extensions|cannot be read"):
+        gray.follow(annex_b([bytes(flipped), piece]))
+    with pytest.raises(CannotIsolate):
+        gray.luma(annex_b([piece[:4]]))

@@ -1,0 +1,132 @@
+"""MPEG-1, MPEG-2 and MPEG-4 part 2: the residual against a second route, and what cannot be read."""
+
+import logging
+
+import numpy as np
+import pytest
+from second_route import share_of_mpeg
+from video_files import grainy, moving_texture, woven
+
+from ove.config import VideoConfig
+from ove.errors import BadClip
+from ove.video.decode import read_video
+from ove.video.demux import Deadline, decoded_frames, survey
+from ove.video.mpeg4_residual import GrayMpeg4, gray_vop
+from ove.video.mpeg12_residual import GrayMpeg12, gray_picture
+from ove.video.residual import CannotIsolate, decode_one, luma_of, open_decoder
+from ove.video.sources import GRAY_DECODERS
+
+PLAIN = grainy(moving_texture(16, 110, 78))
+CONFIG = VideoConfig(n_frames=16, size_px=56)
+KINDS = [
+    ("mpeg1video", "mpg", {"bf": "2"}),
+    ("mpeg1video", "mkv", {"bf": "0"}),
+    ("mpeg2video", "ts", {"bf": "2"}),
+    ("mpeg2video", "mkv", {"bf": "2", "pix_fmt": "yuv422p"}),
+    ("mpeg2video", "mkv", {"bf": "1", "alternate_scan": "1", "intra_vlc": "1", "non_linear_quant": "1"}),
+    ("mpeg4", "mp4", {"bf": "0"}),
+    ("mpeg4", "avi", {"bf": "0", "flags": "+mv4", "mpeg_quant": "1"}),
+]
+
+
+@pytest.mark.parametrize(("codec", "suffix", "options"), KINDS)
+def test_a_second_route_gives_the_same_residual(write_video, codec, suffix, options):
+    path = write_video(f"v.{suffix}", PLAIN, codec=codec, qmin="3", qmax="6", **options)
+    shares = share_of_mpeg(path)
+    assert set(shares) == ({"P"} if options["bf"] == "0" else {"P", "B"})
+    for share in shares.values():
+        assert share.cells > 100
+        assert share.explained >= 0.995 * share.cells
+        assert share.control < 0.05 * share.cells
+    clip, signals = read_video(path, CONFIG)
+    assert (clip.source, signals.residual_source, signals.residual.shape) == ("bitstream", "bitstream", (16, 78, 110))
+    # FFmpeg attaches no vectors to the last frame of a stream with B-pictures.
+    assert signals.has_vector[-1].mean() > 0.3
+    np.testing.assert_allclose(np.median(signals.motion[-1][signals.has_vector[-1]], axis=0), [-0.5, 0], atol=1)
+
+
+@pytest.mark.parametrize(("codec", "options"), [("mpeg2video", {"bf": "2"}), ("mpeg4", {"bf": "0"})])
+def test_interlaced_frames(write_video, codec, options):
+    frames = woven(grainy(moving_texture(24, 112, 80, pan=2)))
+    path = write_video("i.mkv", frames, codec=codec, flags="+ilme+ildct", **options)
+    clip, signals = read_video(path, VideoConfig(n_frames=12))
+    assert clip.source == "bitstream"
+    # Where nothing predicts the gray picture otherwise, what is added has no mean of its own.
+    inter = signals.has_vector.repeat(8, 1).repeat(8, 2)
+    assert inter.mean() > 0.4
+    assert abs(signals.residual[inter].mean()) < 1
+
+
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video", "mpeg4"])
+@pytest.mark.parametrize("side", [(110, 78), (48, 33)])
+def test_gray_picture_is_uniform(write_video, codec, side):
+    flags = {"flags": "+ilme+ildct"} if codec != "mpeg1video" else {}
+    path = write_video("g.mkv", moving_texture(3, *side), codec=codec, bf="0", **flags)
+    header = survey(path, Deadline(path, 60.0)).extradata
+    if codec == "mpeg4":
+        gray = gray_vop(header[header.index(b"\x00\x00\x01\x20") + 4 :])
+    else:
+        gray = gray_picture(header)
+    luma, bits = luma_of(decode_one(open_decoder(codec, b"", err_detect="explode"), [header + gray, gray], which=0))
+    assert (luma.shape, bits) == (side[::-1], 8)
+    assert (luma == 128).all()
+
+
+def test_mpeg4_with_b_pictures_is_transcoded_and_that_is_said_once(write_video, caplog):
+    path = write_video("b.mp4", PLAIN, codec="mpeg4", bf="2")
+    with caplog.at_level(logging.WARNING):
+        clip, signals = read_video(path, CONFIG)
+    assert (clip.source, signals.residual_source) == ("transcode", "transcode")
+    (record,) = caplog.records
+    assert "B-pictures" in record.message
+    with pytest.raises(BadClip, match="B-pictures"):
+        read_video(path, VideoConfig(n_frames=16, size_px=56, source="bitstream"))
+
+
+@pytest.mark.parametrize(("codec", "suffix", "options"), [KINDS[2], KINDS[5]])
+def test_packets_that_cannot_be_decoded_alone_are_refused(write_video, codec, suffix, options):
+    path = write_video(f"v.{suffix}", PLAIN, codec=codec, **options)
+    header = survey(path, Deadline(path, 60.0)).extradata
+    decoded = list(decoded_frames(path, Deadline(path, 60.0), keep_packets=True))
+    packet = next(one.packet for one in decoded if int(one.frame.pict_type) == 2)
+    gray = GRAY_DECODERS[codec](header)
+    gray.luma(packet)
+    with pytest.raises(CannotIsolate, match="several pictures"):
+        gray.follow(packet + packet)
+        gray.luma(packet + packet)
+    with pytest.raises(CannotIsolate, match="without a header"):
+        GRAY_DECODERS[codec](b"").luma(packet)
+    with pytest.raises(CannotIsolate, match=r"fails to decode alone|does not come out"):
+        gray.luma(packet[: len(packet) // 3])
+
+
+def test_changes_within_mpeg2_are_refused(write_video):
+    path = write_video("v.ts", PLAIN, codec="mpeg2video", bf="0")
+    header = survey(path, Deadline(path, 60.0)).extradata
+    packets = [one.packet for one in decoded_frames(path, Deadline(path, 60.0), keep_packets=True)]
+    gray = GrayMpeg12(header, "mpeg2video")
+    other = bytearray(packets[0])
+    other[7] ^= 1  # the frame rate
+    with pytest.raises(CannotIsolate, match="sequence header changes"):
+        gray.follow(bytes(other))
+    at = packets[1].index(b"\x00\x00\x01\xb5")
+    field = bytearray(packets[1])
+    field[at + 6] ^= 2  # picture_structure: one field
+    with pytest.raises(CannotIsolate, match="single fields"):
+        gray.luma(bytes(field))
+    with pytest.raises(CannotIsolate, match="matrices"):
+        gray.follow(packets[1][:at] + b"\x00\x00\x01\xb5\x30\x00\x00\x00" + packets[1][at:])
+
+
+def test_mpeg4_layers_of_other_kinds_are_refused(write_video):
+    path = write_video("v.mp4", PLAIN[:2], codec="mpeg4", bf="0")
+    header = survey(path, Deadline(path, 60.0)).extradata
+    at = header.index(b"\x00\x00\x01\x20") + 4
+    GrayMpeg4(header)
+    with pytest.raises(CannotIsolate, match="cannot be read"):
+        GrayMpeg4(header[: at + 4])
+    bits = f"{int.from_bytes(header[at:], 'big'):0{8 * len(header[at:])}b}"
+    assert (bits[9], bits[21], bits[25]) == ("1", "1", "0")  # with a version and control parameters, but no buffer model
+    changed = bits[:26] + "01" + bits[28:]  # video_object_layer_shape: binary
+    with pytest.raises(CannotIsolate, match="rectangular"):
+        GrayMpeg4(header[:at] + int(changed, 2).to_bytes(len(header) - at, "big"))
