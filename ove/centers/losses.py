@@ -1,56 +1,155 @@
-"""The cluster loss: each embedding against its positives and the drawn centers."""
+"""The sigmoid cluster loss of a batch against the sampled rows of one shard: loss and gradients in one pass, chunk by chunk.
+
+With y = ±1 the terms are softplus(−y·z). In each chunk the logits z of all pairs are two dense products apart from their
+gradient; the few pairs of a sample and its labels are taken out before and put back with their own sign. No matrix of signs
+is made, and nothing is kept of a chunk but sums and the gradient of its rows.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int
+from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from ove.centers.bank import Sampled
-from ove.centers.sample import Drawn
+from ove.centers.sample import Sample, chunks
+from ove.config import CentersConfig
 
-LogitMeans = dict[str, Float32[Array, ""]]
-"""`positive_logit` and `negative_logit`, each the mean over its pairs; NaN where a batch has none."""
 NORM_FLOOR = 1e-12
 """Least squared norm of a cosine's vectors: unused slots hold rows of 0, whose direction must have no gradient."""
+_NEVER = -1e30
+"""A logit whose softplus, and the slope of it, is exactly 0."""
 
 
-def sigmoid_loss(embeddings: Float[Array, "B E"], sampled: Sampled, drawn: Drawn) -> tuple[Float32[Array, ""], LogitMeans]:
-    """Sigmoid cluster loss of logits scale · cos(embedding, center) + bias, in float32.
+class Parts(NamedTuple):
+    """What one shard adds to the loss of a batch; everything is divided by what the mean goes over, B or the labels."""
 
-    For each embedding the centers are its drawn labels and the drawn negatives; softplus(−y·logit), where y = 1 for all
-    labels of the sample and −1 for the rest; the sum over centers, the mean over embeddings. A center counts once for an
-    embedding, and none of its labels ever as a negative, even one that was not drawn in this step. Spec §3, paper eq. 9.
-    """
-    cosines = _dot(_unit(embeddings), _unit(sampled.rows))
-    return _softplus_loss(sampled.scale * cosines + sampled.bias, drawn)
-
-
-def raw_loss(embeddings: Float[Array, "B E"], sampled: Sampled, drawn: Drawn) -> tuple[Float32[Array, ""], LogitMeans]:
-    """As `sigmoid_loss`, with the bare dot product as the logit (paper eq. 9); scale and bias get a gradient of 0."""
-    return _softplus_loss(_dot(embeddings, sampled.rows), drawn)
+    loss: Float32[Array, ""]
+    embeddings: Float32[Array, "B E"]
+    """Gradient, as the following ones."""
+    rows: Float32[Array, "S E"]
+    logit: Float32[Array, "2"]
+    """Of scale and bias."""
+    positives: Float32[Array, "2"]
+    """Sum of the logits of the positive pairs, and their number."""
+    negatives: Float32[Array, "2"]
 
 
-def _softplus_loss(logits: Float32[Array, "B S"], drawn: Drawn) -> tuple[Float32[Array, ""], LogitMeans]:
-    is_label = _holds(drawn.all_labels, drawn.ids)
-    positive = is_label & (drawn.is_negative | _holds(drawn.labels, drawn.ids))
-    negative = drawn.is_negative & ~is_label
-    terms = jax.nn.softplus(jnp.where(positive, -logits, logits))
-    loss = jnp.where(positive | negative, terms, 0.0).sum() / logits.shape[0]
-    return loss, {"positive_logit": _mean_where(logits, positive), "negative_logit": _mean_where(logits, negative)}
+class Unit(NamedTuple):
+    """Vectors of length 1, and what is needed to go back."""
+
+    vectors: Float32[Array, "n E"]
+    inverse_norm: Float32[Array, "n 1"]
+
+    def back(self, gradient: Float32[Array, "n E"]) -> Float32[Array, "n E"]:
+        """The gradient of the vectors before they were scaled, from that of the unit ones."""
+        radial = (gradient * self.vectors).sum(-1, keepdims=True)
+        return (gradient - radial * self.vectors) * self.inverse_norm
 
 
-def _holds(labels: Int[Array, "B M"], ids: Int[Array, "S"]) -> Bool[Array, "B S"]:
-    return (labels[:, :, None] == ids).any(axis=1)
-
-
-def _mean_where(logits: Float32[Array, "B S"], mask: Bool[Array, "B S"]) -> Float32[Array, ""]:
-    return jax.lax.stop_gradient(jnp.where(mask, logits, 0.0).sum() / mask.sum())
-
-
-def _unit(x: Float[Array, "R E"]) -> Float32[Array, "R E"]:
+def unit(x: Float[Array, "n E"]) -> Unit:
+    """Vectors scaled to length 1, in float32."""
     x32 = x.astype(jnp.float32)
-    return x32 * jax.lax.rsqrt(jnp.maximum(jnp.square(x32).sum(-1, keepdims=True), NORM_FLOOR))
+    inverse_norm = jax.lax.rsqrt(jnp.maximum(jnp.square(x32).sum(-1, keepdims=True), NORM_FLOOR))
+    return Unit(x32 * inverse_norm, inverse_norm)
 
 
-def _dot(embeddings: Float[Array, "B E"], rows: Float[Array, "S E"]) -> Float32[Array, "B S"]:
-    # "highest": accelerators otherwise multiply float32 in fewer bits.
-    return jnp.einsum("be,se->bs", embeddings.astype(jnp.float32), rows, precision="highest")
+def sigmoid_parts(
+    embeddings: Float[Array, "B E"],
+    rows: Float32[Array, "R E"],
+    scale: Float32[Array, ""],
+    bias: Float32[Array, ""],
+    sample: Sample,
+    slot: Int32[Array, "B L"],
+    fraction: float,
+    config: CentersConfig,
+) -> Parts:
+    """The part of one shard of `rows` in the sum over centers, mean over embeddings, of softplus(−y·z).
+
+    z = scale · cosine + bias, or for `config.loss` = raw the dot product, where scale and bias get a gradient of 0. `slot`:
+    where in the sample the labels of each embedding lie, each once; S for those that are elsewhere or missing. They are its
+    positives, all other rows of the sample its negatives (`config.undrawn_positives`), weighted with 1, or 1/fraction. Spec
+    §3, paper eq. 9.
+    """
+    n_samples, is_raw = len(embeddings), config.loss == "raw"
+    seen = unit(embeddings)
+    left = embeddings.astype(jnp.float32) if is_raw else scale * seen.vectors
+    shift = jnp.zeros(()) if is_raw else bias
+    left_sum, sample_number = left.sum(0), jnp.arange(n_samples)[:, None]
+    negative_weight = 1 / fraction if config.negative_weight == "1/r" else 1.0
+    counts_for_others = sample.ids < len(rows)
+    if config.undrawn_positives == "ignore":
+        counts_for_others &= sample.is_drawn
+
+    def of_chunk(
+        sums: tuple, chunk_rows: Float32[Array, "s E"], is_negative: Bool[Array, "s"], place: Int32[Array, "B L"]
+    ) -> tuple[tuple, Float32[Array, "s E"]]:
+        loss, embeddings_grad, bias_grad, positives, negatives = sums
+        right = Unit(chunk_rows, jnp.ones(())) if is_raw else unit(chunk_rows)
+        logits = dot("be,se->bs", left, right.vectors) + shift
+        is_here = place < len(chunk_rows)
+        label_logits = logits.at[sample_number, place].get(mode="fill", fill_value=0.0)
+        logits = logits.at[sample_number, place].set(_NEVER, mode="drop")
+        small = jnp.exp(-jnp.abs(logits))
+        weight = jnp.where(is_negative, negative_weight, 0.0)
+        loss += (weight * (jnp.maximum(logits, 0) + jnp.log1p(small))).sum(1)
+        loss += jnp.where(is_here, jax.nn.softplus(-label_logits), 0).sum(1)
+        slope = weight * jnp.where(logits >= 0, 1.0, small) / (1 + small)
+        slope = slope.at[sample_number, place].set(-jax.nn.sigmoid(-label_logits), mode="drop")
+        embeddings_grad += dot("bs,se->be", slope, right.vectors)
+        bias_grad += slope.sum(1)
+        n_negative, n_here = is_negative.sum(), is_here.sum()
+        # Only of rows that count as negatives; the labels among them are taken off again.
+        all_logits = jnp.where(is_negative, right.vectors @ left_sum + n_samples * shift, 0).sum()
+        both = is_here & is_negative.at[place].get(mode="fill", fill_value=False)
+        positives += jnp.stack([jnp.where(is_here, label_logits, 0).sum(), n_here])
+        negatives += jnp.stack(
+            [all_logits - jnp.where(both, label_logits, 0).sum(), n_negative * float(n_samples) - both.sum()]
+        )
+        # An accelerator does not care, a CPU is quicker with the batch's axis first on both sides.
+        rows_grad = dot("bs,be->es", slope, left).T / n_samples
+        return (loss, embeddings_grad, bias_grad, positives, negatives), rows_grad if is_raw else right.back(rows_grad)
+
+    zero = jnp.zeros(n_samples), jnp.zeros(embeddings.shape), jnp.zeros(n_samples), jnp.zeros(2), jnp.zeros(2)
+    sums, rows_grad = over_chunks(of_chunk, zero, rows, sample, slot, counts_for_others, config.chunk_rows)
+    loss, embeddings_grad, bias_grad, positives, negatives = sums
+    embeddings_grad /= n_samples
+    logit_grad = jnp.zeros(2)
+    if not is_raw:
+        logit_grad = jnp.stack([(embeddings_grad * seen.vectors).sum(), bias_grad.sum() / n_samples])
+        embeddings_grad = seen.back(scale * embeddings_grad)
+    return Parts(loss.sum() / n_samples, embeddings_grad, rows_grad, logit_grad, positives, negatives)
+
+
+def over_chunks(
+    of_chunk: Callable,
+    sums: Any,
+    rows: Float32[Array, "R E"],
+    sample: Sample,
+    slot: Int32[Array, "B L"],
+    flag: Bool[Array, "S"],
+    chunk_rows: int,
+) -> tuple:
+    """`of_chunk(sums, rows, flag, place) -> (sums, result)` for one chunk of the sample after the other.
+
+    `rows` of a chunk are read from the shard, 0 for unused slots; `place` is `slot` counted within the chunk, and past its
+    end for what is not in it. Returns the sums and the results joined together.
+    """
+    n_chunks, length = chunks(len(sample.ids), chunk_rows)
+
+    def body(sums: Any, chunk: tuple) -> tuple:
+        ids, chunk_flag, start = chunk
+        place = jnp.where((slot >= start) & (slot < start + length), slot - start, length)
+        return of_chunk(sums, rows.at[ids].get(mode="fill", fill_value=0.0), chunk_flag, place)
+
+    if n_chunks == 1:
+        return body(sums, (sample.ids, flag, 0))
+    parts = sample.ids.reshape(n_chunks, length), flag.reshape(n_chunks, length)
+    result: Array | None
+    sums, result = jax.lax.scan(body, sums, (*parts, length * jnp.arange(n_chunks, dtype=jnp.int32)))
+    return sums, result if result is None else result.reshape(n_chunks * length, -1)
+
+
+def dot(axes: str, a: Float32[Array, "..."], b: Float32[Array, "..."]) -> Float32[Array, "..."]:
+    """A product in full float32: accelerators otherwise multiply in fewer bits."""
+    return jnp.einsum(axes, a, b, precision="highest")

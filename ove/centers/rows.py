@@ -1,59 +1,85 @@
-"""AdamW on the rows of a bank that a step has sampled, and on its scale and bias."""
+"""AdamW on the rows of a shard that a step has sampled, and on a bank's scale and bias."""
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
-from ove.centers.bank import Bank, Sampled
-from ove.centers.sample import Drawn
+from ove.centers.bank import Bank
+from ove.centers.sample import chunks
+
+
+@dataclass(frozen=True)
+class RowAdamW:
+    """The settings of AdamW for one step."""
+
+    lr: float | Float[Array, ""]
+    weight_decay: float = 0.2
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    clip_norm: float = 5.0
+    """Of the gradient of all sampled rows, scale and bias together."""
+
+
+class RowGradient(NamedTuple):
+    """The gradient of the sampled rows of a shard."""
+
+    ids: Int32[Array, "S"]
+    """Rows of the shard, each at most once; numbers past its end are unused slots."""
+    is_positive: Bool[Array, "S"]
+    rows: Float32[Array, "S E"]
+    logit: Float32[Array, "2"]
+    """Of scale and bias."""
 
 
 def update_rows(
     bank: Bank,
-    drawn: Drawn,
-    grads: Sampled,
+    grads: RowGradient,
+    adamw: RowAdamW,
+    factor: float | Float32[Array, ""] = 1.0,
     *,
-    lr: float | Float[Array, ""],
-    weight_decay: float,
-    b1: float,
-    b2: float,
-    eps: float,
-    clip_norm: float,
+    step: int | Int[Array, ""],
+    decay: str = "sampled",
+    chunk_rows: int = 4096,
 ) -> Bank:
-    """The bank after one step of AdamW on the drawn rows alone, and of Adam without decay on scale and bias.
+    """One shard of a bank after a step of AdamW on the sampled rows alone, and of Adam without decay on scale and bias.
 
-    `grads` is the gradient with respect to `objective.gather(bank, drawn)`; unused slots have no effect. The gradient is
-    first scaled so that the norm of all of it is at most `clip_norm`. Each row's bias correction goes by its own count.
-    Decay acts only on drawn rows, hence about r times as often as in a dense update. Spec §3, §4.
+    The gradient is multiplied by `factor` (its clipping). Each row's bias correction goes by its own count. `decay`: "sampled"
+    decays rows as often as they are sampled, hence about r times as often as a dense update; "elapsed" makes up for all
+    steps since the row was last updated, with the rate of this one. `step`: how many were done before. `ever_positive`
+    is left to the caller, for it needs the other shards. Spec §3, §4.
     """
-    grads = _clip(grads, clip_norm)
-    ids = drawn.ids
-    count = bank.rows_count.at[ids].get(mode="fill", fill_value=0) + 1
-    rows, m, v = (table.at[ids].get(mode="fill", fill_value=0.0) for table in (bank.rows, bank.rows_m, bank.rows_v))
-    step, m, v = _adam(grads.rows, m, v, count[:, None], b1, b2, eps)
+    n_chunks, length = chunks(len(grads.ids), chunk_rows)
+    tables = bank.rows, bank.rows_m, bank.rows_v, bank.rows_count, bank.rows_step, bank.rows_positive
 
-    logit = jnp.stack([bank.scale, bank.bias])
+    def of_chunk(tables: tuple, chunk: tuple) -> tuple[tuple, None]:
+        ids, is_positive, grad = chunk
+        rows, m, v, count, last, positive = (table.at[ids].get(mode="fill", fill_value=0) for table in tables)
+        count += 1
+        change, m, v = _adam(grad * factor, m, v, count[:, None], adamw)
+        elapsed = (step + 1 - last)[:, None] if decay == "elapsed" else 1
+        kept = (1 - adamw.lr * adamw.weight_decay) ** elapsed
+        now = jnp.full_like(last, step + 1)
+        new = rows * kept - adamw.lr * change, m, v, count, now, positive + is_positive
+        # Unused slots lie past the end, and all are different: nothing is written twice.
+        return tuple(
+            table.at[ids].set(values, mode="drop", unique_indices=True, indices_are_sorted=True)
+            for table, values in zip(tables, new, strict=True)
+        ), None
+
+    if n_chunks == 1:
+        tables = of_chunk(tables, (grads.ids, grads.is_positive, grads.rows))[0]
+    else:
+        parts = (grads.ids.reshape(n_chunks, -1), grads.is_positive.reshape(n_chunks, -1))
+        tables = jax.lax.scan(of_chunk, tables, (*parts, grads.rows.reshape(n_chunks, length, -1)))[0]
+
     logit_count = bank.logit_count + 1
-    logit_grad = jnp.stack([grads.scale, grads.bias])
-    logit_step, logit_m, logit_v = _adam(logit_grad, bank.logit_m, bank.logit_v, logit_count, b1, b2, eps)
-    scale, bias = logit - lr * logit_step
-
-    return Bank(
-        rows=bank.rows.at[ids].set(rows - lr * (step + weight_decay * rows), mode="drop"),
-        rows_m=bank.rows_m.at[ids].set(m, mode="drop"),
-        rows_v=bank.rows_v.at[ids].set(v, mode="drop"),
-        rows_count=bank.rows_count.at[ids].set(count, mode="drop"),
-        scale=scale,
-        bias=bias,
-        logit_m=logit_m,
-        logit_v=logit_v,
-        logit_count=logit_count,
-    )
-
-
-def _clip(grads: Sampled, clip_norm: float) -> Sampled:
-    norm = jnp.sqrt(jnp.square(grads.rows).sum() + grads.scale**2 + grads.bias**2)
-    factor = clip_norm / jnp.maximum(norm, clip_norm)
-    return Sampled(grads.rows * factor, grads.scale * factor, grads.bias * factor)
+    change, logit_m, logit_v = _adam(grads.logit * factor, bank.logit_m, bank.logit_v, logit_count, adamw)
+    scale, bias = jnp.stack([bank.scale, bank.bias]) - adamw.lr * change
+    return Bank(*tables, bank.ever_positive, scale=scale, bias=bias, logit_m=logit_m, logit_v=logit_v, logit_count=logit_count)
 
 
 def _adam(
@@ -61,11 +87,9 @@ def _adam(
     m: Float32[Array, "*R"],
     v: Float32[Array, "*R"],
     count: Int[Array, "*#R"],
-    b1: float,
-    b2: float,
-    eps: float,
+    adamw: RowAdamW,
 ) -> tuple[Float32[Array, "*R"], Float32[Array, "*R"], Float32[Array, "*R"]]:
-    m = b1 * m + (1 - b1) * grad
-    v = b2 * v + (1 - b2) * jnp.square(grad)
-    step = (m / (1 - b1**count)) / (jnp.sqrt(v / (1 - b2**count)) + eps)
-    return step, m, v
+    m = adamw.b1 * m + (1 - adamw.b1) * grad
+    v = adamw.b2 * v + (1 - adamw.b2) * jnp.square(grad)
+    change = (m / (1 - adamw.b1**count)) / (jnp.sqrt(v / (1 - adamw.b2**count)) + adamw.eps)
+    return change, m, v

@@ -21,7 +21,7 @@ from ove.train.checkpoint import Checkpoints
 from ove.train.clock import Clock
 from ove.train.metrics import MetricsLog, progress_line
 from ove.train.resume import place_in_data, resume
-from ove.train.sharding import batch_sharding, make_mesh, state_shardings
+from ove.train.sharding import batch_sharding, make_mesh, placement, state_shardings
 from ove.train.state import TrainState, init_state
 from ove.train.step import DeviceBatch, make_step
 
@@ -42,7 +42,7 @@ def train(config: RunConfig, workdir: Path, report: Report) -> TrainState:
         pipeline = stack.enter_context(contextlib.closing(Pipeline(config.batches, on_bad=_quarantine(workdir, report))))
         workdir.mkdir(parents=True, exist_ok=True)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.train.keep)))
-        make = jax.jit(partial(init_state, config, pipeline.n_centers))
+        make = jax.jit(partial(init_state, config, pipeline.n_centers, placement(mesh).n_shards))
         abstract = jax.eval_shape(make)
         shardings = state_shardings(abstract, mesh)
         state = resume(checkpoints, config, pipeline, abstract, shardings)
@@ -61,7 +61,8 @@ def train(config: RunConfig, workdir: Path, report: Report) -> TrainState:
             stack.enter_context(contextlib.closing(Clock())),
             report,
         )
-        return run.until_the_last_step(state, make_step(config, mesh, shardings), batch_sharding(mesh))
+        step_fn = make_step(config, mesh, shardings, pipeline.n_centers)
+        return run.until_the_last_step(state, step_fn, batch_sharding(mesh))
 
 
 @dataclass(frozen=True)

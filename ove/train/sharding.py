@@ -7,11 +7,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-RULES: tuple[tuple[str, PartitionSpec], ...] = (
-    (r"^banks/[^/]+/rows", PartitionSpec("data")),
-    (r".*", PartitionSpec()),
-)
-"""Banks are split by row over the data axis where it divides them; all else is replicated."""
+from ove.centers.placement import Placement
+
+REPEATED = "model"
+"""An axis of this name, which parts of the encoder may be spread over, repeats the batch; banks are cut over all axes."""
+RULES: tuple[tuple[str, bool], ...] = ((r"^banks/[^/]+/rows", True), (r".*", False))
+"""Whether an array is cut by its first axis: banks by row; all else is repeated."""
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
@@ -19,22 +20,25 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return Mesh(np.array(devices if devices is not None else jax.devices()), ("data",))
 
 
+def placement(mesh: Mesh) -> Placement:
+    """Where banks and batches lie on a mesh of any shape."""
+    return Placement(mesh, mesh.axis_names, tuple(axis for axis in mesh.axis_names if axis != REPEATED))
+
+
 def state_shardings(state: Any, mesh: Mesh) -> Any:
     """The sharding of every leaf of an (abstract) train state."""
 
     def choose(path: Any, leaf: Any) -> NamedSharding:
         name = leaf_name(path)
-        spec = next(spec for pattern, spec in RULES if re.search(pattern, name))
-        if spec and leaf.shape and leaf.shape[0] % mesh.size:
-            spec = PartitionSpec()
-        return NamedSharding(mesh, spec)
+        is_cut = next(cut for pattern, cut in RULES if re.search(pattern, name))
+        return NamedSharding(mesh, placement(mesh).rows if is_cut else PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(choose, state)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Samples are split over the data axis."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """Samples are split over the axes that do not repeat them."""
+    return NamedSharding(mesh, placement(mesh).samples)
 
 
 def leaf_name(path: Any) -> str:

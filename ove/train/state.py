@@ -24,8 +24,11 @@ class TrainState(NamedTuple):
     """Never changes: every use folds in the step and a purpose."""
 
 
-def init_state(config: RunConfig, n_centers: dict[str, int]) -> TrainState:
-    """The state at step 0 for banks of `n_centers` centers, by `config.train.seed`; works under jit and eval_shape."""
+def init_state(config: RunConfig, n_centers: dict[str, int], n_shards: int = 1) -> TrainState:
+    """The state at step 0 for banks of `n_centers` centers, by `config.train.seed`; works under jit and eval_shape.
+
+    Banks are padded so that they can be cut into `n_shards` equal parts; nothing else depends on it.
+    """
     root = jax.random.key(config.train.seed)
     key_params, key_banks, rng = jax.random.split(root, 3)
     params = encoder.init(config.encoder, key_params)
@@ -38,6 +41,7 @@ def init_state(config: RunConfig, n_centers: dict[str, int]) -> TrainState:
             config.centers,
             positives=head.labels_per_step,
             negatives=n_negatives(head.negatives, n_centers[head.bank]),
+            n_shards=n_shards,
         )
     return TrainState(jnp.zeros((), jnp.int32), params, banks, make_optimizer(config.train).init(params), rng)
 

@@ -1,0 +1,95 @@
+"""Over which axes of a mesh a bank and a batch are spread, and the moves between the two inside `shard_map`."""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float32, Int32, Shaped
+
+from ove.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A bank is cut by row over `bank_axes`, samples over `batch_axes`; along the other axes each is repeated.
+
+    The two may have axes in common, or none. An axis that the mesh lacks raises ConfigError.
+    """
+
+    mesh: Mesh
+    bank_axes: tuple[str, ...]
+    batch_axes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for axis in (*self.bank_axes, *self.batch_axes):
+            if axis not in self.mesh.axis_names:
+                raise ConfigError(f"the mesh has no axis {axis!r}, only {', '.join(self.mesh.axis_names)}; name one of these.")
+
+    @property
+    def n_shards(self) -> int:
+        """Parts that a bank is cut into."""
+        return math.prod(self.mesh.shape[axis] for axis in self.bank_axes)
+
+    @property
+    def rows(self) -> PartitionSpec:
+        """Of arrays with a row or a number for each center."""
+        return PartitionSpec(self.bank_axes)
+
+    @property
+    def samples(self) -> PartitionSpec:
+        """Of arrays with something for each sample."""
+        return PartitionSpec(self.batch_axes)
+
+    def sharding(self, spec: PartitionSpec) -> NamedSharding:
+        """A spec on this mesh."""
+        return NamedSharding(self.mesh, spec)
+
+    def shard(self) -> Int32[Array, ""]:
+        """Inside `shard_map`: which part of the bank lies here."""
+        return jax.lax.axis_index(self.bank_axes)
+
+    def whole_batch(
+        self, embeddings: Float32[Array, "b E"], labels: Int32[Array, "b L"]
+    ) -> tuple[Float32[Array, "B E"], Int32[Array, "B L"]]:
+        """Inside `shard_map`: the samples of all devices, gathered in one go."""
+        if not self.batch_axes:
+            return embeddings, labels
+        bits = jax.lax.bitcast_convert_type(embeddings, jnp.int32)
+        bits = jax.lax.all_gather(jnp.concatenate([bits, labels], axis=1), self.batch_axes, tiled=True)
+        width = embeddings.shape[1]
+        return jax.lax.bitcast_convert_type(bits[:, :width], jnp.float32), bits[:, width:]
+
+    def over_bank(self, *parts: Float32[Array, "..."]) -> list[Float32[Array, "..."]]:
+        """Inside `shard_map`: the sums of some arrays over the parts of the bank, in one go."""
+        total = jax.lax.psum(jnp.concatenate([part.ravel() for part in parts]), self.bank_axes)
+        ends = np.cumsum([part.size for part in parts])[:-1]
+        return [flat.reshape(part.shape) for flat, part in zip(jnp.split(total, ends), parts, strict=True)]
+
+    def my_samples(self, part: Shaped[Array, "B ..."]) -> Shaped[Array, "b ..."]:
+        """Inside `shard_map`: the sum over the parts of the bank, of the samples that lie here (a reduce-scatter)."""
+        only_bank = tuple(axis for axis in self.bank_axes if axis not in self.batch_axes)
+        part = jax.lax.psum(part, only_bank) if only_bank else part
+        for axis in self.batch_axes:
+            if axis in self.bank_axes:
+                part = jax.lax.psum_scatter(part, axis, tiled=True)
+            else:
+                length = part.shape[0] // self.mesh.shape[axis]
+                part = jax.lax.dynamic_slice_in_dim(part, jax.lax.axis_index(axis) * length, length)
+        return part
+
+
+def follow(x: Shaped[Array, "*n"], earlier: Float32[Array, ""]) -> Shaped[Array, "*n"]:
+    """`x`, but not before `earlier` is there; NaN if that is NaN.
+
+    For what goes into a sum over devices. Sums that do not depend on each other may start in any order, and on a CPU each
+    holds a thread until all devices have come: with few threads every device may be waiting for the others' for ever.
+    """
+    return jnp.where(earlier == earlier, x, jnp.nan).astype(x.dtype)
+
+
+def padded(n_centers: int, n_shards: int) -> int:
+    """Rows of a bank of `n_centers` in equal shards; those past the last center hold 0, and no step reads or writes them."""
+    return -(-n_centers // n_shards) * n_shards

@@ -1,0 +1,102 @@
+"""The margin softmax of the reference: for each drawn label one softmax over that label and the sampled rows.
+
+All softmaxes of an embedding share the sum over rows that are none of its drawn labels. Two passes over the chunks: one for
+that sum and the labels' cosines, one for the gradients.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int32
+
+from ove.centers.losses import Parts, Unit, dot, over_chunks, unit
+from ove.centers.placement import Placement
+from ove.centers.sample import Sample
+from ove.config import CentersConfig
+
+
+def margin_softmax_parts(
+    embeddings: Float[Array, "B E"],
+    rows: Float32[Array, "R E"],
+    sample: Sample,
+    slot: Int32[Array, "B M"],
+    placement: Placement,
+    config: CentersConfig,
+) -> Parts:
+    """The part of one shard of `rows` in the mean over labels of −log softmax; to be called inside `shard_map`.
+
+    Logits are scale times: cosine − margin for the label; cosine, or 0 if above the filter, for every other row of the sample,
+    the embedding's other labels among them. `slot`: where the drawn labels lie, each once; S for those that are elsewhere
+    or missing, which have no softmax. The mean goes over all labels that exist. Spec §3.
+    """
+    seen = unit(embeddings)
+    sample_number = jnp.arange(len(embeddings))[:, None]
+    scale, cosine_sum = config.softmax_scale, seen.vectors.sum(0)
+    is_used = sample.ids < len(rows)
+
+    def cosines_of(chunk_rows: Float32[Array, "s E"]) -> tuple[Unit, Float32[Array, "B s"]]:
+        right = unit(chunk_rows)
+        return right, dot("be,se->bs", seen.vectors, right.vectors)
+
+    def count(sums: tuple, chunk_rows: Array, used: Array, place: Array) -> tuple[tuple, None]:
+        others, label_cosine, total = sums
+        right, cosine = cosines_of(chunk_rows)
+        label_cosine += cosine.at[sample_number, place].get(mode="fill", fill_value=0.0)
+        terms = jnp.where(used, jnp.exp(scale * _filtered(cosine, config)), 0)
+        others += terms.at[sample_number, place].set(0.0, mode="drop").sum(1)
+        return (others, label_cosine, total + jnp.where(used, right.vectors @ cosine_sum, 0).sum()), None
+
+    zero = jnp.zeros(len(embeddings)), jnp.zeros(slot.shape), jnp.zeros(())
+    (others, label_cosine, total), _ = over_chunks(count, zero, rows, sample, slot, is_used, config.chunk_rows)
+    is_here = slot < len(sample.ids)
+    others, label_cosine, exists = placement.over_bank(others, label_cosine, is_here.astype(jnp.float32))
+    labels = _labels(others, label_cosine, exists > 0, config)
+
+    def pull(grad: Array, chunk_rows: Array, used: Array, place: Array) -> tuple[Array, Array]:
+        right, cosine = cosines_of(chunk_rows)
+        terms = jnp.where(used & (cosine <= config.softmax_filter), jnp.exp(scale * cosine), 0)
+        slope = scale * terms * labels.weight
+        slope = slope.at[sample_number, place].set(labels.slope, mode="drop")
+        rows_grad = right.back(dot("bs,be->es", slope, seen.vectors).T)
+        return grad + dot("bs,se->be", slope, right.vectors), rows_grad
+
+    grad, rows_grad = over_chunks(pull, jnp.zeros(embeddings.shape), rows, sample, slot, is_used, config.chunk_rows)
+    label_sum, n_labels = jnp.where(is_here, label_cosine, 0).sum(), is_here.sum().astype(jnp.float32)
+    return Parts(
+        jnp.where(is_here, labels.losses, 0).sum(),
+        seen.back(grad),
+        rows_grad,
+        jnp.zeros(2),
+        jnp.stack([scale * label_sum, n_labels]),
+        jnp.stack([scale * (total - label_sum), is_used.sum() * float(len(embeddings)) - n_labels]),
+    )
+
+
+class _Labels(NamedTuple):
+    losses: Float32[Array, "B M"]
+    """Of each softmax, as it enters the mean."""
+    weight: Float32[Array, "B 1"]
+    """Sum over the softmaxes of an embedding of 1 / denominator, as they enter the mean."""
+    slope: Float32[Array, "B M"]
+    """By the label's cosine: through its own softmax and as another row in those of the other labels."""
+
+
+def _labels(
+    others: Float32[Array, "B"], cosine: Float32[Array, "B M"], exists: Bool[Array, "B M"], config: CentersConfig
+) -> _Labels:
+    scale, mean = config.softmax_scale, 1 / jnp.maximum(exists.sum(), 1)
+    as_other = jnp.where(exists, jnp.exp(scale * _filtered(cosine, config)), 0)
+    target = scale * (cosine - config.softmax_margin)
+    # Sums without one of the terms: subtracting it afterwards would lose all small ones beside a large one.
+    but_own = jnp.where(jnp.eye(cosine.shape[1], dtype=bool), 0, as_other[:, None, :]).sum(2)
+    denominator = others[:, None] + but_own + jnp.exp(target)
+    inverse = jnp.where(exists, mean / denominator, 0)
+    weight = inverse.sum(1, keepdims=True)
+    through_others = jnp.where(jnp.eye(cosine.shape[1], dtype=bool), 0, inverse[:, None, :]).sum(2)
+    passes = cosine <= config.softmax_filter
+    slope = scale * (jnp.exp(target) * inverse - jnp.where(exists, mean, 0) + passes * as_other * through_others)
+    return _Labels(mean * (jnp.log(denominator) - target), weight, slope)
+
+
+def _filtered(cosine: Float32[Array, "*n"], config: CentersConfig) -> Float32[Array, "*n"]:
+    return jnp.where(cosine > config.softmax_filter, 0.0, cosine)
