@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from ove.encoder.attention_accelerators import cudnn_attention, pallas_attention, splash_attention
@@ -41,6 +42,8 @@ def attend(
     bounded number of scores at a time. `reference`: everywhere, with the memory of all scores; never chosen by itself.
     ConfigError if a backend is asked for that cannot do this here.
     """
+    # Named, as are the results, for `remat = "dots"` (encoder.py).
+    q, k, v = (checkpoint_name(x, "attention") for x in (q, k, v))
     name = choose(backend, machine(), q.dtype.name, q.shape[3], q.shape[2] % 2 == 1, segment_ids is not None)
     if name == "cudnn":
         return cudnn_attention(q, k, v)

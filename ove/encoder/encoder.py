@@ -190,15 +190,13 @@ def _graphdef(config: EncoderConfig) -> nnx.GraphDef[Encoder]:
 
 
 def _remat(body: Any, mode: str) -> Any:
-    """`body` whose backward pass keeps of each layer what the mode says, beside its input.
+    """`body` whose backward pass keeps of each layer, beside its input, what the mode says.
 
-    `none`: what differentiation needs; `dots`: the products with weights, and of attention its result and the log of its
-    denominator (never scores); cuDNN's is computed again; `full`: nothing.
+    `none`: what differentiation needs (a block computes its own norms and GELU again even so). `dots`: of products only what
+    attention needs: queries, keys, values, its result and the log of its denominator (cuDNN computes the last two again);
+    the MLP is computed again. `full`: nothing. Scores are never kept, but by the backend `reference` under `none`.
     """
     if mode == "none":
         return body
-    policies = jax.checkpoint_policies
-    kept = policies.save_from_both_policies(
-        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names("attention")
-    )
-    return jax.checkpoint(body, policy=kept if mode == "dots" else None, prevent_cse=False)
+    policy = jax.checkpoint_policies.save_only_these_names("attention") if mode == "dots" else None
+    return jax.checkpoint(body, policy=policy, prevent_cse=False)

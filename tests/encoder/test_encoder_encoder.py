@@ -1,7 +1,8 @@
 """The encoder as a whole: sizes, laws, and ways to run it that must not matter."""
 
 import dataclasses
-import functools
+import re
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from einops import rearrange
 from flax import nnx
 
 from ove.config import EncoderConfig
-from ove.encoder import attention_cpu, block, encoder
+from ove.encoder import block, encoder
 from ove.encoder.pool import Pool
 from ove.encoder.presets import PRESETS, preset
 from ove.errors import ConfigError
@@ -36,18 +37,25 @@ def params() -> encoder.Params:
     return fresh
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def loss_and_gradients(config: EncoderConfig, params: encoder.Params) -> tuple[jax.Array, encoder.Params]:
+class Step(NamedTuple):
+    """Loss and gradients on 256 tokens, and the memory that computing them takes beside inputs and results."""
+
+    result: tuple[jax.Array, encoder.Params]
+    temporary_bytes: int
+
+
+def step(config: EncoderConfig, params: encoder.Params) -> Step:
     def loss_of(params: encoder.Params) -> jax.Array:
-        pooled = encoder.apply(config, params, *batch()).pooled
+        pooled = encoder.apply(config, params, *batch(256)).pooled
         return (pooled * jnp.arange(pooled.size).reshape(pooled.shape)).mean()
 
-    return jax.value_and_grad(loss_of)(params)
+    compiled = jax.jit(jax.value_and_grad(loss_of)).lower(params).compile()
+    return Step(compiled(params), compiled.memory_analysis().temp_size_in_bytes)
 
 
 @pytest.fixture(scope="module")
-def expected(params: encoder.Params) -> tuple[jax.Array, encoder.Params]:
-    return loss_and_gradients(CONFIG, params)
+def plain(params: encoder.Params) -> Step:
+    return step(CONFIG, params)
 
 
 def test_the_large_preset_is_as_large_as_the_published_model() -> None:
@@ -75,6 +83,17 @@ def test_a_permutation_of_tokens_with_their_positions_leaves_the_embedding(param
     assert np.abs(np.asarray(moved.pooled - before.pooled)).max() > 1e-4
 
 
+def test_only_paired_positions_may_be_shifted(params: encoder.Params) -> None:
+    patches, positions = batch()
+    for rope, moves in (("paired", False), ("released", True)):
+        config = dataclasses.replace(CONFIG, rope=rope)
+        here, there = (
+            apply(config, params, patches, places).pooled for places in (positions, positions + jnp.array([5, 3, 2]))
+        )
+        error = np.abs(np.asarray(here - there)).max()
+        assert error > 1e-3 if moves else error < 1e-5
+
+
 def test_the_scan_over_layers_equals_layer_after_layer(params: encoder.Params) -> None:
     patches, positions = batch()
     seen = apply(CONFIG, params, patches, positions, hidden=True)
@@ -89,18 +108,56 @@ def test_the_scan_over_layers_equals_layer_after_layer(params: encoder.Params) -
     np.testing.assert_allclose(seen.tokens, model.post_norm(x), atol=1e-5)
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
-def test_what_is_recomputed_does_not_change_gradients(params: encoder.Params, expected: tuple, remat: str) -> None:
-    got = loss_and_gradients(dataclasses.replace(CONFIG, remat=remat), params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)
+def test_called_directly_the_encoder_is_compiled_once(params: encoder.Params) -> None:
+    expected = apply(CONFIG, params, *batch())
+    programs = []
+    for _ in range(2):
+        model = nnx.merge(encoder._graphdef(CONFIG), params)
+        np.testing.assert_allclose(model(*batch()).pooled, expected.pooled, atol=1e-6)
+        programs.append(encoder._encode._cache_size())
+    assert programs[0] == programs[1]
+    np.testing.assert_allclose(nnx.jit(lambda model, *xs: model(*xs).pooled)(model, *batch()), expected.pooled, atol=1e-5)
 
 
-def test_attention_in_chunks_does_not_change_gradients(
-    params: encoder.Params, expected: tuple, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(block, "attend", attention_cpu.attend_in_chunks)
-    got = loss_and_gradients.__wrapped__(CONFIG, params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got, expected)
+def test_hidden_states_are_named_by_the_norms(params: encoder.Params) -> None:
+    seen = apply(CONFIG, params, *batch(), hidden=True)
+    model = nnx.merge(encoder._graphdef(CONFIG), params)
+    assert seen.hidden.before_post_norm.shape == (CONFIG.layers, *seen.tokens.shape)
+    np.testing.assert_allclose(model.post_norm(seen.hidden.before_post_norm[-1]), seen.tokens, atol=1e-5)
+    embedded = block.linear(model.patch, encoder.normalise(batch()[0]))
+    np.testing.assert_allclose(seen.hidden.after_pre_norm, model.pre_norm(embedded), atol=1e-5)
+    assert apply(CONFIG, params, *batch()).hidden is None
+
+
+def gradient_program(config: EncoderConfig, n: int) -> jax.stages.Lowered:
+    """The gradient of the encoder for one row of `n` tokens, not compiled."""
+    params = jax.eval_shape(lambda: encoder.init(config, jax.random.key(0)))
+    patches = jax.ShapeDtypeStruct((1, n, config.patch_values), jnp.uint8)
+    positions = jax.ShapeDtypeStruct((1, n, 3), jnp.int32)
+    return jax.jit(jax.grad(lambda *xs: encoder.apply(config, *xs).pooled.sum())).lower(params, patches, positions)
+
+
+def test_the_program_does_not_grow_with_layers_nor_keeps_scores() -> None:
+    # Of 24 layers as long as of 2, therefore compiled in seconds.
+    few, many = (gradient_program(preset("large", layers=layers, remat="dots"), 512).as_text() for layers in (2, 24))
+    assert len(many) < 1.02 * len(few)
+    # Nothing of a layer that is kept for the backward pass has the size of the scores.
+    assert "24x1x16x512x64xf32" in many
+    assert not re.search(r"24x(\d+x)*512x(1x)?512x", many)
+
+
+def test_what_is_recomputed_changes_memory_but_not_gradients(params: encoder.Params, plain: Step) -> None:
+    steps = [plain, *(step(dataclasses.replace(CONFIG, remat=remat), params) for remat in ("dots", "full"))]
+    for other in steps[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), other.result, plain.result)
+    none, dots, full = (other.temporary_bytes for other in steps)
+    assert none > dots > full
+
+
+def test_the_implementation_of_attention_does_not_change_gradients(params: encoder.Params, plain: Step) -> None:
+    got = step(dataclasses.replace(CONFIG, attention="reference"), params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got.result, plain.result)
+    assert got.temporary_bytes > plain.temporary_bytes
 
 
 def test_parameters_start_as_specified() -> None:
