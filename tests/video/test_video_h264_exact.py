@@ -19,7 +19,7 @@ from ove.video import h264_residual
 from ove.video.decode import read_video
 from ove.video.demux import Deadline, survey
 from ove.video.h264_residual import GrayH264
-from ove.video.h264_weights import pps_without_weights
+from ove.video.h264_weights import pps_without_weights, slice_without_weights
 from ove.video.nal import BitReader, BitWriter, annex_b, cut_bits, escaped, packet_nals, unescaped
 from ove.video.residual import CannotIsolate
 from ove.video.signals import _whole_pairs
@@ -96,6 +96,38 @@ def test_slice_headers_end_where_ffmpeg_says(write_video, params):
                 checked += 1
     av_logging.set_level(av_logging.PANIC)
     assert checked >= 4
+
+
+@pytest.mark.parametrize("cabac", [True, False])
+def test_weights_of_luma_and_chroma_are_cut_out(cabac):
+    sps = h264.SequenceHeader(0, 1, False, 8, 6, 0, 5, False, 4, 4, True, False, 0, 0)
+    pps = h264.PictureHeader(3, 0, cabac, False, 1, (2, 1), True, 0, 9, True, False)
+    before, table, after = BitWriter(0x61), BitWriter(), BitWriter()
+    for value in (0, 5, 3):  # first macroblock, P, parameter set
+        before.unsigned(value)
+    before.raw("010101", "11001", "0", "1")  # frame number, order; two references as usual; lists modified:
+    for value in (0, 4, 2, 1, 3):
+        before.unsigned(value)
+    table.unsigned(6)
+    table.unsigned(5)
+    table.raw("1", "00100", "011", "1", *["00101"] * 4, "0", "1", *["010"] * 4)
+    after.raw("1")  # commands that mark references, one of each kind, then their end
+    for value in (1, 7, 2, 3, 3, 9, 1, 4, 2, 5, 6, 1, 0):
+        after.unsigned(value)
+    after.raw(*(["1"] if cabac else []), "00110", "1", "011", "1")  # CABAC table; QP delta; deblocking on, two offsets
+    pieces = ["".join(writer._bits) for writer in (before, table, after)]
+    bits = "".join(pieces)
+    data = "1" * (-len(bits) % 8 if cabac else 0) + "0000000000000000000000111010" + "0001" * 3
+    whole = bits + data + "1"
+    whole += "0" * (-len(whole) % 8)
+    payload = int(whole, 2).to_bytes(len(whole) // 8, "big")
+    header = h264.read_slice(payload, sps, pps)
+    assert (header.weights, header.end) == ((len(pieces[0]), len(pieces[0] + pieces[1])), len(bits))
+    short = pieces[0] + pieces[2]
+    expected = short + ("1" * (-len(short) % 8) + whole[-(-len(bits) // 8) * 8 :] if cabac else whole[len(bits) :])
+    expected += "0" * (-len(expected) % 8)
+    cut = unescaped(slice_without_weights(payload, header, cabac))
+    assert cut == int(expected, 2).to_bytes(len(expected) // 8, "big").rstrip(b"\x00")
 
 
 @given(st.binary(min_size=1, max_size=40), st.data())

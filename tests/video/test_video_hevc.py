@@ -20,7 +20,9 @@ from ove.video.residual import CannotIsolate
 from ove.video.signals import with_residual_of
 
 PLAIN = grainy(moving_texture(16, 112, 80))
-STILL = grainy(faded(np.repeat(moving_texture(1, 112, 80), 16, axis=0)), 2)
+COLOURS = np.array([1, 0.7, 0.4]) * np.linspace([1, 0.6, 1], [0.6, 1, 0.8], 16)[:, None, None]
+STILL = grainy(faded(np.repeat(moving_texture(1, 112, 80), 16, axis=0)) * COLOURS, 2)
+"""A picture that does not move, whose brightness and colour change: weights for luma and chroma."""
 OPEN = "log-level=none:no-deblock=1:sao=0:rect=0:amp=0:"
 
 
@@ -92,20 +94,22 @@ def test_vectors_are_spread_over_the_larger_picture():
 
 
 def test_reference_sets_are_read_as_they_are_meant():
-    """Explicit: 1 and 3 before, 2 after. Derived from it by −1: 1 − 1 is 0 and falls away; 3 is not used but kept."""
+    """One in full: 1 and 3 before, 2 after. Two derived from it, one later and one earlier; 1 − 1 is the picture itself."""
     w = BitWriter()
     for value in (2, 1):
         w.unsigned(value)
     for distance, used in ((1, 1), (2, 0), (2, 1)):
         w.unsigned(distance - 1)
         w.raw(str(used))
-    w.raw("1", "0")  # derived; one pixel of time later
-    w.unsigned(0)
-    w.raw("1", "00", "1", "01")  # from −1: −0 …; −3 left out; 2 used; the one itself kept, not used
+    for sign, flags in (("0", ("1", "00", "1", "01")), ("1", ("01", "1", "1", "1"))):
+        w.raw("1", sign)
+        w.unsigned(0)
+        w.raw(*flags)  # used; not used and left out (00) or kept (01): of −1, −3, 2 and the set itself
     r = BitReader(w.aligned())
-    first = hevc.read_picture_set(r, [], 2)
+    first = hevc.read_picture_set(r, [], 3)
     assert list(first) == [(-1, True), (-3, False), (2, True)]
-    assert list(hevc.read_picture_set(r, [first], 2)) == [(1, False), (3, True)]
+    assert list(hevc.read_picture_set(r, [first], 3)) == [(1, False), (3, True)]
+    assert list(hevc.read_picture_set(r, [first], 3)) == [(-1, True), (-2, False), (-4, True), (1, True)]
 
 
 def test_streams_that_cannot_be_taken_apart_say_so(write_video):
