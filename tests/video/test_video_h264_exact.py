@@ -112,7 +112,7 @@ def test_weights_of_luma_and_chroma_are_cut_out(cabac):
     table.unsigned(5)
     table.raw("1", "00100", "011", "1", *["00101"] * 4, "0", "1", *["010"] * 4)
     after.raw("1")  # commands that mark references, one of each kind, then their end
-    for value in (1, 7, 2, 3, 3, 9, 1, 4, 2, 5, 6, 1, 0):
+    for value in (1, 7, 2, 0, 3, 9, 0, 4, 0, 5, 6, 0, 0):
         after.unsigned(value)
     after.raw(*(["1"] if cabac else []), "00110", "1", "011", "1")  # CABAC table; QP delta; deblocking on, two offsets
     pieces = ["".join(writer._bits) for writer in (before, table, after)]
