@@ -97,36 +97,33 @@ def test_only_paired_positions_may_be_shifted(params: encoder.Params) -> None:
 def test_the_scan_over_layers_equals_layer_after_layer(params: encoder.Params) -> None:
     patches, positions = batch()
     seen = apply(CONFIG, params, patches, positions, hidden=True)
-    model = nnx.merge(encoder._graphdef(CONFIG), params)
-    turns = encoder.angles(positions, CONFIG.head_width, CONFIG.rope_theta, CONFIG.rope)[:, None]
-    x = model.pre_norm(block.linear(model.patch, encoder.normalise(patches)))
-    definition, layers = nnx.split(model.blocks)
-    for i in range(CONFIG.layers):
-        layer = nnx.merge(definition, jax.tree.map(lambda leaf, i=i: leaf[i], layers))
-        x = layer(x, jnp.cos(turns), jnp.sin(turns))
-        np.testing.assert_allclose(seen.hidden.before_post_norm[i], x, atol=1e-5)
-    np.testing.assert_allclose(seen.tokens, model.post_norm(x), atol=1e-5)
 
-
-def test_called_directly_the_encoder_is_compiled_once(params: encoder.Params) -> None:
-    expected = apply(CONFIG, params, *batch())
-    programs = []
-    for _ in range(2):
+    @jax.jit
+    def one_by_one(params: encoder.Params) -> tuple[list[jax.Array], jax.Array]:
         model = nnx.merge(encoder._graphdef(CONFIG), params)
-        np.testing.assert_allclose(model(*batch()).pooled, expected.pooled, atol=1e-6)
-        programs.append(encoder._encode._cache_size())
-    assert programs[0] == programs[1]
-    np.testing.assert_allclose(nnx.jit(lambda model, *xs: model(*xs).pooled)(model, *batch()), expected.pooled, atol=1e-5)
+        turns = encoder.angles(positions, CONFIG.head_width, CONFIG.rope_theta, CONFIG.rope)[:, None]
+        x = model.pre_norm(block.linear(model.patch, encoder.normalise(patches)))
+        states = [x]
+        definition, layers = nnx.split(model.blocks)
+        for i in range(CONFIG.layers):
+            layer = nnx.merge(definition, jax.tree.map(lambda leaf, i=i: leaf[i], layers))
+            states.append(layer(states[-1], jnp.cos(turns), jnp.sin(turns)))
+        return states, model.post_norm(states[-1])
+
+    states, tokens = one_by_one(params)
+    np.testing.assert_allclose(seen.hidden.after_pre_norm, states[0], atol=1e-5)
+    np.testing.assert_allclose(seen.hidden.before_post_norm, jnp.stack(states[1:]), atol=1e-5)
+    np.testing.assert_allclose(seen.tokens, tokens, atol=1e-5)
+    assert apply(CONFIG, params, patches, positions).hidden is None
 
 
-def test_hidden_states_are_named_by_the_norms(params: encoder.Params) -> None:
-    seen = apply(CONFIG, params, *batch(), hidden=True)
-    model = nnx.merge(encoder._graphdef(CONFIG), params)
-    assert seen.hidden.before_post_norm.shape == (CONFIG.layers, *seen.tokens.shape)
-    np.testing.assert_allclose(model.post_norm(seen.hidden.before_post_norm[-1]), seen.tokens, atol=1e-5)
-    embedded = block.linear(model.patch, encoder.normalise(batch()[0]))
-    np.testing.assert_allclose(seen.hidden.after_pre_norm, model.pre_norm(embedded), atol=1e-5)
-    assert apply(CONFIG, params, *batch()).hidden is None
+def test_called_directly_the_encoder_is_compiled_once(params: encoder.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = apply(CONFIG, params, *batch())
+    first, second = (nnx.merge(encoder._graphdef(CONFIG), params) for _ in range(2))
+    np.testing.assert_allclose(first(*batch()).pooled, expected.pooled, atol=1e-6)
+    np.testing.assert_allclose(nnx.jit(lambda model, *xs: model(*xs).pooled)(first, *batch()), expected.pooled, atol=1e-5)
+    monkeypatch.setattr(encoder.Encoder, "_encode", lambda *given: pytest.fail("traced again"))
+    np.testing.assert_allclose(second(*batch()).pooled, expected.pooled, atol=1e-6)
 
 
 def gradient_program(config: EncoderConfig, n: int) -> jax.stages.Lowered:
@@ -192,22 +189,29 @@ def test_bfloat16_activations_stay_near_float32(params: encoder.Params) -> None:
     np.testing.assert_allclose(seen.tokens.astype(jnp.float32), expected.tokens, atol=0.1)
 
 
-def test_pooling_is_attention_of_the_probe_over_keys_and_values() -> None:
-    pool = Pool(CONFIG.width, CONFIG.heads, CONFIG.mlp, CONFIG.norm_eps, init_std=CONFIG.init_std, rngs=nnx.Rngs(0))
-    params = jax.tree.map(lambda leaf: leaf + 0.2 * jax.random.normal(jax.random.key(1), leaf.shape), nnx.state(pool))
-    nnx.update(pool, params)
+def test_pooling_is_attention_of_the_probe_over_keys_and_values(params: encoder.Params) -> None:
+    pool = nnx.merge(encoder._graphdef(CONFIG), params).pool
+    noise = jax.tree.map(lambda leaf: leaf + 0.2 * jax.random.normal(jax.random.key(1), leaf.shape), nnx.state(pool))
+    definition = nnx.graphdef(pool)
     tokens = jax.random.normal(jax.random.key(2), (2, 24, CONFIG.width))
 
-    def heads(layer: nnx.Linear, x: jax.Array) -> jax.Array:
-        return rearrange(block.linear(layer, x), "b n (a k) -> b n a k", a=CONFIG.heads)
+    def by_the_book(pool: Pool, tokens: jax.Array) -> jax.Array:
+        def heads(layer: nnx.Linear, x: jax.Array) -> jax.Array:
+            return rearrange(block.linear(layer, x), "b n (a k) -> b n a k", a=CONFIG.heads)
 
-    probe = jnp.broadcast_to(pool.probe[...], (2, 1, CONFIG.width))
-    mixed = jax.nn.dot_product_attention(heads(pool.q, probe), heads(pool.k, tokens), heads(pool.v, tokens))
-    a = block.linear(pool.out, rearrange(mixed, "b 1 a k -> b (a k)"))
-    a32 = np.asarray(a)
-    normed = a32 / np.sqrt((a32**2).mean(-1, keepdims=True) + CONFIG.norm_eps) * np.asarray(pool.norm.scale[...])
-    hidden = jax.nn.gelu(block.linear(pool.mlp.fc1, jnp.asarray(normed)), approximate=False)
-    np.testing.assert_allclose(pool(tokens), a + block.linear(pool.mlp.fc2, hidden), rtol=1e-4, atol=1e-4)
+        probe = jnp.broadcast_to(pool.probe[...], (2, 1, CONFIG.width))
+        mixed = jax.nn.dot_product_attention(heads(pool.q, probe), heads(pool.k, tokens), heads(pool.v, tokens))
+        a = block.linear(pool.out, rearrange(mixed, "b 1 a k -> b (a k)"))
+        normed = a / jnp.sqrt((a**2).mean(-1, keepdims=True) + CONFIG.norm_eps) * pool.norm.scale[...]
+        hidden = jax.nn.gelu(block.linear(pool.mlp.fc1, normed), approximate=False)
+        return a + block.linear(pool.mlp.fc2, hidden)
+
+    @jax.jit
+    def both(noise: nnx.State, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+        pool = nnx.merge(definition, noise)
+        return pool(tokens), by_the_book(pool, tokens)
+
+    np.testing.assert_allclose(*both(noise, tokens), rtol=1e-4, atol=1e-4)
 
 
 def test_pixels_are_normalised_per_colour() -> None:
