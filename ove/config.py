@@ -205,7 +205,7 @@ class EncoderConfig:
     """Of the initial kernels. Meant for wide models: at widths of a few hundred nothing is learned for thousands of steps with
     it, and about 1/√width is right."""
     remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass recomputes."""
+    """What the backward pass recomputes: next to nothing; all but what attention needs; everything (`ove.encoder.encoder`)."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Dtype of activations; parameters stay float32."""
     attention: Literal["auto", "cudnn", "pallas", "splash", "cpu", "reference"] = "auto"
@@ -263,7 +263,7 @@ class CentersConfig:
         if self.positives_capacity < 0 or self.softmax_scale * (1 + abs(self.softmax_margin)) > 87:
             raise ConfigError(
                 f"centers.positives_capacity = {self.positives_capacity} must not be negative, and centers.softmax_scale = "
-                f"{self.softmax_scale:g} times 1 + |softmax_margin| = {1 + abs(self.softmax_margin):g} at most 87, or float32 overflows."
+                f"{self.softmax_scale:g} times 1 + |{self.softmax_margin:g}| (softmax_margin) at most 87, or float32 overflows."
             )
 
 

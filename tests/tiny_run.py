@@ -32,17 +32,17 @@ def replace_encoder(config: RunConfig, **encoder: Any) -> RunConfig:
     return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, **encoder))
 
 
-def state_on(config: RunConfig, n_devices: int) -> tuple[TrainState, TrainState, TrainState]:
+def state_on(config: RunConfig, n_devices: int, n_centers: int = CENTERS) -> tuple[TrainState, TrainState, TrainState]:
     """(state, abstract state, shardings) of a fresh run on the first devices."""
-    make = _init(config)
+    make = _init(config, n_centers, n_devices if n_centers % n_devices else 1)
     abstract = jax.eval_shape(make)
     shardings = state_shardings(abstract, make_mesh(jax.devices()[:n_devices]))
     return jax.device_put(make(), shardings), abstract, shardings
 
 
 @functools.cache
-def _init(config: RunConfig) -> jax.stages.Wrapped:
-    return jax.jit(functools.partial(init_state, config, N_CENTERS))
+def _init(config: RunConfig, n_centers: int, n_shards: int) -> jax.stages.Wrapped:
+    return jax.jit(functools.partial(init_state, config, dict.fromkeys(N_CENTERS, n_centers), n_shards))
 
 
 def batch(seed: int) -> DeviceBatch:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from ove.train.state import TrainState
 SCHEMA_VERSION = 1
 _SEAL = "files.json"
 """In the folder of a step: what files it consists of."""
+_ROWS = r"^banks/[^/]+/rows"
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,10 @@ class Checkpoints:
         return Meta(meta["config"], meta["data"], {name: Leaf(*leaf) for name, leaf in meta["leaves"].items()})
 
     def restore(self, step: int, meta: Meta, abstract: TrainState, shardings: TrainState) -> TrainState:
-        """The state saved at `step`, on the given shardings; BadCheckpoint if a leaf differs in name, shape, type or value."""
+        """The state saved at `step`, on the given shardings; BadCheckpoint if a leaf differs in name, shape, type or value.
+
+        Rows that only pad a bank (they hold 0) may be more or fewer than were saved, for another number of devices.
+        """
         target = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), abstract, shardings)
         tree = self._arrays(step, meta.leaves, _plain(target))
         return TrainState(**tree | {"rng": jax.random.wrap_key_data(tree["rng"])})
@@ -150,7 +155,7 @@ class Checkpoints:
         """The saved arrays in the structure and on the devices of `target`, each compared with what was saved."""
         self._compare(step, leaves, _kinds(target))
         restore = ocp.args.PyTreeRestore(
-            target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
+            target, restore_args=ocp.checkpoint_utils.construct_restore_args(target, strict=False), partial_restore=True
         )
         tree = self._read(step, state=restore).state
         found = fingerprints(tree)
@@ -165,7 +170,7 @@ class Checkpoints:
         problems += [
             f"{name} is {leaf.kind}, not {wanted[name]}"
             for name, leaf in leaves.items()
-            if name in wanted and leaf.kind != wanted[name]
+            if name in wanted and _but_for_padding(name, leaf.kind) != _but_for_padding(name, wanted[name])
         ]
         if problems:
             raise BadCheckpoint(
@@ -221,6 +226,11 @@ def _plain(state: TrainState) -> dict[str, Any]:
 def _kinds(tree: Any) -> dict[str, str]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {leaf_name(path): f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def _but_for_padding(name: str, kind: str) -> str:
+    """The kind of a leaf without the number of a bank's rows: zeros at the end, and the lack of them, leave its fingerprint."""
+    return re.sub(r"\[\d+", "[", kind) if re.search(_ROWS, name) else kind
 
 
 def _files(folder: Path) -> dict[str, str]:

@@ -14,9 +14,11 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 
 from ove.batches.pipeline import OnBad, Pipeline, Progress
+from ove.centers.check import check_labels
 from ove.config import RunConfig, to_mapping
 from ove.errors import ConfigError, TrainingStopped
 from ove.records import Batch
+from ove.train.alarms import Alarms
 from ove.train.checkpoint import Checkpoints
 from ove.train.clock import Clock
 from ove.train.metrics import MetricsLog, progress_line
@@ -60,6 +62,7 @@ def train(config: RunConfig, workdir: Path, report: Report) -> TrainState:
             stack.enter_context(contextlib.closing(MetricsLog(workdir, int(state.step)))),
             stack.enter_context(contextlib.closing(Clock())),
             report,
+            Alarms(config),
         )
         step_fn = make_step(config, mesh, shardings, pipeline.n_centers)
         return run.until_the_last_step(state, step_fn, batch_sharding(mesh))
@@ -84,6 +87,7 @@ class _Run:
     log: MetricsLog
     clock: Clock
     report: Report
+    alarms: Alarms
     first_step: int = 0
     began: float = 0.0
 
@@ -97,7 +101,7 @@ class _Run:
         for step in range(start + 1, steps + 1):
             self.clock.batch_asked()
             batches = next(self.pipeline)
-            on_device = _to_device(batches, sharding)
+            on_device = _to_device(batches, sharding, self.pipeline.n_centers)
             self.clock.batch_there()
             if compiled is None:
                 compiled = _compile(step_fn, state, on_device, self.report)
@@ -124,6 +128,8 @@ class _Run:
         values = {name: float(value) for name, value in jax.device_get(taken.metrics).items()}
         _check_finite(taken, values, self.workdir)
         self.clock.step_done()
+        for alarm in self.alarms.of_step(taken.step, values):
+            self.report(alarm)
         # Where a run may be taken up again the log is cut, so a line must end there.
         if taken.step % self.config.train.log_every and not self._saves(taken.step) and taken.step > 1:
             return
@@ -177,8 +183,10 @@ def _compile(step_fn: jax.stages.Wrapped, state: TrainState, batch: DeviceBatch,
     return compiled
 
 
-def _to_device(batches: dict[str, Batch], sharding: NamedSharding) -> DeviceBatch:
+def _to_device(batches: dict[str, Batch], sharding: NamedSharding, n_centers: dict[str, int]) -> DeviceBatch:
     names = ("patches", "positions", "labels")
+    for bank, batch in batches.items():
+        check_labels(batch.labels, n_centers[bank], bank)
     return {bank: {name: jax.device_put(getattr(batch, name), sharding) for name in names} for bank, batch in batches.items()}
 
 

@@ -9,7 +9,16 @@ from ove.errors import BadCheckpoint, ConfigError
 from ove.train.checkpoint import Checkpoints
 from ove.train.state import TrainState
 
-_FREE = ("train", "encoder.remat", "batches.shards", "batches.threads", "batches.max_bad_share")
+_FREE = (
+    "train",
+    "encoder.remat",
+    "batches.shards",
+    "batches.threads",
+    "batches.max_bad_share",
+    "centers.chunk_rows",
+    "centers.collapse_cosine",
+    "centers.positives_capacity",
+)
 """Sections and keys that may change within a run: they decide neither the shape of the state nor which data come when."""
 
 

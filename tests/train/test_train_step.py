@@ -1,5 +1,6 @@
 """One step on eight devices is one step on one; a state is restored exactly on another number of devices."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from tiny_run import batch, config_of, state_on
 
 from ove.config import RunConfig
 from ove.train.checkpoint import Checkpoints
-from ove.train.sharding import make_mesh
+from ove.train.sharding import batch_sharding, make_mesh, state_shardings
 from ove.train.state import TrainState
 from ove.train.step import make_step
 
@@ -69,6 +71,50 @@ def test_a_checkpoint_of_eight_devices_is_the_same_on_one(config: RunConfig, on_
         np.testing.assert_array_equal(a, b)
         assert b.devices() == {jax.devices()[0]}
     assert_close(on_one, take_step(config, restored, 1))
+
+
+def small(config: RunConfig) -> RunConfig:
+    """One bank, one layer: what compiles in half the time."""
+    batches = dataclasses.replace(config.batches, heads=config.batches.heads[1:])
+    return dataclasses.replace(config, batches=batches, encoder=dataclasses.replace(config.encoder, layers=1))
+
+
+def test_a_run_goes_on_with_other_padding_on_four_devices(config: RunConfig, tmp_path: Path) -> None:
+    config = small(config)
+
+    def step(n_devices: int) -> Callable:
+        shardings = state_on(config, n_devices, 27)[2]
+        return make_step(config, make_mesh(jax.devices()[:n_devices]), shardings, {"obj": 27})
+
+    on_eight = step(8)
+    state, _, _ = state_on(config, 8, 27)
+    for seed in (0, 1):
+        state, _ = on_eight(state, batch(seed))
+    assert state.banks["obj"].rows.shape[0] == 32
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(state, config, {})
+    checkpoints.wait()
+    _, abstract, shardings = state_on(config, 4, 27)
+    restored = checkpoints.restore(2, checkpoints.meta(2), abstract, shardings)
+    checkpoints.close()
+    assert restored.banks["obj"].rows.shape[0] == 28
+    np.testing.assert_array_equal(restored.banks["obj"].rows[:27], state.banks["obj"].rows[:27])
+    _, expected = on_eight(state, batch(2))
+    _, metrics = step(4)(restored, batch(2))
+    for name in ("loss", "loss/obj", "grad_norm/obj"):
+        np.testing.assert_allclose(float(metrics[name]), float(expected[name]), rtol=1e-6, err_msg=name)
+
+
+def test_the_mesh_may_have_another_shape(config: RunConfig, on_one: Outcome) -> None:
+    mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "model"))
+    state, abstract, _ = state_on(config, 1)
+    shardings = state_shardings(abstract, mesh)
+    step = make_step(config, mesh, shardings)
+    state = jax.device_put(state, shardings)
+    assert len(state.banks["vid"].rows.addressable_shards[0].data) == 1
+    for _ in range(2):
+        state, metrics = step(state, jax.device_put(batch(0), batch_sharding(mesh)))
+    assert_close(on_one, (state, {name: float(value) for name, value in metrics.items()}))
 
 
 def test_every_part_of_the_state_moves_but_the_key(config: RunConfig, on_one: Outcome) -> None:
