@@ -40,7 +40,7 @@ class GrayH264(GrayDecoder):
         """Makes ready a decoder that knows these sets and a gray picture for each sequence."""
         self._sets, self._sps, self._pps = sets, sets.of(h264.NAL_SPS), sets.of(h264.NAL_PPS)
         if not self._sps or not self._pps:
-            raise CannotIsolate("its header holds no parameter sets")
+            return  # the first packet may bring them
         if any(picture.slice_groups > 1 for _, picture in self._pps.values()):
             raise CannotIsolate("it uses slice groups")
         self._sequence = next(iter(self._sps.values()))[1]

@@ -44,7 +44,7 @@ class GrayHevc(GrayDecoder):
         """Makes ready a decoder that knows these sets."""
         self._sets, self._sps, self._pps = sets, sets.of(hevc.NAL_SPS), sets.of(hevc.NAL_PPS)
         if not self._sps or not self._pps:
-            raise CannotIsolate("its header holds no parameter sets")
+            return  # the first packet may bring them
         if any(pps.other_extensions for _, pps in self._pps.values()):
             raise CannotIsolate("it uses extensions for layers, depth or screen content")
         header = [nal for nal, _ in [*sets.of(hevc.NAL_VPS).values(), *self._sps.values()]]

@@ -17,7 +17,7 @@ from ove.errors import BadClip
 from ove.video import h264_headers as h264
 from ove.video import h264_residual
 from ove.video.decode import read_video
-from ove.video.demux import Deadline, survey
+from ove.video.demux import Deadline, decoded_frames, survey
 from ove.video.h264_residual import GrayH264
 from ove.video.h264_weights import pps_without_weights, slice_without_weights
 from ove.video.nal import BitReader, BitWriter, annex_b, cut_bits, escaped, packet_nals, unescaped
@@ -182,6 +182,18 @@ def test_parameter_sets_may_change_at_an_idr_picture(tmp_path, write_video):
     for half, part in enumerate(parts):
         _, expected = read_video(part, VideoConfig(n_frames=16))
         np.testing.assert_array_equal(signals.residual[16 * half : 16 * half + 16], expected.residual)
+
+
+def test_parameter_sets_may_come_with_the_first_packet(write_video):
+    path = write_video("v.mp4", FADED[:6], preset="medium", x264_params="weightp=2")
+    header = survey(path, Deadline(path, 60.0)).extradata
+    packets = [one.packet for one in decoded_frames(path, Deadline(path, 60.0), keep_packets=True)]
+    _, nals = h264.split_avcc(header)
+    whole, late = GrayH264(header), GrayH264(header[:5] + b"\xe0\x00")  # a header without sets, as in `avc3`
+    late.follow(b"".join(len(nal).to_bytes(4, "big") + nal for nal in nals) + packets[0])
+    for packet in packets[1:]:
+        np.testing.assert_array_equal(late.luma(packet)[0], whole.luma(packet)[0])
+    assert late.start_px(80, 112) == (0, 0)
 
 
 def test_parameter_sets_that_change_in_between_are_refused(write_video):
