@@ -62,6 +62,8 @@ class DecodedFrame:
     """The packet that it was decoded from; empty if packets are not kept."""
     time_s: float | None
     """None where the container has no timestamps."""
+    header: bytes = b""
+    """Another header of the stream, if one came with the packet, as where recordings were joined."""
 
 
 class Damaged(BadClip):
@@ -149,12 +151,12 @@ def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool) -> Iterat
         if keep_packets:  # it takes a tenth of the time of decoding
             context.flags2 |= _FLAG2_EXPORT_MVS
         context.options = {"max_pixels": str(MOST_PIXELS)}
-        waiting: dict[int, tuple[bytes, float | None]] = {}
+        waiting: dict[int, tuple[bytes, float | None, bytes]] = {}
         n_decoded, size = 0, (0, 0)
         for number, packet in enumerate(_packets(container, stream)):
             if packet is not None:
                 seconds = packet.pts * base.numerator / base.denominator if packet.pts is not None and base else None
-                waiting[number] = (bytes(packet) if keep_packets else b"", seconds)
+                waiting[number] = (bytes(packet), seconds, _new_header(packet)) if keep_packets else (b"", seconds, b"")
                 # The decoder hands a packet's timestamp to its frame: numbered, frames and packets match whatever the order.
                 packet.pts = packet.dts = number
                 if stream.codec.canonical_name in _NEVER_PADDED and _WIPED in bytes(packet):
@@ -172,10 +174,14 @@ def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool) -> Iterat
             for frame in frames:
                 size = size if n_decoded else (frame.width, frame.height)
                 _check(path, frame, n_decoded, size)
-                data, seconds = waiting.pop(frame.pts if frame.pts is not None else -1, (b"", None))
-                yield DecodedFrame(frame, data, seconds)
+                data, seconds, header = waiting.pop(frame.pts if frame.pts is not None else -1, (b"", None, b""))
+                yield DecodedFrame(frame, data, seconds, header)
                 n_decoded += 1
             deadline.check(n_decoded)
+
+
+def _new_header(packet: av.Packet) -> bytes:
+    return bytes(packet.get_sidedata("new_extradata")) if packet.has_sidedata("new_extradata") else b""
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet | None]:

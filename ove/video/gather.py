@@ -34,7 +34,7 @@ class Gathered:
         """Takes note of the next frame; CannotIsolate where its residual was asked for and cannot be had."""
         self.times_s.append(decoded.time_s)
         if self.gray is not None:
-            self.gray.follow(decoded.packet)
+            self.gray.follow(decoded.packet, decoded.header)
         if sampled:
             self.pictures.append(self._picture(decoded.frame))
         self._add_signals(decoded, sampled)

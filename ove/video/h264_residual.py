@@ -25,16 +25,19 @@ class GrayH264(GrayDecoder):
 
     def __init__(self, extradata: bytes) -> None:
         """Prepares the gray picture from the stream's header (`avcC` or Annex B), or raises CannotIsolate."""
+        self._notes: list[bytes] = []
+        self._use(ParameterSets(_kind, _READERS).updated(self._header(extradata)))
+
+    def _header(self, extradata: bytes) -> list[bytes]:
+        """The NAL units of a stream's header, which also says how packets are split."""
         self._length_bytes = 0
         try:
             if extradata[:1] == b"\x01":
                 self._length_bytes, nals = h264.split_avcc(extradata)
-            else:
-                nals = list(packet_nals(extradata, 0))
+                return nals
+            return list(packet_nals(extradata, 0))
         except (ValueError, IndexError) as error:
             raise CannotIsolate(f"its parameter sets cannot be read ({error})") from error
-        self._notes: list[bytes] = []
-        self._use(ParameterSets(_kind, _READERS).updated(nals))
 
     def _use(self, sets: ParameterSets) -> None:
         """Makes ready a decoder that knows these sets and a gray picture for each sequence."""
@@ -51,9 +54,9 @@ class GrayH264(GrayDecoder):
         header += [pps_without_weights(nal, pps) if _weighted(pps) else nal for nal, pps in self._pps.values()]
         self._context = open_decoder("h264", annex_b(header))
 
-    def follow(self, packet: bytes) -> None:
+    def follow(self, packet: bytes, header: bytes = b"") -> None:
         """Takes over parameter sets that the packet brings; CannotIsolate where the order of decoding would matter."""
-        found, piece = [], b""
+        found, piece = self._header(header) if header else [], b""
         for nal in self._nals(packet):
             kind = _kind(nal)
             if kind == h264.NAL_SEI and _X264_MARK in nal and not self._notes:

@@ -30,15 +30,18 @@ class GrayHevc(GrayDecoder):
 
     def __init__(self, extradata: bytes) -> None:
         """Takes the parameter sets from the stream's header (`hvcC` or Annex B), or raises CannotIsolate."""
+        self._use(ParameterSets(hevc.kind, _READERS).updated(self._header(extradata)))
+
+    def _header(self, extradata: bytes) -> list[bytes]:
+        """The NAL units of a stream's header, which also says how packets are split."""
         self._length_bytes = 0
         try:
             if extradata[:1] == b"\x01":
                 self._length_bytes, nals = hevc.split_hvcc(extradata)
-            else:
-                nals = list(packet_nals(extradata, 0))
+                return nals
+            return list(packet_nals(extradata, 0))
         except (ValueError, IndexError) as error:
             raise CannotIsolate(f"its parameter sets cannot be read ({error})") from error
-        self._use(ParameterSets(hevc.kind, _READERS).updated(nals))
 
     def _use(self, sets: ParameterSets) -> None:
         """Makes ready a decoder that knows these sets."""
@@ -51,9 +54,9 @@ class GrayHevc(GrayDecoder):
         header += [pps_without_weights(nal, pps) for nal, pps in self._pps.values()]
         self._context = open_decoder("hevc", annex_b(header))
 
-    def follow(self, packet: bytes) -> None:
+    def follow(self, packet: bytes, header: bytes = b"") -> None:
         """Takes over parameter sets that the packet brings; CannotIsolate where the order of decoding would matter."""
-        found, first = [], -1
+        found, first = self._header(header) if header else [], -1
         for nal in self._nals(packet):
             if 0 <= (first := hevc.kind(nal)) <= _LAST_SLICE:
                 break

@@ -32,8 +32,10 @@ class GrayMpeg12(GrayDecoder):
         self._sequence, self._gray = b"", b""
         self.follow(extradata)
 
-    def follow(self, packet: bytes) -> None:
+    def follow(self, packet: bytes, header: bytes = b"") -> None:
         """Takes over a first sequence header; CannotIsolate where a later one, or a picture, changes what it says."""
+        if header:
+            self.follow(header)
         picture = packet.find(_PICTURE)
         head = packet if picture < 0 else packet[: packet.find(_START + b"\x01", picture)]
         if any(_extension(head, at) in (_MATRICES, _SCALABLE) for at in _places(head, _EXTENSION)):

@@ -25,13 +25,14 @@ class GrayMpeg4(GrayDecoder):
         self._header, self._gray = b"", b""
         self._take(extradata)
 
-    def follow(self, packet: bytes) -> None:
+    def follow(self, packet: bytes, header: bytes = b"") -> None:
         """Takes over a first header; CannotIsolate where a later one says something else, and where a packet is no P or I."""
         start = packet.find(_VOP)
         if packet.find(_VOP, start + 4) > 0:
             raise CannotIsolate("a packet of it holds several pictures")
         if 0 <= start < len(packet) - 4 and packet[start + 4] >> 6 == _B:
             raise CannotIsolate("it holds B-pictures, whose motion vectors FFmpeg does not tell")
+        self._take(header)
         self._take(packet[:start] if start >= 0 else packet)
 
     def _take(self, header: bytes) -> None:

@@ -37,8 +37,11 @@ class GrayDecoder(ABC):
     """The ordinary decoder exports motion vectors; by them it is known which blocks are inter-coded."""
 
     @abstractmethod
-    def follow(self, packet: bytes) -> None:
-        """Takes note of the parameters in a packet; to be called with each packet of the stream, in the order of display."""
+    def follow(self, packet: bytes, header: bytes = b"") -> None:
+        """Takes note of the parameters in a packet, and in another header of the stream that came with it, if one did.
+
+        To be called with each packet of the stream, in the order of display.
+        """
 
     @abstractmethod
     def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:

@@ -184,6 +184,26 @@ def test_parameter_sets_may_change_at_an_idr_picture(tmp_path, write_video):
         np.testing.assert_array_equal(signals.residual[16 * half : 16 * half + 16], expected.residual)
 
 
+def test_another_header_may_come_in_the_middle(tmp_path, write_video):
+    """Two FLV recordings one after the other: the container, not the stream, brings the second one's header."""
+    params = ("cabac=0:bframes=0:weightp=0:qp=24", "cabac=1:ref=3:bframes=0:cqm=jvt:weightp=2:qp=20")
+    parts = [write_video(f"{i}.flv", FADED, x264_params=text) for i, text in enumerate(params)]
+    joined, second, at = bytearray(parts[0].read_bytes()), parts[1].read_bytes(), 13
+    while at + 15 <= len(second):
+        end = at + 11 + int.from_bytes(second[at + 1 : at + 4], "big") + 4
+        tag = bytearray(second[at:end])
+        tag[4:7] = (int.from_bytes(tag[4:7], "big") + 40 * len(FADED)).to_bytes(3, "big")  # milliseconds
+        joined += tag if tag[0] == 9 else b""
+        at = end
+    both = tmp_path / "both.flv"
+    both.write_bytes(joined)
+    clip, signals = read_video(both, VideoConfig(n_frames=32))
+    assert (clip.source, clip.n_decoded) == ("bitstream", 32)
+    for half, part in enumerate(parts):
+        _, expected = read_video(part, VideoConfig(n_frames=16))
+        np.testing.assert_array_equal(signals.residual[16 * half : 16 * half + 16], expected.residual)
+
+
 def test_parameter_sets_may_come_with_the_first_packet(write_video):
     path = write_video("v.mp4", FADED[:6], preset="medium", x264_params="weightp=2")
     header = survey(path, Deadline(path, 60.0)).extradata
