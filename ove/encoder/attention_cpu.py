@@ -9,6 +9,8 @@ from einops import rearrange, repeat
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from ove.encoder.order import after
+
 SCORES_AT_ONCE = 2**20
 """Scores held at a time, on each device: 4 MiB (measured at 288 to 2,048 tokens)."""
 CHUNK = 512
@@ -55,6 +57,7 @@ def _forward(q: Array, k: Array, v: Array, segment_ids: Array | None = None) -> 
 
 def _backward(kept: tuple[Any, ...], d_out: Array) -> tuple[Array, Array, Array, None]:
     q, k, v, segment_ids, out, log_total = kept
+    q, k, v, out, log_total = (after(x, d_out) for x in (q, k, v, out, log_total))
     scale = q.shape[-1] ** -0.5
 
     def of_group(
