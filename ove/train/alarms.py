@@ -27,7 +27,7 @@ class Alarms:
                 f"collapse of {bank}",
                 collapsed,
                 f"ALARM at step {step}: the embeddings of bank {bank} are nearly all the same (mean cosine {cosine:.3f}, more "
-                f"than centers.collapse_cosine = {self._collapse_cosine:g}); look at positive_logit and row_norm, lower train.lr.",
+                f"than centers.collapse_cosine = {self._collapse_cosine:g}); look at row_norm, lower train.lr.",
                 step,
             )
             lost = values[f"positive_overflow/{bank}"]

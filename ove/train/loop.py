@@ -19,6 +19,7 @@ from ove.config import RunConfig, to_mapping
 from ove.errors import ConfigError, TrainingStopped
 from ove.records import Batch
 from ove.train.alarms import Alarms
+from ove.train.centroids import take_centroids
 from ove.train.checkpoint import Checkpoints
 from ove.train.clock import Clock
 from ove.train.metrics import MetricsLog, progress_line
@@ -49,7 +50,7 @@ def train(config: RunConfig, workdir: Path, report: Report) -> TrainState:
         shardings = state_shardings(abstract, mesh)
         state = resume(checkpoints, config, pipeline, abstract, shardings)
         if state is None:
-            state = jax.jit(make, out_shardings=shardings)()
+            state = take_centroids(jax.jit(make, out_shardings=shardings)(), config, pipeline.n_centers, mesh)
         else:
             report(f"resumed from step {int(state.step)} of {checkpoints.folder}")
         _save_config(config, workdir)

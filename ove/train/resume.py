@@ -23,8 +23,8 @@ _FREE = (
 
 
 def place_in_data(pipeline: Pipeline) -> dict[str, Any]:
-    """What a checkpoint must hold for `resume`."""
-    return {**vars(pipeline.progress), "fingerprint": pipeline.fingerprint}
+    """What a checkpoint must hold for `resume`, and (`n_centers`) for whoever reads its banks."""
+    return {**vars(pipeline.progress), "fingerprint": pipeline.fingerprint, "n_centers": pipeline.n_centers}
 
 
 def resume(
@@ -50,6 +50,7 @@ def resume(
             f"{where}: was trained on other records or labels than {config.batches.shards} holds now; "
             "restore those or use another --workdir."
         )
+    data.pop("n_centers", None)
     state = checkpoints.restore(step, meta, abstract, shardings)
     pipeline.restore(Progress(**data))
     return state

@@ -1,0 +1,161 @@
+"""python -m launch.centers export|report RUN …: the class centers of a training run, to files and for people to look at."""
+
+import argparse
+import html
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from launch.command import run
+from ove.batches.modes import CODEC, IMAGE, View, see
+from ove.centers.files import write_centers
+from ove.config import RunConfig, from_mapping
+from ove.encoder import encoder
+from ove.errors import ConfigError
+from ove.labels.assign import nearest
+from ove.shards.labels import BANKS
+from ove.shards.read import ShardSet
+from ove.shards.schema import decode_frames
+from ove.train.bank_rows import SavedBank, open_bank
+from ove.train.checkpoint import restore_encoder
+
+BATCH = 16
+"""Records that go through the encoder at once."""
+_STYLE = "body{font:15px sans-serif;margin:2em} img{height:112px;margin-right:4px} h2{font-size:16px;margin:1.2em 0 .3em}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the arguments and does what they ask for."""
+    options = _parser().parse_args(argv)
+    bank = open_bank(options.run, options.bank, options.step)
+    (_export if options.task == "export" else _report)(bank, options)
+
+
+def _export(bank: SavedBank, options: argparse.Namespace) -> None:
+    files = write_centers(bank.blocks(), bank.n_centers, bank.width, options.out, options.files)
+    print(
+        f"{bank.n_centers:,} centers of bank {bank.name}, width {bank.width}, step {bank.step}: "
+        f"{files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}"
+    )
+
+
+def _report(bank: SavedBank, options: argparse.Namespace) -> None:
+    """A page with the samples whose embeddings are nearest to each of some centers, and the same as JSON."""
+    shards = ShardSet.open(options.shards)
+    often = bank.positive_steps()
+    centers = _chosen(bank, often, options)
+    embeddings = _embed(bank, shards)
+    count = min(options.nearest, len(shards))
+    samples = nearest(bank.centers(centers), embeddings, count)
+    pictures = options.out / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for sample in np.unique(samples):
+        record = shards.record(int(sample))
+        frame = decode_frames(record, [len(record.frames) // 2])[0]
+        cv2.imwrite(str(pictures / f"{sample}.jpg"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    entries = list(_entries(bank, centers, samples, often, embeddings, shards))
+    (options.out / "report.json").write_text(json.dumps({"bank": bank.name, "step": bank.step, "centers": entries}, indent=1))
+    used = f"{(often > 0).sum():,} of {bank.n_centers:,} centers were ever a label"
+    title = f"Bank {bank.name} at step {bank.step}: {used}"
+    (options.out / "index.html").write_text(_page(title, entries))
+    print(f"{title}; {len(centers)} centers with their {count} nearest samples in {options.out / 'index.html'}")
+
+
+def _chosen(bank: SavedBank, often: Int32[np.ndarray, "C"], options: argparse.Namespace) -> Int32[np.ndarray, "n"]:
+    """The centers asked for, or half of them the most frequent ones and half drawn from the rest."""
+    if options.ids:
+        wrong = [i for i in options.ids if not 0 <= i < bank.n_centers]
+        if wrong:
+            raise ConfigError(f"--ids {wrong[0]}: bank {bank.name} has the centers 0…{bank.n_centers - 1}.")
+        return np.array(options.ids, np.int32)
+    count = min(options.centers, bank.n_centers)
+    order = np.argsort(-often, kind="stable")
+    top = order[: (count + 1) // 2]
+    rest = np.random.default_rng(0).permutation(order[len(top) :])[: count - len(top)]
+    return np.concatenate([top, np.sort(rest)]).astype(np.int32)
+
+
+def _embed(bank: SavedBank, shards: ShardSet) -> Float32[np.ndarray, "N E"]:
+    """The embedding of every record, seen as in training but without chance: clips by their codec, images whole."""
+    config = from_mapping(RunConfig, bank.meta.config)
+    view = View(config.batches.budget_tokens, config.batches.gop_frames, config.batches.iframe_policy)
+    mode = CODEC if bank.name == "vid" else IMAGE
+    view.check(shards.grid_tyx, {mode})
+    encoder_config, params, _ = restore_encoder(bank.workdir, bank.step)
+    embed = jax.jit(lambda patches, positions: encoder.apply(encoder_config, params, patches, positions).pooled)
+    found = []
+    for start in range(0, len(shards), BATCH):
+        numbers = [min(start + i, len(shards) - 1) for i in range(BATCH)]  # the last batch is filled up, for one program
+        seen = [see(shards.record(number), mode, view, None) for number in numbers]
+        patches, positions = (np.stack(part) for part in zip(*seen, strict=True))
+        found.append(np.asarray(embed(patches, positions), np.float32)[: len(shards) - start])
+    return np.concatenate(found)
+
+
+def _entries(
+    bank: SavedBank,
+    centers: Int32[np.ndarray, "n"],
+    samples: Int32[np.ndarray, "n m"],
+    often: Int32[np.ndarray, "C"],
+    embeddings: Float32[np.ndarray, "N E"],
+    shards: ShardSet,
+) -> Iterator[dict]:
+    rows = bank.centers(centers)
+    for center, row, mine in zip(centers.tolist(), rows, samples, strict=True):
+        norms = np.linalg.norm(embeddings[mine], axis=1) * np.linalg.norm(row)
+        cosines = embeddings[mine] @ row / np.maximum(norms, 1e-30)
+        yield {
+            "center": center,
+            "steps_as_label": int(often[center]),
+            "norm": round(float(np.linalg.norm(row)), 5),
+            "samples": [
+                {"record": int(i), "key": shards.record(int(i)).key, "cosine": round(float(c), 4)}
+                for i, c in zip(mine, cosines, strict=True)
+            ],
+        }
+
+
+def _page(title: str, entries: list[dict]) -> str:
+    parts = [f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"]
+    for entry in entries:
+        steps = f"a label in {entry['steps_as_label']:,} steps, norm {entry['norm']}"
+        parts.append(f"<h2>center {entry['center']} <small>({steps})</small></h2>")
+        for sample in entry["samples"]:
+            name = html.escape(f"{sample['key']}, cosine {sample['cosine']:.3f}", quote=True)
+            parts.append(f'<img src="pictures/{sample["record"]}.jpg" title="{name}" alt="{name}">')
+    return "\n".join(parts) + "\n"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m launch.centers", description=__doc__)
+    tasks = parser.add_subparsers(dest="task", required=True)
+    export = tasks.add_parser("export", help="write a bank as .npy or .safetensors, in the order of its centers")
+    report = tasks.add_parser("report", help="a page with the nearest samples of some centers")
+    for task in (export, report):
+        task.add_argument("run", type=Path, metavar="RUN", help="the --workdir of a training run")
+        task.add_argument("--bank", choices=BANKS, default="vid")
+        task.add_argument("--step", type=int, metavar="N", help="checkpoint (default: the newest)")
+    export.add_argument("--out", type=Path, required=True, help="file to write; its ending says the format")
+    export.add_argument("--files", type=int, default=1, metavar="N", help="divide the bank into so many files (default: 1)")
+    report.add_argument("--shards", type=Path, required=True, metavar="DIR", help="folder of shards to look for samples in")
+    report.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for index.html and its pictures")
+    report.add_argument("--centers", type=_positive, default=24, metavar="N", help="how many (default: 24)")
+    report.add_argument("--ids", type=int, nargs="+", metavar="C", help="these centers, instead of frequent and random ones")
+    report.add_argument("--nearest", type=_positive, default=8, metavar="M", help="samples for each center (default: 8)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    run(main)
