@@ -78,7 +78,7 @@ class Pool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) to (B, D)."""
-        b, n, d = x.shape
+        b, _, d = x.shape
         probe = self.probe.expand(b, 1, d)
         q, k, v = (
             f(y).view(b, -1, self.heads, d // self.heads).transpose(1, 2)
