@@ -1,8 +1,12 @@
-"""What a run says aloud when the metrics of a bank look wrong: once when it begins, and once when it is over."""
+"""What a run says aloud when the metrics of a bank look wrong: when it has begun for good, and when it is over for good."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from ove.config import RunConfig
+
+PATIENCE = 50
+"""Steps in a row after which a collapse, or the end of something, counts."""
 
 
 class Alarms:
@@ -13,36 +17,40 @@ class Alarms:
         self._quiet_steps = config.train.warmup_steps
         self._banks = [str(head.bank) for head in config.batches.heads]
         self._given: set[str] = set()
+        self._changed_for: dict[str, int] = defaultdict(int)
 
     def of_step(self, step: int, values: dict[str, float]) -> Iterator[str]:
-        """Sentences to report; `values` gets `collapse/BANK`, 1 while the bank's embeddings are nearly all the same, else 0.
+        """Sentences to report; `values` gets `collapse/BANK`, 1 where the bank's embeddings are nearly all the same, else 0.
 
-        Fresh encoders make nearly the same embedding of everything, so a collapse is reported only after the warm-up.
+        Fresh encoders make nearly the same embedding of everything: nothing is a collapse before the end of the warm-up.
         """
         for bank in self._banks:
             cosine = values[f"embedding_cosine/{bank}"]
             collapsed = cosine > self._collapse_cosine and step > self._quiet_steps
             values[f"collapse/{bank}"] = float(collapsed)
-            yield from self._changed(
+            yield from self._look(
                 f"collapse of {bank}",
                 collapsed,
-                f"ALARM at step {step}: the embeddings of bank {bank} are nearly all the same (mean cosine {cosine:.3f}, more "
-                f"than centers.collapse_cosine = {self._collapse_cosine:g}); look at row_norm, lower train.lr.",
+                f"ALARM at step {step}: the embeddings of bank {bank} have been nearly all the same for {PATIENCE} steps (mean "
+                f"cosine {cosine:.3f}, more than centers.collapse_cosine = {self._collapse_cosine:g}); lower train.lr.",
                 step,
+                PATIENCE,
             )
             lost = values[f"positive_overflow/{bank}"]
-            yield from self._changed(
+            yield from self._look(
                 f"overflow of {bank}",
                 lost > 0,
                 f"ALARM at step {step}: {lost:.0f} positives of bank {bank} had no room and were left out; raise "
                 "centers.positives_capacity, or set it to 0.",
                 step,
+                1,
             )
 
-    def _changed(self, name: str, is_on: bool, words: str, step: int) -> Iterator[str]:
-        if is_on and name not in self._given:
-            self._given.add(name)
-            yield words
-        elif not is_on and name in self._given:
-            self._given.remove(name)
-            yield f"step {step}: {name} is over."
+    def _look(self, name: str, is_on: bool, words: str, step: int, patience: int) -> Iterator[str]:
+        """Yields `words` when something has been on for `patience` steps, and that it is over after PATIENCE steps without."""
+        is_given = name in self._given
+        self._changed_for[name] = self._changed_for[name] + 1 if is_on != is_given else 0
+        if self._changed_for[name] >= (PATIENCE if is_given else patience):
+            self._changed_for[name] = 0
+            self._given ^= {name}
+            yield f"step {step}: {name} is over." if is_given else words

@@ -7,7 +7,7 @@ from synthetic import write_set
 from tiny_run import config_of
 
 from ove.errors import BadInput
-from ove.train.alarms import Alarms
+from ove.train.alarms import PATIENCE, Alarms
 from ove.train.loop import train
 
 
@@ -22,22 +22,28 @@ def metrics(cosine: float = 0.3, overflow: float = 0.0) -> dict[str, float]:
     }
 
 
-def test_a_collapse_is_reported_after_the_warm_up_once_and_when_it_is_over() -> None:
+def test_a_collapse_is_reported_when_it_stays_and_when_it_is_over() -> None:
     alarms = Alarms(config_of(Path()))
-    said = []
-    for step, cosine in ((1, 0.999), (3, 0.2), (4, 0.99), (5, 0.995), (6, 0.5), (7, 0.99)):
+    said = {}
+    cosines = [0.999] * 2 + [0.99, 0.2] * 60 + [0.99] * 60 + [0.5] * 40 + [0.99] * 10 + [0.5] * 60
+    for step, cosine in enumerate(cosines, 1):
         values = metrics(cosine)
-        said.append(list(alarms.of_step(step, values)))
+        lines = list(alarms.of_step(step, values))
+        if lines:
+            said[step] = lines
         assert values["collapse/vid"] == float(cosine > 0.98 and step > 2)
         assert values["collapse/obj"] == 0
-    assert [len(lines) for lines in said] == [0, 0, 1, 0, 1, 1]
-    assert "ALARM at step 4: the embeddings of bank vid are nearly all the same (mean cosine 0.990" in said[2][0]
-    assert said[4] == ["step 6: collapse of vid is over."]
+    begins, ends = 2 + 120 + PATIENCE, 2 + 120 + 60 + 40 + 10 + PATIENCE
+    assert {step: len(lines) for step, lines in said.items()} == {begins: 1, ends: 1}
+    assert f"ALARM at step {begins}: the embeddings of bank vid have been nearly all the same" in said[begins][0]
+    assert said[ends] == [f"step {ends}: collapse of vid is over."]
 
 
-def test_positives_without_room_are_reported() -> None:
-    (line,) = Alarms(config_of(Path())).of_step(1, metrics(overflow=7))
+def test_positives_without_room_are_reported_at_once_and_once() -> None:
+    alarms = Alarms(config_of(Path()))
+    (line,) = alarms.of_step(1, metrics(overflow=7))
     assert "7 positives of bank obj had no room" in line
+    assert list(alarms.of_step(2, metrics(overflow=7))) == list(alarms.of_step(3, metrics())) == []
 
 
 def test_labels_past_the_bank_stop_a_run_with_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
