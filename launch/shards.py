@@ -10,7 +10,8 @@ import numpy as np
 
 from launch.command import run
 from launch.config_file import settings
-from ove.config import ShardsConfig, VideoConfig, from_mapping, to_mapping
+from ove.config import ShardsConfig, VideoConfig
+from ove.config_mapping import from_mapping, to_mapping
 from ove.errors import BadShard, ConfigError
 from ove.shards.schema import VideoRecord, encode_frames
 from ove.shards.sources import VideoFile, find_videos
