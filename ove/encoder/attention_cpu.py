@@ -35,21 +35,25 @@ def attend_in_chunks(
 def _forward(q: Array, k: Array, v: Array, segment_ids: Array | None = None) -> tuple[Array, tuple[Any, ...]]:
     scale = q.shape[-1] ** -0.5
 
-    def of_group(chunk: int, q_NK: Array, k_NK: Array, v_NK: Array, ids_N1: Array | None) -> tuple[Array, Array]:
+    def of_group(chunk: int, q_NK: Array, k_NK: Array, v_NK: Array, spans_N3: Array | None) -> tuple[Array, Array]:
         q_NK = q_NK * scale
 
         def of_chunk(start: Any, size: int, done: tuple[Array, Array]) -> tuple[Array, Array]:
-            scores = _product("ck,nk->cn", _rows(q_NK, start, size), k_NK)
-            scores = _within(scores, ids_N1, start, size)
-            top = scores.max(-1, keepdims=True)
-            weights = jnp.exp(scores - top)
-            total = weights.sum(-1, keepdims=True)
-            mixed = _product("cn,nk->ck", weights.astype(v.dtype), v_NK) / total
-            return _put(done[0], mixed, start), _put(done[1], top + jnp.log(total), start)
+            def of_window(first: Any, width: int) -> tuple[Array, Array]:
+                scores = _product("ck,wk->cw", _rows(q_NK, start, size), _rows(k_NK, first, width))
+                scores = _within(scores, spans_N3, start, first)
+                top = scores.max(-1, keepdims=True)
+                weights = jnp.exp(scores - top)
+                total = weights.sum(-1, keepdims=True)
+                mixed = _product("cw,wk->ck", weights.astype(v.dtype), _rows(v_NK, first, width)) / total
+                return mixed, top + jnp.log(total)
+
+            mixed, log_total = _in_window(of_window, spans_N3, start, size, q_NK.shape[-2])
+            return _put(done[0], mixed, start), _put(done[1], log_total, start)
 
         return _over_chunks(of_chunk, chunk, (jnp.zeros_like(q_NK), jnp.zeros_like(q_NK[..., :1], jnp.float32)))
 
-    out, log_total = _over_groups(of_group, q, k, v, _for_heads(segment_ids, q.shape[1]))
+    out, log_total = _over_groups(of_group, q, k, v, _spans(segment_ids, q.shape[1]))
     # The name by which `remat = "dots"` (encoder.py) keeps them.
     out, log_total = checkpoint_name(out, "attention"), checkpoint_name(log_total, "attention")
     return out, (q, k, v, segment_ids, out, log_total)
@@ -60,16 +64,8 @@ def _backward(kept: tuple[Any, ...], d_out: Array) -> tuple[Array, Array, Array,
     q, k, v, out, log_total = (after(x, d_out) for x in (q, k, v, out, log_total))
     scale = q.shape[-1] ** -0.5
 
-    def of_group(
-        chunk: int,
-        q_NK: Array,
-        k_NK: Array,
-        v_NK: Array,
-        out_NK: Array,
-        log_total_N1: Array,
-        d_out_NK: Array,
-        ids_N1: Array | None,
-    ) -> tuple[Array, Array, Array]:
+    def of_group(chunk: int, *arrays: Any) -> tuple[Array, Array, Array]:
+        q_NK, k_NK, v_NK, out_NK, log_total_N1, d_out_NK, spans_N3 = arrays
         q_NK = q_NK * scale
         inner_1N = (d_out_NK.astype(jnp.float32) * out_NK).sum(-1, keepdims=True).swapaxes(-1, -2)
         log_total_1N = log_total_N1.swapaxes(-1, -2)
@@ -78,22 +74,27 @@ def _backward(kept: tuple[Any, ...], d_out: Array) -> tuple[Array, Array, Array,
         k_KN = jax.lax.optimization_barrier(k_NK.swapaxes(-1, -2))
 
         def of_chunk(start: Any, size: int, sums: tuple[Array, ...]) -> tuple[Array, ...]:
-            dq_KN, dk_NK, dv_NK = sums
-            scores = _product("ck,nk->cn", _rows(k_NK, start, size), q_NK)
-            weights = jnp.exp(_within(scores, ids_N1, start, size) - log_total_1N)
-            dv_CK = _product("cn,nk->ck", weights.astype(v.dtype), d_out_NK)
-            d_weights = _product("ck,nk->cn", _rows(v_NK, start, size), d_out_NK)
-            d_scores = (weights * (d_weights - inner_1N)).astype(q.dtype)
-            dk_CK = _product("cn,nk->ck", d_scores, q_NK)
-            dq_KN = dq_KN + _product("kc,cn->kn", jax.lax.dynamic_slice_in_dim(k_KN, start, size, axis=-1), d_scores)
-            return dq_KN, _put(dk_NK, dk_CK, start), _put(dv_NK, dv_CK, start)
+            def of_window(first: Any, width: int) -> tuple[Array, Array, Array]:
+                q_WK, d_out_WK = _rows(q_NK, first, width), _rows(d_out_NK, first, width)
+                scores = _product("ck,wk->cw", _rows(k_NK, start, size), q_WK)
+                scores = _within(scores, spans_N3, start, first)
+                weights = jnp.exp(scores - _columns(log_total_1N, first, width))
+                dv_CK = _product("cw,wk->ck", weights.astype(v.dtype), d_out_WK)
+                d_weights = _product("ck,wk->cw", _rows(v_NK, start, size), d_out_WK)
+                d_scores = (weights * (d_weights - _columns(inner_1N, first, width))).astype(q.dtype)
+                dk_CK = _product("cw,wk->ck", d_scores, q_WK)
+                dq_KW = _columns(sums[0], first, width) + _product("kc,cw->kw", _columns(k_KN, start, size), d_scores)
+                return jax.lax.dynamic_update_slice_in_dim(sums[0], dq_KW, first, axis=-1), dk_CK, dv_CK
 
-        zero_KN = jnp.zeros_like(k_KN, jnp.float32)
-        dq_KN, dk_NK, dv_NK = _over_chunks(of_chunk, chunk, (zero_KN, jnp.zeros_like(k_NK), jnp.zeros_like(v_NK)), n_axis=-1)
+            dq_KN, dk_CK, dv_CK = _in_window(of_window, spans_N3, start, size, q_NK.shape[-2])
+            return dq_KN, _put(sums[1], dk_CK, start), _put(sums[2], dv_CK, start)
+
+        sums = (jnp.zeros_like(k_KN, jnp.float32), jnp.zeros_like(k_NK), jnp.zeros_like(v_NK))
+        dq_KN, dk_NK, dv_NK = _over_chunks(of_chunk, chunk, sums, n_axis=-1)
         return (dq_KN * scale).swapaxes(-1, -2).astype(q.dtype), dk_NK, dv_NK
 
-    ids = _for_heads(segment_ids, q.shape[1])
-    return *_over_groups(of_group, q, k, v, out, log_total, d_out, ids), None
+    spans = _spans(segment_ids, q.shape[1])
+    return *_over_groups(of_group, q, k, v, out, log_total, d_out, spans), None
 
 
 attend_in_chunks.defvjp(_forward, _backward)
@@ -134,12 +135,40 @@ def _over_chunks(function: Callable[[Any, int, Any], Any], size: int, carry: Any
     return function(n - n % size, n % size, carry) if n % size else carry
 
 
-def _within(scores: Float[Array, "*G C N"], ids: Int[Array, "*G N 1"] | None, start: Any, size: int) -> Float[Array, "*G C N"]:
-    return scores if ids is None else jnp.where(_rows(ids, start, size) == ids.swapaxes(-1, -2), scores, -jnp.inf)
+def _in_window(function: Callable[[Any, int], Any], spans: Int[Array, "*G N 3"] | None, start: Any, size: int, n: int) -> Any:
+    """function(first, width) for a window which holds all tokens that the `size` tokens from `start` attend to.
+
+    Where segments are packed one after the other, most of a row need not be looked at.
+    """
+    if spans is None or jax.device_count() > 1:
+        return function(0, n)
+    widths = [*[width for width in (size, 2 * size) if width < n], n]
+    rows = _rows(spans, start, size)
+    first = rows[..., 1].min()
+    needed = rows[..., 2].max() - first + 1
+    branches = [lambda first, width=width: function(jnp.minimum(first, n - width), width) for width in widths]
+    return jax.lax.switch(sum((needed > width).astype(jnp.int32) for width in widths[:-1]), branches, first)
 
 
-def _for_heads(segment_ids: Int[Array, "B N"] | None, heads: int) -> Int[Array, "B A N 1"] | None:
-    return None if segment_ids is None else repeat(segment_ids, "b n -> b a n 1", a=heads)
+def _within(
+    scores: Float[Array, "*G C W"], spans: Int[Array, "*G N 3"] | None, start: Any, first: Any
+) -> Float[Array, "*G C W"]:
+    """Scores of the tokens from `start` with those from `first`, −∞ where their segments differ."""
+    if spans is None:
+        return scores
+    ids_C1, ids_W1 = (_rows(spans[..., :1], at, size) for at, size in zip((start, first), scores.shape[-2:], strict=True))
+    return jnp.where(ids_C1 == ids_W1.swapaxes(-1, -2), scores, -jnp.inf)
+
+
+def _spans(segment_ids: Int[Array, "B N"] | None, heads: int) -> Int[Array, "B A N 3"] | None:
+    """Of each token its segment, and the first and the last token of it."""
+    if segment_ids is None:
+        return None
+    n = segment_ids.shape[1]
+    same_BNN = segment_ids[:, :, None] == segment_ids[:, None, :]
+    first = jnp.where(same_BNN, jnp.arange(n), n).min(-1)
+    last = jnp.where(same_BNN, jnp.arange(n), -1).max(-1)
+    return repeat(jnp.stack([segment_ids, first, last], axis=-1), "b n s -> b a n s", a=heads)
 
 
 def _product(contraction: str, x: Array, y: Array) -> Float[Array, "*G n m"]:
@@ -157,3 +186,7 @@ def _rows(x: Array, start: Any, size: int) -> Array:
 
 def _put(x: Array, rows: Array, start: Any) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(x, rows.astype(x.dtype), start, axis=-2)
+
+
+def _columns(x: Array, start: Any, size: int) -> Array:
+    return jax.lax.dynamic_slice_in_dim(x, start, size, axis=-1)

@@ -65,6 +65,27 @@ def test_segments_attend_to_themselves_only(batch: int, heads: int, n: int, orde
     assert_same(with_gradients(attend_in_chunks, *arrays, ids), with_gradients(masked, *arrays, ids))
 
 
+@pytest.mark.parametrize("order", ["packed", "mixed"])
+def test_windows_around_segments_change_nothing(monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(attention_cpu, "CHUNK", 64)
+    arrays = problem(2, 2, 600)
+    ids = jnp.stack([packed(1, 600)[0], jnp.arange(600) // 50])
+    if order == "mixed":
+        ids = jnp.roll(ids, 30, axis=1)
+    assert_same(with_gradients(attend_in_chunks, *arrays, ids), with_gradients(masked, *arrays, ids))
+
+
+def test_what_shares_no_segment_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(attention_cpu, "CHUNK", 64)
+    q, k, v, d_out = problem(1, 2, 512)
+    ids = jnp.arange(512)[None] // 64
+    arrays = [x.at[:, :, -64:].set(jnp.nan) for x in (q, k, v, d_out)]
+    for x in with_gradients(attend_in_chunks, *arrays, ids):
+        assert np.isfinite(np.asarray(x[:, :, :-128])).all()
+
+
 def test_a_segment_does_not_see_the_others() -> None:
     q, k, v, d_out = problem(1, 2, 512)
     ids = jnp.where(jnp.arange(512) < 200, 3, jnp.where(jnp.arange(512) < 450, 1, 0))[None]
