@@ -10,4 +10,4 @@ if [ "${1:-}" = "--all" ]; then chosen=(); shift; fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-.venv/bin/python -m pytest "${chosen[@]}" "$@"
+.venv/bin/python -m pytest -n 2 --dist loadfile "${chosen[@]}" "$@"
