@@ -15,7 +15,7 @@ from launch.command import run
 from ove.batches.modes import CODEC, IMAGE, View, see
 from ove.centers.files import write_centers
 from ove.config import RunConfig
-from ove.config_mapping import from_mapping
+from ove.config.mapping import from_mapping
 from ove.encoder import encoder
 from ove.errors import ConfigError
 from ove.labels.assign import nearest

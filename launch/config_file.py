@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from ove.config_mapping import from_mapping
+from ove.config.mapping import from_mapping
 from ove.errors import ConfigError
 
 T = TypeVar("T")

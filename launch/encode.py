@@ -16,7 +16,7 @@ from launch.config_file import settings
 from ove.batches.inputs import InputConfig, Tokens, find_inputs, read_tokens
 from ove.batches.native import MAX_TOKENS
 from ove.config import VideoConfig
-from ove.config_mapping import from_mapping, to_mapping
+from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.probe.encode import Keep, Weights, encode, open_weights, read_ahead
 from ove.probe.feature_file import FeatureFile

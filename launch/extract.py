@@ -20,7 +20,7 @@ from launch.config_file import settings
 from launch.shards import GRACE_S
 from ove.batches import mosaics
 from ove.config import VideoConfig
-from ove.config_mapping import from_mapping
+from ove.config.mapping import from_mapping
 from ove.errors import BadClip, ConfigError
 from ove.records import Clip, CodecSignals, Saliency, Selection
 from ove.shards.quarantine import BadFile, write_quarantine

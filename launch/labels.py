@@ -14,7 +14,7 @@ from jaxtyping import Float32
 
 from launch.command import run
 from ove.config import LabelsConfig
-from ove.config_mapping import from_mapping, to_mapping
+from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadShard, ConfigError
 from ove.labels.assign import nearest
 from ove.labels.embed import thumbnail_image, thumbnails

@@ -11,7 +11,7 @@ import numpy as np
 from launch.command import run
 from launch.config_file import settings
 from ove.config import ShardsConfig, VideoConfig
-from ove.config_mapping import from_mapping, to_mapping
+from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadShard, ConfigError
 from ove.shards.schema import VideoRecord, encode_frames
 from ove.shards.sources import VideoFile, find_videos

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ove.config import EncoderConfig, RunConfig
-from ove.config_mapping import from_mapping, to_mapping
+from ove.config.mapping import from_mapping, to_mapping
 from ove.encoder import encoder
 from ove.errors import BadCheckpoint, ConfigError
 from ove.train.fingerprint import fingerprints

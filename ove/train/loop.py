@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from ove.batches.pipeline import OnBad, Pipeline, Progress
 from ove.centers.check import check_labels
 from ove.config import RunConfig
-from ove.config_mapping import to_mapping
+from ove.config.mapping import to_mapping
 from ove.errors import ConfigError, TrainingStopped
 from ove.records import Batch
 from ove.train.alarms import Alarms

@@ -5,7 +5,7 @@ from typing import Any
 
 from ove.batches.pipeline import Pipeline, Progress
 from ove.config import RunConfig
-from ove.config_mapping import from_mapping, to_mapping
+from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadCheckpoint, ConfigError
 from ove.train.checkpoint import Checkpoints
 from ove.train.state import TrainState

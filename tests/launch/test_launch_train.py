@@ -13,7 +13,7 @@ from synthetic import write_set
 from tiny_run import config_of
 
 from launch import train
-from ove.config_mapping import to_mapping
+from ove.config.mapping import to_mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ove.config import VideoConfig, video_preset
-from ove.config_mapping import from_mapping, to_mapping
+from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.records import Saliency
 from ove.video.select import budget_of, choose_patches, i_frame_flags, select
