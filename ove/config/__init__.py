@@ -3,6 +3,7 @@
 from ove.config.batches import BatchesConfig, HeadConfig
 from ove.config.centers import CentersConfig
 from ove.config.encoder import EncoderConfig
+from ove.config.evaluation import EvaluationConfig
 from ove.config.labels import LabelsConfig
 from ove.config.probe import ProbeConfig
 from ove.config.shards import ShardsConfig
@@ -13,6 +14,7 @@ __all__ = [
     "BatchesConfig",
     "CentersConfig",
     "EncoderConfig",
+    "EvaluationConfig",
     "HeadConfig",
     "LabelsConfig",
     "ProbeConfig",

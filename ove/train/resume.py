@@ -12,6 +12,7 @@ from ove.train.state import TrainState
 
 _FREE = (
     "train",
+    "evaluation",
     "encoder.remat",
     "batches.shards",
     "batches.threads",
