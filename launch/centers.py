@@ -56,8 +56,8 @@ def _report(bank: SavedBank, options: argparse.Namespace) -> None:
     pictures = options.out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     for sample in np.unique(samples):
-        record = shards.record(int(sample))
-        frame = decode_frames(record, [len(record.frames) // 2])[0]
+        record = shards.video(int(sample))
+        frame = decode_frames(record, [len(record.frame_index) // 2])[0]
         cv2.imwrite(str(pictures / f"{sample}.jpg"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     entries = list(_entries(bank, centers, samples, often, embeddings, shards))
     (options.out / "report.json").write_text(json.dumps({"bank": bank.name, "step": bank.step, "centers": entries}, indent=1))
@@ -92,7 +92,7 @@ def _embed(bank: SavedBank, shards: ShardSet) -> Float32[np.ndarray, "N E"]:
     found = []
     for start in range(0, len(shards), BATCH):
         numbers = [min(start + i, len(shards) - 1) for i in range(BATCH)]  # the last batch is filled up, for one program
-        seen = [see(shards.record(number), mode, view, None) for number in numbers]
+        seen = [see(shards.video(number), mode, view, None) for number in numbers]
         patches, positions = (np.stack(part) for part in zip(*seen, strict=True))
         found.append(np.asarray(embed(patches, positions), np.float32)[: len(shards) - start])
     return np.concatenate(found)

@@ -76,8 +76,8 @@ def _embed(shards: ShardSet) -> dict[Bank, Float32[np.ndarray, "N E"]]:
     cv2.setNumThreads(1)
 
     def one(index: int) -> tuple[np.ndarray, np.ndarray]:
-        record = shards.record(index)
-        frames = decode_frames(record, range(len(record.frames)))
+        record = shards.video(index)
+        frames = decode_frames(record, range(len(record.frame_index)))
         return thumbnails(frames), thumbnail_image(frames[len(frames) // 2])
 
     clips, pictures = [], []

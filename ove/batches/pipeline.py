@@ -127,7 +127,7 @@ class _Load:
         replaced = False
         for _ in range(_REPLACEMENTS):
             try:
-                patches, positions = see(self.shards.record(record), mode, self.view, rng)
+                patches, positions = see(self.shards.video(record), mode, self.view, rng)
             except BadShard as error:
                 self._set_aside(record, str(error))
                 replaced = True

@@ -78,7 +78,7 @@ def _ahead(see_one: Callable[[int], _Seen], total: int) -> Iterator[list[_Seen]]
 
 
 def _see(shards: ShardSet, index: int, classes: Sequence[str], mode: str, view: View) -> _Seen:
-    record = shards.record(index)
+    record = shards.video(index)
     if record.label not in classes:
         raise BadShard(
             f"{shards.folder}: {record.key} has the label {record.label!r}, the training set has "

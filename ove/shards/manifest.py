@@ -33,12 +33,22 @@ class Manifest:
     shards: list[Shard]
     records: int
     """In all shards together."""
-    size_px: int
-    patch_px: int
-    grid_tyx: tuple[int, int, int]
-    """(T, Y, X) of every record."""
+    kind: str
+    """Of all records: "video" or "image"."""
+    size_px: int | None
+    patch_px: int | None
+    grid_tyx: tuple[int, int, int] | None
+    """(T, Y, X) of every record; like the two before, None for pictures, each of which has a size of its own."""
+    forms: list[str]
+    """How the pixels of videos are stored, in every record: some of "frames", "h264" and "mosaics"; empty for pictures."""
+    mosaics: dict[str, Any] | None
+    """How the patches of the mosaics were selected: `budget_tokens`, and the keys of `VideoConfig` that decide it."""
     classes: list[str]
     """Class names of the records, sorted; empty where the inputs gave none."""
+    banks: dict[str, int]
+    """Number of class centers of each bank that records have labels of; labels are below it."""
+    labels_per_record: dict[str, tuple[int, int]]
+    """The fewest and the most labels of a record, by bank; the fewest is 0 where some have none."""
     made_with: dict[str, Any]
     """The configuration that the records were made with."""
     fingerprint: str
@@ -63,19 +73,21 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a shard folder; a missing folder or manifest, or one of another version, raises BadShard."""
     if not folder.is_dir():
-        raise BadShard(f"{folder}: no such shard folder; write one with `python -m launch.shards --videos … --out {folder}`.")
+        raise BadShard(f"{folder}: no such shard folder; write one with `python -m launch.shards INPUT --out {folder}`.")
     path = folder / MANIFEST
     if not path.is_file():
         raise BadShard(
             f"{folder}: holds no {MANIFEST}, so it is no finished shard folder; "
-            f"run (again) `python -m launch.shards --videos … --out {folder}`."
+            f"run (again) `python -m launch.shards INPUT --out {folder}`."
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         version = values.pop("schema_version")
         if version == SCHEMA_VERSION:
             shards = [Shard(**shard) for shard in values.pop("shards")]
-            return Manifest(shards=shards, grid_tyx=tuple(values.pop("grid_tyx")), **values)
+            grid = values.pop("grid_tyx")
+            spans = {bank: (int(low), int(high)) for bank, (low, high) in values.pop("labels_per_record").items()}
+            return Manifest(shards=shards, grid_tyx=grid and tuple(grid), labels_per_record=spans, **values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadShard(f"{path}: is damaged ({type(error).__name__}: {error}); write the shards again.") from error
     raise BadShard(f"{path}: has schema_version {version!r}, this code reads {SCHEMA_VERSION}; write the shards again.")

@@ -1,6 +1,6 @@
 """Which groups of videos are finished: one `.done.json` beside each shard, valid as long as its inputs are the same."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from json import JSONDecodeError, loads
 from pathlib import Path
@@ -11,8 +11,29 @@ from ove.shards.quarantine import BadFile
 from ove.shards.schema import SCHEMA_VERSION
 from ove.shards.sources import VideoFile
 
-Form = tuple[int, int, tuple[int, int, int]]
-"""(size_px, patch_px, grid_tyx): what all records of a set have in common."""
+
+@dataclass(frozen=True)
+class Form:
+    """What all records of a set have in common; of pictures only the kind."""
+
+    kind: str
+    size_px: int | None = None
+    patch_px: int | None = None
+    grid_tyx: tuple[int, int, int] | None = None
+    forms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BankLabels:
+    """The labels of one bank in some records."""
+
+    records: int
+    """That have any."""
+    fewest: int
+    most: int
+    """Of one record."""
+    largest: int
+    """Label of all."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +45,8 @@ class Group:
     shard: Shard | None
     """None where no file of the group was usable."""
     form: Form | None
-    labels: list[str]
+    classes: list[str]
+    banks: dict[str, BankLabels]
     bad: list[BadFile]
 
 
@@ -66,5 +88,19 @@ def read_group(out: Path, n: int, inputs: str) -> Group | None:
         return None
     if shard is not None and (out / shard.file).stat().st_size != shard.bytes:
         return None
-    form = values["form"] and (values["form"][0], values["form"][1], tuple(values["form"][2]))
-    return Group(inputs, shard, form, values["labels"], [BadFile(**entry) for entry in values["bad"]])
+    form = values["form"]
+    if form is not None:
+        form = Form(**form | {"grid_tyx": form["grid_tyx"] and tuple(form["grid_tyx"]), "forms": tuple(form["forms"])})
+    banks = {bank: BankLabels(**found) for bank, found in values["banks"].items()}
+    return Group(inputs, shard, form, values["classes"], banks, [BadFile(**entry) for entry in values["bad"]])
+
+
+def merged(found: Iterable[Mapping[str, BankLabels]]) -> dict[str, BankLabels]:
+    """The labels of several groups (or records) taken together, by bank."""
+    together: dict[str, BankLabels] = {}
+    for banks in found:
+        for bank, b in banks.items():
+            a = together.get(bank, b)
+            records = b.records + (a.records if bank in together else 0)
+            together[bank] = BankLabels(records, min(a.fewest, b.fewest), max(a.most, b.most), max(a.largest, b.largest))
+    return dict(sorted(together.items()))

@@ -10,7 +10,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from ove.errors import BadShard
 from ove.shards.manifest import Manifest, read_manifest
-from ove.shards.schema import VideoRecord, unpack
+from ove.shards.schema import ImageRecord, Record, VideoRecord, unpack
 
 _RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 """Reads what is asked for and nothing else; reading by index is then safe from several threads."""
@@ -56,8 +56,15 @@ class ShardSet:
 
     @property
     def grid_tyx(self) -> tuple[int, int, int]:
-        """(T, Y, X) of every record."""
+        """(T, Y, X) of every record; BadShard for a set of pictures, which have no grid in common."""
+        if self.manifest.grid_tyx is None:
+            raise BadShard(f"{self.folder}: holds pictures, and videos are needed here; give a folder of videos' shards.")
         return self.manifest.grid_tyx
+
+    @property
+    def kind(self) -> str:
+        """Of all records: "video" or "image"."""
+        return self.manifest.kind
 
     @property
     def classes(self) -> list[str]:
@@ -78,9 +85,23 @@ class ShardSet:
                 "delete the file and run the same `python -m launch.shards` again."
             ) from error
 
-    def record(self, index: int) -> VideoRecord:
+    def record(self, index: int) -> Record:
         """The record with index 0…len − 1; a damaged one raises BadShard."""
         return unpack(self.bytes_at(index))
+
+    def video(self, index: int) -> VideoRecord:
+        """The record with index 0…len − 1, which must be a video; a damaged or another one raises BadShard."""
+        record = self.record(index)
+        if not isinstance(record, VideoRecord):
+            raise BadShard(f"{self.folder}: {record.key} is a picture, and a video is needed here; give shards of videos.")
+        return record
+
+    def image(self, index: int) -> ImageRecord:
+        """The record with index 0…len − 1, which must be a picture; a damaged or another one raises BadShard."""
+        record = self.record(index)
+        if not isinstance(record, ImageRecord):
+            raise BadShard(f"{self.folder}: {record.key} is a video, and a picture is needed here; give shards of pictures.")
+        return record
 
     def _reader(self, n: int) -> ArrayRecordReader:
         with self._lock:

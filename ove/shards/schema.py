@@ -1,23 +1,42 @@
-"""One record: the sampled frames of a video, its saliency map and where they come from; as bytes and back.
+"""One record, a picture or the sampled frames of a video with all that is known of them: as bytes and back.
 
 docs/data_format.md describes the layout so that a reader can be written without this file.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-import cv2
 import msgpack
 import numpy as np
-from jaxtyping import Bool, Float16, Float64, Int32, UInt8
+from einops import rearrange
+from jaxtyping import Bool, Float16, Float64, Int32, UInt8, UInt16
 
 from ove.errors import BadShard
+from ove.shards import h264
+from ove.shards.fields import check_array, check_labels, check_types, pack_array, unpack_array
+from ove.shards.pictures import decode_picture, encode_jpeg
 
 SCHEMA_VERSION = 1
 """Grows with every change that an old reader would misread."""
+MAX_PATCHES = 1 << 16
+"""Patches of a clip (T·Y·X) that the indices of mosaics can tell apart."""
 
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One picture as it lies in a shard."""
+
+    key: str
+    """Unique in its shard set: the path of the file relative to the folder or list it came from, or its name in an archive."""
+    image: bytes
+    """A JPEG, PNG or WebP file of 8 bits a channel, upright, gray or RGB, without transparency."""
+    height_px: int
+    width_px: int
+    label: str | None = None
+    """Class name, where the input gave one."""
+    labels: dict[str, Int32[np.ndarray, "M"]] = field(default_factory=dict)
+    """Class centers by bank, nearest first, where the input gave any; banks without labels are left out."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +44,9 @@ class VideoRecord:
     """One video as it lies in a shard."""
 
     key: str
-    """Unique in its shard set: the path of the file relative to the folder or list it was found by."""
+    """As in `ImageRecord`."""
     frames: list[bytes]
-    """T JPEG files of S×S RGB pixels, 4:4:4."""
+    """T JPEG files of S×S RGB pixels, 4:4:4; or none, if there is `h264`."""
     size_px: int
     """S."""
     patch_px: int
@@ -39,7 +58,7 @@ class VideoRecord:
     is_i_frame: Bool[np.ndarray, "T"]
     """Frames that the selection treats as I-frames."""
     saliency: Float16[np.ndarray, "T Y X"]
-    """0 (as predicted) … 1 (all news) of each patch."""
+    """0 (as predicted) … 1 (all news) of each patch, computed from the file's own pictures; −1 on patches not valid."""
     source: str
     """Where the saliency comes from: "bitstream" or "transcode"."""
     codec: str
@@ -54,43 +73,89 @@ class VideoRecord:
     """False where the stream may use weighted prediction, which blurs the residual behind the saliency (docs/codec.md)."""
     cut: str = ""
     """What was wrong with the rest of a damaged file of which only the first frames were kept; empty for whole files."""
+    labels: dict[str, Int32[np.ndarray, "M"]] = field(default_factory=dict)
+    """As in `ImageRecord`."""
+    h264: bytes = b""
+    """The same T frames as an H.264 stream (`ove.shards.h264`), or empty, if there are `frames`."""
+    mosaics: list[bytes] = field(default_factory=list)
+    """JPEG files (4:4:4) of S×S pixels that hold the patches of `mosaic_flat` row by row; places left over are black."""
+    mosaic_flat: UInt16[np.ndarray, "N"] = field(default_factory=lambda: np.zeros(0, np.uint16))
+    """Flat index t·Y·X + y·X + x of each patch in the mosaics, ascending."""
+    valid: Bool[np.ndarray, "Y X"] | None = None
+    """Letterboxed: patches that lie wholly within the picture; None: all."""
 
     @property
     def grid_tyx(self) -> tuple[int, int, int]:
         """(T, Y, X): frames, and patches down and across."""
-        return _grid(len(self.frames), self.size_px, self.patch_px)
+        return _grid(len(self.frame_index), self.size_px, self.patch_px)
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Which of "frames", "h264" and "mosaics" are stored."""
+        return tuple(name for name in ("frames", "h264", "mosaics") if getattr(self, name))
 
 
-_ARRAYS = {"frame_index": "<i4", "pts_s": "<f8", "is_i_frame": "|b1", "saliency": "<f2"}
-_SCALARS: dict[str, tuple[type, ...]] = {
-    "key": (str,),
-    "frames": (list,),
-    "size_px": (int,),
-    "patch_px": (int,),
-    "source": (str,),
-    "codec": (str,),
-    "n_decoded": (int,),
-    "fps": (float,),
-    "label": (str, type(None)),
-    "residual_exact": (bool,),
-    "cut": (str,),
+Record = VideoRecord | ImageRecord
+_KINDS: dict[str, type[VideoRecord] | type[ImageRecord]] = {"video": VideoRecord, "image": ImageRecord}
+_ARRAYS: dict[str, dict[str, str]] = {
+    "image": {},
+    "video": {
+        "frame_index": "<i4",
+        "pts_s": "<f8",
+        "is_i_frame": "|b1",
+        "saliency": "<f2",
+        "mosaic_flat": "<u2",
+        "valid": "|b1",
+    },
+}
+_SCALARS: dict[str, dict[str, tuple[type, ...]]] = {
+    "image": {
+        "key": (str,),
+        "image": (bytes,),
+        "height_px": (int,),
+        "width_px": (int,),
+        "label": (str, type(None)),
+        "labels": (dict,),
+    },
+    "video": {
+        "key": (str,),
+        "frames": (list,),
+        "size_px": (int,),
+        "patch_px": (int,),
+        "source": (str,),
+        "codec": (str,),
+        "n_decoded": (int,),
+        "fps": (float,),
+        "label": (str, type(None)),
+        "residual_exact": (bool,),
+        "cut": (str,),
+        "labels": (dict,),
+        "h264": (bytes,),
+        "mosaics": (list,),
+    },
 }
 
 
-def pack(record: VideoRecord) -> bytes:
+def kind_of(record: Record) -> str:
+    """The kind of a record as it stands on disk: "video" or "image"."""
+    return "video" if isinstance(record, VideoRecord) else "image"
+
+
+def pack(record: Record) -> bytes:
     """The bytes of a record; one that does not agree with itself raises BadShard naming the field."""
-    _check(vars(record))
-    packed: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
-    for field in fields(VideoRecord):
-        value = getattr(record, field.name)
-        packed[field.name] = _pack_array(value, _ARRAYS[field.name]) if field.name in _ARRAYS else value
+    kind = kind_of(record)
+    _check(kind, vars(record))
+    packed: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "kind": kind}
+    for name, value in vars(record).items():
+        packed[name] = pack_array(value, _ARRAYS[kind][name]) if isinstance(value, np.ndarray) else value
+    packed["labels"] = {bank: pack_array(values, "<i4") for bank, values in sorted(record.labels.items())}
     return msgpack.packb(packed, use_bin_type=True)
 
 
-def unpack(data: bytes) -> VideoRecord:
+def unpack(data: bytes) -> Record:
     """The record of some bytes.
 
-    Another version, a missing or unknown field, a wrong type, shape or dtype raises BadShard naming the field.
+    Another version or kind, a missing or unknown field, a wrong type, shape or dtype raises BadShard naming the field.
     """
     try:
         packed = msgpack.unpackb(data, raw=False, strict_map_key=True)
@@ -101,91 +166,115 @@ def unpack(data: bytes) -> VideoRecord:
     version = packed.pop("schema_version", None)
     if version != SCHEMA_VERSION:
         raise BadShard(f"a record has schema_version {version!r}; this code reads {SCHEMA_VERSION}: write the shards again.")
-    names = {field.name for field in fields(VideoRecord)}
+    kind = packed.pop("kind", None)
+    if kind not in _KINDS:
+        raise BadShard(f"a record has kind {kind!r}, which is none of {', '.join(_KINDS)}; write the shards again.")
+    names = {field.name for field in fields(_KINDS[kind])}
     if packed.keys() != names:
         missing, unknown = sorted(names - packed.keys()), sorted(packed.keys() - names)
         raise BadShard(f"a record lacks the fields {missing} and has the unknown fields {unknown}; write the shards again.")
-    for name, dtype in _ARRAYS.items():
-        packed[name] = _unpack_array(packed[name], dtype, name)
-    _check(packed)
-    return VideoRecord(**packed)
+    for name, dtype in _ARRAYS[kind].items():
+        if name != "valid" or packed[name] is not None:
+            packed[name] = unpack_array(packed[name], dtype, name)
+    check_types(packed, _SCALARS[kind])
+    packed["labels"] = {bank: unpack_array(values, "<i4", f"labels.{bank}") for bank, values in packed["labels"].items()}
+    _check(kind, packed)
+    return _KINDS[kind](**packed)
 
 
 def encode_frames(frames: UInt8[np.ndarray, "T S S 3"], quality: int) -> list[bytes]:
     """Each RGB frame as a JPEG file of the given quality (1…100), chroma at full resolution."""
-    # 4:2:0 would smear colour over the borders of patches, which are cut out and seen alone.
-    options = [
-        cv2.IMWRITE_JPEG_QUALITY,
-        quality,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ]
-    encoded = []
-    for frame in frames:
-        done, buffer = cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)
-        if not done:
-            raise BadShard(f"OpenCV could not encode a frame of shape {frame.shape} as JPEG; check that its build has libjpeg.")
-        encoded.append(buffer.tobytes())
-    return encoded
+    return [encode_jpeg(frame, quality) for frame in frames]
 
 
 def decode_frames(record: VideoRecord, which: Sequence[int]) -> UInt8[np.ndarray, "n S S 3"]:
-    """The RGB frames with the given indices (0…T−1), in that order; only those are decoded.
+    """The RGB frames with the given indices (0…T−1), in that order, from JPEG files where stored, else from the H.264 stream.
 
-    A JPEG that is cut off, of another size or none raises BadShard. Flipped bits inside of one are the business of the
-    shard's own checksums: a JPEG decoder passes over most of them.
+    Only those are decoded, of H.264 also what they are predicted from. A JPEG that is cut off, of another size or none, or a
+    stream that does not hold exactly T pictures of that size, raises BadShard. Flipped bits inside of one are the business of
+    the shard's own checksums: decoders pass over many of them.
     """
+    if not record.frames:
+        try:
+            return h264.decode_clip(record.h264, len(record.frame_index), record.size_px, which)
+        except BadShard as error:
+            raise BadShard(f"{record.key}: {error}; write the shards again.") from error
     size = record.size_px
     decoded = np.empty((len(which), size, size, 3), np.uint8)
     for place, index in enumerate(which):
-        data = record.frames[index]
-        # Some versions of OpenCV fill up a JPEG that was cut off with gray instead of refusing it.
-        whole = data.startswith(_JPEG_START) and data.endswith(_JPEG_END)
-        frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if whole else None
-        if frame is None or frame.shape != (size, size, 3):
-            raise BadShard(f"{record.key}: frame {index} is no whole JPEG of {size}×{size} pixels; write the shards again.")
-        decoded[place] = frame
+        decoded[place] = _square(record, record.frames[index], f"frame {index}")
     return decoded
 
 
-def _pack_array(value: np.ndarray, dtype: str) -> dict[str, Any]:
-    return {"dtype": dtype, "shape": list(value.shape), "data": np.ascontiguousarray(value.astype(dtype)).tobytes()}
+def decode_mosaics(record: VideoRecord) -> UInt8[np.ndarray, "N P"]:
+    """The stored patches in the order of `mosaic_flat`, flattened as (row, column, channel); BadShard as in `decode_frames`."""
+    size, patch = record.size_px, record.patch_px
+    images = np.empty((len(record.mosaics), size, size, 3), np.uint8)
+    for place, data in enumerate(record.mosaics):
+        images[place] = _square(record, data, f"mosaic {place}")
+    patches = rearrange(images, "i (y p) (x q) c -> (i y x) (p q c)", p=patch, q=patch)
+    return patches[: len(record.mosaic_flat)]
 
 
-def _unpack_array(value: Any, dtype: str, name: str) -> np.ndarray:
-    if not isinstance(value, Mapping) or value.keys() != {"dtype", "shape", "data"}:
-        raise BadShard(f"field {name} of a record is no array with dtype, shape and data; write the shards again.")
-    shape = value["shape"]
-    if value["dtype"] != dtype or not isinstance(value["data"], bytes):
-        raise BadShard(f"field {name} of a record has dtype {value['dtype']!r}, expected {dtype!r}; write the shards again.")
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise BadShard(f"field {name} of a record has shape {shape!r}, expected a list of sizes; write the shards again.")
-    wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if len(value["data"]) != wanted:
-        raise BadShard(f"field {name} of a record has {len(value['data'])} bytes, expected {wanted}; write the shards again.")
-    native = np.dtype(dtype).newbyteorder("=")
-    return np.frombuffer(value["data"], dtype).reshape(shape).astype(native)
+def decode_image(record: ImageRecord) -> UInt8[np.ndarray, "H W 3"]:
+    """The RGB pixels of an image record; a file that is cut off, of another size or none raises BadShard."""
+    picture = decode_picture(record.image)
+    if picture is None or picture.shape[:2] != (record.height_px, record.width_px):
+        raise BadShard(
+            f"{record.key}: is no whole JPEG, PNG or WebP file of {record.height_px}×{record.width_px} pixels; "
+            "write the shards again."
+        )
+    return picture
 
 
-def _check(values: Mapping[str, Any]) -> None:
-    """Types first, then the shapes that follow from the number of frames and the patch grid."""
-    for name, kinds in _SCALARS.items():
-        if type(values[name]) not in kinds:
-            expected = " or ".join(kind.__name__ for kind in kinds)
-            raise BadShard(f"field {name} of a record is {values[name]!r:.80}, expected {expected}; write the shards again.")
-    key, size, patch, frames = (values[name] for name in ("key", "size_px", "patch_px", "frames"))
-    if not frames or not all(isinstance(frame, bytes) for frame in frames):
-        raise BadShard(f"{key}: field frames must be a list of at least one JPEG file.")
+def _square(record: VideoRecord, data: bytes, what: str) -> UInt8[np.ndarray, "S S 3"]:
+    size, picture = record.size_px, decode_picture(data)
+    if picture is None or picture.shape != (size, size, 3):
+        raise BadShard(f"{record.key}: {what} is no whole JPEG of {size}×{size} pixels; write the shards again.")
+    return picture
+
+
+def _check(kind: str, values: Mapping[str, Any]) -> None:
+    """Types first, then what follows from the others: shapes from the number of frames and the patch grid."""
+    check_types(values, _SCALARS[kind])
+    check_labels(values["key"], values["labels"])
+    (_check_video if kind == "video" else _check_image)(values)
+
+
+def _check_image(values: Mapping[str, Any]) -> None:
+    if not values["image"] or values["height_px"] < 1 or values["width_px"] < 1:
+        raise BadShard(
+            f"{values['key']}: field image has {len(values['image'])} bytes, height_px = {values['height_px']}, width_px = "
+            f"{values['width_px']}; a picture has at least one byte and one pixel."
+        )
+
+
+def _check_video(values: Mapping[str, Any]) -> None:
+    key, size, patch, frames, flat = (values[name] for name in ("key", "size_px", "patch_px", "frames", "mosaic_flat"))
     if patch < 1 or size < 1 or size % patch:
         raise BadShard(f"{key}: field size_px = {size} is no multiple of patch_px = {patch}.")
-    grid = _grid(len(frames), size, patch)
-    for name, dtype in _ARRAYS.items():
-        value, shape = values[name], grid if name == "saliency" else grid[:1]
-        if value.shape != shape or value.dtype != np.dtype(dtype):
-            found, expected = f"{value.dtype} of shape {value.shape}", f"{np.dtype(dtype)} of shape {shape}"
-            raise BadShard(f"{key}: field {name} is {found}, expected {expected}; write the shards again.")
+    grid = _grid(np.size(values["frame_index"]), size, patch)
+    for name in ("frames", "mosaics"):
+        if not all(isinstance(data, bytes) for data in values[name]):
+            raise BadShard(f"{key}: field {name} must be a list of JPEG files.")
+    if not grid[0] or (not frames and not values["h264"]) or (frames and len(frames) != grid[0]):
+        raise BadShard(
+            f"{key}: field frames holds {len(frames)} and h264 {len(values['h264'])} bytes for {grid[0]} of frame_index; "
+            "at least one of the two must hold all frames, one or more."
+        )
+    shapes = {"saliency": grid, "valid": grid[1:], "mosaic_flat": (np.size(flat),)}
+    for name, dtype in _ARRAYS["video"].items():
+        if name != "valid" or values[name] is not None:
+            check_array(key, name, values[name], dtype, shapes.get(name, grid[:1]))
     if not np.isfinite(values["saliency"]).all():
         raise BadShard(f"{key}: field saliency holds numbers that are not finite.")
+    n_mosaics = -(-len(flat) // (grid[1] * grid[2]))
+    if len(values["mosaics"]) != n_mosaics:
+        raise BadShard(
+            f"{key}: field mosaics holds {len(values['mosaics'])} pictures for {len(flat)} patches, not {n_mosaics}."
+        )
+    if len(flat) and (np.prod(grid) > MAX_PATCHES or flat[-1] >= np.prod(grid) or (np.diff(flat.astype(np.int64)) < 1).any()):
+        raise BadShard(f"{key}: field mosaic_flat must ascend within 0…{np.prod(grid) - 1}, {MAX_PATCHES} patches at most.")
 
 
 def _grid(n_frames: int, size_px: int, patch_px: int) -> tuple[int, int, int]:

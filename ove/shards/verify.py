@@ -7,6 +7,7 @@ from pathlib import Path
 from ove.errors import BadShard
 from ove.shards.manifest import fingerprint_of, read_manifest
 from ove.shards.read import ShardSet
+from ove.shards.schema import VideoRecord
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def _unreadable(shards: ShardSet, file: str, indices: range) -> list[Problem]:
         except BadShard as error:
             problems.append(Problem(file, str(error), index))
             continue
-        if record.grid_tyx != shards.grid_tyx:
-            problems.append(Problem(file, f"{record.key} has the grid {record.grid_tyx}, not {shards.grid_tyx}", index))
+        grid = record.grid_tyx if isinstance(record, VideoRecord) else None
+        if grid != shards.manifest.grid_tyx:
+            problems.append(Problem(file, f"{record.key} has the grid {grid}, not {shards.manifest.grid_tyx}", index))
     return problems

@@ -24,9 +24,19 @@ from ove.shards.manifest import (
     temporary_name,
     write_manifest,
 )
-from ove.shards.markers import Form, Group, inputs_of, marker_path, read_group, shard_path, write_group
+from ove.shards.markers import (
+    BankLabels,
+    Form,
+    Group,
+    inputs_of,
+    marker_path,
+    merged,
+    read_group,
+    shard_path,
+    write_group,
+)
 from ove.shards.quarantine import BadFile, write_quarantine
-from ove.shards.schema import VideoRecord, pack
+from ove.shards.schema import Record, VideoRecord, kind_of, pack
 from ove.shards.sources import VideoFile
 from ove.shards.workers import Died, outcomes
 
@@ -64,14 +74,14 @@ class _Outcome:
 
     packed: bytes
     label: str | None
+    banks: dict[str, BankLabels]
     form: Form
-    """(size_px, patch_px, grid_tyx)."""
 
 
 def write_shards(
     videos: Sequence[VideoFile],
     out: Path,
-    make_record: Callable[[VideoFile], VideoRecord],
+    make_record: Callable[[VideoFile], Record],
     config: ShardsConfig,
     made_with: Mapping[str, Any],
     progress: Callable[[Progress], None],
@@ -111,7 +121,7 @@ def _make_groups(
     groups: list[list[VideoFile]],
     inputs: list[str],
     finished: Mapping[int, Group],
-    make_record: Callable[[VideoFile], VideoRecord],
+    make_record: Callable[[VideoFile], Record],
     config: ShardsConfig,
     progress: Callable[[Progress], None],
     limit_s: float | None,
@@ -137,17 +147,24 @@ def _make_groups(
             progress(Progress(earlier + count, total, earlier, bad))
 
 
-def _try(make_record: Callable[[VideoFile], VideoRecord], video: VideoFile) -> _Outcome | BadFile:
+def _try(make_record: Callable[[VideoFile], Record], video: VideoFile) -> _Outcome | BadFile:
     """The border where a bad file is set aside, with its reason, so that the run goes on with the others."""
     try:
         record = make_record(video)
-        return _Outcome(pack(record), record.label, (record.size_px, record.patch_px, record.grid_tyx))
+        banks = {bank: BankLabels(1, len(found), len(found), int(found.max())) for bank, found in record.labels.items()}
+        return _Outcome(pack(record), record.label, banks, _form_of(record))
     except ConfigError:
         raise  # would be the same for every file
     except BadClip as error:
         return BadFile(str(video.path), str(error), error.position)
     except Exception as error:
         return BadFile(str(video.path), f"{video.path}: unforeseen {type(error).__name__}: {error}")
+
+
+def _form_of(record: Record) -> Form:
+    if isinstance(record, VideoRecord):
+        return Form(kind_of(record), record.size_px, record.patch_px, record.grid_tyx, record.forms)
+    return Form(kind_of(record))
 
 
 def _finish_group(out: Path, n: int, inputs: str, outcomes_: Sequence[_Outcome | BadFile]) -> Group:
@@ -170,7 +187,8 @@ def _finish_group(out: Path, n: int, inputs: str, outcomes_: Sequence[_Outcome |
         publish(temporary, path)
     else:
         path.unlink(missing_ok=True)
-    done = Group(inputs, shard, _common_form(o.form for o in good), sorted({o.label for o in good if o.label is not None}), bad)
+    classes = sorted({o.label for o in good if o.label is not None})
+    done = Group(inputs, shard, _common_form(o.form for o in good), classes, merged(o.banks for o in good), bad)
     write_group(out, n, done)
     return done
 
@@ -185,9 +203,25 @@ def _close(out: Path, finished: Sequence[Group], made_with: Mapping[str, Any], n
         (out / MANIFEST).unlink(missing_ok=True)
         reason = f"; the first: {bad[0].reason}" if bad else ""
         raise BadClip(f"none of the {len(bad)} input files is a usable video (reasons in {out / QUARANTINE}){reason}")
-    classes = sorted({label for done in finished for label in done.labels})
     records = sum(shard.records for shard in shards)
-    manifest = Manifest(shards, records, *form, classes, dict(made_with), fingerprint_of(shards))
+    banks = merged(done.banks for done in finished)
+    manifest = Manifest(
+        shards=shards,
+        records=records,
+        kind=form.kind,
+        size_px=form.size_px,
+        patch_px=form.patch_px,
+        grid_tyx=form.grid_tyx,
+        forms=list(form.forms),
+        mosaics=None,
+        classes=sorted({label for done in finished for label in done.classes}),
+        banks={bank: found.largest + 1 for bank, found in banks.items()},
+        labels_per_record={
+            bank: (found.fewest if found.records == records else 0, found.most) for bank, found in banks.items()
+        },
+        made_with=dict(made_with),
+        fingerprint=fingerprint_of(shards),
+    )
     write_manifest(out, manifest)
     return Summary(records, bad, len(shards), n_earlier, manifest.fingerprint)
 
@@ -195,7 +229,7 @@ def _close(out: Path, finished: Sequence[Group], made_with: Mapping[str, Any], n
 def _common_form(forms: Iterator[Form]) -> Form | None:
     found = set(forms)
     if len(found) > 1:
-        raise BadShard(f"records of one set differ in (size_px, patch_px, (T, Y, X)): {sorted(found)}; make them alike.")
+        raise BadShard(f"records of one set differ: {' and '.join(sorted(map(str, found)))}; make them alike.")
     return found.pop() if found else None
 
 

@@ -32,6 +32,7 @@ def test_the_documented_reader_reads_our_shards(video_folder: Path, tmp_path: Pa
         record = shards.record(index)
         np.testing.assert_array_equal(found.pop("frames"), decode_frames(record, range(len(record.frames))))
         assert found.pop("schema_version") == 1
+        assert found.pop("kind") == "video"
         for name, value in found.items():
             np.testing.assert_array_equal(value, getattr(record, name))
 

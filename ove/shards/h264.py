@@ -1,0 +1,111 @@
+"""The frames of a clip as one H.264 stream and back: a fraction of the bytes of JPEG frames, for more work of decoding."""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from jaxtyping import UInt8
+
+from ove.errors import BadShard
+
+GOP_FRAMES = 32
+"""One IDR picture every so many frames: what has to be decoded for a single one."""
+_X264_PARAMS = (
+    f"keyint={GOP_FRAMES}:min-keyint={GOP_FRAMES}:scenecut=0:bframes=0:ref=1:weightp=0:rc-lookahead=0:sync-lookahead=0:mbtree=0"
+    ":slices=1:repeat-headers=1:colorprim=smpte170m:transfer=smpte170m:colormatrix=smpte170m:range=tv"
+)
+_START_CODE = re.compile(rb"\x00\x00\x01")
+_SLICES, _IDR = (1, 5), 5
+"""NAL unit types (H.264, table 7-1) of coded slices, and of those of an IDR picture."""
+
+
+def encode_clip(frames: UInt8[np.ndarray, "T H W 3"], crf: int) -> bytes:
+    """An H.264 stream (Annex B) with one picture a frame: IDR or P, one slice each, quick to decode.
+
+    RGB frames are stored as BT.601, limited range, 4:2:0, or 4:4:4 where a side is odd; `crf` 0 (large) … 51 (poor).
+    The same frames give the same bytes with the same build of x264.
+    """
+    context = VideoCodecContext.create("libx264", "w")
+    context.width, context.height = frames.shape[2], frames.shape[1]
+    context.pix_fmt = "yuv444p" if frames.shape[1] % 2 or frames.shape[2] % 2 else "yuv420p"
+    context.time_base, context.thread_count = Fraction(1, 25), 1
+    context.options = {"preset": "veryfast", "tune": "fastdecode", "crf": str(crf), "x264-params": _X264_PARAMS}
+    packets, converter = [], VideoReformatter()  # one for all: setting up a conversion takes longer than doing it
+    for number, picture in enumerate(frames):
+        frame = converter.reformat(
+            VideoFrame.from_ndarray(picture, format="rgb24"),
+            format=context.pix_fmt,
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
+        frame.pts = number
+        packets += context.encode(frame)
+    packets += context.encode(None)
+    return b"".join(bytes(packet) for packet in packets)
+
+
+def decode_clip(stream: bytes, n_frames: int, size_px: int, which: Sequence[int]) -> UInt8[np.ndarray, "n S S 3"]:
+    """The RGB frames of a stream with the given indices, in that order; decodes from the IDR picture before each, no further.
+
+    A stream of another number of pictures than `n_frames`, of another size, or that does not decode raises BadShard.
+    """
+    units = access_units(stream)
+    if len(units) != n_frames or not units[0][1]:
+        raise BadShard(f"the H.264 stream has {len(units)} pictures and must have {n_frames}, the first of them an IDR picture")
+    starts = np.flatnonzero([is_idr for _, is_idr in units])
+    frames = np.empty((len(which), size_px, size_px, 3), np.uint8)
+    places: dict[int, list[int]] = {}
+    for place, index in enumerate(which):
+        places.setdefault(int(index), []).append(place)
+    last_of_gop = {int(starts[starts <= index].max()): index for index in sorted(places)}
+    converter = VideoReformatter()
+    for start, last in last_of_gop.items():
+        for index, frame in enumerate(_decoded([data for data, _ in units[start : last + 1]]), start):
+            if (frame.height, frame.width) != (size_px, size_px):
+                raise BadShard(f"the H.264 stream has pictures of {frame.height}×{frame.width} pixels, not {size_px}×{size_px}")
+            if index in places:
+                frames[places[index]] = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    return frames
+
+
+def access_units(stream: bytes) -> list[tuple[bytes, bool]]:
+    """The pictures of an Annex B stream, each with the headers before it, and whether it is an IDR picture.
+
+    A picture begins at a slice whose first macroblock is number 0, or at the headers before that (H.264, 7.4.1.2.3).
+    """
+    starts: list[int] = []
+    is_idr: list[bool] = []
+    headers_at, begin = -1, 0
+    for match in _START_CODE.finditer(stream):
+        begin = match.start()
+        nal_type = stream[begin + 3] & 31 if begin + 3 < len(stream) else 0
+        if nal_type not in _SLICES:
+            headers_at = begin if headers_at < 0 else headers_at
+        elif stream[begin + 4 : begin + 5] >= b"\x80":  # first_mb_in_slice is 0, coded as a single 1
+            starts.append(begin if headers_at < 0 else headers_at)
+            is_idr.append(nal_type == _IDR)
+            headers_at = -1
+    ends = [*starts[1:], len(stream)] if starts else []
+    return [(stream[a:b], idr) for a, b, idr in zip(starts, ends, is_idr, strict=True)]
+
+
+def _decoded(units: Sequence[bytes]) -> list[VideoFrame]:
+    """One frame a unit, of units that begin with an IDR picture."""
+    context = VideoCodecContext.create("h264", "r")
+    context.thread_count = 1
+    context.flags |= Flags.low_delay
+    context.options = {"err_detect": "explode"}
+    try:
+        frames = [frame for unit in units for frame in context.decode(av.Packet(unit))] + context.decode(None)
+    except av.FFmpegError as error:
+        raise BadShard(f"the H.264 stream does not decode ({error.strerror})") from error
+    if len(frames) != len(units) or any(frame.is_corrupt for frame in frames):
+        raise BadShard(f"the H.264 stream is damaged: {len(frames)} of {len(units)} pictures decode")
+    return frames
