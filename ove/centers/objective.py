@@ -6,6 +6,8 @@
 
 The next bank's embeddings, and what goes into the encoder, must `follow` `out.done` (`ove.centers.placement`).
 
+`bank_step` is `bank_gradient` and `bank_update`; apart, all banks' losses are known before the first of them is changed.
+
 Everything happens inside `shard_map`, and nothing is differentiated through the bank: each device gathers the embeddings and
 labels of the whole batch, samples its own rows, computes its part of loss and gradients and updates its rows in place; the
 gradient of the embeddings is reduce-scattered. To be called under `jax.jit` with the bank donated, or it is copied.
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Float32, Int, Int32, Key, Shaped
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Shaped
 
 from ove.centers.bank import Bank
 from ove.centers.check import check_label_type
@@ -48,10 +50,9 @@ class Plan:
         check_draw(self.n_centers, self.n_negatives)
 
 
-class BankStep(NamedTuple):
-    """What comes out of a step."""
+class BankGradient(NamedTuple):
+    """What a bank has to say of a batch, before anything is changed."""
 
-    bank: Bank
     loss: Float32[Array, ""]
     embeddings: Float32[Array, "B E"]
     """Gradient of weight · loss."""
@@ -59,6 +60,20 @@ class BankStep(NamedTuple):
     """Without the bank's name; `grad_norm` is that of weight · loss by the sampled rows, scale and bias, before clipping."""
     done: Float32[Array, ""]
     """A number that is there when no device waits for another any more: what the next such wait should `follow`."""
+    rows: RowGradient
+    """What the shards would change, one after the other."""
+    first_time: Float32[Array, ""]
+    """Rows that were someone's label for the first time."""
+
+
+class BankStep(NamedTuple):
+    """What comes out of a step; as in `BankGradient`."""
+
+    bank: Bank
+    loss: Float32[Array, ""]
+    embeddings: Float32[Array, "B E"]
+    metrics: Metrics
+    done: Float32[Array, ""]
 
 
 def bank_step(
@@ -73,45 +88,105 @@ def bank_step(
     placement: Placement,
     config: CentersConfig,
 ) -> BankStep:
-    """The bank after one step, the loss before it, and the gradient that the encoder needs.
+    """The bank after one step, the loss before it, and the gradient that the encoder needs: `bank_gradient`, `bank_update`."""
+    found = bank_gradient(bank, embeddings, labels, key, plan=plan, placement=placement, config=config)
+    updated = bank_update(bank, found, step, adamw, plan=plan, placement=placement, config=config)
+    return BankStep(updated, found.loss, found.embeddings, found.metrics, found.done)
+
+
+def bank_gradient(
+    bank: Bank,
+    embeddings: Float[Array, "B E"],
+    labels: Shaped[Array, "B L"],
+    key: Key[Array, ""],
+    *,
+    plan: Plan,
+    placement: Placement,
+    config: CentersConfig,
+) -> BankGradient:
+    """Loss and gradients of a batch; the bank stays as it is.
 
     `labels`: integers in −1…n_centers − 1, −1 for missing ones (other numbers make the loss NaN; `check_labels` finds them
-    beforehand). `step`: how many were done. All is computed in float32. BadInput for labels that are no integers,
-    ConfigError for a bank, batch or sample that do not fit each other.
+    beforehand). All is computed in float32. BadInput for labels that are no integers, ConfigError for a bank, batch or sample
+    that do not fit each other.
     """
     check_label_type(labels.dtype, plan.name)
     _check_shapes(bank, embeddings, plan, placement)
     by_row, by_sample, whole = placement.rows, placement.samples, PartitionSpec()
-    bank_specs: Any = tuple(by_row if name.startswith("rows") else whole for name in Bank._fields)
 
-    def in_shard(bank: tuple, embeddings: Array, labels: Array, key: Array, step: Array, lr: Array) -> tuple:
-        settings = RowAdamW(lr, adamw.weight_decay, adamw.b1, adamw.b2, adamw.eps, adamw.clip_norm)
+    def in_shard(bank: tuple, embeddings: Array, labels: Array, key: Array) -> tuple:
         batch = placement.whole_batch(embeddings.astype(jnp.float32), labels.astype(jnp.int32))
-        out = _shard_step(Bank(*bank), *batch, key, step, settings, plan, placement, config)
-        return tuple(out.bank), *out[1:]
+        out = _shard_gradient(Bank(*bank), *batch, key, plan, placement, config)
+        return *out[:4], tuple(out.rows), out.first_time
 
     out = jax.shard_map(
         in_shard,
         mesh=placement.mesh,
-        in_specs=(bank_specs, by_sample, by_sample, whole, whole, whole),
-        out_specs=(bank_specs, whole, by_sample, whole, whole),
+        in_specs=(_bank_specs(placement), by_sample, by_sample, whole),
+        out_specs=(whole, by_sample, whole, whole, (by_row, by_row, by_row, whole), whole),
         check_vma=False,  # what is called whole is the same everywhere, for it was summed over the bank
-    )(tuple(bank), embeddings, labels, key, jnp.asarray(step), jnp.asarray(adamw.lr, jnp.float32))
-    return BankStep(Bank(*out[0]), *out[1:])
+    )(tuple(bank), embeddings, labels, key)
+    return BankGradient(*out[:4], RowGradient(*out[4]), out[5])
 
 
-def _shard_step(
+def bank_update(
+    bank: Bank,
+    found: BankGradient,
+    step: int | Int[Array, ""],
+    adamw: RowAdamW,
+    *,
+    plan: Plan,
+    placement: Placement,
+    config: CentersConfig,
+    applied: Bool[Array, ""] | None = None,
+) -> Bank:
+    """The bank after what `bank_gradient` found in it, or unchanged where `applied` is false; no device waits for another.
+
+    `step`: how many were done. The gradient is clipped to `adamw.clip_norm`, multiplied by the bank's weight.
+    """
+    by_row, whole = placement.rows, PartitionSpec()
+    factor = plan.weight * adamw.clip_norm / jnp.maximum(found.metrics["grad_norm"], adamw.clip_norm)
+    applied = jnp.asarray(True) if applied is None else applied
+
+    def in_shard(bank: tuple, grads: tuple, first_time: Array, step: Array, lr: Array, factor: Array, applied: Array) -> tuple:
+        old, settings = Bank(*bank), RowAdamW(lr, adamw.weight_decay, adamw.b1, adamw.b2, adamw.eps, adamw.clip_norm)
+        length, ids = len(old.rows), grads[0]
+        # Places past the end are not written: a step that is not applied costs no copy of the bank.
+        unused = length + jnp.arange(len(ids), dtype=ids.dtype)
+        kept = RowGradient(jnp.where(applied, ids, unused), *grads[1:])
+        new = update_rows(old, kept, settings, factor, step=step, decay=config.decay, chunk_rows=config.chunk_rows)
+        new = new._replace(ever_positive=old.ever_positive + first_time.astype(jnp.int32))
+        return tuple(
+            after if name.startswith("rows") else jnp.where(applied, after, before)
+            for name, after, before in zip(Bank._fields, new, old, strict=True)
+        )
+
+    specs = _bank_specs(placement)
+    lr = jnp.asarray(adamw.lr, jnp.float32)
+    updated = jax.shard_map(
+        in_shard,
+        mesh=placement.mesh,
+        in_specs=(specs, (by_row, by_row, by_row, whole), *[whole] * 5),
+        out_specs=specs,
+        check_vma=False,
+    )(tuple(bank), tuple(found.rows), found.first_time, jnp.asarray(step), lr, factor, applied)
+    return Bank(*updated)
+
+
+def _bank_specs(placement: Placement) -> Any:
+    return tuple(placement.rows if name.startswith("rows") else PartitionSpec() for name in Bank._fields)
+
+
+def _shard_gradient(
     bank: Bank,
     embeddings: Float32[Array, "B E"],
     labels: Int32[Array, "B L"],
     key: Key[Array, ""],
-    step: Int[Array, ""],
-    adamw: RowAdamW,
     plan: Plan,
     placement: Placement,
     config: CentersConfig,
-) -> BankStep:
-    """The step on one shard of the bank, with the whole batch."""
+) -> BankGradient:
+    """What one shard of the bank has to say of the whole batch."""
     key_labels, key_rows = jax.random.split(key)
     is_wrong = ((labels < -1) | (labels >= plan.n_centers)).any()
     rows = rows_of_labels(labels, plan.n_centers)
@@ -132,20 +207,12 @@ def _shard_step(
     squares = jnp.square(parts.rows).sum()
     loss, logit, squares, *sums = placement.over_bank(parts.loss, parts.logit, squares, *counted)
     loss, counted = jnp.where(is_wrong, jnp.nan, loss), Counted(*sums)
-    grad_norm = plan.weight * jnp.sqrt(squares + jnp.square(logit).sum())
-    updated = update_rows(
-        bank,
-        RowGradient(sample.ids, sample.is_positive, parts.rows, logit),
-        adamw,
-        plan.weight * adamw.clip_norm / jnp.maximum(grad_norm, adamw.clip_norm),
-        step=step,
-        decay=config.decay,
-        chunk_rows=config.chunk_rows,
-    )
-    ever_positive = bank.ever_positive + counted.first_time.astype(jnp.int32)
     slope = placement.my_samples(follow(plan.weight * parts.embeddings, loss))
-    metrics = metrics_of(counted, ever_positive, embeddings) | {"grad_norm": grad_norm}
-    return BankStep(updated._replace(ever_positive=ever_positive), loss, slope, metrics, slope.ravel()[0])
+    ever_positive = bank.ever_positive + counted.first_time.astype(jnp.int32)
+    metrics = metrics_of(counted, ever_positive, embeddings)
+    metrics["grad_norm"] = plan.weight * jnp.sqrt(squares + jnp.square(logit).sum())
+    gradient = RowGradient(sample.ids, sample.is_positive, parts.rows, logit)
+    return BankGradient(loss, slope, metrics, slope.ravel()[0], gradient, counted.first_time)
 
 
 def _parts(

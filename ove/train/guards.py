@@ -79,8 +79,8 @@ def check_step(
     if config.on_spike == "stop":
         raise TrainingStopped(
             f"{found} by more than train.spike_mads = {config.spike_mads:g} of its usual spread; the records of its batch are "
-            f"in {path}. Lower train.lr or train.lr_bank, look at these records, or set train.on_spike to skip; the checkpoints "
-            "before this step are sound."
+            f"in {path}. Lower train.lr or train.lr_bank, look at these records, or set train.on_spike to skip; "
+            "the checkpoints before this step are sound."
         )
     return [f"{found}; {'the step is skipped' if config.on_spike == 'skip' else 'nothing is done'}, see {path.name}"]
 
