@@ -1,22 +1,33 @@
-"""Labels beside the shards they belong to: `labels/BANK.npz`, bound to the shard set by its fingerprint."""
+"""Labels beside the shards they belong to, bound to them by their fingerprint; pixels are not rewritten.
 
+`labels/BANK.json` says what there is and names the files that hold it: `BANK.centers-C.npy` and `BANK.labels-C-L.npy`, which is
+mapped into memory and not read. C and L are the beginnings of their fingerprints. The JSON is written last.
+"""
+
+import hashlib
 import json
 import os
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int32, Shaped
 
 from ove.errors import BadShard
-from ove.shards.manifest import publish, read_manifest, temporary_name
+from ove.shards.manifest import publish, read_manifest, temporary_name, write_json
 
-Bank = Literal["vid", "obj"]
-BANKS: tuple[Bank, ...] = ("vid", "obj")
-"""Whole clips; single pictures (the middle frame of each clip)."""
+Bank = Literal["vid", "obj", "ocr"]
+BANKS: tuple[Bank, ...] = get_args(Bank)
+"""Whole clips; single pictures (of a set of videos the middle frame of each); pictures by the words in them."""
+NONE = -1
+"""In the place of a label: there is none."""
+VERSION = 1
+"""Of `BANK.json`; grows with every change that an old reader would misread."""
+_DIGITS = 12
+"""Of a fingerprint in the name of a file."""
+_BLOCK_ROWS = 2**20
 
 
 @dataclass(frozen=True)
@@ -24,63 +35,146 @@ class Labels:
     """The labels of all records of a shard set in one bank."""
 
     labels: Int32[np.ndarray, "N M"]
-    """Nearest class centers of each record, nearest first."""
+    """Class centers of each record, nearest first; −1: none. Mapped from the file, read where it is looked at."""
     n_centers: int
-    """Labels are 0 … n_centers − 1."""
+    """Labels are −1 … n_centers − 1."""
     info: dict[str, Any]
-    """How they were made, as given to `write_labels`, and the fingerprint of the shard set."""
+    """How they were made, as given to `write_labels`; the fingerprint of the shard set; the files and their checksums."""
 
 
 def write_labels(
     folder: Path,
     bank: Bank,
     labels: Int32[np.ndarray, "N M"],
-    centers: Float32[np.ndarray, "k E"],
+    centers: Float32[np.ndarray, "k E"] | None,
     info: Mapping[str, Any],
+    n_centers: int | None = None,
 ) -> None:
-    """Puts the labels and centers of a bank beside the shards in `folder`, in one step; `info` must be JSON.
+    """Puts the labels of a bank, and the centers they are indices of, beside the shards in `folder`, in one step.
 
-    A number of labels that is not that of the records raises BadShard.
+    Both may be mapped from files: they are copied block by block. `info` must be JSON. Without centers (words), `n_centers` is
+    given. BadShard if there are not as many labels as records, or one is not −1 … n_centers − 1. Labels that the bank
+    had before are deleted; who has them open keeps them.
     """
     manifest = read_manifest(folder)
     if len(labels) != manifest.records:
         raise BadShard(f"{folder}: has {manifest.records} records, and {len(labels)} labels were given; label all of them.")
+    n_centers = len(centers) if centers is not None else n_centers
+    if n_centers is None:
+        raise BadShard(f"{folder}: labels of the bank {bank} were given without centers; give n_centers, their number.")
+    for first, block in _blocks(labels):
+        if block.size and not NONE <= int(block.min()) <= int(block.max()) < n_centers:
+            raise BadShard(
+                f"{folder}: labels of the bank {bank} from record {first} on are {block.min()}…{block.max()}; "
+                f"labels are −1 (none) or 0…{n_centers - 1}."
+            )
     path = _path(folder, bank)
     path.parent.mkdir(exist_ok=True)
-    temporary = temporary_name(path)
-    about = json.dumps({**info, "fingerprint": manifest.fingerprint, "n_centers": len(centers)}, ensure_ascii=False)
-    with temporary.open("wb") as handle:
-        np.savez(handle, labels=labels, centers=centers, info=np.array(about))
-    publish(temporary, path)
+    about = {"schema_version": VERSION, **info, "fingerprint": manifest.fingerprint, "n_centers": n_centers, "centers": None}
+    version = "words"
+    if centers is not None:
+        about["centers"] = _write_array(path.parent, f"{bank}.centers", centers)
+        version = about["centers"]["sha256"][:_DIGITS]
+    about["labels"] = _write_array(path.parent, f"{bank}.labels-{version}", labels)
+    write_json(path, about)
+    current = {about[name]["file"] for name in ("labels", "centers") if about[name]}
+    for old in (*path.parent.glob(f"{bank}.labels-*.npy"), *path.parent.glob(f"{bank}.centers-*.npy")):
+        if old.name not in current:
+            old.unlink(missing_ok=True)
 
 
 def read_labels(folder: Path, bank: Bank) -> Labels:
-    """The labels of a bank; missing or damaged ones, or ones made for other shards, raise BadShard saying what to run."""
-    labels, info = _read(folder, bank, "labels")
+    """The labels of a bank, at no cost however many they are.
+
+    Missing or damaged ones, or ones made for other shards, raise BadShard saying what to run. Whether all bytes are as they
+    were written, `verify_labels` tells.
+    """
+    about = _read(folder, bank)
     manifest = read_manifest(folder)
-    if info["fingerprint"] != manifest.fingerprint or len(labels) != manifest.records:
+    stored = _open(folder, bank, about, "labels")
+    if about["fingerprint"] != manifest.fingerprint or len(stored) != manifest.records:
         raise BadShard(f"{_path(folder, bank)}: was made for other shards than now lie in {folder}; {_remedy(folder)}")
-    return Labels(labels, info["n_centers"], info)
+    return Labels(stored, about["n_centers"], about)
 
 
 def read_centers(folder: Path, bank: Bank) -> Float32[np.ndarray, "k E"]:
-    """The class centers that a bank's labels are indices of, of length 1 each; missing or damaged ones raise BadShard."""
-    return _read(folder, bank, "centers")[0]
+    """The class centers that a bank's labels are indices of, mapped from their file; BadShard if missing or damaged."""
+    about = _read(folder, bank)
+    if about["centers"] is None:
+        raise BadShard(f"{_path(folder, bank)}: labels of the bank {bank} come from no centers (words have none).")
+    return _open(folder, bank, about, "centers")
 
 
-def _read(folder: Path, bank: Bank, name: str) -> tuple[np.ndarray, dict[str, Any]]:
+def verify_labels(folder: Path, bank: Bank) -> None:
+    """Reads all labels and centers of a bank; BadShard if a byte is not as it was written."""
+    found = read_labels(folder, bank)
+    for name in ("labels", "centers") if found.info["centers"] else ("labels",):
+        if fingerprint_of_array(_open(folder, bank, found.info, name)) != found.info[name]["sha256"]:
+            raise _damaged(folder, bank, f"the bytes of {found.info[name]['file']} are not those that were written")
+
+
+def fingerprint_of_array(array: Shaped[np.ndarray, "N _"]) -> str:
+    """What tells labels or centers from all others: the SHA-256 of their shape, type and numbers, hexadecimal."""
+    found = hashlib.sha256(json.dumps([list(array.shape), array.dtype.str]).encode())
+    for _, block in _blocks(array):
+        found.update(np.ascontiguousarray(block).data)
+    return found.hexdigest()
+
+
+def _write_array(folder: Path, name: str, array: Shaped[np.ndarray, "N _"]) -> dict[str, Any]:
+    """Writes an array block by block under a temporary name, then renames it; returns its entry in the JSON."""
+    fingerprint = fingerprint_of_array(array)
+    path = folder / f"{name}-{fingerprint[:_DIGITS]}.npy"
+    temporary = temporary_name(path)
+    with temporary.open("wb") as handle:
+        header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
+        np.lib.format.write_array_header_1_0(handle, header)
+        for _, block in _blocks(array):
+            handle.write(np.ascontiguousarray(block).data)
+    publish(temporary, path)
+    return {"file": path.name, "shape": list(array.shape), "dtype": array.dtype.str, "sha256": fingerprint}
+
+
+def _open(folder: Path, bank: Bank, about: Mapping[str, Any], name: str) -> np.ndarray:
+    entry = about[name]
+    path = folder / "labels" / entry["file"]
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise _damaged(folder, bank, f"{entry['file']} is missing") from error
+    except (ValueError, EOFError) as error:
+        raise _damaged(folder, bank, f"{entry['file']}: {error}") from error
+    if list(found.shape) != entry["shape"] or found.dtype.str != entry["dtype"]:
+        raise _damaged(folder, bank, f"{entry['file']} holds {found.dtype.str}{list(found.shape)}")
+    return found
+
+
+def _read(folder: Path, bank: Bank) -> dict[str, Any]:
     path = _path(folder, bank)
     if not path.is_file():
         raise BadShard(f"{path}: no labels of the bank {bank}; {_remedy(folder)}")
     try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as stored:
-            return stored[name], json.loads(str(stored["info"]))
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise BadShard(f"{path}: is damaged ({error}); delete it, then {_remedy(folder)}") from error
+        about = json.loads(path.read_text(encoding="utf-8"))
+        whole = about["schema_version"] == VERSION and {"fingerprint", "n_centers", "labels", "centers"} <= about.keys()
+        version = about["schema_version"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(folder, bank, repr(error)) from error
+    if not whole:
+        raise _damaged(folder, bank, f"schema_version {version!r}, keys {', '.join(about)}")
+    return about
+
+
+def _damaged(folder: Path, bank: Bank, what: str) -> BadShard:
+    return BadShard(f"{_path(folder, bank)}: is damaged ({what}); delete it, then {_remedy(folder)}")
+
+
+def _blocks(array: Shaped[np.ndarray, "N _"]) -> Iterator[tuple[int, Shaped[np.ndarray, "n _"]]]:
+    for start in range(0, len(array), _BLOCK_ROWS):
+        yield start, array[start : start + _BLOCK_ROWS]
 
 
 def _path(folder: Path, bank: Bank) -> Path:
-    return folder / "labels" / f"{bank}.npz"
+    return folder / "labels" / f"{bank}.json"
 
 
 def _remedy(folder: Path) -> str:

@@ -13,6 +13,7 @@ from ove.batches.pipeline import Pipeline, Progress
 from ove.config import BatchesConfig, HeadConfig
 from ove.errors import BadShard, ConfigError, TrainingStopped
 from ove.records import Batch
+from ove.shards.labels import read_centers, read_labels, write_labels
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
 from ove.shards.sources import VideoFile
@@ -56,7 +57,7 @@ def test_every_epoch_sees_every_record_once_in_another_order(shard_folder: Path)
 
 def test_modes_have_their_exact_shares_and_labels_belong_to_their_records(shard_folder: Path) -> None:
     batches, _ = take(config_of(shard_folder), 6)
-    stored = np.load(shard_folder / "labels" / "vid.npz")["labels"]
+    stored = read_labels(shard_folder, "vid").labels
     for batch in batches:
         counts = np.bincount(batch["vid"].mode, minlength=4)
         assert counts[[CODEC, FRAMES, TILING]].tolist() == [4, 3, 1]
@@ -173,8 +174,8 @@ def test_the_fingerprint_is_that_of_records_and_labels(shard_folder: Path, damag
 
     copy = write_set(tmp_path / "copy")
     assert fingerprint(copy) == fingerprint(shard_folder) != fingerprint(damaged_folder)
-    labels = dict(np.load(copy / "labels" / "vid.npz"))
-    labels["labels"][0] = 7
-    np.savez(copy / "labels" / "vid.npz", **labels)
+    labels = read_labels(copy, "vid").labels.copy()
+    labels[0] = 7
+    write_labels(copy, "vid", labels, read_centers(copy, "vid"), {})
     assert fingerprint(copy) != fingerprint(shard_folder)
     assert len(ShardSet.open(copy)) == RECORDS

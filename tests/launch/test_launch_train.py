@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_said(ask: Callable, config: Path, run: Path, optio
 
 def test_missing_labels_say_what_to_run(ask: Callable, config: Path, tmp_path: Path) -> None:
     shards = write_set(tmp_path / "shards")
-    (shards / "labels" / "obj.npz").unlink()
+    (shards / "labels" / "obj.json").unlink()
     answer = ask(train.main, f"--config={config}", f"--workdir={tmp_path}/new", f"--config.batches.shards={shards}")
     assert answer.code == 2 and answer.err.count("\n") == 1
     assert f"no labels of the bank obj; run `python -m launch.labels --shards {shards}`" in answer.err

@@ -8,7 +8,7 @@ from shards_material import SIZE_PX, T, record_of
 
 from ove.config import ShardsConfig
 from ove.errors import BadShard
-from ove.shards.labels import read_centers, read_labels, write_labels
+from ove.shards.labels import read_centers, read_labels, verify_labels, write_labels
 from ove.shards.schema import VideoRecord
 from ove.shards.sources import VideoFile
 from ove.shards.write import write_shards
@@ -25,15 +25,52 @@ def write_set(out: Path, count: int, level: int = 0) -> None:
 def test_labels_come_back_with_their_centers(tmp_path: Path) -> None:
     write_set(tmp_path, 6)
     labels = np.arange(12, dtype=np.int32).reshape(6, 2) % 5
+    labels[4] = -1
     centers = np.eye(5, 7, dtype=np.float32)
     write_labels(tmp_path, "vid", labels, centers, {"teacher": "thumbnails"})
     found = read_labels(tmp_path, "vid")
     np.testing.assert_array_equal(found.labels, labels)
+    assert isinstance(found.labels, np.memmap)
     assert found.n_centers == 5
     assert found.info["teacher"] == "thumbnails"
     np.testing.assert_array_equal(read_centers(tmp_path, "vid"), centers)
-    with pytest.raises(BadShard, match="6 records, and 5 labels"):
-        write_labels(tmp_path, "vid", labels[:5], centers, {})
+    verify_labels(tmp_path, "vid")
+
+
+def test_labels_without_centers_need_their_number(tmp_path: Path) -> None:
+    write_set(tmp_path, 3)
+    labels = np.array([[0], [-1], [6]], np.int32)
+    write_labels(tmp_path, "ocr", labels, None, {}, n_centers=7)
+    assert read_labels(tmp_path, "ocr").n_centers == 7
+    verify_labels(tmp_path, "ocr")
+    with pytest.raises(BadShard, match="come from no centers"):
+        read_centers(tmp_path, "ocr")
+    with pytest.raises(BadShard, match="give n_centers"):
+        write_labels(tmp_path, "ocr", labels, None, {})
+
+
+@pytest.mark.parametrize("wrong", [[[0], [1], [5]], [[0], [-2], [1]], [[0], [1]]], ids=["high", "low", "few"])
+def test_labels_that_cannot_be_are_refused_and_the_old_ones_stay(tmp_path: Path, wrong: list[list[int]]) -> None:
+    write_set(tmp_path, 3)
+    write_labels(tmp_path, "vid", np.zeros((3, 1), np.int32), np.eye(5, dtype=np.float32), {})
+    with pytest.raises(BadShard, match=r"labels are −1 \(none\) or 0…4|3 records, and 2 labels"):
+        write_labels(tmp_path, "vid", np.array(wrong, np.int32), np.eye(5, dtype=np.float32), {})
+    verify_labels(tmp_path, "vid")
+    assert not read_labels(tmp_path, "vid").labels.any()
+
+
+def test_new_labels_replace_the_old_ones_which_stay_readable_where_they_are_open(tmp_path: Path) -> None:
+    write_set(tmp_path, 3)
+    centers = np.eye(5, dtype=np.float32)
+    write_labels(tmp_path, "vid", np.zeros((3, 1), np.int32), centers, {})
+    old = read_labels(tmp_path, "vid")
+    write_labels(tmp_path, "vid", np.ones((3, 2), np.int32), centers, {})  # the same centers, other labels
+    write_labels(tmp_path, "obj", np.ones((3, 1), np.int32), centers[:2], {})
+    np.testing.assert_array_equal(read_labels(tmp_path, "vid").labels, np.ones((3, 2)))
+    np.testing.assert_array_equal(old.labels, np.zeros((3, 1)))
+    assert len(list((tmp_path / "labels").iterdir())) == 6  # of each bank the JSON, the labels and the centers
+    versions = {read_labels(tmp_path, bank).info["centers"]["sha256"] for bank in ("vid", "obj")}
+    assert len(versions) == 2 and all(any(v[:12] in f.name for f in (tmp_path / "labels").iterdir()) for v in versions)
 
 
 def test_missing_stale_and_damaged_labels_say_what_to_run(tmp_path: Path) -> None:
@@ -41,12 +78,20 @@ def test_missing_stale_and_damaged_labels_say_what_to_run(tmp_path: Path) -> Non
     with pytest.raises(BadShard, match=r"no labels of the bank obj; run `python -m launch\.labels --shards"):
         read_labels(tmp_path, "obj")
     write_labels(tmp_path, "obj", np.zeros((6, 1), np.int32), np.ones((1, 3), np.float32), {})
-    stored = (tmp_path / "labels" / "obj.npz").read_bytes()
-    for damage in (stored[:-30], b"", b"text"):
-        (tmp_path / "labels" / "obj.npz").write_bytes(damage)
-        with pytest.raises(BadShard, match="is damaged"):
-            read_labels(tmp_path, "obj")
-    (tmp_path / "labels" / "obj.npz").write_bytes(stored)
+    about = tmp_path / "labels" / "obj.json"
+    for path in (about, about.with_name(read_labels(tmp_path, "obj").info["labels"]["file"])):
+        stored = path.read_bytes()
+        for damage in (stored[:-30], b"", b"text"):
+            path.write_bytes(damage)
+            with pytest.raises(BadShard, match="is damaged"):
+                read_labels(tmp_path, "obj")
+        path.write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]) if path != about else stored)
+    with pytest.raises(BadShard, match="bytes .* are not those that were written"):
+        verify_labels(tmp_path, "obj")
+    path.unlink()
+    with pytest.raises(BadShard, match="is missing"):
+        read_labels(tmp_path, "obj")
+    path.write_bytes(stored)
     read_labels(tmp_path, "obj")
     for count, level in ((7, 0), (6, 9)):
         write_set(tmp_path, count, level)
