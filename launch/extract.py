@@ -24,7 +24,7 @@ from ove.config.mapping import from_mapping
 from ove.errors import BadClip, ConfigError
 from ove.records import Clip, CodecSignals, Saliency, Selection
 from ove.shards.quarantine import BadFile, write_quarantine
-from ove.shards.sources import VideoFile, videos_in_folder
+from ove.shards.sources import InputFile, files_in_folder
 from ove.shards.workers import Died, outcomes
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _extract(job: _Job, task: tuple[VideoFile, str]) -> _Done | BadFile:
+def _extract(job: _Job, task: tuple[InputFile, str]) -> _Done | BadFile:
     """Makes everything of one file that was asked for."""
     file, name = task
     try:
@@ -185,11 +185,11 @@ def _number(text: str) -> int | float:
         raise ConfigError(f"--budget {text}: expected a number of patches such as 2048, or a share such as 0.125.") from error
 
 
-def _inputs(paths: list[Path]) -> list[VideoFile]:
+def _inputs(paths: list[Path]) -> list[InputFile]:
     """The files named, and those in the folders named; what does not exist is kept, to be set aside with its reason."""
-    found: list[VideoFile] = []
+    found: list[InputFile] = []
     for path in paths:
-        found += videos_in_folder(path) if path.is_dir() else [VideoFile(path, path.as_posix(), None)]
+        found += files_in_folder(path) if path.is_dir() else [InputFile(path, path.as_posix(), None)]
     return found
 
 

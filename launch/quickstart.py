@@ -20,7 +20,7 @@ from pathlib import Path
 from launch import command, config_file
 from ove.errors import ConfigError, OveError
 from ove.shards.read import ShardSet
-from ove.shards.sources import VideoFile, find_videos
+from ove.shards.sources import InputFile, find_files
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE_PX = 84
@@ -99,11 +99,11 @@ def _toy_videos(steps: Steps, out: Path, smoke: bool, seed: int) -> dict[str, Pa
 
 def _own_videos(folder: Path, out: Path) -> dict[str, Path]:
     """Lists of the videos to pretrain (and train the probe) on and, if there are two classes of two videos, to score it on."""
-    found = find_videos(folder.resolve())
+    found = find_files(folder.resolve())
     if len(found) > MAX_VIDEOS:
         print(f"{folder}: {len(found)} files; the quickstart takes {MAX_VIDEOS}, evenly over all of them.")
         found = [found[i * len(found) // MAX_VIDEOS] for i in range(MAX_VIDEOS)]
-    by_label: dict[str | None, list[VideoFile]] = defaultdict(list)
+    by_label: dict[str | None, list[InputFile]] = defaultdict(list)
     for video in found:
         by_label[video.label].append(video)
     labelled = None not in by_label and len(by_label) > 1 and min(map(len, by_label.values())) > 1
@@ -146,7 +146,7 @@ def _probe(steps: Steps, out: Path, splits: Mapping[str, Path], smoke: bool, see
     return json.loads((out / "probe.json").read_text())
 
 
-def _write_list(path: Path, videos: Sequence[VideoFile]) -> Path:
+def _write_list(path: Path, videos: Sequence[InputFile]) -> Path:
     path.write_text("".join(f"{v.path.resolve()}\t{v.label or ''}\n" for v in videos))
     return path
 

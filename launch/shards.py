@@ -14,7 +14,7 @@ from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadShard, ConfigError
 from ove.shards.schema import VideoRecord, encode_frames
-from ove.shards.sources import VideoFile, find_videos
+from ove.shards.sources import InputFile, find_files
 from ove.shards.verify import verify
 from ove.shards.write import QUARANTINE, Progress, Summary, write_shards
 from ove.video.decode import read_video
@@ -26,7 +26,7 @@ _SHOWN = 10
 """Bad files named on the screen; all of them are in the quarantine list."""
 
 
-def make_record(video: VideoFile, video_config: VideoConfig, shards_config: ShardsConfig) -> VideoRecord:
+def make_record(video: InputFile, video_config: VideoConfig, shards_config: ShardsConfig) -> VideoRecord:
     """The record of one video file; one that cannot be used raises BadClip."""
     clip, signals = read_video(video.path, video_config)
     return VideoRecord(
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     made_with = {"video": to_mapping(video_config), "shards": to_mapping(shards_config)}
     made_with["shards"].pop("workers")  # changes nothing in the records
     summary = write_shards(
-        find_videos(options.videos),
+        find_files(options.videos),
         options.out,
         functools.partial(make_record, video_config=video_config, shards_config=shards_config),
         shards_config,

@@ -11,7 +11,7 @@ import numpy as np
 from ove.config import ShardsConfig
 from ove.shards.labels import BANKS, write_labels
 from ove.shards.schema import VideoRecord, encode_frames
-from ove.shards.sources import VideoFile
+from ove.shards.sources import InputFile
 from ove.shards.write import write_shards
 
 T, SIZE_PX, PATCH_PX, GOP = 8, 28, 14, 4
@@ -28,7 +28,7 @@ def frames_of(number: int) -> np.ndarray:
     return rng.integers(0, 120, (T, SIZE_PX, SIZE_PX, 3), dtype=np.uint8) + np.uint8(130 * (number % 2))
 
 
-def record_of(video: VideoFile) -> VideoRecord:
+def record_of(video: InputFile) -> VideoRecord:
     """The record whose number is the file's key."""
     number = int(video.key)
     return VideoRecord(
@@ -49,11 +49,11 @@ def record_of(video: VideoFile) -> VideoRecord:
 
 
 def write_set(
-    folder: Path, count: int = RECORDS, make: Callable[[VideoFile], VideoRecord] = record_of, labelled: bool = True
+    folder: Path, count: int = RECORDS, make: Callable[[InputFile], VideoRecord] = record_of, labelled: bool = True
 ) -> Path:
     """Writes `count` records in shards of 8, with class names if asked to, and labels of both banks; returns the folder."""
     names = [CLASSES[n % 2] if labelled else None for n in range(count)]
-    videos = [VideoFile(folder / str(n), f"{n:04d}", name) for n, name in enumerate(names)]
+    videos = [InputFile(folder / str(n), f"{n:04d}", name) for n, name in enumerate(names)]
     write_shards(videos, folder, make, ShardsConfig(records_per_shard=8, workers=0), {}, lambda progress: None)
     for bank in BANKS:
         labels = (np.arange(count)[:, None] + np.arange(LABELS)) % CENTERS

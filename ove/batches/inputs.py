@@ -17,7 +17,7 @@ from ove.batches.patches import TIME_STEPS, gather, on_time_grid, patchify, posi
 from ove.config import VideoConfig
 from ove.errors import BadClip, ConfigError
 from ove.records import Saliency
-from ove.shards.sources import videos_in_folder, videos_in_list
+from ove.shards.sources import files_in_folder, files_in_list
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
 from ove.video.select import budget_of, choose_patches, i_frame_flags
@@ -114,7 +114,7 @@ def find_inputs(names: Sequence[str]) -> list[Path]:
         if name.startswith("@") and not path.exists():
             found += _listed(Path(name[1:]))
         elif path.is_dir():
-            found += [file.path for file in videos_in_folder(path)]
+            found += [file.path for file in files_in_folder(path)]
         elif not path.exists() and (matches := sorted(glob.glob(name, recursive=True))):
             found += [Path(match) for match in matches if Path(match).is_file()]
         else:
@@ -126,7 +126,7 @@ def find_inputs(names: Sequence[str]) -> list[Path]:
 
 def _listed(list_file: Path) -> list[Path]:
     try:
-        return [file.path for file in videos_in_list(list_file)]
+        return [file.path for file in files_in_list(list_file)]
     except UnicodeDecodeError as error:
         raise BadClip(f"{list_file}: is no list in UTF-8 text; write a path a line.") from error
     except OSError as error:

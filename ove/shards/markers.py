@@ -9,7 +9,7 @@ from typing import Any
 from ove.shards.manifest import Shard, digest, write_json
 from ove.shards.quarantine import BadFile
 from ove.shards.schema import SCHEMA_VERSION
-from ove.shards.sources import VideoFile
+from ove.shards.sources import InputFile
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Group:
     bad: list[BadFile]
 
 
-def inputs_of(group: Sequence[VideoFile], made_with: Mapping[str, Any]) -> str:
+def inputs_of(group: Sequence[InputFile], made_with: Mapping[str, Any]) -> str:
     """Digest of all that a group's shard depends on; a file that is missing has no size and no date."""
     files = []
     for video in group:

@@ -37,7 +37,7 @@ from ove.shards.markers import (
 )
 from ove.shards.quarantine import BadFile, write_quarantine
 from ove.shards.schema import Record, VideoRecord, kind_of, pack
-from ove.shards.sources import VideoFile
+from ove.shards.sources import InputFile
 from ove.shards.workers import Died, outcomes
 
 QUARANTINE = "quarantine.jsonl"
@@ -79,9 +79,9 @@ class _Outcome:
 
 
 def write_shards(
-    videos: Sequence[VideoFile],
+    videos: Sequence[InputFile],
     out: Path,
-    make_record: Callable[[VideoFile], Record],
+    make_record: Callable[[InputFile], Record],
     config: ShardsConfig,
     made_with: Mapping[str, Any],
     progress: Callable[[Progress], None],
@@ -118,10 +118,10 @@ def write_shards(
 
 def _make_groups(
     out: Path,
-    groups: list[list[VideoFile]],
+    groups: list[list[InputFile]],
     inputs: list[str],
     finished: Mapping[int, Group],
-    make_record: Callable[[VideoFile], Record],
+    make_record: Callable[[InputFile], Record],
     config: ShardsConfig,
     progress: Callable[[Progress], None],
     limit_s: float | None,
@@ -147,7 +147,7 @@ def _make_groups(
             progress(Progress(earlier + count, total, earlier, bad))
 
 
-def _try(make_record: Callable[[VideoFile], Record], video: VideoFile) -> _Outcome | BadFile:
+def _try(make_record: Callable[[InputFile], Record], video: InputFile) -> _Outcome | BadFile:
     """The border where a bad file is set aside, with its reason, so that the run goes on with the others."""
     try:
         record = make_record(video)

@@ -14,14 +14,14 @@ from ove.batches.modes import CODEC, FRAMES, IMAGE, MODES, TILING, View, schedul
 from ove.batches.patches import on_time_grid, patchify
 from ove.errors import BadShard, ConfigError
 from ove.shards.schema import VideoRecord, decode_frames
-from ove.shards.sources import VideoFile
+from ove.shards.sources import InputFile
 
 VIEW = View(BUDGET, GOP, "keep")
 
 
 @pytest.fixture(scope="module")
 def record() -> VideoRecord:
-    return record_of(VideoFile(Path("5.mp4"), "0005", "light"))
+    return record_of(InputFile(Path("5.mp4"), "0005", "light"))
 
 
 @pytest.fixture(scope="module")

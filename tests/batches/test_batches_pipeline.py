@@ -16,7 +16,7 @@ from ove.records import Batch
 from ove.shards.labels import read_centers, read_labels, write_labels
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
-from ove.shards.sources import VideoFile
+from ove.shards.sources import InputFile
 
 Batches = list[dict[str, Batch]]
 
@@ -109,7 +109,7 @@ def test_seeds_change_the_order(shard_folder: Path) -> None:
 BAD = 5
 
 
-def _with_a_damaged_picture(video: VideoFile) -> VideoRecord:
+def _with_a_damaged_picture(video: InputFile) -> VideoRecord:
     record = record_of(video)
     if int(video.key) != BAD:
         return record
@@ -151,7 +151,7 @@ def test_too_many_bad_records_stop_the_run(damaged_folder: Path) -> None:
     take(config_of(damaged_folder, max_bad_share=0.05), 40)
 
 
-def _nothing_to_see(video: VideoFile) -> VideoRecord:
+def _nothing_to_see(video: InputFile) -> VideoRecord:
     return dataclasses.replace(record_of(video), frames=[b"no picture"] * 8)
 
 

@@ -8,13 +8,13 @@ import pytest
 
 from ove.config import ShardsConfig
 from ove.shards.schema import VideoRecord, encode_frames
-from ove.shards.sources import VideoFile
+from ove.shards.sources import InputFile
 from ove.shards.write import write_shards
 
 KINDS, T, SIZE_PX = 4, 8, 28
 
 
-def _record(video: VideoFile) -> VideoRecord:
+def _record(video: InputFile) -> VideoRecord:
     number = int(video.key)
     scene = np.random.default_rng(number % KINDS).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     noise = np.random.default_rng(number).integers(-9, 10, (T, SIZE_PX, SIZE_PX, 3))
@@ -41,7 +41,7 @@ def write_kinds() -> Callable[[Path, int], None]:
     """Writes a shard folder of n clips; clip i is of kind i % 4."""
 
     def write(out: Path, count: int) -> None:
-        videos = [VideoFile(out / str(n), f"{n:04d}", None) for n in range(count)]
+        videos = [InputFile(out / str(n), f"{n:04d}", None) for n in range(count)]
         write_shards(videos, out, _record, ShardsConfig(records_per_shard=8, workers=0), {}, lambda progress: None)
 
     return write

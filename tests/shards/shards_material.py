@@ -11,7 +11,7 @@ import numpy as np
 
 from ove.errors import BadClip
 from ove.shards.schema import VideoRecord, encode_frames
-from ove.shards.sources import VideoFile
+from ove.shards.sources import InputFile
 
 SIZE_PX, PATCH_PX, T = 28, 14, 8
 
@@ -51,7 +51,7 @@ def record_of(frames: np.ndarray, key: str, label: str | None) -> VideoRecord:
     )
 
 
-def make_record(video: VideoFile) -> VideoRecord:
+def make_record(video: InputFile) -> VideoRecord:
     """Decodes the first T frames; a name tells if something is to go wrong."""
     if "crash" in video.path.name:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -65,7 +65,7 @@ def make_record(video: VideoFile) -> VideoRecord:
     return record_of(np.stack(frames[:T]), video.key, video.label)
 
 
-def make_record_slowly(video: VideoFile) -> VideoRecord:
+def make_record_slowly(video: InputFile) -> VideoRecord:
     """The same records, 0.2 s apart."""
     time.sleep(0.2)
     return make_record(video)

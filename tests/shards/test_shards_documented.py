@@ -12,7 +12,7 @@ from ove.config import ShardsConfig
 from ove.shards.manifest import Manifest
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord, decode_frames
-from ove.shards.sources import find_videos
+from ove.shards.sources import find_files
 from ove.shards.write import write_shards
 
 _PAGE = Path(__file__).parents[2] / "docs" / "data_format.md"
@@ -20,7 +20,7 @@ _PAGE = Path(__file__).parents[2] / "docs" / "data_format.md"
 
 def test_the_documented_reader_reads_our_shards(video_folder: Path, tmp_path: Path) -> None:
     config = ShardsConfig(records_per_shard=3, workers=0)
-    write_shards(find_videos(video_folder), tmp_path, make_record, config, {}, lambda progress: None)
+    write_shards(find_files(video_folder), tmp_path, make_record, config, {}, lambda progress: None)
     code = re.search(r"```python\n(.*?)```", _PAGE.read_text(), re.DOTALL)
     assert code is not None
     names: dict[str, Any] = {}

@@ -10,15 +10,15 @@ from ove.config import ShardsConfig
 from ove.errors import BadShard
 from ove.shards.labels import read_centers, read_labels, verify_labels, write_labels
 from ove.shards.schema import VideoRecord
-from ove.shards.sources import VideoFile
+from ove.shards.sources import InputFile
 from ove.shards.write import write_shards
 
 
 def write_set(out: Path, count: int, level: int = 0) -> None:
-    def make(video: VideoFile) -> VideoRecord:
+    def make(video: InputFile) -> VideoRecord:
         return record_of(np.full((T, SIZE_PX, SIZE_PX, 3), level, np.uint8), video.key, None)
 
-    videos = [VideoFile(out / str(n), f"{n:04d}", None) for n in range(count)]
+    videos = [InputFile(out / str(n), f"{n:04d}", None) for n in range(count)]
     write_shards(videos, out, make, ShardsConfig(workers=0), {"level": level}, lambda progress: None)
 
 

@@ -10,7 +10,7 @@ from tiny_run import config_of
 
 from ove.errors import TrainingStopped
 from ove.shards.schema import VideoRecord
-from ove.shards.sources import VideoFile
+from ove.shards.sources import InputFile
 from ove.train.checkpoint import Checkpoints
 from ove.train.loop import train
 
@@ -29,7 +29,7 @@ def test_a_loss_that_is_not_finite_stops_with_bank_and_step(shard_folder: Path, 
     checkpoints.close()
 
 
-def _a_third_damaged(video: VideoFile) -> VideoRecord:
+def _a_third_damaged(video: InputFile) -> VideoRecord:
     record = record_of(video)
     return dataclasses.replace(record, frames=[b"no picture"] * 8) if int(video.key) % 3 == 0 else record
 

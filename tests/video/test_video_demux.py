@@ -13,7 +13,7 @@ from launch.shards import make_record
 from ove.config import ShardsConfig, VideoConfig
 from ove.errors import BadClip
 from ove.shards.schema import pack, unpack
-from ove.shards.sources import VideoFile
+from ove.shards.sources import InputFile
 from ove.video import demux
 from ove.video.decode import read_video
 from ove.video.demux import Damaged, Deadline
@@ -57,7 +57,7 @@ def test_a_record_says_that_only_the_first_frames_were_kept(tmp_path, write_vide
     whole = write_video("w.mp4", moving_texture(40, 96), container_options={"movflags": "faststart"})
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[:-800])
-    records = [unpack(pack(make_record(VideoFile(path, path.name, None), KEEP, ShardsConfig()))) for path in (whole, cut)]
+    records = [unpack(pack(make_record(InputFile(path, path.name, None), KEEP, ShardsConfig()))) for path in (whole, cut)]
     assert records[0].cut == ""
     assert "40 frames announced" in records[1].cut
 
