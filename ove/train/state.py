@@ -4,11 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float32, Int, Key
 
 from ove.centers.bank import Bank, init_bank
 from ove.config import RunConfig
 from ove.encoder import encoder
+from ove.train.guards import no_losses
 from ove.train.optimizer import make_optimizer
 
 
@@ -22,6 +23,8 @@ class TrainState(NamedTuple):
     opt_state: Any
     rng: Key[Array, ""]
     """Never changes: every use folds in the step and a purpose."""
+    recent_losses: Float32[Array, "banks window"]
+    """Of each bank in the order of the heads (`ove.train.guards`)."""
 
 
 def init_state(config: RunConfig, n_centers: dict[str, int], n_shards: int = 1) -> TrainState:
@@ -43,7 +46,8 @@ def init_state(config: RunConfig, n_centers: dict[str, int], n_shards: int = 1) 
             negatives=n_negatives(head.negatives, n_centers[head.bank]),
             n_shards=n_shards,
         )
-    return TrainState(jnp.zeros((), jnp.int32), params, banks, make_optimizer(config.train).init(params), rng)
+    opt_state = make_optimizer(config.train).init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, banks, opt_state, rng, no_losses(len(banks)))
 
 
 def n_negatives(fraction: float, n_centers: int) -> int:

@@ -1,5 +1,6 @@
 """One training step: a pure function of the state and a batch per bank."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,11 +9,14 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from ove.centers.objective import Plan, bank_step
+from ove.centers.bank import Bank
+from ove.centers.objective import BankGradient, Plan, bank_gradient, bank_update
 from ove.centers.placement import follow
 from ove.centers.rows import RowAdamW
 from ove.config import HeadConfig, RunConfig
 from ove.encoder import encoder
+from ove.train.gradients import part_norms
+from ove.train.guards import is_applied, judge
 from ove.train.optimizer import learning_rate, make_optimizer
 from ove.train.sharding import batch_sharding, placement
 from ove.train.state import TrainState, n_negatives
@@ -33,6 +37,12 @@ def make_step(
     replicated = NamedSharding(mesh, PartitionSpec())
     train, place = config.train, placement(mesh)
 
+    def plans_of(banks: dict[str, Bank]) -> dict[str, Plan]:
+        return {
+            str(head.bank): plan_of(head, (n_centers or {}).get(head.bank, len(banks[head.bank].rows)))
+            for head in config.batches.heads
+        }
+
     def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.rng, state.step)
 
@@ -46,33 +56,51 @@ def make_step(
             return pooled
 
         pooled, pull_back = jax.vjp(embed, state.params)
+        plans = plans_of(state.banks)
         lr_bank = learning_rate(train, train.lr_bank)(state.step)
         adamw = RowAdamW(lr_bank, train.weight_decay, train.b1, train.b2, train.adam_eps, train.clip_norm)
-        banks, slopes, total, done = dict(state.banks), {}, jnp.zeros(()), jnp.zeros(())
-        metrics: Metrics = {}
+        found: dict[str, BankGradient] = {}
+        done = jnp.zeros(())
         for number, head in enumerate(config.batches.heads):
             name: str = head.bank
-            out = bank_step(
+            found[name] = bank_gradient(
                 state.banks[name],
                 follow(pooled[name], done),
                 batch[name]["labels"],
                 jax.random.fold_in(key, number),
-                state.step,
-                adamw,
-                plan=plan_of(head, (n_centers or {}).get(name, len(state.banks[name].rows))),
+                plan=plans[name],
                 placement=place,
                 config=config.centers,
             )
-            banks[name], slopes[name] = out.bank, out.embeddings.astype(pooled[name].dtype)
-            total, done = total + head.weight * out.loss, out.done
-            metrics |= {f"loss/{name}": out.loss} | {f"{what}/{name}": value for what, value in out.metrics.items()}
+            done = found[name].done
+        is_spike, recent_losses = judge(state.recent_losses, jnp.stack([f.loss for f in found.values()]), train.spike_mads)
+        applied = is_applied(train, is_spike)
+        banks = {
+            name: bank_update(
+                state.banks[name],
+                gradient,
+                state.step,
+                adamw,
+                plan=plans[name],
+                placement=place,
+                config=config.centers,
+                applied=applied,
+            )
+            for name, gradient in found.items()
+        }
 
-        (grads,) = pull_back({name: follow(slope, done) for name, slope in slopes.items()})
+        slopes = {name: follow(f.embeddings.astype(pooled[name].dtype), done) for name, f in found.items()}
+        (grads,) = pull_back(slopes)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics |= {"loss": total, "grad_norm/encoder": optax.tree.norm(grads)}
-        metrics["lr"] = learning_rate(train, train.lr)(state.step)
-        return TrainState(state.step + 1, params, banks, opt_state, state.rng), metrics
+        changed = optax.apply_updates(state.params, updates), opt_state
+        params, opt_state = jax.tree.map(partial(jnp.where, applied), changed, (state.params, state.opt_state))
+        metrics: Metrics = {f"loss/{name}": f.loss for name, f in found.items()}
+        metrics |= {f"{what}/{name}": value for name, f in found.items() for what, value in f.metrics.items()}
+        metrics |= {f"spike/{name}": is_spike[i].astype(jnp.float32) for i, name in enumerate(found)}
+        metrics["loss"] = sum((head.weight * found[head.bank].loss for head in config.batches.heads), jnp.zeros(()))
+        metrics |= part_norms(grads) | {"skipped": 1.0 - applied.astype(jnp.float32)}
+        metrics |= {"lr": learning_rate(train, train.lr)(state.step), "lr_bank": jnp.asarray(lr_bank)}
+        return TrainState(state.step + 1, params, banks, opt_state, state.rng, recent_losses), metrics
 
     return jax.jit(
         step,
