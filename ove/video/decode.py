@@ -17,28 +17,34 @@ from ove.video.residual import CannotIsolate, GrayDecoder
 from ove.video.sampling import sample_indices
 from ove.video.select import i_frame_flags
 from ove.video.sources import bitstream_reader, told_or_refused
+from ove.video.span import Span
 
 
-def read_video(path: Path, config: VideoConfig) -> tuple[Clip, CodecSignals]:
-    """The sampled frames of a file and their signals, turned as the file says it is to be shown.
+def read_video(path: Path, config: VideoConfig, span: Span | None = None) -> tuple[Clip, CodecSignals]:
+    """The sampled frames of a file, or of a span of it, and their signals, turned as the file says it is to be shown.
 
     Signals come from the bitstream where they can, at the size of its picture; elsewhere, or where `config.source` says so, the
     sampled frames are encoded anew (`Clip.source` = "transcode") and signals have the size of the clip. HEVC has its residual
     from the bitstream and its vectors from a transcode (`CodecSignals.residual_source`). Anything that is no whole, readable
     video of one size raises BadClip, which names the file, what was wrong and what to do; with `config.truncated` = "keep",
-    what decodes of a damaged one is kept and `Clip.cut` says what was wrong (spec §2).
+    what decodes of a damaged one is kept and `Clip.cut` says what was wrong (spec §2). Of a span only what lies between the
+    key frame before it and its end is decoded; `Clip.frame_index` and `n_decoded` then count its frames alone.
     """
     deadline = Deadline(path, config.time_limit_s)
     packets = PacketTable() if config.sampling == "energy" else None
-    found = survey(path, deadline, packets.add if packets else None)
+    found = survey(path, deadline, packets.add if packets else None, span)
+    if found.n_packets == 0 and span is not None:
+        raise BadClip(
+            f"{path}: no frame from {span.start_s:g} s to {span.end_s:g} s; the video may be shorter: check the span."
+        )
     if found.n_packets == 0:
         raise BadClip(f"{path}: no whole frame in it{f' ({found.cut})' if found.cut else ''}; get a whole copy.")
     if opener := bitstream_reader(path, found, config.source):
         try:
-            return _read(path, config, found, deadline, packets, opener)
+            return _read(path, config, found, deadline, packets, opener, span)
         except CannotIsolate as reason:
             told_or_refused(path, found, config.source, reason)
-    return _read(path, config, found, deadline, packets, None)
+    return _read(path, config, found, deadline, packets, None, span)
 
 
 def _read(
@@ -48,10 +54,11 @@ def _read(
     deadline: Deadline,
     packets: PacketTable | None,
     opener: Callable[[], GrayDecoder] | None,
+    span: Span | None,
 ) -> tuple[Clip, CodecSignals]:
     """`read_video` with signals from the bitstream, or, without an opener of gray decoders, from a transcode."""
     energies = packets.energies() if packets else None
-    gathered, cut = _gather(path, config, found.n_packets, energies, deadline, opener)
+    gathered, cut = _gather(path, config, found.n_packets, energies, deadline, opener, span)
     cut, n_decoded = cut or found.cut, len(gathered.times_s)
     if n_decoded == 0 or (cut and config.truncated == "refuse"):
         why = cut or "the decoder gives no picture"
@@ -59,7 +66,7 @@ def _read(
     if n_decoded != found.n_packets:
         # Packets without a frame to show: VP8's hidden references, an open GOP's first pictures. Sample what there is.
         energies = packets.energies(gathered.times_s) if packets else None
-        gathered, _ = _gather(path, config, n_decoded, energies, deadline, opener)
+        gathered, _ = _gather(path, config, n_decoded, energies, deadline, opener, span)
     index = sample_indices(n_decoded, config.n_frames, config.sampling, energies)
     unique, order = np.unique(index, return_inverse=True)
     pictures = np.stack(gathered.pictures)
@@ -89,8 +96,9 @@ def _gather(
     energies: Float64[np.ndarray, "n"] | None,
     deadline: Deadline,
     opener: Callable[[], GrayDecoder] | None,
+    span: Span | None,
 ) -> tuple[Gathered, str]:
-    """Decodes the whole file and keeps what would be sampled if it had `n_frames` frames.
+    """Decodes the whole file, or what a span needs, and keeps what would be sampled if there were `n_frames` frames.
 
     Also, where the file is damaged and may be, what was wrong with the first frame that is missing.
     """
@@ -98,8 +106,11 @@ def _gather(
     gray = opener() if opener else None
     gathered = (Accumulated if config.sampling == "accumulate" else Gathered)(config, gray, len(wanted))
     try:
-        for number, decoded in enumerate(decoded_frames(path, deadline, keep_packets=gray is not None)):
-            gathered.add(decoded, number in wanted)
+        for decoded in decoded_frames(path, deadline, gray is not None, span):
+            if decoded.is_before:
+                gathered.pass_over(decoded)
+            else:
+                gathered.add(decoded, len(gathered.times_s) in wanted)
     except Damaged as error:
         if config.truncated == "refuse":
             raise

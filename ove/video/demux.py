@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ove.errors import BadClip
+from ove.video.span import Span, packets_of, time_in_video_s
 
 # fmt: off
 CONTAINERS = frozenset([
@@ -64,6 +65,8 @@ class DecodedFrame:
     """None where the container has no timestamps."""
     header: bytes = b""
     """Another header of the stream, if one came with the packet, as where recordings were joined."""
+    is_before: bool = False
+    """It was decoded only because frames of the span that was asked for refer to it."""
 
 
 class Damaged(BadClip):
@@ -93,16 +96,19 @@ class Deadline:
             )
 
 
-def survey(path: Path, deadline: Deadline, look: Callable[[av.Packet], None] | None = None) -> Survey:
-    """Counts the video packets of a file without decoding it, and shows them to `look`; BadClip if it is no video."""
+def survey(path: Path, deadline: Deadline, look: Callable[[av.Packet], None] | None = None, span: Span | None = None) -> Survey:
+    """Counts the video packets of a file, or of a span of it, without decoding, and shows them to `look`.
+
+    BadClip if it is no video, or the span cannot be found in it. Whether the file was cut off after the span is not looked at.
+    """
     with _opened(path, deadline) as (container, stream):
         shown = whole = 0
         failure = ""
         try:
-            for packet in container.demux(stream):
+            for packet in packets_of(container, stream, span):
                 if packet.is_corrupt:
                     failure = "a packet is cut short"
-                elif packet.size:
+                elif packet.size and (span is None or span.holds(_time_in(path, packet, stream))):
                     whole += 1
                     shown += not packet.is_discard
                     if look is not None and not packet.is_discard:
@@ -113,7 +119,9 @@ def survey(path: Path, deadline: Deadline, look: Callable[[av.Packet], None] | N
             failure = error.strerror or type(error).__name__
         # The index of an MP4 has gone through its edit list, the count in its header has not.
         announced = len(stream.index_entries) if "mp4" in container.format.name else stream.frames
-        if not failure and (whole < announced or _segment_is_cut(path)):
+        if span is not None:
+            announced = 0
+        elif not failure and (whole < announced or _segment_is_cut(path)):
             failure = "the file ends early"
         return Survey(
             codec=stream.codec.canonical_name,
@@ -122,6 +130,13 @@ def survey(path: Path, deadline: Deadline, look: Callable[[av.Packet], None] | N
             n_packets=shown,
             cut=f"{failure}; {announced} frames announced" if failure and announced else failure,
         )
+
+
+def _time_in(path: Path, packet: av.Packet, stream: VideoStream) -> float:
+    time_s = time_in_video_s(packet.pts, stream)
+    if time_s is None:
+        raise BadClip(f"{path}: has no timestamps, so no span of it can be found; put it into an MP4 or MKV file.")
+    return time_s
 
 
 def _segment_is_cut(path: Path) -> bool:
@@ -138,8 +153,8 @@ def _segment_is_cut(path: Path) -> bool:
     return size != (1 << value_bits) - 1 and path.stat().st_size < at + 4 + length + size
 
 
-def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool) -> Iterator[DecodedFrame]:
-    """The frames of a file in display order.
+def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool, span: Span | None = None) -> Iterator[DecodedFrame]:
+    """The frames of a file in display order; of a span: its frames, after those that had to be decoded for them.
 
     With `keep_packets` each comes with its packet, and with motion vectors where the codec has them. A frame that is marked
     as damaged and a decoder that gives up raise Damaged, a frame of another size than the first BadClip, both with the
@@ -151,12 +166,14 @@ def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool) -> Iterat
         if keep_packets:  # it takes a tenth of the time of decoding
             context.flags2 |= _FLAG2_EXPORT_MVS
         context.options = {"max_pixels": str(MOST_PIXELS)}
-        waiting: dict[int, tuple[bytes, float | None, bytes]] = {}
+        waiting: dict[int, tuple[bytes, float | None, bytes, float | None]] = {}
         n_decoded, size = 0, (0, 0)
-        for number, packet in enumerate(_packets(container, stream)):
+        for number, packet in enumerate(_packets(container, stream, span)):
             if packet is not None:
+                place_s = time_in_video_s(packet.pts, stream) if span is not None else None
                 seconds = packet.pts * base.numerator / base.denominator if packet.pts is not None and base else None
-                waiting[number] = (bytes(packet), seconds, _new_header(packet)) if keep_packets else (b"", seconds, b"")
+                data, header = (bytes(packet), _new_header(packet)) if keep_packets else (b"", b"")
+                waiting[number] = (data, seconds, header, place_s)
                 # The decoder hands a packet's timestamp to its frame: numbered, frames and packets match whatever the order.
                 packet.pts = packet.dts = number
                 if stream.codec.canonical_name in _NEVER_PADDED and _WIPED in bytes(packet):
@@ -172,9 +189,15 @@ def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool) -> Iterat
                     f"{path}: damaged: {n_decoded} frames decode, then {reason}; get a whole copy.", n_decoded
                 ) from error
             for frame in frames:
+                data, seconds, header, place_s = waiting.pop(frame.pts if frame.pts is not None else -1, (b"", None, b"", None))
+                if span is not None and place_s is not None:
+                    if span.is_after(place_s):
+                        return
+                    if span.is_before(place_s):
+                        yield DecodedFrame(frame, data, seconds, header, is_before=True)
+                        continue
                 size = size if n_decoded else (frame.width, frame.height)
                 _check(path, frame, n_decoded, size)
-                data, seconds, header = waiting.pop(frame.pts if frame.pts is not None else -1, (b"", None, b""))
                 yield DecodedFrame(frame, data, seconds, header)
                 n_decoded += 1
             deadline.check(n_decoded)
@@ -184,10 +207,10 @@ def _new_header(packet: av.Packet) -> bytes:
     return bytes(packet.get_sidedata("new_extradata")) if packet.has_sidedata("new_extradata") else b""
 
 
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet | None]:
+def _packets(container: InputContainer, stream: VideoStream, span: Span | None) -> Iterator[av.Packet | None]:
     """The stream's packets up to the end of what can be read, then None to flush the decoder."""
     try:
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream, span):
             if packet.size and not packet.is_corrupt:
                 yield packet
     except av.FFmpegError:

@@ -39,6 +39,11 @@ class Gathered:
             self.pictures.append(self._picture(decoded.frame))
         self._add_signals(decoded, sampled)
 
+    def pass_over(self, decoded: DecodedFrame) -> None:
+        """Takes note of a frame that is not among those to be sampled."""
+        if self.gray is not None:
+            self.gray.follow(decoded.packet, decoded.header)
+
     def signals(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
         """Signals as shown, in the given order of the sampled frames (indices may repeat)."""
         if self.gray is None:
