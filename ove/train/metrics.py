@@ -3,10 +3,46 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from clu import metrics
 from tensorboardX import SummaryWriter
+
+_TOTALS = ("skipped", "spike", "positive_overflow")
+"""Metrics (without the bank's name) of which the sum over the steps of a line is logged."""
+_NEWEST = ("lr", "lr_bank", "ever_positive", "collapse")
+"""Metrics of which that of the last step is logged. Of all others it is the mean."""
+
+
+class Averages:
+    """The metrics of the steps since the last logged line, put together (clu.metrics on the host)."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, metrics.Average] = {}
+        self._others: dict[str, float] = {}
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Counts one more step; a NaN, which some metrics are where they have nothing to tell, is left out of the mean."""
+        for name, value in values.items():
+            what = name.partition("/")[0]
+            if what in _TOTALS:
+                self._others[name] = self._others.get(name, 0.0) + value
+            elif what in _NEWEST:
+                self._others[name] = value
+            else:
+                known = not math.isnan(value)
+                one = metrics.Average(total=np.float64(value if known else 0.0), count=np.float64(known))
+                self._means[name] = self._means[name].merge(one) if name in self._means else one
+
+    def take(self) -> dict[str, float]:
+        """What they come to (NaN for the mean of nothing), and begins anew."""
+        means = {name: float(mean.compute()) if mean.count else math.nan for name, mean in self._means.items()}
+        values = means | self._others
+        self._means, self._others = {}, {}
+        return values
 
 
 class MetricsLog:
@@ -23,9 +59,12 @@ class MetricsLog:
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Appends one line, and the numbers in it to the events."""
+        """Appends one line, with null for numbers that are not finite, and the other numbers to the events."""
+        line = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+        }
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(json.dumps({"step": step, **line}) + "\n")
         for name, value in values.items():
             if isinstance(value, float) and math.isfinite(value):
                 self._events.add_scalar(name, value, step)
@@ -39,13 +78,28 @@ class MetricsLog:
         self._events.close()
 
 
-def progress_line(step: int, steps: int, values: dict[str, Any], seconds_left: float) -> str:
-    """One line for the screen: where the run is, the loss of each bank, its speed, how long it waited for data, time left."""
+def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left: float) -> str:
+    """One line for the screen: where the run is, the loss of each bank, its speed, how long it waited for data, time left.
+
+    Tokens a second, model FLOPs utilisation, the most memory of a device and skipped steps are told where `values` has them.
+    """
     losses = "  ".join(f"{k.removeprefix('loss/')} {v:.4f}" for k, v in values.items() if k.startswith("loss/"))
-    return (
-        f"step {step}/{steps}  loss {values['loss']:.4f} ({losses})  {values['step_ms']:.0f} ms/step  "
-        f"{values['samples_per_s']:.1f} samples/s  data wait {values['data_wait']:.0%}  {_duration(seconds_left)} left"
-    )
+    parts = [
+        f"step {step}/{steps}",
+        f"loss {values['loss']:.4f} ({losses})",
+        f"{values['step_ms']:.0f} ms/step",
+        f"{values['samples_per_s']:.1f} samples/s",
+    ]
+    if "tokens_per_s" in values:
+        parts.append(f"{values['tokens_per_s']:,.0f} tokens/s")
+    if "mfu" in values:
+        parts.append(f"MFU {values['mfu']:.1%}")
+    parts.append(f"data wait {values['data_wait']:.0%}")
+    if "device_memory_peak_gib" in values:
+        parts.append(f"{values['device_memory_peak_gib']:.1f} GiB")
+    if values.get("skipped"):
+        parts.append(f"{values['skipped']:.0f} skipped")
+    return "  ".join([*parts, f"{_duration(seconds_left)} left"])
 
 
 def _step_of(line: str) -> int | float:

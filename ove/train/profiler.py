@@ -1,0 +1,73 @@
+"""A trace of a few steps, for TensorBoard, xprof or Perfetto to show."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+from jaxtyping import Array
+
+from ove.errors import ConfigError
+
+FOLDER = "profile"
+
+
+@dataclass(frozen=True)
+class Span:
+    """The steps that are traced."""
+
+    first: int
+    count: int
+
+    @property
+    def last(self) -> int:
+        """The last of them."""
+        return self.first + self.count - 1
+
+
+def parse_span(text: str) -> Span:
+    """`STEP:N`, N steps from STEP on, both at least 1; ConfigError for anything else."""
+    found = re.fullmatch(r"([0-9]{1,12}):([0-9]{1,6})", text.strip())
+    if not found or not int(found[1]) or not int(found[2]):
+        raise ConfigError(f"--profile={text}: expected STEP:N, N steps from step STEP on, both at least 1; for example 20:3.")
+    return Span(int(found[1]), int(found[2]))
+
+
+class Profiler:
+    """Traces the steps of a span into `workdir/profile`; without a span it does nothing."""
+
+    def __init__(self, span: Span | None, workdir: Path, done: int, steps: int) -> None:
+        """`done`: steps taken before this start; `steps`: all of the run. ConfigError if the span is not among the rest."""
+        if span and not done < span.first <= span.last <= steps:
+            raise ConfigError(
+                f"--profile={span.first}:{span.count} asks for the steps {span.first} to {span.last}; this start takes the "
+                f"steps {done + 1} to {steps}."
+            )
+        self.folder = workdir / FOLDER
+        self._span = span
+        self._is_on = False
+
+    def before(self, step: int) -> None:
+        """To be called before `step` is dispatched."""
+        if self._span and step == self._span.first:
+            # The stacks of Python would fill the buffer of a long trace; what the host does is annotated by jax.
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(self.folder, create_perfetto_trace=True, profiler_options=options)
+            self._is_on = True
+
+    def after(self, step: int, result: Array) -> str | None:
+        """To be called when `step`, which makes `result`, is dispatched; a sentence to report once the trace is written."""
+        if not self._is_on or self._span is None or step != self._span.last:
+            return None
+        result.block_until_ready()
+        self.close()
+        return (
+            f"steps {self._span.first} to {self._span.last} are traced in {self.folder} (docs/watching.md: how to look at it)"
+        )
+
+    def close(self) -> None:
+        """Ends a trace that is still going on."""
+        if self._is_on:
+            self._is_on = False
+            jax.profiler.stop_trace()
