@@ -1,0 +1,77 @@
+"""`python -m launch.annotations ssv2 --annotations DIR --videos DIR --split train --out LIST.jsonl`: a benchmark as a list.
+
+The list is what `python -m launch.shards --videos` takes. Beside it, `….report.json` names everything that is not in it.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.command import run
+from ove.errors import BadInput
+from ove.probe.annotations.benchmarks import BENCHMARKS
+from ove.probe.annotations.samples import Matched, list_lines, match
+
+_SHOWN = 5
+"""Names of each kind on the screen; the report has all."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads a split, writes the list and the report; BadInput if the files are not the benchmark's, or no video is there."""
+    options = _parser().parse_args(arguments)
+    benchmark = BENCHMARKS[options.benchmark]
+    further = {name: getattr(options, name) for name in ("fold", "view") if getattr(options, name) is not None}
+    for name in further.keys() - set(benchmark.options):
+        raise BadInput(f"--{name} does not apply to {options.benchmark}; leave it out.")
+    if not options.annotations.is_dir():
+        raise BadInput(f"{options.annotations}: no such folder; give the folder with the benchmark's annotation files.")
+    matched = match(benchmark.read(options.annotations, options.split, **further), options.videos)
+    if not matched.samples:
+        raise BadInput(
+            f"{options.videos}: holds none of the {len(matched.missing)} videos that the annotations name, for example "
+            f"{matched.missing[0] if matched.missing else 'none'}; give the folder with the benchmark's videos."
+        )
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text("\n".join(list_lines(matched)) + "\n", encoding="utf-8")
+    report = options.out.with_suffix(".report.json")
+    report.write_text(json.dumps(_report(matched), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(
+        f"{benchmark.title}, {options.split}: {len(matched.samples)} samples of {len(matched.classes)} classes → {options.out}"
+    )
+    if len(matched.classes) != benchmark.classes:
+        print(f"  the paper's version has {benchmark.classes} classes")
+    for what, names in _report(matched).items():
+        if isinstance(names, list) and names:
+            print(f"  {len(names)} {what.replace('_', ' ')}: {', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}")
+    print(f"  all of it: {report}")
+
+
+def _report(matched: Matched) -> dict[str, object]:
+    return {
+        "samples": len(matched.samples),
+        "classes": len(matched.classes),
+        "missing_videos": matched.missing,
+        "repeated": matched.repeated,
+        "contradictory": matched.contradictory,
+        "unusable": matched.unusable,
+        "classes_without_samples": matched.empty_classes,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m launch.annotations", description=__doc__)
+    parser.add_argument("benchmark", choices=BENCHMARKS)
+    parser.add_argument(
+        "--annotations", type=Path, required=True, help="folder of the annotation files, as they were published"
+    )
+    parser.add_argument("--videos", type=Path, required=True, help="folder of the videos; subfolders are searched")
+    parser.add_argument("--split", choices=("train", "val"), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="the list to write (.jsonl)")
+    parser.add_argument("--fold", type=int, choices=(1, 2, 3), help="HMDB51: which of its splits (default: 1)")
+    parser.add_argument("--view", choices=("all", "first", "third"), help="Charades-Ego: whose view (default: all)")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)
