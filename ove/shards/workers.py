@@ -45,6 +45,11 @@ class Died:
         return f"the process that decoded it died ({name})"
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def outcomes(
     function: Callable[[T], R], items: Sequence[T], workers: int, limit_s: float | None = None
 ) -> Generator[tuple[int, R | Died], None, None]:
@@ -59,7 +64,7 @@ def outcomes(
         yield from ((index, function(item)) for index, item in enumerate(items))
         return
     if limit_s is not None:
-        function = functools.partial(_in_time, limit_s, function)
+        function = functools.partial(in_time, limit_s, function)
     todo = iter(range(len(items)))
     waiting = next(todo, None)
     while waiting is not None:
@@ -110,7 +115,7 @@ def start_worker() -> None:
             os._exit(1)
 
 
-def _in_time(limit_s: float, function: Callable[[T], R], item: T) -> R:
+def in_time(limit_s: float, function: Callable[[T], R], item: T) -> R:
     """function(item), or the end of this process: a call that hangs within a library cannot be stopped otherwise."""
     watch = threading.Timer(limit_s, os._exit, (_TIMED_OUT,))
     watch.daemon = True

@@ -1,0 +1,154 @@
+"""All shards of an offline step: the unfinished ones are run, the failed ones retried, the hopeless ones set aside."""
+
+import fcntl
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ove.config.engines import EnginesConfig
+from ove.errors import BadShard, ConfigError, OveError
+from ove.labels.engines.jobs import Done, Job, Process, finish, read_done
+from ove.labels.engines.local import Outcomes, local
+from ove.shards.manifest import publish, temporary_name
+
+DEAD_LETTERS = "dead-letters.jsonl"
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A job that failed every time."""
+
+    name: str
+    reason: str
+    """Of the last failure."""
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a step is, in shards."""
+
+    done: int
+    """Finished in this run or in an earlier one."""
+    total: int
+    earlier: int
+    """Of those done: finished by an earlier run."""
+    failed: int
+    """Waiting for another attempt, or set aside."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a step left behind."""
+
+    done: dict[str, Done]
+    """The finished jobs by name, in the order in which they were given."""
+    dead: list[DeadLetter]
+
+
+def run(
+    process: Process,
+    jobs: Sequence[Job],
+    folder: Path,
+    config: EnginesConfig,
+    progress: Callable[[Progress], None],
+    engine: Outcomes | None = None,
+) -> Finished:
+    """Makes the outputs of all jobs in `folder`; the ones that are there already are left alone.
+
+    `engine` hands the jobs out (default: local processes). A job that raises, kills its process or takes longer than the time
+    limit is tried again after all others, `config.retries` times; what fails to the end goes to `dead-letters.jsonl`, and is
+    tried anew when the same step is started again. ConfigError ends the step at once, for it would be the same for every
+    shard. More than `config.max_dead_share` of the jobs set aside raise BadShard.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+        todo = [job for job in jobs if read_done(folder, job) is None]
+        dead = _attempts(process, todo, len(jobs), folder, config, progress, engine or local(config))
+        _write_dead(folder / DEAD_LETTERS, dead)
+    if len(dead) > config.max_dead_share * len(jobs):
+        raise BadShard(
+            f"{folder / DEAD_LETTERS}: {len(dead)} of {len(jobs)} shards failed {dead[0].attempts} times, more than "
+            f"engines.max_dead_share = {config.max_dead_share:g} allows; the first: {dead[0].name}: {dead[0].reason}"
+        )
+    names = {letter.name for letter in dead}
+    found = {job.name: read_done(folder, job) for job in jobs if job.name not in names}
+    missing = [name for name, done in found.items() if done is None]
+    if missing:
+        raise BadShard(
+            f"{folder / missing[0]}: a worker wrote it, and it is not here; the folder must lie on storage that all "
+            f"machines share ({len(missing)} files are missing)."
+        )
+    return Finished({name: done for name, done in found.items() if done is not None}, dead)
+
+
+def _attempts(
+    process: Process,
+    todo: Sequence[Job],
+    total: int,
+    folder: Path,
+    config: EnginesConfig,
+    progress: Callable[[Progress], None],
+    engine: Outcomes,
+) -> list[DeadLetter]:
+    """Runs the jobs in rounds, each with what failed in the one before; whatever is left over at the end is dead."""
+    earlier = done = total - len(todo)
+    pending, reasons = list(todo), {}
+    progress(Progress(done, total, earlier, 0))
+    for _ in range(1 + config.retries):
+        if not pending:
+            break
+        failed: dict[int, str] = {}
+        with closing(engine(functools.partial(_try, process, folder), pending)) as outcomes:
+            for index, reason in outcomes:
+                if reason is None:
+                    done += 1
+                else:
+                    failed[index] = reason
+                progress(Progress(done, total, earlier, len(failed)))
+        reasons = {pending[index].name: reason for index, reason in sorted(failed.items())}
+        pending = [pending[index] for index in sorted(failed)]
+    return [DeadLetter(job.name, reasons[job.name], 1 + config.retries) for job in pending]
+
+
+def _try(process: Process, folder: Path, job: Job) -> str | None:
+    """The border where a shard that fails is set aside: None, or the reason why it failed."""
+    try:
+        finish(process, folder, job)
+    except ConfigError:
+        raise  # would be the same for every shard
+    except OveError as error:
+        return str(error)
+    except Exception as error:
+        return f"unforeseen {type(error).__name__}: {error}"
+    return None
+
+
+def _write_dead(path: Path, dead: Sequence[DeadLetter]) -> None:
+    if not dead:
+        path.unlink(missing_ok=True)
+        return
+    temporary = temporary_name(path)
+    lines = (json.dumps(asdict(letter), ensure_ascii=False) + "\n" for letter in dead)
+    temporary.write_text("".join(lines), encoding="utf-8")
+    publish(temporary, path)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps a second run out of the folder; the lock ends with this process, however that ends."""
+    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadShard(f"{folder}: another run works on this step; wait until it ends.") from None
+        yield
+    finally:
+        os.close(handle)
