@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float16, Int32
+from jaxtyping import Array, Float16, Float32, Int32
 
 from ove.batches.modes import MODES, View, see
 from ove.config import EncoderConfig
@@ -28,6 +28,16 @@ class Features:
     tokens: Float16[np.ndarray, "S N D"]
     labels: Int32[np.ndarray, "S"]
     """Index into the classes of the set that the probe is trained on."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """One vector a record."""
+
+    vectors: Float32[np.ndarray, "S E"]
+    """Of length 1."""
+    labels: Int32[np.ndarray, "S"]
+    """As in `Features`."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +62,40 @@ def extract(
     """
     tokens, labels = [], []
     for seen in _ahead(lambda index: _see(shards, index, classes, mode, view), len(shards)):
-        # The last batch is filled up with copies, so that one program serves all; they are cut off again.
-        full = [seen[min(place, len(seen) - 1)] for place in range(BATCH)]
-        patches, positions = np.stack([s.patches for s in full]), np.stack([s.positions for s in full])
-        tokens.append(np.asarray(_forward(config, params, patches, positions))[: len(seen)])
+        tokens.append(np.asarray(_forward(config, params, *_filled_up(seen)))[: len(seen)])
         labels += [s.label for s in seen]
         report(len(labels), len(shards))
     return Features(np.concatenate(tokens), np.array(labels, np.int32))
 
 
+def embed(
+    config: EncoderConfig, params: encoder.Params, shards: ShardSet, classes: Sequence[str], mode: str, view: View
+) -> Embeddings:
+    """The embedding of every record in order, of length 1, without augmentation; otherwise as `extract`."""
+    vectors, labels = [], []
+    for seen in _ahead(lambda index: _see(shards, index, classes, mode, view), len(shards)):
+        vectors.append(np.asarray(_pooled(config, params, *_filled_up(seen)))[: len(seen)])
+        labels += [s.label for s in seen]
+    return Embeddings(np.concatenate(vectors), np.array(labels, np.int32))
+
+
+def _filled_up(seen: Sequence[_Seen]) -> tuple[np.ndarray, np.ndarray]:
+    """Patches and positions; the last batch is filled up with copies, so that one program serves all."""
+    full = [seen[min(place, len(seen) - 1)] for place in range(BATCH)]
+    return np.stack([s.patches for s in full]), np.stack([s.positions for s in full])
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(config: EncoderConfig, params: encoder.Params, patches: Array, positions: Array) -> Float16[Array, "B N D"]:
     return encoder.apply(config, params, patches, positions).tokens.astype(jnp.float16)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _pooled(config: EncoderConfig, params: encoder.Params, patches: Array, positions: Array) -> Float32[Array, "B E"]:
+    pooled = encoder.apply(config, params, patches, positions).pooled
+    assert pooled is not None, "the embedding of an encoder without a head"
+    pooled = pooled.astype(jnp.float32)
+    return pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-30)
 
 
 def _ahead(see_one: Callable[[int], _Seen], total: int) -> Iterator[list[_Seen]]:

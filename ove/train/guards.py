@@ -5,11 +5,13 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32
 
+from ove.batches.modes import MODES
 from ove.config import TrainConfig
-from ove.errors import TrainingStopped
+from ove.errors import OveError, TrainingStopped
 from ove.records import Batch
 
 WINDOW = 128
@@ -64,7 +66,7 @@ def check_step(
     for prefix, called in (("loss/", "loss of bank"), ("grad_norm/", "gradient of")):
         wrong = [name for name in values if name.startswith(prefix) and not math.isfinite(values[name])]
         if wrong:
-            path = note_batch(folder / f"not_finite_step_{step}.json", step, batches, key_of)
+            path = note_batch(folder, "not_finite", step, batches, key_of)
             raise TrainingStopped(
                 f"the {called} {wrong[0].removeprefix(prefix)} is {values[wrong[0]]} at step {step}; the records of its batch "
                 f"are in {path}. Lower train.lr or train.lr_bank, or look at these records; the checkpoints before this step "
@@ -75,7 +77,7 @@ def check_step(
         return []
     losses = ", ".join(f"{bank} {values[f'loss/{bank}']:.4g}" for bank in banks)
     found = f"step {step}: the loss has jumped ({losses})"
-    path = note_batch(folder / f"spike_step_{step}.json", step, batches, key_of)
+    path = note_batch(folder, "spike", step, batches, key_of)
     if config.on_spike == "stop":
         raise TrainingStopped(
             f"{found} by more than train.spike_mads = {config.spike_mads:g} of its usual spread; the records of its batch are "
@@ -85,14 +87,27 @@ def check_step(
     return [f"{found}; {'the step is skipped' if config.on_spike == 'skip' else 'nothing is done'}, see {path.name}"]
 
 
-def note_batch(path: Path, step: int, batches: Mapping[str, Batch], key_of: KeyOf) -> Path:
-    """Writes what a batch of this process consisted of as JSON: of each bank the index, key and mode of every record."""
+def note_batch(folder: Path, what: str, step: int, batches: Mapping[str, Batch], key_of: KeyOf) -> Path:
+    """Writes `WHAT_step_STEP.json`: of each bank the index, key and mode of every record in this process's batch.
+
+    Processes after the first write `process_I_WHAT_step_STEP.json`, for each has samples of its own.
+    """
+    process = f"process_{jax.process_index()}_" if jax.process_index() else ""
+    path = folder / f"{process}{what}_step_{step}.json"
     banks = {
         bank: [
-            {"record": int(record), "key": key_of(bank, int(record)), "mode": int(mode)}
+            {"record": int(record), "key": _key(key_of, bank, int(record)), "mode": MODES[mode]}
             for record, mode in zip(batch.record, batch.mode, strict=True)
         ]
         for bank, batch in batches.items()
     }
     path.write_text(json.dumps({"step": step, "banks": banks}, indent=1, ensure_ascii=False) + "\n")
     return path
+
+
+def _key(key_of: KeyOf, bank: str, record: int) -> str | None:
+    """None for a record that cannot be read any more: what is to be told is more than that."""
+    try:
+        return key_of(bank, record)
+    except OveError:
+        return None

@@ -1,0 +1,54 @@
+"""The probe that a training run calls every so many steps."""
+
+from pathlib import Path
+
+from ove.batches.modes import MODES, View
+from ove.config import EncoderConfig, ProbeConfig, RunConfig
+from ove.encoder.encoder import Params
+from ove.errors import BadShard, ConfigError
+from ove.probe.attentive import fit
+from ove.probe.features import embed, extract
+from ove.probe.knn import knn_top1
+from ove.shards.read import ShardSet
+
+
+class Evaluator:
+    """Top-1 on labelled shards, as `RunConfig.evaluation` says."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Opens the shards; BadShard or ConfigError, before the run starts, if they are missing, unlabelled or do not fit."""
+        self._config = config.evaluation
+        wanted = self._config.modes
+        unknown = [mode for mode in wanted if mode not in MODES]
+        if unknown or not wanted:
+            raise ConfigError(f"evaluation.modes = {list(wanted)}: name one or more of {', '.join(MODES)}.")
+        if not self._config.train_shards:
+            raise ConfigError(
+                f"train.eval_every = {config.train.eval_every}, but there is nothing to evaluate on; name labelled shards in "
+                "evaluation.train_shards and evaluation.val_shards, or set train.eval_every to 0."
+            )
+        self._train, self._val = (ShardSet.open(Path(p)) for p in (self._config.train_shards, self._config.val_shards))
+        batches = config.batches
+        self._view = View(batches.budget_tokens, batches.gop_frames, batches.iframe_policy)
+        for shards in (self._train, self._val):
+            self._view.check(shards.grid_tyx, {MODES.index(mode) for mode in wanted})
+        if len(self._train.classes) < 2:
+            raise BadShard(
+                f"{self._train.folder}: an evaluation needs labels of at least two classes, found {len(self._train.classes)}; "
+                "give the videos labels by subfolder or list, and write the shards again."
+            )
+
+    def __call__(self, config: EncoderConfig, params: Params) -> dict[str, float]:
+        """`PROBE_MODE_top1`, 0…1, for every mode; BadShard for a damaged record or one of an unknown class."""
+        return {f"{self._config.probe}_{mode}_top1": self._score(config, params, mode) for mode in self._config.modes}
+
+    def _score(self, config: EncoderConfig, params: Params, mode: str) -> float:
+        classes = self._train.classes
+        if self._config.probe == "knn":
+            train, val = (embed(config, params, shards, classes, mode, self._view) for shards in (self._train, self._val))
+            return knn_top1(train, val, self._config.neighbours)
+        features = [
+            extract(config, params, shards, classes, mode, self._view, lambda done, total: None)
+            for shards in (self._train, self._val)
+        ]
+        return fit(config, ProbeConfig(epochs=self._config.epochs), len(classes), *features).top1_last

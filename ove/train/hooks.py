@@ -1,0 +1,21 @@
+"""What a training run does at the wish of whoever starts it, by means that do not belong to training."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ove.records import Batch
+from ove.train.evaluation import Evaluate
+from ove.train.profiler import Span
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Each may be missing."""
+
+    draw: Callable[[int, Mapping[str, Batch]], list[Path]] | None = None
+    """Is shown the batches of every step by the first process, before the step; the pictures made of them."""
+    evaluate: Evaluate | None = None
+    """Is called every `train.eval_every` steps by every process."""
+    profile: Span | None = None
+    """Steps that are traced."""
