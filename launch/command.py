@@ -6,8 +6,8 @@ from collections.abc import Callable
 from ove.errors import OveError
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Runs `main` and exits with its code; 2 and one sentence on stderr for bad input, 130 when interrupted.
+def run(main: Callable[[], int | None], leave: Callable[[int], object] = sys.exit) -> None:
+    """Runs `main` and exits, through `leave`, with its code; 2 and one sentence on stderr for bad input, 130 when interrupted.
 
     Also for files and folders that the system refuses (no permission, a file where a folder is needed, a full disk).
     """
@@ -22,7 +22,7 @@ def run(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
         code = 130
-    sys.exit(code)
+    leave(code)
 
 
 def _say(sentence: str) -> int:

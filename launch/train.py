@@ -1,22 +1,40 @@
-"""python -m launch.train --config=configs/toy.py --workdir=DIR: trains, or goes on where the run in DIR stopped."""
+"""python -m launch.train --config=configs/toy.py --workdir=DIR: trains, or goes on where the run in DIR stopped.
+
+On several machines, once on each: under SLURM, Open MPI and GKE as it is, on Cloud TPU with --distributed, elsewhere with
+--coordinator=HOST:PORT --num-processes=N --process-id=I. Exits with 0 when done; 75 when SIGTERM stopped it and it saved, and
+is to be started again; 2 when it cannot go on as asked; 70 when it was stuck.
+"""
 
 import argparse
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from launch import command, config_file
 from ove.config import RunConfig
+from ove.train import processes
 from ove.train.loop import train
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the arguments and runs the loop."""
-    parser = argparse.ArgumentParser(prog="python -m launch.train", description=__doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the arguments, finds the other processes if there are any, and runs the loop."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workdir", required=True, type=Path, help="checkpoints, metrics and configuration of the run")
+    several = parser.add_argument_group("several processes (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID)")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is, with a free port")
+    several.add_argument("--num-processes", metavar="N", type=int, help="how many processes are started")
+    several.add_argument("--process-id", metavar="I", type=int, help="which of them this is, 0 … N − 1")
+    several.add_argument("--distributed", action="store_true", help="ask the cluster for all three")
     arguments, config = config_file.parse(parser, RunConfig, argv)
-    train(config, arguments.workdir, partial(print, flush=True))
+    address = processes.address_of(arguments.coordinator, arguments.num_processes, arguments.process_id, os.environ)
+    if address or arguments.distributed or processes.is_announced(os.environ):
+        processes.join(address, config.train.meet_limit_s, config.train.silence_limit_s)
+    state = train(config, arguments.workdir, partial(print, flush=True))
+    return processes.EXIT_PREEMPTED if int(state.step) < config.train.steps else 0
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, processes.leave)

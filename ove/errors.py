@@ -22,6 +22,10 @@ class BadCheckpoint(OveError):
     """A checkpoint that is missing, damaged, or of another model or configuration."""
 
 
+class DamagedCheckpoint(BadCheckpoint):
+    """A checkpoint whose files or arrays are not what was saved; the one before it may be whole."""
+
+
 class BadInput(OveError, ValueError):
     """An array that the encoder cannot use: of a wrong shape, dtype, layout or range."""
 

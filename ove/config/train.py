@@ -29,7 +29,17 @@ class TrainConfig:
     log_every: int = 20
     save_every: int = 200
     keep: int = 2
-    """Checkpoints kept."""
+    """Newest checkpoints kept."""
+    keep_every: int = 0
+    """Besides, checkpoints of every so many steps stay for good, a multiple of `save_every`; 0: none."""
+    step_limit_s: float = 1800.0
+    """A process in which no step, save or evaluation ends for so long writes where it stands and exits (70); 0: never."""
+    first_step_limit_s: float = 7200.0
+    """The same until the first step is done: opening data, restoring, compiling; 0: never."""
+    meet_limit_s: float = 600.0
+    """How long processes wait for each other where all must come together: at the start, over a checkpoint, at the end."""
+    silence_limit_s: float = 60.0
+    """A process not heard of for so long ends all others."""
     on_spike: Literal["ignore", "skip", "stop"] = "ignore"
     """A bank's loss that jumps (`ove.train.guards.judge`): is only reported, its step changes nothing, or the run ends."""
     spike_mads: float = 10.0
@@ -43,7 +53,17 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        at_least_one("train", self, "steps", "log_every", "save_every", "keep")
+        at_least_one("train", self, "steps", "log_every", "save_every", "keep", "meet_limit_s", "silence_limit_s")
+        if min(self.keep_every, self.step_limit_s, self.first_step_limit_s) < 0:
+            raise ConfigError(
+                f"train.keep_every = {self.keep_every}, train.step_limit_s = {self.step_limit_s:g} and "
+                f"train.first_step_limit_s = {self.first_step_limit_s:g} must not be negative."
+            )
+        if self.keep_every % self.save_every:
+            raise ConfigError(
+                f"train.keep_every = {self.keep_every} is no multiple of train.save_every = {self.save_every}, the steps at "
+                "which there are checkpoints to keep."
+            )
         if min(self.eval_every, self.pictures, self.peak_tflops) < 0 or self.spike_mads <= 0:
             raise ConfigError(
                 f"train.eval_every = {self.eval_every}, train.pictures = {self.pictures} and train.peak_tflops = "

@@ -1,29 +1,31 @@
 """Checkpoints: orbax writes and reads them, our own fingerprint of every leaf says whether they are still what was saved."""
 
 import contextlib
-import hashlib
-import json
+import itertools
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
 
 from ove.config import EncoderConfig, RunConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.encoder import encoder
-from ove.errors import BadCheckpoint, ConfigError
+from ove.errors import BadCheckpoint, ConfigError, DamagedCheckpoint
+from ove.train import seal
 from ove.train.fingerprint import fingerprints
+from ove.train.processes import Processes
 from ove.train.sharding import leaf_name
 from ove.train.state import TrainState
 
-SCHEMA_VERSION = 1
-_SEAL = "files.json"
-"""In the folder of a step: what files it consists of."""
+SCHEMA_VERSION = 2
 _ROWS = r"^banks/[^/]+/rows"
 
 
@@ -50,10 +52,17 @@ class Meta:
 class Checkpoints:
     """The checkpoints of one run, in `workdir/checkpoints`; saving is asynchronous and atomic."""
 
-    def __init__(self, workdir: Path, keep: int | None = None) -> None:
-        """`keep`: how many of the newest stay; without it, a reader who changes nothing, not even what others left behind."""
+    def __init__(self, workdir: Path, keep: int | None = None, keep_every: int = 0, processes: Processes | None = None) -> None:
+        """`keep`: how many of the newest stay; without it, a reader who changes nothing, not even what others left behind.
+
+        `keep_every`: those of every so many steps stay besides. `processes`: all that save and restore together.
+        """
         self.folder = workdir.resolve() / "checkpoints"
-        writes = keep is not None
+        self._processes = processes
+        self._writes = keep is not None
+        kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
+        if keep_every:
+            kept.append(policies.EveryNSteps(keep_every))
         self._manager = ocp.CheckpointManager(
             self.folder,
             # Weights hardly shrink; and in bytes as they are, damage is found, and found by name, by the fingerprints.
@@ -62,9 +71,9 @@ class Checkpoints:
                 "meta": ocp.JsonCheckpointHandler(),
             },
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
-                create=writes,
-                cleanup_tmp_directories=writes,
+                preservation_policy=policies.AnyPreservationPolicy(kept),
+                create=self._writes,
+                cleanup_tmp_directories=self._writes,
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
         )
@@ -95,17 +104,22 @@ class Checkpoints:
             raise BadCheckpoint(f"{self.folder}: step {step} could not be saved, for a folder of that name is in the way.")
 
     def meta(self, step: int) -> Meta:
-        """What was saved beside the arrays of `step`; BadCheckpoint if it is of another version, or files were cut or lost."""
-        self._check_files(step)
-        meta = self._read(step, meta=ocp.args.JsonRestore()).meta
+        """What was saved beside the arrays of `step`; BadCheckpoint if it is of another version.
+
+        DamagedCheckpoint, in all processes, if one of them finds that files were changed, cut or lost.
+        """
+        with self._together(step, "files"):
+            seal.check(self.folder / str(step))
+            meta = self._read(step, meta=ocp.args.JsonRestore()).meta
         version = meta.get("schema_version")
         if version != SCHEMA_VERSION:
             raise BadCheckpoint(f"{self.folder}/{step}: has schema version {version!r}, this program reads {SCHEMA_VERSION}.")
         return Meta(meta["config"], meta["data"], {name: Leaf(*leaf) for name, leaf in meta["leaves"].items()})
 
     def restore(self, step: int, meta: Meta, abstract: TrainState, shardings: TrainState) -> TrainState:
-        """The state saved at `step`, on the given shardings; BadCheckpoint if a leaf differs in name, shape, type or value.
+        """The state saved at `step`, on the given shardings; BadCheckpoint if a leaf differs in name, shape or type.
 
+        DamagedCheckpoint, in all processes, with the leaf's name, if the values are not those that were saved.
         Rows that only pad a bank (they hold 0) may be more or fewer than were saved, for another number of devices.
         """
         target = jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), abstract, shardings)
@@ -113,44 +127,79 @@ class Checkpoints:
         return TrainState(**tree | {"rng": jax.random.wrap_key_data(tree["rng"])})
 
     def restore_params(self, step: int, meta: Meta, config: EncoderConfig) -> encoder.Params:
-        """The parameters of the encoder alone, on the first device; BadCheckpoint as in `restore`."""
+        """The parameters of the encoder alone, on this process's first device; errors as in `restore`."""
         abstract = {"params": jax.eval_shape(lambda: encoder.init(config, jax.random.key(0)))}
-        place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract)
         leaves = {name: leaf for name, leaf in meta.leaves.items() if name.startswith("params/")}
         return self._arrays(step, leaves, target)["params"]
 
+    def set_aside(self, steps: list[int]) -> Path:
+        """Moves checkpoints out of the way, to `checkpoints_damaged` beside the others; returns that folder."""
+        aside = self.folder.with_name("checkpoints_damaged")
+        if self._processes is None or self._processes.index == 0:
+            aside.mkdir(exist_ok=True)
+            for step in steps:
+                names = (f"{step}{'' if n == 1 else f'_{n}'}" for n in itertools.count(1))
+                os.rename(self.folder / str(step), next(aside / name for name in names if not (aside / name).exists()))
+        if self._processes is not None:
+            self._processes.meet("damaged checkpoints set aside")
+        self._manager.reload()
+        return aside
+
+    def check(self) -> None:
+        """BadCheckpoint if the save under way has failed; does not wait for it."""
+        with self._saves():
+            self._manager.check_for_errors()
+
     def wait(self) -> None:
         """Until the save under way, if any, is finished; BadCheckpoint if it failed."""
-        try:
+        with self._saves():
             self._manager.wait_until_finished()
-        except Exception as error:  # of the file system or of tensorstore, whatever its type
-            raise BadCheckpoint(
-                f"{self.folder}: step {self._saving} could not be saved ({_beginning(error)}); make room or give another "
-                "--workdir, and start again: the checkpoint before it is whole."
-            ) from error
 
     def close(self) -> None:
         """Waits for the save under way and ends."""
         self.wait()
         self._manager.close()
 
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        # After an error a save may wait for processes that are gone.
+        if error is None or self._processes is None or self._processes.count == 1:
+            self.close()
+
+    @contextlib.contextmanager
+    def _saves(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of the file system or of tensorstore, whatever its type
+            raise BadCheckpoint(
+                f"{self.folder}: step {self._saving} could not be saved ({seal.beginning(error)}); make room or give another "
+                "--workdir, and start again: the checkpoint before it is whole."
+            ) from error
+
     def _seal(self) -> None:
         """Notes the files of the checkpoint that is being saved; orbax calls it when all are written, and then renames them."""
         (folder,) = self.folder.glob(f"{self._saving}.*tmp*")
-        (folder / _SEAL).write_text(json.dumps(_files(folder)))
+        seal.seal(folder)
 
-    def _check_files(self, step: int) -> None:
-        """Compares the files with what was noted, before orbax, which answers lost files with pages of text, reads them."""
-        folder = self.folder / str(step)
+    @contextlib.contextmanager
+    def _together(self, step: int, what: str) -> Iterator[None]:
+        """What one process finds damaged is damaged for all: none goes on alone to where it would wait for the others."""
+        mine = None
         try:
-            noted = json.loads((folder / _SEAL).read_text())
-        except (OSError, ValueError) as error:
-            raise self._unreadable(step, f"{_SEAL}: {error}") from error
-        found = _files(folder)
-        wrong = sorted(name for name in noted if found.get(name) != noted[name])
-        if wrong:
-            raise self._unreadable(step, f"{len(wrong)} of its files are missing or not what was saved: {_few(wrong)}")
+            yield
+        except DamagedCheckpoint as error:
+            if self._processes is None:
+                raise
+            mine = error
+        if self._processes is not None:
+            said = self._processes.gather(f"{what} of checkpoint {step}", str(mine or ""))
+            problems = [problem for problem in said if problem]
+            if problems:
+                raise DamagedCheckpoint(problems[0]) from mine
 
     def _arrays(self, step: int, leaves: Mapping[str, Leaf], target: Any) -> Any:
         """The saved arrays in the structure and on the devices of `target`, each compared with what was saved."""
@@ -158,11 +207,14 @@ class Checkpoints:
         restore = ocp.args.PyTreeRestore(
             target, restore_args=ocp.checkpoint_utils.construct_restore_args(target, strict=False), partial_restore=True
         )
-        tree = self._read(step, state=restore).state
+        with self._together(step, "arrays"):
+            tree = self._read(step, state=restore).state
         found = fingerprints(tree)
         altered = sorted(name for name, leaf in leaves.items() if found[name] != leaf.fingerprint)
         if altered:
-            raise self._unreadable(step, f"{len(altered)} of its arrays are not what was saved: {_few(altered)}")
+            raise seal.unreadable(
+                self.folder / str(step), f"{len(altered)} of its arrays are not what was saved: {seal.few(altered)}"
+            )
         return tree
 
     def _compare(self, step: int, leaves: Mapping[str, Leaf], wanted: Mapping[str, str]) -> None:
@@ -175,7 +227,7 @@ class Checkpoints:
         ]
         if problems:
             raise BadCheckpoint(
-                f"{self.folder}/{step}: does not fit this configuration: {_few(sorted(problems))}. "
+                f"{self.folder}/{step}: does not fit this configuration: {seal.few(sorted(problems))}. "
                 "Use the configuration it was made with, or another --workdir."
             )
 
@@ -185,17 +237,14 @@ class Checkpoints:
         except jax.errors.JaxRuntimeError:
             raise  # of the device, not of the files
         except Exception as error:  # over damaged files orbax raises anything: ValueError, AssertionError, bare Exception
-            raise self._unreadable(step, error) from error
-
-    def _unreadable(self, step: int, reason: object) -> BadCheckpoint:
-        return BadCheckpoint(
-            f"{self.folder}/{step}: cannot be read ({_beginning(reason)}); if the files are damaged, delete this folder to go "
-            "on from the checkpoint before it."
-        )
+            raise seal.unreadable(self.folder / str(step), error) from error
 
 
 def restore_encoder(workdir: Path, step: int | None = None) -> tuple[EncoderConfig, encoder.Params, int]:
-    """The encoder of a run: its configuration, its parameters, and the step they were saved at (by default the newest)."""
+    """The encoder of a run: its configuration, its parameters, and the step they were saved at (by default the newest).
+
+    BadCheckpoint if there is none, or of another version; DamagedCheckpoint, with the steps there are besides.
+    """
     if not (workdir / "checkpoints").is_dir():
         raise BadCheckpoint(f"{workdir}: holds no checkpoints; give the --workdir of a training run.")
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
@@ -205,12 +254,15 @@ def restore_encoder(workdir: Path, step: int | None = None) -> tuple[EncoderConf
         step = saved[-1] if step is None else step
         if step not in saved:
             raise BadCheckpoint(f"{workdir}: holds no checkpoint of step {step}; there are {', '.join(map(str, saved))}.")
-        meta = checkpoints.meta(step)
         try:
+            meta = checkpoints.meta(step)
             config = from_mapping(EncoderConfig, meta.config["encoder"], "encoder.")
+            return config, checkpoints.restore_params(step, meta, config), step
         except ConfigError as error:
             raise BadCheckpoint(f"{checkpoints.folder}/{step}: was made by another version of this program: {error}") from error
-        return config, checkpoints.restore_params(step, meta, config), step
+        except DamagedCheckpoint as error:
+            others = ", ".join(str(other) for other in saved if other != step)
+            raise DamagedCheckpoint(f"{error} {f'The run also holds step {others}.' if others else ''}".rstrip()) from error
 
 
 def _plain(state: TrainState) -> dict[str, Any]:
@@ -232,22 +284,3 @@ def _kinds(tree: Any) -> dict[str, str]:
 def _but_for_padding(name: str, kind: str) -> str:
     """The kind of a leaf without the number of a bank's rows: zeros at the end, and the lack of them, leave its fingerprint."""
     return re.sub(r"\[\d+", "[", kind) if re.search(_ROWS, name) else kind
-
-
-def _files(folder: Path) -> dict[str, str]:
-    """Path → size, and checksum where that is not left to the fingerprints of the arrays."""
-    found = {}
-    for path in sorted(path for item in ("state", "meta") for path in (folder / item).rglob("*") if path.is_file()):
-        holds_arrays = path.parent.name == "d" and path.parent.parent.name != "state"
-        checksum = "" if holds_arrays else hashlib.sha256(path.read_bytes()).hexdigest()
-        found[str(path.relative_to(folder))] = f"{path.stat().st_size} {checksum}"
-    return found
-
-
-def _beginning(reason: object) -> str:
-    """Of an error of orbax, the part that tells something; pages of specifications follow."""
-    return (str(reason) or type(reason).__name__).splitlines()[0].split(" See full TensorStore")[0][:300]
-
-
-def _few(items: list[str]) -> str:
-    return "; ".join(items[:4]) + (f" and {len(items) - 4} more" if len(items) > 4 else "")

@@ -3,69 +3,74 @@
 import contextlib
 import json
 import math
-import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
-from ove.batches.pipeline import OnBad, Pipeline, Progress
+from ove.batches.pipeline import Pipeline, Progress
 from ove.centers.check import check_labels
 from ove.config import RunConfig
-from ove.config.mapping import to_mapping
-from ove.errors import ConfigError, TrainingStopped
+from ove.errors import TrainingStopped
 from ove.records import Batch
+from ove.train import opening
 from ove.train.alarms import Alarms
 from ove.train.centroids import take_centroids
 from ove.train.checkpoint import Checkpoints
 from ove.train.clock import Clock
 from ove.train.metrics import MetricsLog, progress_line
+from ove.train.opening import QUARANTINE, Report
+from ove.train.preemption import Preemption
+from ove.train.processes import Processes
 from ove.train.resume import place_in_data, resume
 from ove.train.sharding import batch_sharding, make_mesh, placement, state_shardings
 from ove.train.state import TrainState, init_state
 from ove.train.step import DeviceBatch, make_step
-
-Report = Callable[[str], None]
-QUARANTINE = "quarantine.jsonl"
+from ove.train.watchdog import Watchdog
 
 
 def train(config: RunConfig, workdir: Path, report: Report) -> TrainState:
     """Trains as configured, from the newest checkpoint in `workdir` if there is one; returns the last state.
 
     `report` gets a line of text now and then. Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/ to `workdir`,
-    and quarantine.jsonl if there are bad records. ConfigError, BadShard or BadCheckpoint if the run cannot start,
-    TrainingStopped if it stops itself.
+    and quarantine.jsonl if there are bad records. On SIGTERM it saves and returns before the last step. With several
+    processes all call it alike, and the first of them writes and reports. ConfigError, BadShard or BadCheckpoint if the run
+    cannot start, TrainingStopped if it stops itself.
     """
+    processes, limits = Processes(config.train.meet_limit_s), config.train
+    speaks = processes.index == 0
+    report = report if speaks else _in_silence
     mesh = make_mesh()
-    _check(config, workdir, mesh)
+    opening.check(config, workdir, mesh)
     with contextlib.ExitStack() as stack:
-        pipeline = stack.enter_context(contextlib.closing(Pipeline(config.batches, on_bad=_quarantine(workdir, report))))
+        stack.enter_context(processes.blamed())
+        watchdog = stack.enter_context(contextlib.closing(Watchdog()))
+        watchdog.expect("the beginning of the run, up to the end of its first step", limits.first_step_limit_s)
+        preemption = stack.enter_context(Preemption())
+        bad = opening.quarantine(workdir / (QUARANTINE if speaks else f"process_{processes.index}_{QUARANTINE}"), report)
+        pipeline = Pipeline(config.batches, processes.index, processes.count, on_bad=bad)
+        stack.enter_context(contextlib.closing(pipeline))
+        opening.agree(processes, config, workdir, pipeline.fingerprint)
         workdir.mkdir(parents=True, exist_ok=True)
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.train.keep)))
+        checkpoints = stack.enter_context(Checkpoints(workdir, limits.keep, limits.keep_every, processes))
         make = jax.jit(partial(init_state, config, pipeline.n_centers, placement(mesh).n_shards))
         abstract = jax.eval_shape(make)
         shardings = state_shardings(abstract, mesh)
-        state = resume(checkpoints, config, pipeline, abstract, shardings)
+        state = resume(checkpoints, config, pipeline, abstract, shardings, report)
         if state is None:
             state = take_centroids(jax.jit(make, out_shardings=shardings)(), config, pipeline.n_centers, mesh)
         else:
             report(f"resumed from step {int(state.step)} of {checkpoints.folder}")
-        _save_config(config, workdir)
-        report(_described(state, mesh))
-        run = _Run(
-            config,
-            workdir,
-            pipeline,
-            checkpoints,
-            stack.enter_context(contextlib.closing(MetricsLog(workdir, int(state.step)))),
-            stack.enter_context(contextlib.closing(Clock())),
-            report,
-            Alarms(config),
-        )
+        log = None
+        if speaks:
+            opening.save_config(config, workdir)
+            log = stack.enter_context(contextlib.closing(MetricsLog(workdir, int(state.step))))
+        report(opening.described(state, mesh))
+        clock = stack.enter_context(contextlib.closing(Clock()))
+        run = _Run(config, workdir, processes, pipeline, checkpoints, log, clock, report, Alarms(config), watchdog, preemption)
         step_fn = make_step(config, mesh, shardings, pipeline.n_centers)
         return run.until_the_last_step(state, step_fn, batch_sharding(mesh))
 
@@ -84,12 +89,15 @@ class _Taken:
 class _Run:
     config: RunConfig
     workdir: Path
+    processes: Processes
     pipeline: Pipeline
     checkpoints: Checkpoints
-    log: MetricsLog
+    log: MetricsLog | None
     clock: Clock
     report: Report
     alarms: Alarms
+    watchdog: Watchdog
+    preemption: Preemption
     first_step: int = 0
     began: float = 0.0
 
@@ -107,6 +115,7 @@ class _Run:
             self.clock.batch_there()
             if compiled is None:
                 compiled = _compile(step_fn, state, on_device, self.report)
+                self.processes.meet("the first step")
                 self.first_step, self.began = start, time.perf_counter()
                 self.clock.restart()
             state, metrics = compiled(state, on_device)
@@ -114,67 +123,45 @@ class _Run:
             if under_way:
                 self._finish(under_way)
             under_way = _Taken(step, metrics, batches, self.pipeline.progress)
-            if self._saves(step):
-                self._finish(under_way)
+            self.checkpoints.check()
+            is_told_to_stop = self.preemption.stops_after(step)
+            if is_told_to_stop or self._saves(step):
+                self._finish(under_way, is_saved=True)
+                self.checkpoints.save(state, self.config, place_in_data(self.pipeline, under_way.progress))
                 under_way = None
-                self.checkpoints.save(state, self.config, place_in_data(self.pipeline))
-                self.log.flush()
+                if self.log:
+                    self.log.flush()
                 self.clock.restart()
+            if is_told_to_stop and step < steps:
+                self.report(f"told to stop (SIGTERM): step {step} is saved; the same command goes on from there.")
+                break
+        self.watchdog.expect("the last save", self.config.train.step_limit_s)
         return state
 
     def _saves(self, step: int) -> bool:
         return step % self.config.train.save_every == 0 or step == self.config.train.steps
 
-    def _finish(self, taken: _Taken) -> None:
+    def _finish(self, taken: _Taken, is_saved: bool = False) -> None:
         """Waits for a step; stops the run if it is not finite, and logs it if it is one of those that are logged."""
         values = {name: float(value) for name, value in jax.device_get(taken.metrics).items()}
+        self.watchdog.expect(f"step {taken.step + 1}", self.config.train.step_limit_s)
         _check_finite(taken, values, self.workdir)
         self.clock.step_done()
         for alarm in self.alarms.of_step(taken.step, values):
             self.report(alarm)
         # Where a run may be taken up again the log is cut, so a line must end there.
-        if taken.step % self.config.train.log_every and not self._saves(taken.step) and taken.step > 1:
+        if taken.step % self.config.train.log_every and not is_saved and taken.step > 1:
             return
         values |= self.clock.lap(sum(head.batch_size for head in self.config.batches.heads))
-        self.log.write(taken.step, values | {"order": taken.progress.order, "bad_records": taken.progress.replaced})
+        if self.log:
+            self.log.write(taken.step, values | {"order": taken.progress.order, "bad_records": taken.progress.replaced})
         steps = self.config.train.steps
         seconds_a_step = (time.perf_counter() - self.began) / (taken.step - self.first_step)
         self.report(progress_line(taken.step, steps, values, (steps - taken.step) * seconds_a_step))
 
 
-def _check(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
-    if not config.batches.heads:
-        raise ConfigError("batches.heads is empty; name at least one bank to train, for example {bank: 'vid', batch_size: 16}.")
-    if not config.encoder.head:
-        raise ConfigError("encoder.head is False; training needs the pooling head, which makes the embedding.")
-    for head in config.batches.heads:
-        if head.batch_size % mesh.size:
-            raise ConfigError(f"batch_size {head.batch_size} of head {head.bank} cannot be split over {mesh.size} devices.")
-    if workdir.exists() and not workdir.is_dir():
-        raise ConfigError(f"{workdir}: is a file; give a folder as --workdir.")
-
-
-def _quarantine(workdir: Path, report: Report) -> OnBad:
-    """Notes each bad record once in `workdir/quarantine.jsonl`, over restarts too, and on the screen."""
-    path = workdir / QUARANTINE
-    lines = path.read_text().splitlines() if path.exists() else []
-    noted = {json.loads(line)["record"] for line in lines if line.endswith("}")}  # a crash may have cut the last one off
-
-    def note(record: int, reason: str) -> None:
-        if record not in noted:
-            noted.add(record)
-            report(f"record {record} is set aside: {reason}")
-            with path.open("a") as file:
-                file.write(json.dumps({"record": record, "reason": reason}, ensure_ascii=False) + "\n")
-
-    return note
-
-
-def _described(state: TrainState, mesh: Mesh) -> str:
-    encoder = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    banks = ", ".join(f"{name} {len(bank.rows):,}" for name, bank in state.banks.items())
-    device = mesh.devices.flat[0].device_kind
-    return f"encoder of {encoder:,} parameters; centers: {banks}; {mesh.size} device{'s' * (mesh.size > 1)} ({device})"
+def _in_silence(line: str) -> None:
+    """What processes after the first say: nothing, for all would say the same."""
 
 
 def _compile(step_fn: jax.stages.Wrapped, state: TrainState, batch: DeviceBatch, report: Report) -> jax.stages.Compiled:
@@ -189,7 +176,8 @@ def _to_device(batches: dict[str, Batch], sharding: NamedSharding, n_centers: di
     names = ("patches", "positions", "labels")
     for bank, batch in batches.items():
         check_labels(batch.labels, n_centers[bank], bank)
-    return {bank: {name: jax.device_put(getattr(batch, name), sharding) for name in names} for bank, batch in batches.items()}
+    put = partial(jax.make_array_from_process_local_data, sharding)
+    return {bank: {name: put(getattr(batch, name)) for name in names} for bank, batch in batches.items()}
 
 
 def _check_finite(taken: _Taken, values: dict[str, float], workdir: Path) -> None:
@@ -197,16 +185,11 @@ def _check_finite(taken: _Taken, values: dict[str, float], workdir: Path) -> Non
     for prefix, called in (("loss/", "loss of bank"), ("grad_norm/", "gradient of")):
         wrong = [name for name in values if name.startswith(prefix) and not math.isfinite(values[name])]
         if wrong:
-            path = workdir / f"not_finite_step_{taken.step}.json"
+            process = f"process_{jax.process_index()}_" if jax.process_index() else ""
+            path = workdir / f"{process}not_finite_step_{taken.step}.json"
             path.write_text(json.dumps({bank: batch.record.tolist() for bank, batch in taken.batches.items()}) + "\n")
             raise TrainingStopped(
                 f"the {called} {wrong[0].removeprefix(prefix)} is {values[wrong[0]]} at step {taken.step}; the record numbers "
                 f"of its batch are in {path}. Lower train.lr or train.lr_bank, or look at these records; the checkpoints "
                 "before this step are sound."
             )
-
-
-def _save_config(config: RunConfig, workdir: Path) -> None:
-    temporary = workdir / ".config.json.tmp"
-    temporary.write_text(json.dumps(to_mapping(config), indent=2) + "\n")
-    os.replace(temporary, workdir / "config.json")

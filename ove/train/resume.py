@@ -1,64 +1,103 @@
-"""Taking up a run where its newest checkpoint left it, if it is the same run."""
+"""Taking up a run where its newest whole checkpoint left it, if it is the same run."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ove.batches.pipeline import Pipeline, Progress
 from ove.config import RunConfig
 from ove.config.mapping import from_mapping, to_mapping
-from ove.errors import BadCheckpoint, ConfigError
+from ove.errors import BadCheckpoint, ConfigError, DamagedCheckpoint
 from ove.train.checkpoint import Checkpoints
 from ove.train.state import TrainState
 
 _FREE = (
-    "train",
-    "evaluation",
-    "encoder.remat",
-    "batches.shards",
-    "batches.threads",
-    "batches.max_bad_share",
-    "centers.chunk_rows",
-    "centers.collapse_cosine",
-    "centers.positives_capacity",
+    r"(train|evaluation|mesh)\..*",
+    r"encoder\.(attention|remat)",
+    r"batches\.(heads\[\d+\]\.)?shards\b.*",
+    r"batches\.(threads|processes|decode_limit_s|max_bad_share|allow_new_data)",
+    r"centers\.(chunk_rows|collapse_cosine|positives_capacity)",
 )
-"""Sections and keys that may change within a run: they decide neither the shape of the state nor which data come when."""
+"""Keys that may change within a run: they decide neither the shape of the state nor which data come when."""
+_FREE_WITH_NEW_DATA = (*_FREE, r"batches\..*")
 
 
-def place_in_data(pipeline: Pipeline) -> dict[str, Any]:
+def place_in_data(pipeline: Pipeline, progress: Progress) -> dict[str, Any]:
     """What a checkpoint must hold for `resume`, and (`n_centers`) for whoever reads its banks."""
-    return {**vars(pipeline.progress), "fingerprint": pipeline.fingerprint, "n_centers": pipeline.n_centers}
+    return {**vars(progress), "fingerprint": pipeline.fingerprint, "n_centers": pipeline.n_centers}
 
 
 def resume(
-    checkpoints: Checkpoints, config: RunConfig, pipeline: Pipeline, abstract: TrainState, shardings: TrainState
+    checkpoints: Checkpoints,
+    config: RunConfig,
+    pipeline: Pipeline,
+    abstract: TrainState,
+    shardings: TrainState,
+    report: Callable[[str], None],
 ) -> TrainState | None:
-    """The state of the newest checkpoint, with the pipeline set to its place in the data; None if there is no checkpoint.
+    """The state of the newest checkpoint that is whole, with the pipeline set to its place; None if there is no checkpoint.
 
-    BadCheckpoint if it is damaged, or was made with another configuration or other data.
+    Damaged ones are reported and, once an older one has been restored, moved aside. DamagedCheckpoint if none is left,
+    BadCheckpoint if one was made with another configuration or other data.
     """
-    step = checkpoints.latest()
-    if step is None:
-        return None
+    damaged: list[int] = []
+    for step in reversed(checkpoints.steps()):
+        try:
+            state = _restore(checkpoints, step, config, pipeline, abstract, shardings, report)
+        except DamagedCheckpoint as error:
+            damaged.append(step)
+            report(f"DAMAGED CHECKPOINT: {error}")
+            last = error
+            continue
+        if damaged:
+            aside = checkpoints.set_aside(damaged)
+            report(f"DAMAGED CHECKPOINT: going back to step {step}; what was damaged is in {aside} now, for you to look at.")
+        return state
+    if damaged:
+        raise DamagedCheckpoint(
+            f"{last} No other checkpoint is left to go on from; restore {checkpoints.folder} from a copy, or start anew with "
+            "another --workdir."
+        )
+    return None
+
+
+def _restore(
+    checkpoints: Checkpoints,
+    step: int,
+    config: RunConfig,
+    pipeline: Pipeline,
+    abstract: TrainState,
+    shardings: TrainState,
+    report: Callable[[str], None],
+) -> TrainState:
     where = f"{checkpoints.folder}/{step}"
     meta = checkpoints.meta(step)
-    differing = _differences(where, meta.config, config)
+    may_differ = _FREE_WITH_NEW_DATA if config.batches.allow_new_data else _FREE
+    differing = _differences(where, meta.config, config, may_differ)
     if differing:
         raise BadCheckpoint(
             f"{where}: was trained with another configuration ({', '.join(differing)}); use that one or another --workdir."
         )
     data = dict(meta.data)
     if data.pop("fingerprint") != pipeline.fingerprint:
-        raise BadCheckpoint(
-            f"{where}: was trained on other records or labels than {config.batches.shards} holds now; "
-            "restore those or use another --workdir."
-        )
+        if not config.batches.allow_new_data:
+            raise BadCheckpoint(
+                f"{where}: was trained on other records or labels than {_shards(config)} holds now; restore those, use another "
+                "--workdir, or go on with the new ones by --config.batches.allow_new_data=True."
+            )
+        report(f"{where}: was trained on other records or labels; the run goes on with those that {_shards(config)} holds now.")
     data.pop("n_centers", None)
     state = checkpoints.restore(step, meta, abstract, shardings)
     pipeline.restore(Progress(**data))
     return state
 
 
-def _differences(where: str, saved: Mapping[str, Any], config: RunConfig) -> list[str]:
+def _shards(config: RunConfig) -> str:
+    folders = [folder for head in config.batches.heads for folder in head.shards or (config.batches.shards,)]
+    return ", ".join(dict.fromkeys(folders))
+
+
+def _differences(where: str, saved: Mapping[str, Any], config: RunConfig, may_differ: tuple[str, ...]) -> list[str]:
     """`encoder.layers 4 → 12` for every key that differs and may not."""
     try:
         # Through the dataclass, so that keys which were added since then get the value that they stood for.
@@ -69,7 +108,7 @@ def _differences(where: str, saved: Mapping[str, Any], config: RunConfig) -> lis
     return [
         f"{key} {before.get(key)!r} → {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not f"{key}.".startswith(tuple(f"{free}." for free in _FREE))
+        if before.get(key) != after.get(key) and not any(re.fullmatch(free, key) for free in may_differ)
     ]
 
 

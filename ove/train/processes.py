@@ -1,0 +1,168 @@
+"""The processes of one run: how they find each other, meet under a name within a time limit, and leave."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NoReturn
+
+import jax
+from jax._src import distributed  # the only way to the service that jax.distributed starts; orbax and flax take it too
+
+from ove.errors import ConfigError, TrainingStopped
+
+EXIT_PREEMPTED = 75
+"""Exit code of a run that was told to stop, has saved and can be started again (EX_TEMPFAIL of sysexits.h)."""
+_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
+"""Variables in which SLURM's srun, Open MPI's mpirun, and people say how many processes there are."""
+_HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
+"""Variables in which GKE lists the hosts of a TPU slice."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the processes of a run meet, and which of them this is."""
+
+    coordinator: str
+    """HOST:PORT of process 0, which the others must be able to reach."""
+    count: int
+    index: int
+    """0 … count − 1."""
+
+
+def address_of(coordinator: str | None, count: int | None, index: int | None, env: Mapping[str, str]) -> Address | None:
+    """The address that is given in full, by arguments or else by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID.
+
+    None if nothing of it is given; ConfigError if only a part is, or it makes no sense.
+    """
+    given = {
+        "--coordinator": coordinator or env.get("JAX_COORDINATOR_ADDRESS"),
+        "--num-processes": count if count is not None else env.get("JAX_NUM_PROCESSES"),
+        "--process-id": index if index is not None else env.get("JAX_PROCESS_ID"),
+    }
+    lacking = [name for name, value in given.items() if value in (None, "")]
+    if len(lacking) == len(given):
+        return None
+    if lacking:
+        raise ConfigError(f"{', '.join(lacking)} must be given too; each process needs all three of {', '.join(given)}.")
+    place, *numbers = map(str, given.values())
+    host, _, port = place.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"--coordinator {place}: must be HOST:PORT of process 0, for example 10.0.0.1:8476.")
+    if not all(number.isdecimal() for number in numbers) or not int(numbers[1]) < int(numbers[0]):
+        raise ConfigError(f"--process-id {numbers[1]} must be within 0 … --num-processes − 1, and that is {numbers[0]}.")
+    return Address(place, int(numbers[0]), int(numbers[1]))
+
+
+def is_announced(env: Mapping[str, str]) -> bool:
+    """Whether SLURM, Open MPI or GKE say that this process is one of several."""
+    counts = [env[name] for name in _COUNTS if name in env]
+    return any(count.isdecimal() and int(count) > 1 for count in counts) or any("," in env.get(name, "") for name in _HOSTS)
+
+
+def join(address: Address | None, meet_limit_s: float, silence_limit_s: float) -> None:
+    """Connects this process with the others of its run; to be called before anything else of jax.
+
+    Without an address jax asks the cluster (SLURM, Open MPI, Cloud TPU, GKE) for it. A process not heard of for
+    `silence_limit_s` ends all others. ConfigError if the others cannot be found or do not come within `meet_limit_s`.
+    """
+    sys.excepthook = leave_after
+    try:
+        jax.distributed.initialize(
+            address.coordinator if address else None,
+            address.count if address else None,
+            address.index if address else None,
+            cluster_detection_method="deactivate" if address else None,
+            initialization_timeout=int(meet_limit_s),
+            heartbeat_timeout_seconds=int(silence_limit_s),
+            shutdown_timeout_seconds=int(meet_limit_s),
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"nothing here tells which processes there are ({error}); give --coordinator, --num-processes and --process-id."
+        ) from error
+    except RuntimeError as error:
+        who = f"process {address.index} of {address.count}" if address else "this process"
+        raise ConfigError(
+            f"{who} found no connection with the others within {meet_limit_s:g} s ({str(error).splitlines()[0][:200]}); check "
+            "that all were started and that the port of process 0 is free and can be reached."
+        ) from error
+
+
+def leave_after(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """For sys.excepthook: after an error that nobody foresaw, too, a process does not wait for the others."""
+    sys.__excepthook__(kind, error, trace)
+    leave(1)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process; after an error at once, without waiting for processes that may be gone."""
+    if code not in (0, EXIT_PREEMPTED) and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+class Processes:
+    """All processes of a run, as one of them sees them. All must call `gather` and `meet` in the same order."""
+
+    def __init__(self, limit_s: float) -> None:
+        """`limit_s`: how long a process waits for the others."""
+        self.index, self.count = jax.process_index(), jax.process_count()
+        self.limit_s = limit_s
+        self._client = distributed.global_state.client if self.count > 1 else None
+        self._meetings = 0
+
+    def meet(self, name: str) -> None:
+        """Waits until every process has come here; TrainingStopped, with who is missing, if one does not in time."""
+        self.gather(name, "")
+
+    def gather(self, name: str, word: str) -> list[str]:
+        """What each process says here, in their order; TrainingStopped, with who is missing, if one does not come in time."""
+        if self._client is None:
+            return [word]
+        self._meetings += 1
+        place = f"ove/{self._meetings} {name}"
+        self._client.key_value_set(f"{place}/{self.index}", f"={word}")  # an empty value is none
+        try:
+            self._client.wait_at_barrier(place, int(1000 * self.limit_s))
+        except jax.errors.JaxRuntimeError as error:
+            missing = sorted(set(range(self.count)) - self._said(place).keys())
+            who = f"process {', '.join(map(str, missing))} of {self.count}" if missing else "another process"
+            raise TrainingStopped(
+                f"{who} did not come to '{name}' within {self.limit_s:g} s, where process {self.index} waits; see what it "
+                f"said last ({str(error).splitlines()[0][:120]})."
+            ) from error
+        said = self._said(place)
+        return [said[index] for index in range(self.count)]
+
+    def agree(self, name: str, word: str) -> None:
+        """ConfigError if not all processes say the same."""
+        said = self.gather(name, word)
+        other = [index for index, theirs in enumerate(said) if theirs != said[0]]
+        if other:
+            raise ConfigError(
+                f"process {', '.join(map(str, other))} has another {name} than process 0; start all with the same command and "
+                "the same files."
+            )
+
+    @contextlib.contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Within it, what fails between the devices of several processes is a TrainingStopped that says where to look."""
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            if self.count == 1:
+                raise
+            raise TrainingStopped(
+                f"process {self.index} of {self.count}: {str(error).splitlines()[0][:200]}; if another process has ended, see "
+                "what it said last. Started again, all go on from the newest checkpoint."
+            ) from error
+
+    def _said(self, place: str) -> dict[int, str]:
+        assert self._client is not None
+        entries = self._client.key_value_dir_get(f"{place}/")
+        return {int(key.rpartition("/")[2]): value.removeprefix("=") for key, value in entries}
