@@ -36,3 +36,7 @@ class ConfigError(OveError):
 
 class TrainingStopped(OveError):
     """A run that stopped itself: a loss that is not finite, or too many bad records."""
+
+
+class Unavailable(OveError):
+    """Something outside of this machine or environment that could not be had: a remote file, a package, another Python."""
