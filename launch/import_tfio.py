@@ -1,0 +1,232 @@
+"""`python -m launch.import_tfio URI… --image COLUMN --out DIR`: data sets that TensorFlow's readers open → a folder of shards.
+
+TFRecord, Parquet, Avro, LMDB and HDF5 files, and single files, on s3:// and all other file systems that tensorflow-io knows.
+TensorFlow lives in an environment of its own (`.venv-tfio`, made on first use). Arguments that are not named here go to
+`launch.shards`, which makes the records.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from launch import shards
+from launch.command import run
+from launch.tfio_environment import ENVIRONMENT, ROOT, environment
+from ove.errors import BadClip, BadShard, ConfigError, Unavailable
+from ove.shards.manifest import digest, read_manifest, write_json
+
+FORMATS = {
+    "tfrecord": (".tfrecord", ".tfrecords", ".tfrec"),
+    "parquet": (".parquet",),
+    "avro": (".avro",),
+    "lmdb": (".lmdb", ".mdb"),
+    "hdf5": (".h5", ".hdf5"),
+    "files": (".jpg", ".jpeg", ".png", ".webp", ".mp4", ".mkv", ".webm", ".mov", ".avi"),
+}
+"""Endings of names that tell the format of an input."""
+FIXED_COLUMNS = {"lmdb": "value", "files": "bytes"}
+"""The only column that these formats have."""
+IMPORTED = "import.json"
+"""What a folder of shards was imported from; written when all is done."""
+_RECORDS_PER_PART, _BYTES_PER_PART = 1000, 256 << 20
+_STEP_S = 0.2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes shards of what the inputs hold; 0 when at least one record is in them, also if they were imported before."""
+    options, of_shards = _parser().parse_known_args(arguments)
+    job = make_job(options)
+    job["digest"] = digest({**job, "shards": of_shards, "files": [_stamp(uri) for uri in job["inputs"]]})
+    if _imported(options.out, job["digest"]):
+        print(f"{options.out}: holds these inputs already; delete {options.out / IMPORTED} to read them again.")
+        return 0
+    work = options.out / ".import"
+    (work / "parts").mkdir(parents=True, exist_ok=True)
+    if not _finished(work, job["digest"]):
+        python = environment(options.environment.absolute(), print)
+        read_inputs(python, work, job, options.stall, print)
+    code = shards.main([f"--{job['kind']}s", str(work / "parts"), "--out", str(options.out), *of_shards])
+    fingerprint = read_manifest(options.out).fingerprint
+    write_json(options.out / IMPORTED, {**job, "fingerprint": fingerprint})
+    shutil.rmtree(work)
+    return code
+
+
+def make_job(options: argparse.Namespace) -> dict[str, Any]:
+    """What the process with TensorFlow is told, checked as far as can be without it; ConfigError says what is wrong."""
+    form = options.format or format_of(options.inputs)
+    if (options.image is None) == (options.video is None) and form not in FIXED_COLUMNS:
+        raise ConfigError("give either --image COLUMN or --video COLUMN: the column that holds the encoded pictures or videos.")
+    kind = "video" if options.video is not None else "image"
+    data = options.video if options.video is not None else options.image
+    if form in FIXED_COLUMNS:
+        fixed = FIXED_COLUMNS[form]
+        if data not in (None, fixed) or options.label or options.key:
+            raise ConfigError(
+                f"--format {form} has one column, {fixed}: give --image {fixed} or --video {fixed}, and neither --label nor "
+                "--key (keys and, of files, labels come from the names)."
+            )
+        data = fixed
+    return {
+        "format": form,
+        "inputs": [uri if "://" in uri else os.path.abspath(uri) for uri in options.inputs],
+        "kind": kind,
+        "data": data,
+        "label": options.label,
+        "key": options.key,
+        "records_per_part": _RECORDS_PER_PART,
+        "bytes_per_part": _BYTES_PER_PART,
+    }
+
+
+def format_of(inputs: list[str]) -> str:
+    """The one format that the names of all inputs end in; ConfigError where they do not tell."""
+    found = set()
+    for uri in inputs:
+        name = uri.rstrip("/").lower().removesuffix(".gz")
+        found.add(next((form for form, endings in FORMATS.items() if name.endswith(endings)), None))
+    if len(found) != 1 or None in found:
+        raise ConfigError(
+            f"the names of the inputs ({', '.join(inputs[:3])}{' …' if len(inputs) > 3 else ''}) do not tell one format; "
+            f"give --format, one of {', '.join(FORMATS)}."
+        )
+    return str(found.pop())
+
+
+def read_inputs(python: Path, work: Path, job: dict[str, Any], stall_s: float, say: Callable[[str], None]) -> None:
+    """Runs the process with TensorFlow until all records lie in tars in `work`/parts; goes on where an earlier run stopped.
+
+    It is judged by what it has put there, never by how it exits. A data set that is not what the job says raises BadClip; a
+    reader that crashes, or does nothing for `stall_s` seconds, raises Unavailable saying where it was.
+    """
+    write_json(work / "job.json", job)
+    for name in ("error.json", "doing.txt"):
+        (work / name).unlink(missing_ok=True)
+    outside = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONNOUSERSITE": "1"}
+    command = [str(python), "-m", "launch.tensorflow_environment.read", str((work / "job.json").absolute())]
+    with (work / "log.txt").open("wb") as log, subprocess.Popen(command, env=outside, stdout=log, stderr=log) as process:
+        try:
+            stalled = not _wait(process, work, stall_s, say)
+        finally:
+            process.kill()
+    progress = _progress(work)
+    if progress.get("finished"):
+        say(f"{progress['records']} records read by TensorFlow")
+        return
+    if (work / "error.json").exists():
+        raise BadClip(json.loads((work / "error.json").read_text(encoding="utf-8"))["message"])
+    doing = (work / "doing.txt").read_text(encoding="utf-8") if (work / "doing.txt").exists() else "starting"
+    if stalled:
+        raise Unavailable(
+            f"{doing}: nothing came for {stall_s:g} s; check the address and the network, or allow more with --stall. "
+            "The same command goes on where this one stopped."
+        )
+    raise Unavailable(_crash(process.returncode, doing, work))
+
+
+def _wait(process: subprocess.Popen[bytes], work: Path, stall_s: float, say: Callable[[str], None]) -> bool:
+    """Waits for the end of the process; False if it had to be given up because nothing changed in its folder."""
+    seen = _traces(work)
+    changed = said = time.monotonic()
+    while True:
+        try:
+            process.wait(_STEP_S)
+            return True
+        except subprocess.TimeoutExpired:
+            now, traces = time.monotonic(), _traces(work)
+            if traces != seen:
+                seen, changed = traces, now
+            if now - changed > stall_s:
+                return False
+            if now - said > 10:
+                said = now
+                say(f"{_progress(work).get('records', 0)} records read")
+
+
+def _traces(work: Path) -> list[tuple[str, int, int]]:
+    """What shows that the process is doing something: names, sizes and dates of what it writes."""
+    found = []
+    for entry in (*os.scandir(work), *os.scandir(work / "parts")):
+        try:
+            stat = entry.stat()
+        except FileNotFoundError:
+            continue  # renamed meanwhile
+        found.append((entry.name, stat.st_size, stat.st_mtime_ns))
+    return sorted(found)
+
+
+def _crash(code: int, doing: str, work: Path) -> str:
+    how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    said = [
+        line for line in (work / "log.txt").read_text(errors="replace").splitlines() if " cuda_" not in line and line.strip()
+    ]
+    last = f" It said: {' '.join(said[-2:])[-300:]}." if said else ""
+    return (
+        f"{doing}: the process with TensorFlow was {how}.{last} Its readers crash on damaged files, and the one for Parquet on "
+        f"columns with missing values: leave those out, or copy the file here and give it to `python -m launch.shards`. "
+        f"All it said is in {work / 'log.txt'}; the same command goes on after the last finished part."
+    )
+
+
+def _progress(work: Path) -> dict[str, Any]:
+    path = work / "progress.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _finished(work: Path, digest_: str) -> bool:
+    progress = _progress(work)
+    return bool(progress.get("finished")) and progress["digest"] == digest_
+
+
+def _imported(out: Path, digest_: str) -> bool:
+    """Whether the folder holds finished shards of just this job."""
+    path = out / IMPORTED
+    if not path.exists():
+        return False
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return about["digest"] == digest_ and about["fingerprint"] == read_manifest(out).fingerprint
+    except (ValueError, KeyError, BadShard):
+        return False
+
+
+def _stamp(uri: str) -> list[int] | None:
+    """Size and date of a local input; of remote ones the address has to do."""
+    if "://" in uri or not os.path.exists(uri):
+        return None
+    stat = os.stat(uri)
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.import_tfio",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "inputs", nargs="+", metavar="URI", help="files, folders (LMDB), s3://… and so on; * and ? as in a shell"
+    )
+    parser.add_argument("--format", choices=sorted(FORMATS), help="default: what the names end in")
+    parser.add_argument(
+        "--image", metavar="COLUMN", help="the column of encoded pictures (HDF5: or of pixels); of structs: a.b"
+    )
+    parser.add_argument("--video", metavar="COLUMN", help="the column of whole video files")
+    parser.add_argument("--label", metavar="COLUMN", help="the column of class names or numbers")
+    parser.add_argument("--key", metavar="COLUMN", help="a column that names the record; it becomes part of the key")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    parser.add_argument("--stall", type=float, default=600, metavar="S", help="give up after so long without progress (600)")
+    parser.add_argument("--environment", type=Path, default=ENVIRONMENT, metavar="DIR", help="where TensorFlow is (.venv-tfio)")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)
