@@ -19,7 +19,7 @@ from ove.errors import BadShard, ConfigError
 from ove.labels.assign import nearest
 from ove.labels.embed import thumbnail_image, thumbnails
 from ove.labels.kmeans import kmeans
-from ove.shards.labels import BANKS, Bank, read_centers, read_labels, write_labels
+from ove.shards.labels import Bank, read_centers, read_labels, write_labels
 from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
 
@@ -33,13 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     config = _config(options)
     shards = ShardSet.open(options.shards)
     made_with = _made_with(config, options.centers_from)
-    if all(_is_done(options.shards, bank, made_with) for bank in BANKS):
+    if all(_is_done(options.shards, bank, made_with) for bank in ("vid", "obj")):
         print(f"{options.shards}: has these labels already.")
         return 0
     if options.centers_from is None:
         _check_size(config, len(shards))
     embedded = _embed(shards)
-    for bank in BANKS:
+    for bank in ("vid", "obj"):
         _label(options.shards, bank, embedded[bank], config, made_with, options.centers_from)
     return 0
 
@@ -101,7 +101,8 @@ def _made_with(config: LabelsConfig, centers_from: Path | None) -> dict[str, Any
         for unused in ("n_centers", "iterations", "seed"):
             decides.pop(unused)
         decides["centers"] = {
-            bank: hashlib.sha256(np.ascontiguousarray(read_centers(centers_from, bank)).tobytes()).hexdigest() for bank in BANKS
+            bank: hashlib.sha256(np.ascontiguousarray(read_centers(centers_from, bank)).tobytes()).hexdigest()
+            for bank in ("vid", "obj")
         }
     return decides
 

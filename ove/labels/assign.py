@@ -1,56 +1,105 @@
-"""The nearest class centers of each sample, in blocks of samples and of centers."""
+"""The nearest class centers of each sample: exact, centers spread over the devices, samples block by block."""
 
-import functools
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32
+from einops import rearrange
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int32
 
 from ove.errors import ConfigError
+from ove.labels.points import Points, as_points, unit
+from ove.labels.search import ROWS, Scores, Shape, put_rows, row_mesh, shard_mapped, similarities, tiles_of
 
-BLOCK = 4096
-"""Samples, and centers, compared at once: BLOCK² similarities is the largest array made."""
 
-
-def nearest(points: Float[np.ndarray, "N E"], centers: Float[np.ndarray, "k E"], m: int) -> Int32[np.ndarray, "N m"]:
+def nearest(
+    points: Points | Float[np.ndarray, "N E"],
+    centers: Float[np.ndarray, "k E"],
+    m: int,
+    mesh: Mesh | None = None,
+    scores: Scores = "float32",
+    on_block: Callable[[int], None] | None = None,
+) -> Int32[np.ndarray, "N m"]:
     """The indices of the m centers with the largest cosine to each point, nearest first, ties by index.
 
-    Neither needs to have length 1. More labels than centers raise ConfigError.
+    Neither needs to have length 1. `mesh`: by default of all devices. `on_block` is told how many points are done. More labels
+    than centers raise ConfigError.
     """
-    if not 1 <= m <= len(centers):
-        raise ConfigError(f"labels.n_labels = {m} of {len(centers)} centers; ask for 1…{len(centers)} labels.")
-    # The length of a point changes all its similarities alike, hence not their order.
-    unit_KE = _unit(np.asarray(centers, np.float32))
     found = np.empty((len(points), m), np.int32)
-    for start in range(0, len(points), BLOCK):
-        block_bE = _unit(np.asarray(points[start : start + BLOCK], np.float32))
-        best = jnp.full((len(block_bE), m), -jnp.inf), jnp.zeros((len(block_bE), m), jnp.int32)
-        for first in range(0, len(unit_KE), BLOCK):
-            best = _merge(*best, jnp.asarray(block_bE), jnp.asarray(unit_KE[first : first + BLOCK]), first, m)
-        found[start : start + BLOCK] = np.asarray(best[1])
+    for start, block in nearest_blocks(points, centers, m, mesh, scores):
+        found[start : start + len(block)] = block
+        if on_block is not None:
+            on_block(start + len(block))
     return found
 
 
-@functools.partial(jax.jit, static_argnums=5)
-def _merge(
-    cosine_bM: Float32[Array, "b m"],
-    index_bM: Int32[Array, "b m"],
-    block_bE: Float32[Array, "b E"],
-    centers_CE: Float32[Array, "c E"],
-    first: int | Int32[Array, ""],
+def nearest_blocks(
+    points: Points | Float[np.ndarray, "N E"],
+    centers: Float[np.ndarray, "k E"],
     m: int,
-) -> tuple[Float32[Array, "b m"], Int32[Array, "b m"]]:
-    """The best m of those found so far and a block of centers, the first of which has the index `first`."""
-    fresh_bC = jnp.dot(block_bE, centers_CE.T, precision=jax.lax.Precision.HIGHEST)
-    # Those found so far have lower indices and stand before the new ones; top_k takes the first of equals.
-    cosine = jnp.concatenate([cosine_bM, fresh_bC], axis=1)
-    fresh_index = jnp.broadcast_to(first + jnp.arange(len(centers_CE), dtype=jnp.int32), fresh_bC.shape)
-    index = jnp.concatenate([index_bM, fresh_index], axis=1)
-    best, where = jax.lax.top_k(cosine, m)
-    return best, jnp.take_along_axis(index, where, axis=1)
+    mesh: Mesh | None = None,
+    scores: Scores = "float32",
+) -> Iterator[tuple[int, Int32[np.ndarray, "n m"]]]:
+    """As `nearest`, block by block, each with the index of its first point; for more points than fit into memory."""
+    if not 1 <= m <= len(centers):
+        raise ConfigError(f"labels.n_labels = {m} of {len(centers)} centers; ask for 1…{len(centers)} labels.")
+    points, mesh = as_points(points), mesh or row_mesh()
+    shape = Shape(len(points), len(centers), mesh)
+    step = _step(mesh, len(centers), shape.tile_points, shape.tile_centers, m, scores)
+    # The length of a point changes all its similarities alike, hence not their order.
+    placed = put_rows(mesh, unit(centers), shape.padded_centers)
+    before: tuple[int, Array] | None = None
+    for start, block in points.blocks(shape.block_points):
+        here = start, step(placed, put_rows(mesh, block))
+        if before is not None:  # fetched while the devices work on the next
+            yield before[0], np.asarray(before[1])
+        before = here
+    if before is not None:
+        yield before[0], np.asarray(before[1])[: len(points) - before[0]]
 
 
-def _unit(rows: Float32[np.ndarray, "n E"]) -> Float32[np.ndarray, "n E"]:
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length > 0, length, 1).astype(np.float32)
+@lru_cache(maxsize=16)
+def _step(mesh: Mesh, k: int, tile_points: int, tile_centers: int, m: int, scores: Scores) -> Any:
+    rows = PartitionSpec(ROWS)
+
+    @shard_mapped(mesh, (rows, rows), PartitionSpec())
+    def step(centers: Array, block: Array) -> Array:
+        tiles, _ = tiles_of(block, tile_points)
+        found = jax.lax.map(partial(_top_of_all, centers=centers, tile=tile_centers, k=k, m=m, scores=scores), tiles)
+        return rearrange(found, "tiles b m -> (tiles b) m")
+
+    return jax.jit(step)
+
+
+def _top_of_all(points_bE: Array, centers: Array, tile: int, k: int, m: int, scores: Scores) -> Int32[Array, "b m"]:
+    """The best m of each device, merged: of equal ones those of the lower indices."""
+    best, index = _top_of_mine(points_bE, centers, tile, k, m, scores)
+    # Devices hold rising indices, and top_k takes the first of equals.
+    best, index = (rearrange(jax.lax.all_gather(x, ROWS), "n b m -> b (n m)") for x in (best, index))
+    return jnp.take_along_axis(index, jax.lax.top_k(best, m)[1], axis=1)
+
+
+def _top_of_mine(
+    points_bE: Array, centers_kE: Array, tile: int, k: int, m: int, scores: Scores
+) -> tuple[Float[Array, "b m"], Int32[Array, "b m"]]:
+    """The best m among this device's centers, tile by tile; centers from k on, over all devices, are padding."""
+    offset = (jax.lax.axis_index(ROWS) * len(centers_kE)).astype(jnp.int32)
+    columns = jnp.arange(tile, dtype=jnp.int32)
+
+    def step(best: tuple[Array, Array], here: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        centers_cE, first = here
+        fresh = jnp.where(columns < k - first, similarities(points_bE, centers_cE, scores), -jnp.inf)
+        # Those found so far have lower indices and stand before the new ones.
+        cosine = jnp.concatenate([best[0], fresh], axis=1)
+        index = jnp.concatenate([best[1], jnp.broadcast_to(first + columns, fresh.shape)], axis=1)
+        top, where = jax.lax.top_k(cosine, m)
+        return (top, jnp.take_along_axis(index, where, axis=1)), None
+
+    start = jnp.full((len(points_bE), m), -jnp.inf), jnp.full((len(points_bE), m), k, jnp.int32)
+    tiles = centers_kE.reshape(-1, tile, centers_kE.shape[1])
+    firsts = offset + jnp.arange(0, len(centers_kE), tile, dtype=jnp.int32)
+    return jax.lax.scan(step, start, (tiles, firsts))[0]

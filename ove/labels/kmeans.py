@@ -1,17 +1,40 @@
-"""Spherical k-means: unit vectors → class centers, in blocks, on whatever device jax has."""
+"""Spherical k-means: vectors → class centers, spread over the devices, from points that need not fit into memory."""
 
-import functools
-from dataclasses import dataclass
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32
+from jax.sharding import Mesh
+from jaxtyping import Float, Float32, Int32
 
 from ove.errors import ConfigError
+from ove.labels.assign import nearest
+from ove.labels.lloyd import moved, one_pass
+from ove.labels.points import Points, as_points, unit
+from ove.labels.search import Scores, row_mesh
+from ove.labels.starts import scattered, spread, two_level
+from ove.shards.manifest import digest, publish, temporary_name, write_json
 
-BLOCK = 2**24
-"""Similarities of points and centers held at once (64 MiB): as many points at a time as this allows, at least one."""
+Start = Literal["auto", "spread", "random", "two_level"]
+_SPREAD_AT_MOST = 2**27
+"""Similarities that `auto` lets the start `spread` compute."""
+_COARSE_ITERATIONS = 10
+_STATE = "kmeans.json"
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What a pass over all points found."""
+
+    objective: float
+    """Mean over the points of 1 − cosine with the nearest center."""
+    imbalance: float
+    """k · Σ size² / (Σ size)²: 1 for clusters of equal size."""
+    empty: int
+    """Centers without points."""
 
 
 @dataclass(frozen=True)
@@ -20,105 +43,123 @@ class Centroids:
 
     centers: Float32[np.ndarray, "k E"]
     """Of length 1 each."""
-    objective: list[float]
-    """Mean over the points of 1 − cosine with the nearest center: before the first step, and after each; never rising."""
     sizes: Int32[np.ndarray, "k"]
     """Points nearest to each center."""
+    passes: list[Iteration] = field(default_factory=list)
+    """Before the first step, and after each."""
+
+    @property
+    def objective(self) -> list[float]:
+        """Of each pass; never rising."""
+        return [p.objective for p in self.passes]
 
 
-def kmeans(points: Float[np.ndarray, "N E"], k: int, iterations: int, seed: int) -> Centroids:
+def kmeans(
+    points: Points | Float[np.ndarray, "N E"],
+    k: int,
+    iterations: int,
+    seed: int,
+    *,
+    start: Start | Float32[np.ndarray, "k E"] = "auto",
+    mesh: Mesh | None = None,
+    scores: Scores = "float32",
+    workdir: Path | None = None,
+    identity: str = "",
+    report: Callable[[str], None] = lambda line: None,
+) -> Centroids:
     """k centers of N points by Lloyd's iterations with cosine similarity; the same every time for the same seed.
 
-    It starts like k-means++ (points drawn with probability in proportion to 1 − cosine with the nearest center drawn so far)
-    and ends early when no center moves. A center without points takes the point that fits a large cluster worst. Points need
-    not have length 1; points of zeros have no direction and are left out. k above the number of the others raises ConfigError.
+    `start`: centers to begin with, or `spread` (k-means++, points in memory), `random` points, `two_level` (clusters of
+    clusters), `auto`: `spread` where that is quick, else `two_level`. It ends early when no center moves. A center without
+    points takes half of a large cluster. Points need not have length 1; those of zeros have no direction and are left out. k
+    above the number of the others raises ConfigError.
+
+    With a `workdir`, centers are kept there after every iteration, and a call with the same `identity` (of the points) and
+    settings goes on from the last one. `mesh`: by default of all devices. `report` is told a line now and then.
     """
-    points = points[np.linalg.norm(points, axis=1) > 0]
+    points, mesh = as_points(points), mesh or row_mesh()
     if not 1 <= k <= len(points):
-        raise ConfigError(f"k-means cannot make {k} centers of {len(points)} points that are not 0; ask for 1…{len(points)}.")
-    unit_NE = _unit(np.asarray(points, np.float32))
-    blocks_BbE = _in_blocks(unit_NE, min(len(points), max(1, BLOCK // k)))
-    first = _spread(jnp.asarray(unit_NE), jax.random.key(seed), k)
-    centers_KE = unit_NE[np.asarray(first)]
-    objective = []
-    for step in range(iterations + 1):
-        sums, nearest, cosine = (np.asarray(a) for a in _assign(blocks_BbE, jnp.asarray(centers_KE)))
-        nearest, cosine = nearest.reshape(-1)[: len(points)], cosine.reshape(-1)[: len(points)]
-        sizes = np.bincount(nearest, minlength=k).astype(np.int32)
-        objective.append(float(np.mean(1 - cosine, dtype=np.float64)))
-        if step == iterations:
-            break
-        moved = _moved(sums, sizes, nearest, cosine, unit_NE, centers_KE)
-        if np.array_equal(moved, centers_KE):
-            break
-        centers_KE = moved
-    return Centroids(centers_KE, objective, sizes)
+        raise _too_many(k, len(points))
+    given = start if isinstance(start, str) else digest(np.asarray(start).tolist())
+    settings = digest([identity, len(points), points.width, k, seed, given, scores])
+    done, centers, passes = _resume(workdir, settings)
+    if centers is None:
+        report(f"k-means: {len(points):,} points, {k:,} centers, start {given if isinstance(start, str) else 'given'}")
+        centers = _start(points, k, seed, start, mesh, scores)
+        _keep(workdir, settings, 0, centers, passes)
+    while True:
+        found = one_pass(points, centers, mesh, scores, _progress(report, f"pass {done + 1}/{iterations + 1}", len(points)))
+        if k > found.count:
+            raise _too_many(k, found.count)
+        passes.append(Iteration(found.objective, found.imbalance, found.empty))
+        report(_line(done, passes[-1]))
+        after = moved(found, centers, points)
+        if done >= iterations or np.array_equal(after, centers):
+            return Centroids(centers, found.sizes, passes)
+        centers, done = after, done + 1
+        _keep(workdir, settings, done, centers, passes)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _spread(unit_NE: Float32[Array, "N E"], key: Array, k: int) -> Int32[Array, "k"]:
-    """Indices of k points far from each other (k-means++ with 1 − cosine, which is half the squared distance)."""
-    first_key, key = jax.random.split(key)
-    first = jax.random.randint(first_key, (), 0, len(unit_NE))
-
-    def draw(near: Float32[Array, "N"], key: Array) -> tuple[Float32[Array, "N"], Int32[Array, ""]]:
-        # If all points coincide with one drawn already, every weight is 0 and log gives −inf everywhere: index 0 is drawn.
-        index = jax.random.categorical(key, jnp.log(jnp.maximum(1 - near, 0)))
-        return jnp.maximum(near, _dot(unit_NE, unit_NE[index])), index
-
-    _, others = jax.lax.scan(draw, _dot(unit_NE, unit_NE[first]), jax.random.split(key, k - 1))
-    return jnp.concatenate([first[None], others]).astype(jnp.int32)
-
-
-@jax.jit
-def _assign(
-    blocks_BbE: Float32[Array, "B b E"], centers_KE: Float32[Array, "k E"]
-) -> tuple[Float32[Array, "k E"], Int32[Array, "B b"], Float32[Array, "B b"]]:
-    """Per center the sum of its points; per point its nearest center (ties: the lower index) and their cosine."""
-
-    def block(sums_KE: Array, points_bE: Array) -> tuple[Array, tuple[Array, Array]]:
-        cosine_bK = _dot(points_bE, centers_KE.T)
-        nearest_b = jnp.argmax(cosine_bK, axis=1).astype(jnp.int32)
-        cosine_b = jnp.max(cosine_bK, axis=1)
-        return sums_KE.at[nearest_b].add(points_bE), (nearest_b, cosine_b)
-
-    sums, (nearest, cosine) = jax.lax.scan(block, jnp.zeros_like(centers_KE), blocks_BbE)
-    return sums, nearest, cosine
-
-
-def _moved(
-    sums: Float32[np.ndarray, "k E"],
-    sizes: Int32[np.ndarray, "k"],
-    nearest: Int32[np.ndarray, "N"],
-    cosine: Float32[np.ndarray, "N"],
-    unit_NE: Float32[np.ndarray, "N E"],
-    centers_KE: Float32[np.ndarray, "k E"],
+def _start(
+    points: Points, k: int, seed: int, start: Start | Float32[np.ndarray, "k E"], mesh: Mesh, scores: Scores
 ) -> Float32[np.ndarray, "k E"]:
-    """The mean direction of each cluster; a center without points splits the next largest cluster at its worst point."""
-    # A cluster of points that cancel out has no direction: its center stays where it is.
-    cancels = np.linalg.norm(sums, axis=1, keepdims=True) < 1e-12
-    moved = _unit(np.where(cancels, centers_KE, sums))
-    donors = np.argsort(-sizes, kind="stable")
-    donors = donors[sizes[donors] > 1]
-    # Only the center that had no points moves here, so the objective cannot rise.
-    for empty, donor in zip(np.flatnonzero(sizes == 0), donors, strict=False):
-        members = np.flatnonzero(nearest == donor)
-        moved[empty] = unit_NE[members[np.argmin(cosine[members])]]
-    return moved
+    if not isinstance(start, str):
+        return unit(start)
+    if start == "auto":
+        start = "spread" if len(points) * k <= _SPREAD_AT_MOST else "two_level"
+    if start == "two_level":
+        centers = two_level(
+            points,
+            k,
+            seed,
+            coarse=lambda few, n: kmeans(few, n, _COARSE_ITERATIONS, seed, start="spread", mesh=mesh, scores=scores).centers,
+            nearest=lambda some, centers: nearest(some, centers, 1, mesh, scores)[:, 0],
+        )
+    elif start == "spread":
+        rows = unit(points.rows(np.arange(len(points))))
+        real = rows[np.any(rows, axis=1)]
+        centers = spread(real, k, seed) if k <= len(real) else real
+    else:
+        centers = scattered(points, k, seed)
+    if len(centers) < k:
+        raise _too_many(k, len(centers))
+    return centers
 
 
-def _dot(a: Array, b: Array) -> Array:
-    # Full float32 also where the hardware would rather round the factors: near ties must not depend on it.
-    return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
+def _resume(workdir: Path | None, settings: str) -> tuple[int, Float32[np.ndarray, "k E"] | None, list[Iteration]]:
+    """(iterations done, centers, passes) of an interrupted call with the same settings, or of none."""
+    path = workdir / _STATE if workdir is not None else None
+    if path is None or not path.is_file():
+        return 0, None, []
+    state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if state["settings"] != settings:
+        return 0, None, []
+    return state["done"], np.load(path.with_name(state["file"])), [Iteration(**p) for p in state["passes"]]
 
 
-def _in_blocks(unit_NE: Float32[np.ndarray, "N E"], length: int) -> Float32[Array, "B b E"]:
-    """The points in blocks of equal length; the last is filled up with zeros, which add nothing to any sum."""
-    count, width = unit_NE.shape
-    blocks = np.zeros((-(-count // length), length, width), np.float32)
-    blocks.reshape(-1, width)[:count] = unit_NE
-    return jnp.asarray(blocks)
+def _keep(workdir: Path | None, settings: str, done: int, centers: Float32[np.ndarray, "k E"], passes: list[Iteration]) -> None:
+    """Centers first, then the JSON that names them: whenever it is cut off, one whole state is there."""
+    if workdir is None:
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / f"kmeans-{done % 2}.npy"
+    temporary = temporary_name(path)
+    with temporary.open("wb") as handle:
+        np.save(handle, centers)
+    publish(temporary, path)
+    write_json(workdir / _STATE, {"settings": settings, "done": done, "file": path.name, "passes": [asdict(p) for p in passes]})
 
 
-def _unit(rows: Float32[np.ndarray, "n E"]) -> Float32[np.ndarray, "n E"]:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+def _progress(report: Callable[[str], None], what: str, count: int) -> Callable[[int], None]:
+    return lambda done: report(f"{what}: {done:,}/{count:,}")
+
+
+def _line(done: int, found: Iteration) -> str:
+    return (
+        f"after {done} iterations: objective {found.objective:.5f} (mean cosine {1 - found.objective:.5f}), imbalance "
+        f"{found.imbalance:.2f}, {found.empty} empty"
+    )
+
+
+def _too_many(k: int, count: int) -> ConfigError:
+    return ConfigError(f"k-means cannot make {k} centers of {count} points that are not 0; ask for 1…{count} centers.")

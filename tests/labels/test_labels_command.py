@@ -23,10 +23,10 @@ def test_the_command_labels_both_banks_once(write_kinds: Write, tmp_path: Path, 
         kinds = [set(nearest[kind::4].tolist()) for kind in range(4)]
         assert all(len(kind) == 1 for kind in kinds)
         assert len(set.union(*kinds)) == 4
-    written = (tmp_path / "labels" / "vid.npz").stat().st_mtime_ns
+    written = (tmp_path / "labels" / "vid.json").stat().st_mtime_ns
     assert command.main(arguments) == 0
     assert "already" in capsys.readouterr().out
-    assert (tmp_path / "labels" / "vid.npz").stat().st_mtime_ns == written
+    assert (tmp_path / "labels" / "vid.json").stat().st_mtime_ns == written
     assert command.main([*arguments, "--seed", "1"]) == 0
     assert "already" not in capsys.readouterr().out
 

@@ -1,0 +1,162 @@
+"""Where k-means begins: points far from each other, any points, or the centers of clusters of clusters."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int, Int32
+
+from ove.labels.points import Points, unit
+
+POINTS_A_CENTER = 128
+"""Points for each center that the two-level start looks at, at most."""
+_INNER_ITERATIONS = 8
+_SIZES = 3
+"""To which clusters are filled up."""
+_TRIES = 4
+"""Points drawn for each center that is needed, where some may have no direction."""
+
+
+def spread(points: Float32[np.ndarray, "N E"], k: int, seed: int) -> Float32[np.ndarray, "k E"]:
+    """k of the points (of length 1), far from each other: k-means++ with 1 − cosine, half the squared distance.
+
+    Takes time in proportion to N·k, and the points in memory.
+    """
+    return points[np.asarray(_spread(jnp.asarray(points), jax.random.key(seed), k))]
+
+
+def scattered(points: Points, k: int, seed: int) -> Float32[np.ndarray, "k E"]:
+    """k different points that have a direction, drawn at random, of length 1; fewer if there are none left to draw."""
+    index = _draw(len(points), min(len(points), _TRIES * k), seed)
+    rows = points.rows(index[: k + k // 8 + 8])
+    if np.any(rows, axis=1).sum() < k:
+        rows = points.rows(index)
+    if np.any(rows, axis=1).sum() < k and len(index) < len(points):
+        rows = points.rows(_draw(len(points), len(points), seed))
+    return unit(rows[np.any(rows, axis=1)][:k])
+
+
+def two_level(
+    points: Points,
+    k: int,
+    seed: int,
+    coarse: Callable[[Points, int], Float32[np.ndarray, "c E"]],
+    nearest: Callable[[Points, Float32[np.ndarray, "c E"]], Int32[np.ndarray, "n"]],
+) -> Float32[np.ndarray, "k E"]:
+    """k centers from about √k clusters, each clustered by itself into its share of the k, by its number of points.
+
+    `coarse` clusters, `nearest` tells the cluster of each point. At most `POINTS_A_CENTER`·k points are looked at, one cluster
+    of them in memory at a time. Takes a time of the order of N·√k.
+    """
+    index = np.sort(_draw(len(points), min(len(points), POINTS_A_CENTER * k), seed))
+    sample = points.subset(index)
+    n_coarse = max(1, round(math.sqrt(k)))
+    few = np.sort(_draw(len(sample), min(len(sample), POINTS_A_CENTER * n_coarse), seed + 1))
+    cluster = nearest(sample, coarse(sample.subset(few), n_coarse))
+    members = [np.flatnonzero(cluster == c) for c in range(n_coarse)]
+    shares = shares_of(k, np.array([len(m) for m in members]))
+    devices = jax.local_devices()
+    pending: list[tuple[Array, int]] = []
+    centers: list[np.ndarray] = []
+    for size in _sizes([len(m) for m in members], shares):
+        for cluster_number in size.clusters:
+            mine, share = members[cluster_number], int(shares[cluster_number])
+            chances = np.random.default_rng((seed, cluster_number)).random(size.k, np.float32)
+            device = devices[len(centers) % len(devices)]
+            pending.append((_inner(sample.rows(mine), share, size, chances, device), share))
+            if len(pending) > len(devices):  # so many are under way at a time
+                centers.append(_first(*pending.pop(0)))
+    return np.concatenate(centers + [_first(*some) for some in pending])
+
+
+def shares_of(k: int, sizes: Int[np.ndarray, "c"]) -> Int[np.ndarray, "c"]:
+    """k divided in proportion to the sizes, none above its size; k is at most their sum."""
+    exact = k * sizes / sizes.sum()
+    shares = np.minimum(np.floor(exact).astype(int), sizes)
+    while (lacking := k - shares.sum()) > 0:
+        room = np.flatnonzero(shares < sizes)
+        most = room[np.argsort(shares[room] - exact[room], kind="stable")[:lacking]]
+        shares[most] += 1
+    return shares
+
+
+def _draw(n: int, count: int, seed: int) -> Int[np.ndarray, "count"]:
+    """Different numbers below n in random order, in memory of the order of `count`."""
+    rng = np.random.default_rng((seed, n, count))
+    if count * 4 > n:
+        return rng.permutation(n)[:count]
+    # One of each of equal strata: as good as any, and none twice.
+    edges = np.linspace(0, n, count + 1).astype(np.int64)
+    return rng.permutation(rng.integers(edges[:-1], edges[1:]))
+
+
+class _Size(NamedTuple):
+    """Clusters that are filled up to one size, for each size is compiled."""
+
+    clusters: list[int]
+    n: int
+    k: int
+
+
+def _sizes(counts: Sequence[int], shares: Int[np.ndarray, "c"]) -> list[_Size]:
+    order = [c for c in np.argsort(counts, kind="stable").tolist() if shares[c]]
+    groups = [order[len(order) * i // _SIZES : len(order) * (i + 1) // _SIZES] for i in range(_SIZES)]
+    return [_Size(g, max(counts[c] for c in g), int(max(shares[c] for c in g))) for g in groups if g]
+
+
+def _inner(rows: np.ndarray, k: int, size: _Size, chances: np.ndarray, device: jax.Device) -> Float32[Array, "kk E"]:
+    """k centers of the points of one cluster; the rows beyond the first k are padding."""
+    padded = np.zeros((size.n, rows.shape[1]), np.float32)
+    padded[: len(rows)] = unit(rows)
+    return _cluster(*jax.device_put((padded, chances, np.int32(k), np.int32(len(rows))), device))
+
+
+def _first(found: Array, share: int) -> Float32[np.ndarray, "k E"]:
+    return np.asarray(found)[:share]
+
+
+@jax.jit
+def _cluster(points_NE: Array, chances_K: Array, k: Array, count: Array) -> Float32[Array, "K E"]:
+    """Spherical k-means of `count` points in memory; centers from k on are padding. It starts as `spread` does."""
+    most = len(chances_K)
+    real_N = jnp.arange(len(points_NE)) < count
+
+    def draw(far_N: Array, chance: Array) -> tuple[Array, Array]:
+        # All 0, if all points coincide with those drawn: then it is the first.
+        total_N = jnp.cumsum(far_N)
+        center = points_NE[jnp.searchsorted(total_N, chance * total_N[-1], side="right").clip(0, count - 1)]
+        return jnp.minimum(far_N, jnp.maximum(1 - _dot(points_NE, center), 0)), center
+
+    centers = jax.lax.scan(draw, real_N.astype(jnp.float32), chances_K)[1]
+
+    def iterate(_: Any, centers: Array) -> Array:
+        cosine_KN = jnp.where(jnp.arange(most)[:, None] < k, _dot(centers, points_NE.T), -jnp.inf)
+        nearest_N = jnp.where(real_N, jnp.argmax(cosine_KN, axis=0), most)
+        sums = jnp.zeros_like(centers).at[nearest_N].add(points_NE, mode="drop")
+        length = jnp.linalg.norm(sums, axis=1, keepdims=True)
+        return jnp.where(length > 1e-12, sums / jnp.where(length > 0, length, 1), centers)
+
+    return jax.lax.fori_loop(0, _INNER_ITERATIONS, iterate, centers)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _spread(unit_NE: Float32[Array, "N E"], key: Array, k: int) -> Int32[Array, "k"]:
+    first_key, key = jax.random.split(key)
+    first = jax.random.randint(first_key, (), 0, len(unit_NE))
+
+    def draw(near: Float32[Array, "N"], key: Array) -> tuple[Float32[Array, "N"], Int32[Array, ""]]:
+        # If all points coincide with one drawn already, every weight is 0 and log gives −inf everywhere: index 0 is drawn.
+        index = jax.random.categorical(key, jnp.log(jnp.maximum(1 - near, 0)))
+        return jnp.maximum(near, _dot(unit_NE, unit_NE[index])), index
+
+    _, others = jax.lax.scan(draw, _dot(unit_NE, unit_NE[first]), jax.random.split(key, k - 1))
+    return jnp.concatenate([first[None], others]).astype(jnp.int32)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    # Full float32 also where the hardware would rather round the factors.
+    return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
