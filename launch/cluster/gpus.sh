@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Trains on several GPUs of one machine, one process each, which meet at a port of this machine.
+#   bash launch/cluster/gpus.sh [--dry-run] [--gpus 0,1,2,3] [--port P] --config=FILE --workdir=DIR [arguments of launch.train]
+# One process over all GPUs (launch/cluster/one_machine.sh) computes the same; processes of their own read and decode in parallel.
+# Without --gpus: all that nvidia-smi lists. On a machine without GPUs, --gpus 0,1 starts two processes on the CPU.
+# If one process fails, the others are ended too, and this script exits with the first code that was not 0.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+dry=0
+gpus=
+port=8476
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --dry-run) dry=1; shift ;;
+    --gpus) gpus=${2:?--gpus needs a list, for example 0,1}; shift 2 ;;
+    --port) port=${2:?--port needs a number}; shift 2 ;;
+    *) break ;;
+  esac
+done
+if [ $# -eq 0 ]; then
+  echo "usage: bash launch/cluster/gpus.sh [--dry-run] [--gpus 0,1,2,3] [--port P] --config=FILE --workdir=DIR …" >&2
+  exit 2
+fi
+if [ -z "$gpus" ]; then
+  gpus=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd,) || true
+fi
+if ! [[ $gpus =~ ^[0-9]+(,[0-9]+)*$ ]]; then
+  echo "error: no GPUs found (nvidia-smi lists none); name them, for example --gpus 0,1." >&2
+  exit 2
+fi
+IFS=, read -ra each <<<"$gpus"
+
+children=()
+for i in "${!each[@]}"; do
+  command=(env "CUDA_VISIBLE_DEVICES=${each[$i]}" "${PYTHON:-.venv/bin/python}" -m launch.train "$@"
+    "--coordinator=127.0.0.1:$port" "--num-processes=${#each[@]}" "--process-id=$i")
+  if [ "$dry" = 1 ]; then
+    printf '%q ' "${command[@]}"; echo
+  else
+    "${command[@]}" & children+=("$!")
+  fi
+done
+if [ "$dry" = 1 ]; then exit 0; fi
+
+# The processes agree on the step after which they save and end.
+trap 'kill -TERM "${children[@]}" 2>/dev/null || true' TERM INT
+first=0
+left=("${children[@]}")
+while [ ${#left[@]} -gt 0 ]; do
+  alive=()
+  for child in "${left[@]}"; do
+    if kill -0 "$child" 2>/dev/null; then alive+=("$child"); continue; fi
+    code=0
+    wait "$child" || code=$?
+    if [ "$first" = 0 ] && [ "$code" != 0 ]; then
+      first=$code
+      failed_at=$SECONDS
+      # 75: told to stop, as the others are. Anything else: they would wait for one that is gone.
+      if [ "$code" != 75 ]; then kill -TERM "${children[@]}" 2>/dev/null || true; fi
+    fi
+  done
+  left=("${alive[@]}")
+  if [ "$first" != 0 ] && [ "$first" != 75 ] && [ $((SECONDS - failed_at)) -gt 20 ]; then
+    kill -KILL "${left[@]}" 2>/dev/null || true
+  fi
+  if [ ${#left[@]} -gt 0 ]; then sleep 1; fi
+done
+exit "$first"

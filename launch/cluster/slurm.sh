@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Trains under SLURM, one process a GPU. Submit it from the folder of this project, with the size of the job:
+#   sbatch --nodes=4 --gpus-per-node=8 --ntasks-per-node=8 launch/cluster/slurm.sh --config=FILE --workdir=DIR [arguments of launch.train]
+#   bash launch/cluster/slurm.sh --dry-run --config=FILE --workdir=DIR …        shows what would be run
+# --ntasks-per-node must be the number of GPUs of a node: under SLURM, JAX gives each task one GPU. Do not use --gpus-per-task,
+# which hides the others. DIR and the shards must lie where all nodes see them. Processes find each other by SLURM's variables.
+#SBATCH --job-name=ove
+#SBATCH --output=%x-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=TERM@300
+# SIGTERM comes 300 s before the time limit, and when the job is preempted: the run saves, and exits with 75.
+set -euo pipefail
+# sbatch runs a copy of this file that lies elsewhere; it starts in the folder in which it was submitted.
+cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/../..}"
+
+dry=0
+if [ "${1:-}" = --dry-run ]; then dry=1; shift; fi
+if [ $# -eq 0 ]; then
+  echo "usage: sbatch [--nodes=N …] launch/cluster/slurm.sh --config=FILE --workdir=DIR …" >&2
+  exit 2
+fi
+if [ ! -d launch/cluster ]; then
+  echo "error: $PWD is not the folder of this project; submit the job from there." >&2
+  exit 2
+fi
+
+# --kill-on-bad-exit: a task that fails ends the others. srun hands SIGTERM on to all tasks.
+command=(srun --kill-on-bad-exit=1 --label "${PYTHON:-$PWD/.venv/bin/python}" -m launch.train "$@")
+again=(scontrol requeue "${SLURM_JOB_ID:-JOB}")
+if [ "$dry" = 1 ]; then
+  printf '%q ' "${command[@]}"; echo
+  printf '%q ' "${again[@]}"; echo "    # if that exits with 75 (told to stop, saved) or 70 (stuck)"
+  exit 0
+fi
+
+code=0
+"${command[@]}" || code=$?
+case "$code" in
+  70 | 75) "${again[@]}" ;;
+esac
+exit "$code"
