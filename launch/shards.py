@@ -1,51 +1,28 @@
-"""`python -m launch.shards --videos DIR|LIST --out DIR`: video files → a folder of shards."""
+"""`python -m launch.shards --videos|--images SOURCE --out DIR`: files, lists and archives → a folder of shards."""
 
 import argparse
-import functools
 import sys
 import time
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from launch.command import run
 from launch.config_file import settings
+from launch.shard_records import RecordMaker, selection_of
 from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadShard, ConfigError
-from ove.shards.schema import VideoRecord, encode_frames
-from ove.shards.sources import InputFile, find_files
+from ove.shards.inputs import find_inputs
+from ove.shards.lock import scratch_folder
 from ove.shards.verify import verify
 from ove.shards.write import QUARANTINE, Progress, Summary, write_shards
-from ove.video.decode import read_video
-from ove.video.saliency import saliency
 
 GRACE_S = 60.0
 """What a process may take for a video beyond the time limit of reading it, before it is ended."""
+IMAGES_PER_SHARD = 1024
+"""A picture takes about a tenth of the bytes of a clip."""
 _SHOWN = 10
 """Bad files named on the screen; all of them are in the quarantine list."""
-
-
-def make_record(video: InputFile, video_config: VideoConfig, shards_config: ShardsConfig) -> VideoRecord:
-    """The record of one video file; one that cannot be used raises BadClip."""
-    clip, signals = read_video(video.path, video_config)
-    return VideoRecord(
-        key=video.key,
-        frames=encode_frames(clip.frames, shards_config.jpeg_quality),
-        size_px=video_config.size_px,
-        patch_px=video_config.patch_px,
-        frame_index=clip.frame_index,
-        pts_s=np.asarray(clip.pts_s, np.float64),
-        is_i_frame=clip.is_i_frame,
-        saliency=saliency(signals, video_config).scores.astype(np.float16),
-        source=clip.source,
-        codec=clip.codec,
-        n_decoded=clip.n_decoded,
-        fps=float(clip.fps),
-        label=video.label,
-        residual_exact=signals.residual_exact,
-        cut=clip.cut,
-    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,18 +30,25 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.verify:
         return _verify(options.out)
-    video_config, shards_config = _configs(options)
-    made_with = {"video": to_mapping(video_config), "shards": to_mapping(shards_config)}
-    made_with["shards"].pop("workers")  # changes nothing in the records
-    summary = write_shards(
-        find_files(options.videos),
-        options.out,
-        functools.partial(make_record, video_config=video_config, shards_config=shards_config),
-        shards_config,
-        made_with,
-        _Line(),
-        video_config.time_limit_s + GRACE_S,
-    )
+    kind, source = _source(options)
+    video, shards = _configs(options, kind)
+    decides = to_mapping(shards)
+    decides.pop("workers")  # changes nothing in the records
+    made_with: dict[str, Any] = {"kind": kind, "shards": decides}
+    if kind == "video":
+        made_with |= {"video": to_mapping(video), "mosaics": selection_of(video, shards)}
+    with scratch_folder(options.out) as scratch:
+        inputs = find_inputs(source, kind, shards, scratch)
+        summary = write_shards(
+            inputs.files,
+            options.out,
+            RecordMaker(kind, video, shards, scratch),
+            shards,
+            made_with,
+            _Line(),
+            video.time_limit_s + GRACE_S,
+            inputs.bad,
+        )
     _report(summary, options.out)
     return 0
 
@@ -109,7 +93,7 @@ def _report(summary: Summary, out: Path) -> None:
 
 
 def _verify(out: Path) -> int:
-    problems = verify(out)
+    problems = verify(out).problems
     for problem in problems:
         print(f"{problem.file}: {problem.reason}")
     if problems:
@@ -119,35 +103,63 @@ def _verify(out: Path) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m launch.shards", description=__doc__)
-    parser.add_argument("--videos", type=Path, help="folder (its subfolders are class names) or list of paths (path<TAB>label)")
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.shards",
+        description="Writes videos or pictures into shards. Started again, it goes on where it stopped. What cannot be used is "
+        "set aside in quarantine.jsonl with its reason.",
+        epilog="SOURCE: a folder (class names from its subfolders), a list (.txt: path<TAB>label a line; .csv, .jsonl: columns "
+        "path, label, and obj, vid, ocr with lists of class centers), a WebDataset tar, a TFRecord or a Parquet file, or a "
+        "folder of these. docs/data_format.md says more.",
+    )
+    parser.add_argument("--videos", type=Path, metavar="SOURCE", help="where videos come from")
+    parser.add_argument("--images", type=Path, metavar="SOURCE", help="where pictures come from")
     parser.add_argument("--out", type=Path, required=True, help="folder for shards, manifest.json and quarantine.jsonl")
     parser.add_argument("--verify", action="store_true", help="read the shards in --out and compare them with their checksums")
     parser.add_argument("--size", type=int, metavar="PX", help="side of the square frames (default: 224)")
     parser.add_argument("--frames", type=int, metavar="N", help="frames sampled from a video (default: 64)")
     parser.add_argument("--gop", type=int, metavar="N", help="one I-frame every N sampled frames (default: 32)")
-    parser.add_argument("--records-per-shard", type=int, metavar="N", help="videos a shard (default: 64)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: 2)")
+    parser.add_argument("--preset", choices=list(VideoConfig.PRESETS), help="settings of the video section (default: paper)")
+    parser.add_argument("--store", metavar="FORMS", help="frames, h264, mosaics, with commas (default: frames)")
+    parser.add_argument("--budget", type=int, metavar="N", help="patches of a clip in its mosaics (default: 2048)")
+    parser.add_argument("--crf", type=int, metavar="N", help="of the H.264 stream, 0 (large) … 51 (poor) (default: 18)")
+    parser.add_argument("--max-side", type=int, metavar="PX", help="shrink pictures whose longer side is more (default: never)")
+    parser.add_argument("--image-column", metavar="NAME", help="column or feature that holds the files (Parquet, TFRecord)")
+    parser.add_argument("--label-column", metavar="NAME", help="column, feature, JSON key or extension with the class name")
+    parser.add_argument("--records-per-shard", type=int, metavar="N", help="default: 64 videos, 1024 pictures")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.sampling=consecutive")
     return parser
 
 
-def _configs(options: argparse.Namespace) -> tuple[VideoConfig, ShardsConfig]:
-    if options.videos is None:
-        raise ConfigError("--videos is missing: give a folder of videos or a list of paths (or --verify).")
+def _source(options: argparse.Namespace) -> tuple[str, Path]:
+    given = [(kind, source) for kind, source in (("video", options.videos), ("image", options.images)) if source is not None]
+    if len(given) != 1:
+        raise ConfigError("give either --videos or --images, with a folder, a list of paths or an archive (or --verify).")
+    return given[0]
+
+
+def _configs(options: argparse.Namespace, kind: str) -> tuple[VideoConfig, ShardsConfig]:
     sections = settings(options.set, ("video", "shards"))
     named = {
+        ("video", "preset"): options.preset,
         ("video", "size_px"): options.size,
         ("video", "n_frames"): options.frames,
         ("video", "gop_frames"): options.gop,
+        ("shards", "store"): None if options.store is None else tuple(form.strip() for form in options.store.split(",")),
+        ("shards", "budget_tokens"): options.budget,
+        ("shards", "h264_crf"): options.crf,
+        ("shards", "max_side_px"): options.max_side,
+        ("shards", "image_column"): options.image_column,
+        ("shards", "label_column"): options.label_column,
         ("shards", "records_per_shard"): options.records_per_shard,
         ("shards", "workers"): options.workers,
     }
     for (section, key), value in named.items():
         if value is not None:
             sections[section][key] = value
-    video_config = from_mapping(VideoConfig, sections["video"], "video.")
-    return video_config, from_mapping(ShardsConfig, sections["shards"], "shards.")
+    if kind == "image":
+        sections["shards"].setdefault("records_per_shard", IMAGES_PER_SHARD)
+    return from_mapping(VideoConfig, sections["video"], "video."), from_mapping(ShardsConfig, sections["shards"], "shards.")
 
 
 if __name__ == "__main__":

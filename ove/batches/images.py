@@ -38,17 +38,21 @@ _TURNS = {
 }
 """EXIF orientation → whether rows and columns change places, and then the steps in which both are read (EXIF 2.3, §4.6.4)."""
 _WHITE_16 = 65535
+_WEBP_ALPHA, _WEBP_ANIMATION = 0x10, 0x02
+"""Flags of an extended WebP file."""
 
 
-def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+def read_image(path: Path, data: bytes | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """The picture in a file as RGB; BadClip, with the file and the reason, if it is no whole image of a kind that is read.
+
+    With `data`, these are the bytes of the file, and `path` is only what it is called.
 
     Turned as its EXIF orientation says. Grey becomes three equal channels, palettes their colours; 16 bits a channel are scaled
     to 8 (value / 257, rounded); what is transparent lies on white; CMYK is converted without its colour profile, as
     profiles are everywhere left aside. Of several pictures in a file the first is taken. Floating-point pictures, whose
     range nobody knows, are refused, and so are AVIF files to be turned or mirrored, for which OpenCV does nothing.
     """
-    kind, data = _contents(path)
+    kind, data = _contents(path) if data is None else (_kind(path, data[:16]), data)
     if kind == "AVIF" and (b"irot" in data[:4096] or b"imir" in data[:4096]):
         raise BadClip(f"{path}: an AVIF file to be turned or mirrored, which is not supported; convert it to PNG or JPEG.")
     transparent = _decode(path, kind, data, cv2.IMREAD_UNCHANGED) if _may_be_transparent(kind, data) else None
@@ -65,6 +69,38 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     return np.ascontiguousarray(_upright(rgb, _orientation(kind, data)))
 
 
+def is_plain(data: bytes) -> bool:
+    """Whether every decoder gets out of a file what `read_image` makes of it.
+
+    True for JPEG of gray or three colours, PNG of up to 8 bits a channel, and WebP, that are upright, opaque, and one picture.
+    """
+    kind = _kind(Path(), data[:16])
+    if _orientation(kind, data) != 1:
+        return False
+    if kind == "JPEG":
+        return _jpeg_components(data) in (1, 3)
+    if kind == "PNG":
+        return data[24] <= 8 and not _may_be_transparent(kind, data) and b"acTL" not in data[: max(data.find(b"IDAT"), 0)]
+    if kind == "WebP" and data[12:16] == b"VP8X":
+        return not data[20] & (_WEBP_ALPHA | _WEBP_ANIMATION)
+    # Lossless: a byte 0x2F, 14 bits of the width, 14 of the height, and one that says whether there is transparency.
+    return kind == "WebP" and not (data[12:16] == b"VP8L" and data[24] & 0x10)
+
+
+def _jpeg_components(data: bytes) -> int:
+    """Channels of a JPEG, from its frame header (ITU-T T.81, B.2.2); 0 where there is none."""
+    position = 2
+    while position + 9 < len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1  # filling
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return data[position + 9]
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return 0
+
+
 def _contents(path: Path) -> tuple[str, bytes]:
     """The format and the bytes of a file, which is read whole only if it begins like an image."""
     if not path.exists():
@@ -74,16 +110,21 @@ def _contents(path: Path) -> tuple[str, bytes]:
     try:
         with path.open("rb") as file:
             head = file.read(16)
-            kind = next((kind for kind, starts in FORMATS.items() if head[4 * (kind == "AVIF") :].startswith(starts)), None)
-            if not head:
-                raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
-            if kind is None or (kind == "WebP" and head[8:12] != b"WEBP"):
-                video = b"ftyp" in head or head.startswith((b"\x1a\x45\xdf\xa3", b"RIFF"))
-                hint = "it may be a video, for which there are other modes." if video else "leave it out or convert it."
-                raise BadClip(f"{path}: not an image of a kind that is read ({', '.join(FORMATS)}); {hint}")
-            return kind, head + file.read()
+            return _kind(path, head), head + file.read()
     except OSError as error:
         raise BadClip(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
+
+
+def _kind(path: Path, head: bytes) -> str:
+    """The format of a file by its first 16 bytes; BadClip for one that is not read."""
+    kind = next((kind for kind, starts in FORMATS.items() if head[4 * (kind == "AVIF") :].startswith(starts)), None)
+    if not head:
+        raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
+    if kind is None or (kind == "WebP" and head[8:12] != b"WEBP"):
+        video = b"ftyp" in head or head.startswith((b"\x1a\x45\xdf\xa3", b"RIFF"))
+        hint = "it may be a video, for which there are other modes." if video else "leave it out or convert it."
+        raise BadClip(f"{path}: not an image of a kind that is read ({', '.join(FORMATS)}); {hint}")
+    return kind
 
 
 def _decode(path: Path, kind: str, data: bytes, flags: int) -> Shaped[np.ndarray, "..."]:

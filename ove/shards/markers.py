@@ -52,11 +52,15 @@ class Group:
 
 def inputs_of(group: Sequence[InputFile], made_with: Mapping[str, Any]) -> str:
     """Digest of all that a group's shard depends on; a file that is missing has no size and no date."""
+    stats: dict[Path, tuple[str, list[int] | None]] = {}  # an archive holds many inputs
     files = []
-    for video in group:
-        stat = video.path.stat() if video.path.exists() else None
-        about = (stat.st_size, stat.st_mtime_ns) if stat else None
-        files.append([str(video.path.absolute()), video.key, video.label, about])
+    for file in group:
+        if file.path not in stats:
+            stat = file.path.stat() if file.path.exists() else None
+            stats[file.path] = str(file.path.absolute()), [stat.st_size, stat.st_mtime_ns] if stat else None
+        inside = file.inside and [file.inside.format, [[part.name, part.start, part.size] for part in file.inside.parts]]
+        labels = {bank: list(values) for bank, values in file.labels.items()}
+        files.append([*stats[file.path], file.key, file.label, labels, inside])
     return digest({"schema_version": SCHEMA_VERSION, "made_with": dict(made_with), "files": files})
 
 

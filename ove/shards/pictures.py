@@ -31,25 +31,50 @@ def encode_png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
     return _encoded(picture, ".png", [])
 
 
-def format_of(data: bytes) -> str | None:
-    """ "jpeg", "png" or "webp" by how the file begins and ends; None for anything else, and for files that were cut off.
+def whole_picture(data: bytes) -> bytes | None:
+    """A JPEG, PNG or WebP file without whatever follows its end; None for anything else, and for one that was cut off.
 
-    Some versions of OpenCV fill up a file that was cut off with gray instead of refusing it, so its end is looked at here.
+    Some versions of OpenCV fill up a file that was cut off with gray instead of refusing it, so its end is looked for here.
     """
     if data.startswith(_JPEG_START):
-        return "jpeg" if data.rstrip(b"\0").endswith(_JPEG_END) else None
+        scan = _jpeg_scan(data)
+        end = data.find(_JPEG_END, scan) if scan else -1
+        return data[: end + 2] if end > 0 else None
     if data.startswith(_PNG_START):
-        return "png" if _PNG_END in data[-64:] else None
+        end = data.find(_PNG_END)
+        return data[: end + len(_PNG_END)] if end > 0 else None
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp" if len(data) >= int.from_bytes(data[4:8], "little") + 8 else None
+        size = 8 + int.from_bytes(data[4:8], "little")
+        return data[:size] if len(data) >= size else None
     return None
 
 
+def picture_format(data: bytes) -> str:
+    """What a file is by how it begins: "jpeg", "png" or "webp"; "unknown" for anything else."""
+    starts = {"jpeg": _JPEG_START, "png": _PNG_START, "webp": b"RIFF"}
+    return next((name for name, start in starts.items() if data.startswith(start)), "unknown")
+
+
 def decode_picture(data: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
-    """The RGB pixels of a whole JPEG, PNG or WebP file, not turned; None if it is none of these or does not decode."""
-    if format_of(data) is None:
+    """The RGB pixels of a JPEG, PNG or WebP file that ends where it should, not turned; None if it is none or damaged."""
+    whole = data.endswith((_JPEG_END, _PNG_END)) or (data[:4] == b"RIFF" and whole_picture(data) == data)
+    if not whole or not data.startswith((_JPEG_START, _PNG_START, b"RIFF")):
         return None
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _jpeg_scan(data: bytes) -> int:
+    """Where the first scan of a JPEG begins, behind segments that may hold a small JPEG of their own; 0 if there is none.
+
+    Within scans 0xFF is followed by 0 or by the number of a restart, so that the next end marker is the picture's own.
+    """
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        if data[position + 1] == 0xDA:
+            return position
+        filling = data[position + 1] == 0xFF
+        position += 1 if filling else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return 0
 
 
 def _encoded(picture: UInt8[np.ndarray, "H W 3"], suffix: str, options: list[int]) -> bytes:

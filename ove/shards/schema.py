@@ -187,14 +187,16 @@ def encode_frames(frames: UInt8[np.ndarray, "T S S 3"], quality: int) -> list[by
     return [encode_jpeg(frame, quality) for frame in frames]
 
 
-def decode_frames(record: VideoRecord, which: Sequence[int]) -> UInt8[np.ndarray, "n S S 3"]:
+def decode_frames(record: VideoRecord, which: Sequence[int], form: str = "") -> UInt8[np.ndarray, "n S S 3"]:
     """The RGB frames with the given indices (0…T−1), in that order, from JPEG files where stored, else from the H.264 stream.
+
+    `form`, "frames" or "h264", says from which of the two in a record that has both.
 
     Only those are decoded, of H.264 also what they are predicted from. A JPEG that is cut off, of another size or none, or a
     stream that does not hold exactly T pictures of that size, raises BadShard. Flipped bits inside of one are the business of
     the shard's own checksums: decoders pass over many of them.
     """
-    if not record.frames:
+    if not record.frames or form == "h264":
         try:
             return h264.decode_clip(record.h264, len(record.frame_index), record.size_px, which)
         except BadShard as error:

@@ -1,13 +1,18 @@
-"""Reads a shard folder from end to end and compares it with what was written."""
+"""Reads a shard folder from end to end, compares it with what was written, and counts what there is."""
 
+import functools
 import hashlib
-from dataclasses import dataclass
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ove.errors import BadShard
-from ove.shards.manifest import fingerprint_of, read_manifest
+from ove.shards.manifest import Manifest, fingerprint_of, read_manifest
+from ove.shards.pictures import picture_format
 from ove.shards.read import ShardSet
-from ove.shards.schema import VideoRecord
+from ove.shards.schema import Record, VideoRecord, decode_frames, decode_image, decode_mosaics, kind_of
+from ove.shards.workers import Died, outcomes
 
 
 @dataclass(frozen=True)
@@ -20,39 +25,113 @@ class Problem:
     """Index over the whole set, where a single record is concerned."""
 
 
-def verify(folder: Path) -> list[Problem]:
-    """All that is wrong with a shard folder; an empty list if every checksum agrees and every record can be read.
+@dataclass(frozen=True)
+class Verified:
+    """What a folder holds, counted over the records that can be read, and all that is wrong with it."""
 
-    A folder without a readable manifest raises BadShard, for then nothing is known of what should be there.
+    problems: list[Problem] = field(default_factory=list)
+    records: int = 0
+    bytes: int = 0
+    """Of all shard files."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Records by kind; likewise below."""
+    classes: Counter[str] = field(default_factory=Counter)
+    """By class name; records without one are not counted."""
+    sources: Counter[str] = field(default_factory=Counter)
+    codecs: Counter[str] = field(default_factory=Counter)
+    """Of videos the file's codec, of pictures the format in which they are stored."""
+    forms: Counter[str] = field(default_factory=Counter)
+    """Videos by each form that they are stored in."""
+    banks: Counter[str] = field(default_factory=Counter)
+    """Records with labels of a bank."""
+
+
+def verify(folder: Path, decode: bool = False, workers: int = 0) -> Verified:
+    """Checks every checksum and unpacks every record; with `decode` also decodes every picture of every record.
+
+    With `workers` processes, a shard each at a time. A folder without a readable manifest raises BadShard, for then nothing is
+    known of what should be there.
     """
     manifest = read_manifest(folder)
-    shards = ShardSet(folder, manifest)
     problems = []
     if manifest.fingerprint != fingerprint_of(manifest.shards) or manifest.records != sum(s.records for s in manifest.shards):
         problems.append(Problem("manifest.json", "its totals do not agree with its list of shards"))
-    start = 0
-    for shard in manifest.shards:
-        path = folder / shard.file
-        if not path.is_file():
-            problems.append(Problem(shard.file, "is missing"))
-        else:
-            with path.open("rb") as handle:
-                if hashlib.file_digest(handle, "sha256").hexdigest() != shard.sha256:
-                    problems.append(Problem(shard.file, "its SHA-256 is not the one that was written"))
-            problems += _unreadable(shards, shard.file, range(start, start + shard.records))
-        start += shard.records
-    return problems
+    by_shard: dict[int, tuple[Verified, list[str]]] = {}
+    check = functools.partial(_check_shard, folder, manifest, decode)
+    with closing(outcomes(check, range(len(manifest.shards)), min(workers, len(manifest.shards)))) as results:
+        for n, outcome in results:
+            if isinstance(outcome, Died):
+                outcome = Verified([Problem(manifest.shards[n].file, f"one of its records cannot be decoded: {outcome}")]), []
+            by_shard[n] = outcome
+    in_order = [by_shard[n] for n in range(len(manifest.shards))]
+    repeated = [key for key, count in Counter(key for _, keys in in_order for key in keys).items() if count > 1]
+    problems += [Problem("manifest.json", f"the key {key} belongs to more than one record") for key in repeated]
+    return functools.reduce(_together, (found for found, _ in in_order), Verified(problems))
 
 
-def _unreadable(shards: ShardSet, file: str, indices: range) -> list[Problem]:
-    problems = []
-    for index in indices:
+def _check_shard(folder: Path, manifest: Manifest, decode: bool, n: int) -> tuple[Verified, list[str]]:
+    """One shard's findings, and the keys of its records."""
+    shard, shards = manifest.shards[n], ShardSet(folder, manifest)
+    start, path = sum(s.records for s in manifest.shards[:n]), folder / shard.file
+    if not path.is_file():
+        return Verified([Problem(shard.file, "is missing")]), []
+    found, keys = Verified(bytes=path.stat().st_size), []
+    with path.open("rb") as handle:
+        if hashlib.file_digest(handle, "sha256").hexdigest() != shard.sha256:
+            found.problems.append(Problem(shard.file, "its SHA-256 is not the one that was written"))
+    for index in range(start, start + shard.records):
         try:
             record = shards.record(index)
+            _check_record(record, manifest, decode)
         except BadShard as error:
-            problems.append(Problem(file, str(error), index))
+            found.problems.append(Problem(shard.file, str(error), index))
             continue
-        grid = record.grid_tyx if isinstance(record, VideoRecord) else None
-        if grid != shards.manifest.grid_tyx:
-            problems.append(Problem(file, f"{record.key} has the grid {grid}, not {shards.manifest.grid_tyx}", index))
-    return problems
+        keys.append(record.key)
+        _count(record, found)
+    return _together(found, Verified(records=len(keys))), keys
+
+
+def _check_record(record: Record, manifest: Manifest, decode: bool) -> None:
+    """BadShard for a record that is not as the manifest says, or, with `decode`, that does not decode."""
+    if kind_of(record) != manifest.kind:
+        raise BadShard(f"{record.key} is of the kind {kind_of(record)}, not {manifest.kind}")
+    for bank, labels in record.labels.items():
+        if labels.max() >= manifest.banks.get(bank, 0):
+            raise BadShard(f"{record.key} has the label {labels.max()} of the bank {bank}, of {manifest.banks.get(bank, 0)}")
+    if not isinstance(record, VideoRecord):
+        if decode:
+            decode_image(record)
+        return
+    if record.grid_tyx != manifest.grid_tyx or list(record.forms) != manifest.forms:
+        raise BadShard(
+            f"{record.key} has the grid {record.grid_tyx} and {', '.join(record.forms)}, not {manifest.grid_tyx} and "
+            f"{', '.join(manifest.forms)}"
+        )
+    if decode:
+        every = range(len(record.frame_index))
+        decode_frames(record, every)
+        decode_mosaics(record)
+        if record.frames and record.h264:
+            decode_frames(record, every, "h264")
+
+
+def _count(record: Record, found: Verified) -> None:
+    found.kinds[kind_of(record)] += 1
+    found.banks.update(record.labels)
+    if record.label is not None:
+        found.classes[record.label] += 1
+    if isinstance(record, VideoRecord):
+        found.sources[record.source] += 1
+        found.codecs[record.codec] += 1
+        found.forms.update(record.forms)
+    else:
+        found.codecs[picture_format(record.image)] += 1
+
+
+def _together(a: Verified, b: Verified) -> Verified:
+    return Verified(
+        [*a.problems, *b.problems],
+        a.records + b.records,
+        a.bytes + b.bytes,
+        *(getattr(a, name) + getattr(b, name) for name in ("kinds", "classes", "sources", "codecs", "forms", "banks")),
+    )

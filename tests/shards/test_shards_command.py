@@ -70,7 +70,7 @@ def test_good_files_are_processed_and_bad_ones_named(mixed_folder: Path, tmp_pat
     shards = ShardSet.open(out)
     assert [shards.record(i).key for i in range(len(shards))] == ["a.mp4", "b.mp4", "five.mp4"]
     assert shards.grid_tyx == (8, 4, 4)
-    assert verify(out) == []
+    assert verify(out).problems == []
     entries = read_quarantine(out / "quarantine.jsonl")
     assert sorted(Path(entry.file).name for entry in entries) == [
         "empty.mp4",
@@ -97,7 +97,7 @@ def test_nothing_usable_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "videos" / "notes.txt").write_text("no video\n" * 50)
     done = _run("--videos", tmp_path / "videos", "--out", tmp_path / "out", *SMALL)
     assert done.returncode != 0
-    assert "none of the 1 input files is a usable video" in done.stderr
+    assert "none of the 1 inputs is usable" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 

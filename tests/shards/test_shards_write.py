@@ -45,7 +45,7 @@ def test_every_video_has_its_record(video_folder: Path, tmp_path: Path) -> None:
     assert shards.grid_tyx == (T, SIZE_PX // PATCH_PX, SIZE_PX // PATCH_PX)
     assert shards.classes == ["left", "right"]
     assert shards.record(0).label == "left"
-    assert verify(tmp_path) == []
+    assert verify(tmp_path).problems == []
     assert [p.done for p in seen] == list(range(8))
     assert all(p.total == 7 for p in seen)
     assert shards.manifest.made_with == MADE_WITH
@@ -92,7 +92,7 @@ def test_what_changed_is_made_again(video_folder: Path, tmp_path: Path) -> None:
     shutil.rmtree(videos / "left")
     assert _write(videos, out).n_shards == 2
     assert sorted(p.name for p in out.glob("*.arrayrecord")) == ["shard-00000.arrayrecord", "shard-00001.arrayrecord"]
-    assert verify(out) == []
+    assert verify(out).problems == []
 
 
 def test_a_folder_that_is_being_made_again_is_not_read(video_folder: Path, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_bad_files_are_set_aside(video_folder: Path, tmp_path: Path) -> None:
 def test_nothing_usable_is_an_error_and_leaves_no_manifest(video_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "empty.mp4").touch()
-    with pytest.raises(BadClip, match="none of the 1 input files is a usable video"):
+    with pytest.raises(BadClip, match="none of the 1 inputs is usable"):
         _write(tmp_path / "videos", tmp_path / "out")
     assert len(read_quarantine(tmp_path / "out" / "quarantine.jsonl")) == 1
     with pytest.raises(BadShard, match=r"holds no manifest\.json"):
@@ -214,7 +214,7 @@ def test_a_flipped_byte_is_found(video_folder: Path, tmp_path: Path, place: floa
     data = bytearray(shard.read_bytes())
     data[int(place * len(data))] ^= 1
     shard.write_bytes(data)
-    problems = verify(tmp_path)
+    problems = verify(tmp_path).problems
     assert {problem.file for problem in problems} == {"shard-00001.arrayrecord"}
     assert any("SHA-256" in problem.reason for problem in problems)
 
@@ -230,7 +230,7 @@ def test_a_damaged_record_is_refused(video_folder: Path, tmp_path: Path) -> None
     with pytest.raises(BadShard, match=r"shard-00001\.arrayrecord: record 1 is damaged"):
         damaged.record(4)
     assert damaged.record(3).key == shards.record(3).key
-    assert [problem.record for problem in verify(tmp_path)] == [None, 4]
+    assert [problem.record for problem in verify(tmp_path).problems] == [None, 4]
 
 
 def test_what_is_missing_is_said_in_a_sentence(video_folder: Path, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_what_is_missing_is_said_in_a_sentence(video_folder: Path, tmp_path: Pat
     shard.unlink()
     with pytest.raises(BadShard, match="is missing"):
         ShardSet.open(tmp_path)
-    assert [problem.reason for problem in verify(tmp_path)] == ["is missing"]
+    assert [problem.reason for problem in verify(tmp_path).problems] == ["is missing"]
     manifest.write_text(json.dumps({**json.loads(text), "schema_version": 99}))
     with pytest.raises(BadShard, match="schema_version 99"):
         ShardSet.open(tmp_path)

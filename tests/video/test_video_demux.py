@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_files import moving_texture
 
-from launch.shards import make_record
+from launch.shard_records import RecordMaker
 from ove.config import ShardsConfig, VideoConfig
 from ove.errors import BadClip
 from ove.shards.schema import pack, unpack
@@ -57,7 +57,8 @@ def test_a_record_says_that_only_the_first_frames_were_kept(tmp_path, write_vide
     whole = write_video("w.mp4", moving_texture(40, 96), container_options={"movflags": "faststart"})
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[:-800])
-    records = [unpack(pack(make_record(InputFile(path, path.name, None), KEEP, ShardsConfig()))) for path in (whole, cut)]
+    make_record = RecordMaker("video", KEEP, ShardsConfig(), tmp_path)
+    records = [unpack(pack(make_record(InputFile(path, path.name, None)))) for path in (whole, cut)]
     assert records[0].cut == ""
     assert "40 frames announced" in records[1].cut
 
