@@ -7,7 +7,7 @@ B samples · M labels of a sample.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int16, Int32, UInt8
+from jaxtyping import Bool, Float, Float32, Int16, Int32, Int64, UInt8
 
 CELL_PX = 8
 """Side of one cell of a motion field, in pixels of the coded picture (FFmpeg exports one vector per 8×8 at the finest)."""
@@ -80,31 +80,20 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Example:
-    """One training sample before batching."""
-
-    patches: UInt8[np.ndarray, "N P"]
-    """Flattened as (row, column, channel), RGB."""
-    positions: Int32[np.ndarray, "N 3"]
-    """(t, y, x) in patches; t on the 64-step time grid."""
-    labels: Int32[np.ndarray, "M"]
-    """Nearest class centers in the sample's bank, nearest first."""
-    mode: int
-    """Index into `ove.batches.modes.MODES`."""
-    replaced: bool
-    """True if the record drawn was bad and another took its place."""
-    record: int
-    """Index of the record in its shard set."""
-
-
-@dataclass(frozen=True)
 class Batch:
     """Samples of one bank, all of one length."""
 
     patches: UInt8[np.ndarray, "B N P"]
+    """Flattened as (row, column, channel), RGB."""
     positions: Int32[np.ndarray, "B N 3"]
+    """(t, y, x) in patches; t on the 64-step time grid."""
     labels: Int32[np.ndarray, "B M"]
+    """Class centers of each sample in the bank, nearest first; −1: none."""
     mode: Int32[np.ndarray, "B"]
+    """Index into `ove.batches.modes.MODES`."""
     replaced: Bool[np.ndarray, "B"]
-    record: Int[np.ndarray, "B"]
-    """Global index of each record in its shard set."""
+    """True if the record drawn could not be used and another took its place."""
+    source: Int32[np.ndarray, "B"]
+    """Which of the head's shard sets each record is from."""
+    record: Int64[np.ndarray, "B"]
+    """Index of each record in its shard set."""

@@ -1,25 +1,22 @@
 """Who sees what: codec, frames, tiling and image turn one stored record into tokens of the same layout (spec §2)."""
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
-import cv2
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from ove.batches.augment import to_square
 from ove.batches.patches import gather, on_time_grid, patchify, positions
-from ove.errors import ConfigError
-from ove.shards.schema import VideoRecord, decode_frames
-from ove.video.select import i_frame_flags, select
+from ove.config import VideoConfig
+from ove.errors import BadClip, BadShard, ConfigError
+from ove.records import Saliency
+from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image, decode_mosaics
+from ove.video.select import choose_patches, i_frame_flags
 
 MODES = ("codec", "frames", "tiling", "image")
 CODEC, FRAMES, TILING, IMAGE = range(4)
-
-CROP_AREA = (0.7, 1.0)
-CROP_ASPECT = (0.8, 1.25)
-FLIP = 0.5
-"""Augmentation of images in training (spec §4)."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,33 @@ class View:
     budget_tokens: int
     gop_frames: int
     iframe_policy: str
+    buckets: int = 1
+    static_fallback: bool = False
+    outside: str = "exclude"
+    """These as in `VideoConfig`."""
+    patch_px: int = 14
+    """Of images; clips say theirs."""
+    size_px: int = 0
+    """Side of the square that images are brought to; 0: that of the clip, the shorter side of other pictures."""
+    augment: str = "crop"
+    """As in `ove.batches.augment.to_square`."""
+
+    @functools.cached_property
+    def _video(self) -> VideoConfig:
+        """How patches are chosen."""
+        return VideoConfig(
+            n_frames=max(self.buckets, 1),
+            gop_frames=self.gop_frames,
+            iframe_policy=self.iframe_policy,  # type: ignore[arg-type]
+            buckets=self.buckets,
+            static_fallback=self.static_fallback,
+            outside=self.outside,  # type: ignore[arg-type]
+        )
+
+    def choose(self, saliency: Saliency) -> Int32[np.ndarray, "N"]:
+        """Flat indices of the patches of a clip that are kept; errors as in `choose_patches`."""
+        flags = i_frame_flags(len(saliency.scores), self.gop_frames)
+        return choose_patches(saliency, flags, self.budget_tokens, self._video).flat
 
     def frames_of_budget(self, grid_tyx: tuple[int, int, int]) -> int:
         """Whole frames that the budget pays for; ConfigError if it is not a whole number, or more than there are."""
@@ -44,92 +68,102 @@ class View:
     def check(self, grid_tyx: tuple[int, int, int], modes: Collection[int]) -> None:
         """ConfigError if the budget does not fit clips of this grid in one of the modes."""
         if CODEC in modes:
-            flags = i_frame_flags(grid_tyx[0], self.gop_frames)
-            select(np.zeros(grid_tyx, np.float32), flags, self.budget_tokens, self.iframe_policy)
+            self.choose(Saliency(np.zeros(grid_tyx, np.float32)))
         if FRAMES in modes or TILING in modes:
             self.frames_of_budget(grid_tyx)
 
 
 def see(
-    record: VideoRecord, mode: int, view: View, rng: np.random.Generator | None
+    record: Record, mode: int, view: View, rng: np.random.Generator | None, out: UInt8[np.ndarray, "N P"] | None = None
 ) -> tuple[UInt8[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]:
     """The patches and (t, y, x) positions of a record in a mode; without `rng` nothing is random (evaluation).
 
-    BadShard if a frame that the mode needs cannot be decoded, ConfigError if the budget does not fit the clip.
+    Patches are written to `out` if it is given. BadShard if what the mode needs cannot be decoded, is of another size than
+    `out`, or leaves too few patches to choose from; ConfigError if the budget does not fit the clip.
     """
+    if isinstance(record, ImageRecord) and mode != IMAGE:
+        raise BadShard(f"{record.key}: is a picture, and the mode {MODES[mode]} needs a video; give shards of videos.")
     modes: Sequence[Callable] = (_codec, _frames, _tiling, _image)
-    return modes[mode](record, view, rng)
+    return modes[mode](record, view, rng, out)
 
 
-def schedule(shares: Sequence[float]) -> tuple[int, ...]:
-    """A repeating pattern of modes in exactly these shares (as fractions with denominators up to 64), spread evenly."""
-    parts = [Fraction(share).limit_denominator(64) for share in shares]
-    length = int(np.lcm.reduce([p.denominator for p in parts]))
-    if sum(parts) != 1:
-        raise ConfigError(f"shares of modes {tuple(shares)} must be fractions with denominators up to 64 that sum to 1.")
-    taken = [Fraction(0)] * len(parts)
-    pattern = []
-    for step in range(1, length + 1):
-        mode = max(range(len(parts)), key=lambda m: (parts[m] * step - taken[m], -m))
-        taken[mode] += 1
-        pattern.append(mode)
-    return tuple(pattern)
+_Tokens = tuple[np.ndarray, np.ndarray]
 
 
-def _codec(record: VideoRecord, view: View, rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
-    """I-frames whole and the most surprising patches of the others, in flat order."""
-    scores = record.saliency.astype(np.float32)
-    flags = i_frame_flags(len(scores), view.gop_frames)
-    chosen = select(scores, flags, view.budget_tokens, view.iframe_policy)
-    tyx = positions(chosen.flat, chosen.grid_tyx)
-    which, place = np.unique(tyx[:, 0], return_inverse=True)
-    frames = decode_frames(record, which.tolist())
-    _, rows, columns = chosen.grid_tyx
-    flat_in_decoded = place * (rows * columns) + chosen.flat % (rows * columns)
-    tyx[:, 0] = on_time_grid(tyx[:, 0], len(scores))
-    return gather(frames, flat_in_decoded, record.patch_px), tyx
+def _codec(record: VideoRecord, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
+    """I-frames whole and the most surprising patches of the others, in flat order; from mosaics, where they hold them all."""
+    grid = record.grid_tyx
+    try:
+        flat = view.choose(Saliency(record.saliency.astype(np.float32), record.valid))
+    except BadClip as error:
+        raise BadShard(f"{record.key}: {error}") from error
+    tyx = positions(flat, grid)
+    places = _places_in_mosaics(record, flat)
+    if places is None:
+        which, frame = np.unique(tyx[:, 0], return_inverse=True)
+        frames = decode_frames(record, which.tolist())
+        per_frame = grid[1] * grid[2]
+        patches = gather(frames, frame * per_frame + flat % per_frame, record.patch_px)
+    else:
+        patches = decode_mosaics(record)
+        patches = patches if len(places) == len(patches) else patches[places]
+    tyx[:, 0] = on_time_grid(tyx[:, 0], grid[0])
+    return _put(record, patches, out), tyx
+
+
+def _places_in_mosaics(record: VideoRecord, flat: Int32[np.ndarray, "N"]) -> np.ndarray | None:
+    """Where in the mosaics the patches are; None unless all of them are there."""
+    stored = record.mosaic_flat
+    if len(stored) < len(flat):
+        return None
+    places = np.searchsorted(stored, flat.astype(stored.dtype))
+    return places if (stored[np.minimum(places, len(stored) - 1)] == flat).all() else None
 
 
 def _chunk_frames(record: VideoRecord, view: View, rng: np.random.Generator | None) -> np.ndarray:
     """One frame out of each of the equal chunks: at random, or the middle one in evaluation."""
-    n_frames = record.saliency.shape[0]
-    edges = np.linspace(0, n_frames, view.frames_of_budget(record.saliency.shape) + 1)
+    n_frames = record.grid_tyx[0]
+    edges = np.linspace(0, n_frames, view.frames_of_budget(record.grid_tyx) + 1)
     within = 0.5 if rng is None else rng.uniform(size=len(edges) - 1)
     return np.minimum((edges[:-1] + within * np.diff(edges)).astype(np.int64), n_frames - 1)
 
 
-def _frames(record: VideoRecord, view: View, rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
+def _frames(record: VideoRecord, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
     """Whole frames at their true times."""
-    n_frames, rows, columns = record.saliency.shape
+    n_frames, rows, columns = record.grid_tyx
     which = _chunk_frames(record, view, rng)
     tyx = positions(np.arange(len(which) * rows * columns), (len(which), rows, columns))
     tyx[:, 0] = on_time_grid(which, n_frames)[tyx[:, 0]]
-    return patchify(decode_frames(record, which.tolist()), record.patch_px), tyx
+    return _put(record, patchify(decode_frames(record, which.tolist()), record.patch_px), out), tyx
 
 
-def _tiling(record: VideoRecord, view: View, rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
+def _tiling(record: VideoRecord, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
     """The same frames as one tall image: t = 0, rows counted on."""
-    _, rows, columns = record.saliency.shape
+    _, rows, columns = record.grid_tyx
     which = _chunk_frames(record, view, rng)
     tyx = positions(np.arange(len(which) * rows * columns), (1, len(which) * rows, columns))
-    return patchify(decode_frames(record, which.tolist()), record.patch_px), tyx
+    return _put(record, patchify(decode_frames(record, which.tolist()), record.patch_px), out), tyx
 
 
-def _image(record: VideoRecord, view: View, rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
-    """The clip's middle frame; in training a random crop of it, mirrored half of the time."""
-    n_frames, rows, columns = record.saliency.shape
-    frame = decode_frames(record, [n_frames // 2])[0]
-    if rng is not None:
-        frame = _augmented(frame, rng)
-    return patchify(frame[None], record.patch_px), positions(np.arange(rows * columns), (1, rows, columns))
+def _image(record: Record, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
+    """The picture, or the clip's middle frame, as a square; t = 0."""
+    if isinstance(record, VideoRecord):
+        picture, patch_px = decode_frames(record, [record.grid_tyx[0] // 2])[0], record.patch_px
+    else:
+        picture, patch_px = decode_image(record), view.patch_px
+    size = view.size_px or min(picture.shape[:2]) // patch_px * patch_px
+    side = size // patch_px
+    square = to_square(picture, size, view.augment, rng)
+    return _put(record, patchify(square[None], patch_px), out), positions(np.arange(side * side), (1, side, side))
 
 
-def _augmented(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    side = frame.shape[0]
-    area = rng.uniform(*CROP_AREA)
-    aspect = np.exp(rng.uniform(*np.log(CROP_ASPECT)))
-    height = min(side, round(side * np.sqrt(area / aspect)))
-    width = min(side, round(side * np.sqrt(area * aspect)))
-    top, left = rng.integers(side - height + 1), rng.integers(side - width + 1)
-    crop = cv2.resize(frame[top : top + height, left : left + width], (side, side), interpolation=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(crop[:, ::-1]) if rng.uniform() < FLIP else crop
+def _put(record: Record, patches: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    if out is None:
+        return patches
+    if patches.shape != out.shape:
+        raise BadShard(
+            f"{record.key}: gives patches of shape {patches.shape}, the others of the batch have {out.shape}; "
+            "set size_px of the head, or write the shards again at one size."
+        )
+    out[...] = patches
+    return out

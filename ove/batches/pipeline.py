@@ -1,46 +1,39 @@
-"""Shards → a resumable, endless iterator of one Batch a head: grain reads, decodes and batches in threads.
+"""Shards → a resumable, endless iterator of one Batch a head.
 
-Which record comes at which place of the stream is a function of (seed, place); what a bad record is replaced by, too. So the
-stream can be taken up at any step, whatever the number of hosts and threads.
+Which record comes at which place of the stream, how it is cut and what replaces it if it is bad is a function of (seed, place).
+So the stream can be taken up at any step, by any number of hosts, processes and threads; its whole state is the step.
 """
 
-import hashlib
 import json
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import grain
-import numpy as np
-from grain.experimental import ElasticIterator
-
-from ove.batches.modes import IMAGE, View, schedule, see
-from ove.config import BatchesConfig, HeadConfig
+from ove.batches.assembly import Assembly
+from ove.batches.readahead import ReadAhead
+from ove.batches.samples import BadRecord, Stream
+from ove.config import BatchesConfig
 from ove.errors import BadShard, ConfigError, TrainingStopped
-from ove.records import Batch, Example
-from ove.shards.labels import Labels, read_labels
-from ove.shards.read import ShardSet
+from ove.records import Batch
+from ove.shards.manifest import digest
 
-OnBad = Callable[[int, str], None]
-"""Is told the index of a bad record and what is wrong with it, once a record; called from the reading threads."""
-_REPLACEMENTS = 16
-"""Other records tried in the place of a bad one."""
+OnBad = Callable[[BadRecord], None]
+"""Is told of each bad record once, when the first batch that lacks it is taken."""
 _JUDGE_AFTER = 200
 """Samples before the share of bad ones is judged."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stream has been read; all that a checkpoint must hold of it. JSON by `dataclasses.asdict`."""
+    """How far a stream has been read; `step` is its whole state, the rest is for those who watch. JSON by `asdict`."""
 
     step: int = 0
     """Batches taken of each head."""
     replaced: int = 0
     """Samples of this process that stood in for bad records."""
     order: int = 0
-    """CRC-32 of the indices of all records taken so far: equal for two runs that have seen the same data."""
+    """CRC-32 of all records that this process has taken so far: equal for two runs that have seen the same data."""
 
 
 class Pipeline:
@@ -51,109 +44,124 @@ class Pipeline:
     ) -> None:
         """Opens the shards and labels that `config` names.
 
-        BadShard if they are missing, ConfigError if the budget or a batch size does not fit.
+        Process i of n has the i-th of n equal runs of rows of each batch. BadShard if shards or labels are missing, ConfigError
+        if they, the budget, a size or a batch size do not fit.
         """
-        folder = Path(config.shards)
-        shards = ShardSet.open(folder)
-        labels: dict[str, Labels] = {head.bank: read_labels(folder, head.bank) for head in config.heads}
-        view = View(config.budget_tokens, config.gop_frames, config.iframe_policy)
         self.config = config
-        self.n_centers = {bank: found.n_centers for bank, found in labels.items()}
-        self.fingerprint = _fingerprint(shards, labels)
+        self.streams = {str(head.bank): Stream(config, head) for head in config.heads}
+        self.n_centers = {bank: stream.n_centers for bank, stream in self.streams.items()}
+        self.mixture = _mixture(config, self.streams)
+        self.fingerprint = digest(self.mixture)[:16]
         self.progress = Progress()
-        self._samples = sum(head.batch_size for head in config.heads) // process_count
-        self._iterators: dict[str, ElasticIterator] = {}
-        for number, head in enumerate(config.heads):
-            if head.batch_size % process_count:
-                raise ConfigError(
-                    f"batch_size {head.batch_size} of head {head.bank} cannot be split over {process_count} processes."
-                )
-            pattern = _pattern(config, head)
-            view.check(shards.grid_tyx, set(pattern))
-            load = _Load(shards, labels[head.bank].labels, pattern, view, config.seed + 1000 * number, on_bad)
-            records = grain.MapDataset.range(len(shards)).seed(config.seed + number).shuffle().repeat()
-            # A thread makes a whole batch, so `threads + 1` batches of this head are held in memory at most.
-            self._iterators[head.bank] = ElasticIterator(
-                records.map_with_index(load),
+        self._on_bad, self._told = on_bad, set[tuple[str, int]]()
+        self._assemblies = [
+            Assembly(
+                self.streams[head.bank],
                 head.batch_size,
-                grain.sharding.ShardOptions(process_index, process_count),
-                read_options=grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=config.threads + 1),
+                _rows(head.bank, head.batch_size, process_index, process_count),
+                config.decode_limit_s,
             )
+            for head in config.heads
+        ]
+        self._samples = sum(len(assembly.rows) for assembly in self._assemblies)
+        self._ahead = ReadAhead(self._assemblies, config.threads, config.processes)
 
     def __iter__(self) -> "Pipeline":
         return self
 
     def __next__(self) -> dict[str, Batch]:
         """The next batch by bank; TrainingStopped past `max_bad_share`, BadShard if no replacement can be found."""
-        batches = {bank: Batch(**next(iterator)) for bank, iterator in self._iterators.items()}
-        before, order = self.progress, self.progress.order
-        for batch in batches.values():
-            order = zlib.crc32(batch.record.tobytes(), order)
-        replaced = before.replaced + sum(int(batch.replaced.sum()) for batch in batches.values())
+        before, order, replaced = self.progress, self.progress.order, self.progress.replaced
+        batches = {}
+        for bank in self.streams:
+            part = next(self._ahead)
+            bad = part.pop("bad")
+            batch = batches[bank] = Batch(**part)
+            order = zlib.crc32(batch.record.tobytes(), zlib.crc32(batch.source.tobytes(), order))
+            replaced += len({row for row, _ in bad})
+            self._tell(record for _, record in bad)
         self.progress = Progress(before.step + 1, replaced, order)
-        seen = self.progress.step * self._samples
-        if seen >= _JUDGE_AFTER and replaced > self.config.max_bad_share * seen:
-            raise TrainingStopped(
-                f"{replaced} of {seen} records were bad, more than batches.max_bad_share = {self.config.max_bad_share:g} "
-                f"allows; check the shards with `python -m launch.shards --verify --out {self.config.shards}`."
-            )
+        self._judge()
         return batches
 
     def restore(self, progress: Progress) -> None:
-        """Continues where a stream of the same configuration and data had got to."""
+        """Continues where a stream of the same mixture had got to."""
         self.progress = progress
-        for head in self.config.heads:
-            self._iterators[head.bank].set_state({"global_next_index": progress.step * head.batch_size})
+        self._ahead.go_to(progress.step)
+
+    def key_of(self, bank: str, source: int, record: int) -> str:
+        """What a sample is called: the key of its record, or the folder and number of one too damaged to tell."""
+        shards = self.streams[bank].sources[source].shards
+        try:
+            return shards.record(record).key
+        except BadShard:
+            return f"{shards.folder}#{record}"
 
     def close(self) -> None:
-        """Stops the threads."""
-        for iterator in self._iterators.values():
-            iterator.close()
+        """Ends the threads and processes."""
+        self._ahead.close()
+
+    def _tell(self, found: Iterator[BadRecord]) -> None:
+        for bad in found:
+            if self._on_bad is not None and (bad.shards, bad.record) not in self._told:
+                self._told.add((bad.shards, bad.record))
+                self._on_bad(bad)
+
+    def _judge(self) -> None:
+        seen, replaced = self.progress.step * self._samples, self.progress.replaced
+        if seen >= _JUDGE_AFTER and replaced > self.config.max_bad_share * seen:
+            folders = {str(source.shards.folder) for stream in self.streams.values() for source in stream.sources}
+            raise TrainingStopped(
+                f"{replaced} of {seen} records were bad, more than batches.max_bad_share = {self.config.max_bad_share:g} "
+                f"allows; check the shards with `python -m launch.verify {' '.join(sorted(folders))}`."
+            )
 
 
-class _Load:
-    """(place in the stream, record) → example as a dictionary; what replaces a bad record depends on the place alone."""
-
-    def __init__(
-        self, shards: ShardSet, labels: np.ndarray, pattern: tuple[int, ...], view: View, seed: int, on_bad: OnBad | None
-    ) -> None:
-        self.shards, self.labels, self.pattern, self.view, self.seed = shards, labels, pattern, view, seed
-        self.on_bad = on_bad
-        self.known_bad: set[int] = set()
-
-    def __call__(self, place: int, record: int) -> dict[str, Any]:
-        mode = self.pattern[place % len(self.pattern)]
-        rng = np.random.default_rng((self.seed, place))
-        replaced = False
-        for _ in range(_REPLACEMENTS):
-            try:
-                patches, positions = see(self.shards.video(record), mode, self.view, rng)
-            except BadShard as error:
-                self._set_aside(record, str(error))
-                replaced = True
-                record = int(rng.integers(len(self.shards)))
-                continue
-            example = Example(patches, positions, self.labels[record], mode, replaced, record)
-            return {**vars(example), "mode": np.int32(mode)}
-        raise BadShard(
-            f"{self.shards.folder}: {_REPLACEMENTS} records in a row are bad; run launch.shards again for this folder."
-        )
-
-    def _set_aside(self, record: int, reason: str) -> None:
-        if record not in self.known_bad:
-            self.known_bad.add(record)
-            if self.on_bad is not None:
-                self.on_bad(record, reason)
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`heads.vid.sources[0].labels: 1a2b3c → 4d5e6f` for everything in which two mixtures (`Pipeline.mixture`) differ."""
+    before, after = dict(_flat(saved)), dict(_flat(now))
+    return [
+        f"{name}: {_short(before.get(name))} → {_short(after.get(name))}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
 
 
-def _pattern(config: BatchesConfig, head: HeadConfig) -> tuple[int, ...]:
-    if head.bank == "obj":
-        return (IMAGE,)
-    return schedule((config.share_codec, config.share_frames, config.share_tiling))
+def _mixture(config: BatchesConfig, streams: Mapping[str, Stream]) -> dict[str, Any]:
+    """All that decides which sample comes when and what it looks like, but for the code; JSON."""
+    heads = {
+        head.bank: {
+            "batch_size": head.batch_size,
+            "modes": list(streams[head.bank].modes),
+            "view": asdict(streams[head.bank].view),
+            "sources": [
+                {"shards": source.shards.fingerprint, "labels": source.labels_fingerprint, "share": share}
+                for source, share in zip(streams[head.bank].sources, streams[head.bank].shares, strict=True)
+            ],
+        }
+        for head in config.heads
+    }
+    return json.loads(json.dumps({"seed": config.seed, "heads": heads}))
 
 
-def _fingerprint(shards: ShardSet, labels: Mapping[str, Labels]) -> str:
-    """Of the records and their labels; a run that resumes with others would not be the same run."""
-    data = {"shards": shards.fingerprint}
-    data |= {bank: hashlib.sha256(found.labels.tobytes()).hexdigest() for bank, found in labels.items()}
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+def _rows(bank: str, batch_size: int, process_index: int, process_count: int) -> range:
+    if batch_size % process_count:
+        raise ConfigError(f"batch_size {batch_size} of head {bank} cannot be split over {process_count} processes.")
+    rows = batch_size // process_count
+    return range(process_index * rows, (process_index + 1) * rows)
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}" if name else key)
+    elif isinstance(value, Sequence) and not isinstance(value, str) and any(isinstance(item, Mapping) for item in value):
+        for index, item in enumerate(value):
+            yield from _flat(item, f"{name}[{index}]")
+    else:
+        yield name, value
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"

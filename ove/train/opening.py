@@ -10,10 +10,12 @@ import jax
 from jax.sharding import Mesh
 
 from ove.batches.pipeline import OnBad
+from ove.batches.samples import BadRecord
 from ove.config import RunConfig
 from ove.config.mapping import to_mapping
 from ove.errors import ConfigError
 from ove.train.processes import Processes
+from ove.train.sharding import check_division
 from ove.train.state import TrainState
 
 Report = Callable[[str], None]
@@ -26,9 +28,7 @@ def check(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
         raise ConfigError("batches.heads is empty; name at least one bank to train, for example {bank: 'vid', batch_size: 16}.")
     if not config.encoder.head:
         raise ConfigError("encoder.head is False; training needs the pooling head, which makes the embedding.")
-    for head in config.batches.heads:
-        if head.batch_size % mesh.size:
-            raise ConfigError(f"batch_size {head.batch_size} of head {head.bank} cannot be split over {mesh.size} devices.")
+    check_division(config, mesh)
     if workdir.exists() and not workdir.is_dir():
         raise ConfigError(f"{workdir}: is a file; give a folder as --workdir.")
 
@@ -51,14 +51,15 @@ def save_config(config: RunConfig, workdir: Path) -> None:
 def quarantine(path: Path, report: Report) -> OnBad:
     """Notes each bad record once in a file, over restarts too, and on the screen."""
     lines = path.read_text().splitlines() if path.exists() else []
-    noted = {json.loads(line)["record"] for line in lines if line.endswith("}")}  # a crash may have cut the last one off
+    entries = [json.loads(line) for line in lines if line.endswith("}")]  # a crash may have cut the last one off
+    noted = {(entry["shards"], entry["record"]) for entry in entries}
 
-    def note(record: int, reason: str) -> None:
-        if record not in noted:
-            noted.add(record)
-            report(f"record {record} is set aside: {reason}")
+    def note(bad: BadRecord) -> None:
+        if (bad.shards, bad.record) not in noted:
+            noted.add((bad.shards, bad.record))
+            report(f"record {bad.record} of {bad.shards} is set aside: {bad.reason}")
             with path.open("a") as file:
-                file.write(json.dumps({"record": record, "reason": reason}, ensure_ascii=False) + "\n")
+                file.write(json.dumps(vars(bad), ensure_ascii=False) + "\n")
 
     return note
 

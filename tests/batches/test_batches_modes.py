@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import BUDGET, GOP, GRID, PATCH_PX, SIZE_PX, T, record_of
 
-from ove.batches.modes import CODEC, FRAMES, IMAGE, MODES, TILING, View, schedule, see
+from ove.batches.modes import CODEC, FRAMES, IMAGE, MODES, TILING, View, see
+from ove.batches.order import schedule
 from ove.batches.patches import on_time_grid, patchify
 from ove.errors import BadShard, ConfigError
 from ove.shards.schema import VideoRecord, decode_frames
@@ -88,8 +89,9 @@ def test_shares_are_met_exactly_and_evenly(parts: list[int]) -> None:
 def test_the_papers_shares_repeat_every_eight_samples() -> None:
     pattern = schedule((0.5, 0.375, 0.125))
     assert sorted(pattern) == [CODEC] * 4 + [FRAMES] * 3 + [TILING]
-    with pytest.raises(ConfigError, match="sum to 1"):
-        schedule((0.5, 0.375))
+    assert schedule((4.0, 3.0, 1.0)) == pattern  # proportions
+    with pytest.raises(ConfigError, match="no simple proportions"):
+        schedule((3.14159265, 1.0))
 
 
 def test_a_budget_that_does_not_fit_is_refused_before_anything_is_read() -> None:

@@ -1,0 +1,100 @@
+"""Which record comes at which place of a stream: a function of the seed and the place, and of nothing else.
+
+A head draws from sources in a fixed pattern; each source counts its own draws, which run through its records epoch by epoch,
+shuffled anew each time, and through the modes in a pattern of their own. So shares are exact, in each source too, and a
+stream can be taken up at any place by any number of hosts, processes and threads.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from grain.experimental import index_shuffle
+
+from ove.errors import ConfigError
+
+_MOST_PARTS = 1000
+"""Largest denominator of a share."""
+_ROUNDS = 4
+"""Of the block cipher by which grain permutes indices without holding them."""
+_SMALL = 1 << 16
+"""Fewer items than this are permuted as an array: the cipher's domain is larger, and it would try hundreds of times."""
+_LONGEST_PATTERN = 100_000
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One place of a stream."""
+
+    source: int
+    """Index of the source."""
+    place: int
+    """Draws from this source before."""
+    epoch: int
+    """Times that the source has been gone through."""
+    item: int
+    """Index among the items of the source."""
+
+
+def schedule(shares: Sequence[float]) -> tuple[int, ...]:
+    """A repeating pattern of the numbers 0 … len − 1 in exactly these proportions, each spread evenly.
+
+    Proportions need not sum to 1. ConfigError unless they are fractions of their sum with denominators up to 1,000 (0.333
+    for a third would not do in company of 0.667, 1 and 2 do) whose pattern is of 100,000 places at most.
+    """
+    total = sum(Fraction(share).limit_denominator(_MOST_PARTS**2) for share in shares)
+    parts = [(Fraction(share).limit_denominator(_MOST_PARTS**2) / total).limit_denominator(_MOST_PARTS) for share in shares]
+    length = int(np.lcm.reduce([part.denominator for part in parts], dtype=object))
+    if sum(parts) != 1 or length > _LONGEST_PATTERN:
+        raise ConfigError(
+            f"the shares {tuple(shares)} are no simple proportions; give whole numbers, or fractions with denominators up to "
+            f"{_MOST_PARTS}."
+        )
+    taken = [0] * len(parts)
+    pattern = []
+    for step in range(1, length + 1):
+        number = max(range(len(parts)), key=lambda n: (parts[n] * step - taken[n], -n))
+        taken[number] += 1
+        pattern.append(number)
+    return tuple(pattern)
+
+
+class Order:
+    """The stream of one head over its sources."""
+
+    def __init__(self, lengths: Sequence[int], shares: Sequence[float], seed: tuple[int, ...]) -> None:
+        """Sources of `lengths` items (each 1 … 2^32), drawn from in the proportions `shares`."""
+        self._pattern = np.array(schedule(shares))
+        self._taken = np.stack([np.cumsum(self._pattern == source) for source in range(len(lengths))])
+        self._lengths = tuple(lengths)
+        self._seed = seed
+
+    def __getitem__(self, place: int) -> Draw:
+        """What is drawn at a place of the stream, 0 and on."""
+        rounds, within = divmod(place, len(self._pattern))
+        source = int(self._pattern[within])
+        taken, length = self._taken[source], self._lengths[source]
+        local = rounds * int(taken[-1]) + int(taken[within]) - 1
+        epoch, index = divmod(local, length)
+        return Draw(source, local, epoch, _shuffled(index, length, (*self._seed, source, epoch)))
+
+
+def _shuffled(index: int, length: int, seed: tuple[int, ...]) -> int:
+    """Where a permutation of `length` items puts an index."""
+    if length < _SMALL:
+        return int(_permutation(length, seed)[index])
+    return index_shuffle(index, length - 1, _seed_of(seed), _ROUNDS)
+
+
+@functools.lru_cache(maxsize=32)
+def _permutation(length: int, seed: tuple[int, ...]) -> np.ndarray:
+    """Raw words of the generator, unlike what is made of them, are the same in all versions of NumPy."""
+    return np.argsort(np.random.PCG64(_seed_of(seed)).random_raw(length), kind="stable")
+
+
+@functools.lru_cache(maxsize=1024)
+def _seed_of(words: tuple[int, ...]) -> int:
+    """A seed of 32 bits, as `index_shuffle` wants them."""
+    return int(np.random.SeedSequence([word % 2**32 for word in words]).generate_state(1)[0])
