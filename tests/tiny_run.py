@@ -36,7 +36,7 @@ def state_on(config: RunConfig, n_devices: int, n_centers: int = CENTERS) -> tup
     """(state, abstract state, shardings) of a fresh run on the first devices."""
     make = _init(config, n_centers, n_devices if n_centers % n_devices else 1)
     abstract = jax.eval_shape(make)
-    shardings = state_shardings(abstract, make_mesh(jax.devices()[:n_devices]))
+    shardings = state_shardings(abstract, make_mesh(devices=jax.devices()[:n_devices]))
     return jax.device_put(make(), shardings), abstract, shardings
 
 

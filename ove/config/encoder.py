@@ -22,6 +22,8 @@ class EncoderConfig:
     rope_theta: float = 10000.0
     head: bool = True
     """Whether the pooling head (and the norm before it) exist."""
+    embedding: int = 0
+    """Length to which the pooled vector is projected, without bias (the paper's W, eq. 6); 0: no projection, E = D."""
     init_std: float = 0.02
     """Of the initial kernels. Meant for wide models: at widths of a few hundred nothing is learned for thousands of steps with
     it, and about 1/√width is right."""
@@ -38,11 +40,20 @@ class EncoderConfig:
         return self.width // self.heads
 
     @property
+    def embedding_width(self) -> int:
+        """E, the length of an embedding."""
+        return self.embedding or self.width
+
+    @property
     def patch_values(self) -> int:
         """P, the numbers of one flattened RGB patch."""
         return self.patch_px * self.patch_px * 3
 
     def __post_init__(self) -> None:
+        if self.embedding < 0 or (self.embedding and not self.head):
+            raise ConfigError(
+                f"encoder.embedding = {self.embedding} must not be negative, and be 0 without the pooling head (encoder.head)."
+            )
         if self.width % self.heads or (self.width // self.heads) % 32:
             raise ConfigError(
                 f"encoder.width = {self.width} over encoder.heads = {self.heads} must give a head width that 32 divides "

@@ -8,7 +8,17 @@ from ove.config.centers import CentersConfig
 from ove.config.checks import at_least_one
 from ove.config.encoder import EncoderConfig
 from ove.config.evaluation import EvaluationConfig
+from ove.config.mesh import MeshConfig
 from ove.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class BankRates:
+    """Peak learning rates of single banks; 0: `train.lr_bank`."""
+
+    vid: float = 0.0
+    obj: float = 0.0
+    ocr: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -17,7 +27,14 @@ class TrainConfig:
 
     steps: int = 1000
     lr: float = 1e-3
+    """Peak of the encoder's learning rate."""
     lr_bank: float = 1e-3
+    """Peak of the banks' learning rate, which follows the same schedule."""
+    lr_banks: BankRates = field(default_factory=BankRates)
+    accumulate: int = 1
+    """Microbatches that each device makes of its samples; losses and gradients stay those of the batch (docs/scaling.md)."""
+    init_from: str = ""
+    """Folder of a run, or folder or file of published weights, from which a new run takes its encoder; "": random ones."""
     schedule: Literal["linear", "cosine"] = "linear"
     warmup_steps: int = 50
     weight_decay: float = 0.2
@@ -53,7 +70,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        at_least_one("train", self, "steps", "log_every", "save_every", "keep", "meet_limit_s", "silence_limit_s")
+        at_least_one("train", self, "steps", "accumulate", "log_every", "save_every", "keep", "meet_limit_s", "silence_limit_s")
         if min(self.keep_every, self.step_limit_s, self.first_step_limit_s) < 0:
             raise ConfigError(
                 f"train.keep_every = {self.keep_every}, train.step_limit_s = {self.step_limit_s:g} and "
@@ -69,6 +86,15 @@ class TrainConfig:
                 f"train.eval_every = {self.eval_every}, train.pictures = {self.pictures} and train.peak_tflops = "
                 f"{self.peak_tflops:g} must not be negative, train.spike_mads = {self.spike_mads:g} must be above 0."
             )
+        if min(self.lr, self.lr_bank, *vars(self.lr_banks).values()) < 0:
+            raise ConfigError(
+                f"train.lr, train.lr_bank and train.lr_banks must not be negative, not "
+                f"{self.lr:g}, {self.lr_bank:g} and {self.lr_banks}."
+            )
+
+    def rate_of(self, bank: str) -> float:
+        """Peak learning rate of a bank."""
+        return getattr(self.lr_banks, bank) or self.lr_bank
 
 
 @dataclass(frozen=True)
@@ -80,3 +106,4 @@ class RunConfig:
     centers: CentersConfig = field(default_factory=CentersConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)

@@ -1,6 +1,7 @@
 """The encoder: patches and their positions to tokens and one embedding."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,8 @@ STD_RGB = (0.26862954, 0.26130258, 0.27577711)
 
 Params = dict[str, Any]
 """Nested dictionary of float32 arrays; those of `blocks` have the layers as their first axis."""
+Fetch = Callable[[Params], Params]
+"""Makes a part of the parameters whole where each device keeps but a piece of it; see `apply`."""
 
 
 class Hidden(NamedTuple):
@@ -37,7 +40,7 @@ class Encoded(NamedTuple):
 
     tokens: Float[Array, "B N D"]
     """After the last norm (post_norm); without a head there is none, and these are the last block's output."""
-    pooled: Float[Array, "B D"] | Float[Array, "B S D"] | None
+    pooled: Float[Array, "B E"] | Float[Array, "B S E"] | None
     """The embedding of each row; with segment ids, of each of its segments 1 … S (finite but meaningless for segments that a
     row does not have). None if the encoder has no head."""
     hidden: Hidden | None
@@ -64,7 +67,8 @@ class Encoder(nnx.Module):
         self.blocks = stack(rngs)
         if config.head:
             self.post_norm = Norm(config.width, config.norm, config.norm_eps)
-            self.pool = Pool(config.width, config.heads, config.mlp, config.norm_eps, init_std=config.init_std, rngs=rngs)
+            sizes = config.width, config.heads, config.mlp, config.norm_eps
+            self.pool = Pool(*sizes, embedding=config.embedding, init_std=config.init_std, rngs=rngs)
 
     def __call__(
         self,
@@ -109,7 +113,15 @@ class Encoder(nnx.Module):
         """
         return self(*tokens_of(pixels, visible, positions, frame_positions, self.config.patch_px), hidden=hidden)
 
-    def _encode(self, patches: Array, positions: Array, segment_ids: Array | None, n_segments: int, hidden: bool) -> Encoded:
+    def _encode(
+        self,
+        patches: Array,
+        positions: Array,
+        segment_ids: Array | None,
+        n_segments: int,
+        hidden: bool,
+        fetch: Fetch | None = None,
+    ) -> Encoded:
         config = self.config
         dtype = jnp.dtype(config.compute)
         if segment_ids is not None:
@@ -125,10 +137,12 @@ class Encoder(nnx.Module):
         graphdef, layers = nnx.split(self.blocks)
 
         def body(x: Array, layer: Any) -> tuple[Array, Array | None]:
+            if fetch is not None:
+                layer = fetch({"blocks": nnx.to_pure_dict(layer)})["blocks"]
             x = nnx.merge(graphdef, layer)(x, cos, sin, segment_ids)
             return x, (x if hidden else None)
 
-        x, seen = jax.lax.scan(_remat(body, config.remat), start, layers)
+        x, seen = jax.lax.scan(_remat(body, config.remat, fetch is not None), start, layers)
         between = Hidden(start, seen) if hidden else None
         if not config.head:
             return Encoded(x, None, between)
@@ -136,7 +150,7 @@ class Encoder(nnx.Module):
         return Encoded(x, self.pool(x, segment_ids, n_segments), between)
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("n_segments", "hidden"), inline=True)
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("n_segments", "hidden", "fetch"), inline=True)
 def _encode(
     graphdef: Any,
     state: Any,
@@ -146,9 +160,13 @@ def _encode(
     *,
     n_segments: int | None,
     hidden: bool,
+    fetch: Fetch | None = None,
 ) -> Encoded:
     # One program for all calls of one model and shape; called directly, the scan over layers would be compiled each time.
-    return nnx.merge(graphdef, state)._encode(patches, positions, segment_ids, n_segments or 0, hidden)
+    if fetch is not None:
+        outside = fetch({name: part for name, part in state.items() if name != "blocks"})
+        state = {**outside, "blocks": state["blocks"]}
+    return nnx.merge(graphdef, state)._encode(patches, positions, segment_ids, n_segments or 0, hidden, fetch)
 
 
 def normalise(patches: UInt8[Array, "B N P"]) -> Float[Array, "B N P"]:
@@ -176,11 +194,18 @@ def apply(
     *,
     n_segments: int | None = None,
     hidden: bool = False,
+    fetch: Fetch | None = None,
 ) -> Encoded:
-    """As calling the encoder that has the parameters which `init` gives; values are not checked (for training)."""
+    """As calling the encoder that has the parameters which `init` gives; values are not checked (for training).
+
+    `fetch`, a hashable function, is given parts of `params` when they are needed: all but the blocks at once, and as
+    `{"blocks": …}` those of one layer after the other, without the axis of the layers. The backward pass fetches layers again.
+    """
     check_tokens(patches, positions, segment_ids, config.patch_values)
     n_segments = count_segments(segment_ids, n_segments) if config.head else n_segments
-    return _encode(_graphdef(config), params, patches, positions, segment_ids, n_segments=n_segments, hidden=hidden)
+    return _encode(
+        _graphdef(config), params, patches, positions, segment_ids, n_segments=n_segments, hidden=hidden, fetch=fetch
+    )
 
 
 @functools.lru_cache(maxsize=16)
@@ -189,14 +214,19 @@ def _graphdef(config: EncoderConfig) -> nnx.GraphDef[Encoder]:
     return nnx.split(model, nnx.Param, ...)[0]
 
 
-def _remat(body: Any, mode: str) -> Any:
+def _remat(body: Any, mode: str, fetches: bool) -> Any:
     """`body` whose backward pass keeps of each layer, beside its input, what the mode says.
 
     `none`: what differentiation needs (a block computes its own norms and GELU again even so). `dots`: of products only what
     attention needs: queries, keys, values, its result and the log of its denominator (cuDNN computes the last two again);
-    the MLP is computed again. `full`: nothing. Scores are never kept, but by the backend `reference` under `none`.
+    the MLP is computed again. `full`: nothing. Scores are never kept, but by the backend `reference` under `none`; parameters
+    that were fetched are never kept.
     """
-    if mode == "none":
+    if mode == "none" and not fetches:
         return body
-    policy = jax.checkpoint_policies.save_only_these_names("attention") if mode == "dots" else None
-    return jax.checkpoint(body, policy=policy, prevent_cse=False)
+    policies = {"none": _all_but_fetched, "dots": jax.checkpoint_policies.save_only_these_names("attention"), "full": None}
+    return jax.checkpoint(body, policy=policies[mode], prevent_cse=False)
+
+
+def _all_but_fetched(primitive: Any, *_: Any, **__: Any) -> bool:
+    return primitive is not jax.lax.all_gather_p

@@ -13,12 +13,14 @@ MASKED = -1e30
 
 
 class Pool(nnx.Module):
-    """a = attention of the probe over the tokens; the embedding is a + MLP(RMSNorm(a)).
+    """a = attention of the probe over the tokens; the embedding is a + MLP(RMSNorm(a)), projected if a length is given.
 
-    No RoPE and no residual from the probe (spec §1, "Pooling head").
+    No RoPE and no residual from the probe (spec §1, "Pooling head"; the projection is W of the paper's eq. 6).
     """
 
-    def __init__(self, width: int, heads: int, mlp: int, norm_eps: float, *, init_std: float, rngs: nnx.Rngs):
+    def __init__(
+        self, width: int, heads: int, mlp: int, norm_eps: float, *, embedding: int = 0, init_std: float, rngs: nnx.Rngs
+    ):
         normal = nnx.initializers.normal(init_std)
         self.heads = heads
         self.probe = nnx.Param(jax.random.normal(rngs.params(), (width,), jnp.float32))
@@ -28,17 +30,21 @@ class Pool(nnx.Module):
         self.out = nnx.Linear(width, width, kernel_init=normal, rngs=rngs)
         self.norm = Norm(width, "rms_norm", norm_eps)
         self.mlp = Mlp(width, mlp, init_std=init_std, rngs=rngs)
+        self.projects = embedding > 0
+        if self.projects:
+            self.project = nnx.Linear(width, embedding, use_bias=False, kernel_init=normal, rngs=rngs)
 
     def __call__(
         self, tokens: Float[Array, "B N D"], segment_ids: Int[Array, "B N"] | None = None, n_segments: int = 0
-    ) -> Float[Array, "B D"] | Float[Array, "B {n_segments} D"]:
+    ) -> Float[Array, "B E"] | Float[Array, "B {n_segments} E"]:
         """One embedding a row; with `segment_ids` one for each of the segments 1 … n_segments of a row.
 
         The embedding of a segment that a row does not have is finite and means nothing.
         """
         seen = self._attend(tokens) if segment_ids is None else self._attend_within(tokens, segment_ids, n_segments)
         a = linear(self.out, seen)
-        return a + self.mlp(self.norm(a))
+        pooled = a + self.mlp(self.norm(a))
+        return linear(self.project, pooled) if self.projects else pooled
 
     def _scores(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B A N"]:
         # There is one query a head, so keys of the tokens are never needed: q·(W_k x) = (q W_k)·x. The key bias adds the

@@ -17,6 +17,7 @@ def take_centroids(state: TrainState, config: RunConfig, n_centers: dict[str, in
         if head.centroids:
             bank, sharding = banks[head.bank], place.sharding(place.rows)
             bank.rows.delete()  # makes room on the devices before the others come
-            rows = read_rows(Path(head.centroids), n_centers[head.bank], config.encoder.width, sharding, place.n_shards)
+            n, width = n_centers[head.bank], config.encoder.embedding_width
+            rows = read_rows(Path(head.centroids), n, width, sharding, place.n_shards)
             banks[head.bank] = bank._replace(rows=rows)
     return state._replace(banks=banks)

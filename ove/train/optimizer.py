@@ -3,7 +3,9 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float32
 
 from ove.config import TrainConfig
 
@@ -23,18 +25,20 @@ def learning_rate(config: TrainConfig, peak: float) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Clipping by the global norm, then AdamW with the schedule of `config`."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate(config, config.lr),
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.adam_eps,
-            weight_decay=config.weight_decay,
-            mask=_decays,
-        ),
+    """AdamW with the schedule of `config`; what it gets has been clipped."""
+    return optax.adamw(
+        learning_rate(config, config.lr),
+        b1=config.b1,
+        b2=config.b2,
+        eps=config.adam_eps,
+        weight_decay=config.weight_decay,
+        mask=_decays,
     )
+
+
+def clip(grads: Any, norm: Float32[Array, ""], most: float) -> Any:
+    """The gradients, whose global norm is `norm`, made shorter to `most` where they are longer."""
+    return jax.tree.map(lambda grad: grad * (most / jnp.maximum(norm, most)), grads)
 
 
 def _decays(params: Any) -> Any:

@@ -40,7 +40,7 @@ def init_state(config: RunConfig, n_centers: dict[str, int], n_shards: int = 1) 
         banks[head.bank] = init_bank(
             jax.random.fold_in(key_banks, number),
             n_centers[head.bank],
-            config.encoder.width,
+            config.encoder.embedding_width,
             config.centers,
             positives=head.labels_per_step,
             negatives=n_negatives(head.negatives, n_centers[head.bank]),

@@ -1,7 +1,6 @@
 """One training step: a pure function of the state and a batch per bank."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +13,11 @@ from ove.centers.objective import BankGradient, Plan, bank_gradient, bank_update
 from ove.centers.placement import follow
 from ove.centers.rows import RowAdamW
 from ove.config import HeadConfig, RunConfig
-from ove.encoder import encoder
-from ove.train.gradients import part_norms
+from ove.train.encode import Encoding, Held
+from ove.train.fsdp import one_of
 from ove.train.guards import is_applied, judge
-from ove.train.optimizer import learning_rate, make_optimizer
-from ove.train.sharding import batch_sharding, placement
+from ove.train.optimizer import clip, learning_rate, make_optimizer
+from ove.train.sharding import batch_sharding, check_division, placement
 from ove.train.state import TrainState, n_negatives
 
 DeviceBatch = dict[str, dict[str, Array]]
@@ -33,7 +32,8 @@ def make_step(
 
     `n_centers` of each bank; without it, all rows of a bank are taken for centers, which they are where none was padded.
     """
-    optimizer = make_optimizer(config.train)
+    check_division(config, mesh)
+    optimizer, specs = make_optimizer(config.train), jax.tree.map(lambda at: at.spec, shardings.params)
     replicated = NamedSharding(mesh, PartitionSpec())
     train, place = config.train, placement(mesh)
 
@@ -45,24 +45,20 @@ def make_step(
 
     def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.rng, state.step)
-
-        def embed(params: Any) -> dict[str, Array]:
-            pooled: dict[str, Array] = {}
-            for head in config.batches.heads:
-                seen = batch[head.bank]
-                found = encoder.apply(config.encoder, params, seen["patches"], seen["positions"]).pooled
-                assert found is not None, "train() refuses an encoder without a head"
-                pooled[str(head.bank)] = found
-            return pooled
-
-        pooled, pull_back = jax.vjp(embed, state.params)
-        plans = plans_of(state.banks)
-        lr_bank = learning_rate(train, train.lr_bank)(state.step)
-        adamw = RowAdamW(lr_bank, train.weight_decay, train.b1, train.b2, train.adam_eps, train.clip_norm)
-        found: dict[str, BankGradient] = {}
+        encoding = Encoding(config.encoder, mesh, specs, train.accumulate)
+        pooled: dict[str, Array] = {}
+        held: list[Held] = []
         done = jnp.zeros(())
-        for number, head in enumerate(config.batches.heads):
+        for head in config.batches.heads:
             name: str = head.bank
+            pooled[name], kept = encoding.forward(state.params, batch[name], done)
+            held.append(kept)
+            done = one_of(pooled[name])
+        plans = plans_of(state.banks)
+        rates = {name: learning_rate(train, train.rate_of(name))(state.step) for name in plans}
+        found: dict[str, BankGradient] = {}
+        for number, head in enumerate(config.batches.heads):
+            name = head.bank
             found[name] = bank_gradient(
                 state.banks[name],
                 follow(pooled[name], done),
@@ -80,7 +76,7 @@ def make_step(
                 state.banks[name],
                 gradient,
                 state.step,
-                adamw,
+                RowAdamW(rates[name], train.weight_decay, train.b1, train.b2, train.adam_eps, train.clip_norm),
                 plan=plans[name],
                 placement=place,
                 config=config.centers,
@@ -89,17 +85,19 @@ def make_step(
             for name, gradient in found.items()
         }
 
-        slopes = {name: follow(f.embeddings.astype(pooled[name].dtype), done) for name, f in found.items()}
-        (grads,) = pull_back(slopes)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        slopes = [follow(f.embeddings.astype(pooled[name].dtype), done) for name, f in found.items()]
+        grads, norms = encoding.backward(state.params, held, slopes)
+        clipped = clip(grads, norms["grad_norm/encoder"], train.clip_norm)
+        updates, opt_state = optimizer.update(clipped, state.opt_state, state.params)
         changed = optax.apply_updates(state.params, updates), opt_state
         params, opt_state = jax.tree.map(partial(jnp.where, applied), changed, (state.params, state.opt_state))
         metrics: Metrics = {f"loss/{name}": f.loss for name, f in found.items()}
         metrics |= {f"{what}/{name}": value for name, f in found.items() for what, value in f.metrics.items()}
         metrics |= {f"spike/{name}": is_spike[i].astype(jnp.float32) for i, name in enumerate(found)}
         metrics["loss"] = sum((head.weight * found[head.bank].loss for head in config.batches.heads), jnp.zeros(()))
-        metrics |= part_norms(grads) | {"skipped": 1.0 - applied.astype(jnp.float32)}
-        metrics |= {"lr": learning_rate(train, train.lr)(state.step), "lr_bank": jnp.asarray(lr_bank)}
+        metrics |= norms | {"skipped": 1.0 - applied.astype(jnp.float32)}
+        metrics |= {f"lr_bank/{name}": rate for name, rate in rates.items()}
+        metrics["lr"] = learning_rate(train, train.lr)(state.step)
         return TrainState(state.step + 1, params, banks, opt_state, state.rng, recent_losses), metrics
 
     return jax.jit(

@@ -28,7 +28,7 @@ def config() -> RunConfig:
 @functools.cache
 def step_on(config: RunConfig, n_devices: int) -> Callable:
     devices = jax.devices()[:n_devices]
-    return make_step(config, make_mesh(devices), state_on(config, n_devices)[2])
+    return make_step(config, make_mesh(devices=devices), state_on(config, n_devices)[2])
 
 
 def take_step(config: RunConfig, state: TrainState, n_devices: int) -> Outcome:
@@ -84,7 +84,7 @@ def test_a_run_goes_on_with_other_padding_on_four_devices(config: RunConfig, tmp
 
     def step(n_devices: int) -> Callable:
         shardings = state_on(config, n_devices, 27)[2]
-        return make_step(config, make_mesh(jax.devices()[:n_devices]), shardings, {"obj": 27})
+        return make_step(config, make_mesh(devices=jax.devices()[:n_devices]), shardings, {"obj": 27})
 
     on_eight = step(8)
     state, _, _ = state_on(config, 8, 27)

@@ -1,0 +1,138 @@
+"""The encoder's part of a step on a mesh: embeddings of the whole batch, later the gradient of the parameters.
+
+Every device works on its own samples inside `shard_map`, so that attention kernels see ordinary arrays and nothing is moved
+that is not named here: parameters are gathered layer by layer (`ove.train.fsdp`) and gradients summed once, at the end.
+
+With `accumulate` microbatches the embeddings come first, without keeping anything for the backward pass; then the banks see
+the whole batch; then each microbatch is embedded again and differentiated. Losses and gradients are those of one large batch,
+for the price of a second forward pass and a second and third gathering.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Float32
+
+from ove.config import EncoderConfig
+from ove.encoder import encoder
+from ove.encoder.encoder import Params
+from ove.train.fsdp import AXIS, in_order, make_fetch, one_of
+from ove.train.gradients import part_norms
+from ove.train.sharding import placement
+
+_JOINED = 2**16
+"""Gradients of at most so many numbers are summed over the devices together."""
+
+
+class Held(NamedTuple):
+    """What one bank's samples were, and what their backward pass needs."""
+
+    patches: Array
+    positions: Array
+    residuals: list[Array]
+    """Piled up by device; none where microbatches are embedded again."""
+
+
+class Encoding:
+    """Forward and backward pass on a mesh for parameters that lie there by `specs`."""
+
+    def __init__(self, config: EncoderConfig, mesh: Mesh, specs: Any, accumulate: int) -> None:
+        self._config, self._mesh, self._specs, self._accumulate = config, mesh, specs, accumulate
+        self._samples, self._pile = placement(mesh).samples, PartitionSpec(mesh.axis_names)
+        self._fetch = make_fetch(specs, config.compute)
+        self._pull: dict[int, Any] = {}
+
+    def forward(self, params: Params, batch: dict[str, Array], earlier: Float[Array, ""]) -> tuple[Float[Array, "B E"], Held]:
+        """The embeddings of one bank's samples, after `earlier` (`ove.train.fsdp.in_order`), and what `backward` needs."""
+        patches, positions, number = batch["patches"], batch["positions"], len(self._pull)
+
+        def on_device(params: Params, patches: Array, positions: Array, earlier: Array) -> tuple[Array, list[Array]]:
+            if self._fetch:
+                params = params | {"patch": jax.tree.map(lambda leaf: in_order(leaf, earlier), params["patch"])}
+            if self._accumulate > 1:
+                self._pull[number] = None
+                pooled = jax.lax.map(lambda seen: self._embed(params, *seen), self._split(patches, positions))
+                return rearrange(pooled, "a b e -> (a b) e"), []
+            pooled, pull = jax.vjp(lambda params: self._embed(params, patches, positions), params)
+            residuals, self._pull[number] = jax.tree.flatten(pull)
+            return pooled, [residual[None] for residual in residuals]
+
+        pooled, residuals = self._mapped(
+            on_device, (self._specs, self._samples, self._samples, PartitionSpec()), (self._samples, self._pile)
+        )(params, patches, positions, earlier)
+        return pooled, Held(patches, positions, residuals)
+
+    def backward(
+        self, params: Params, held: list[Held], slopes: list[Float[Array, "B E"]]
+    ) -> tuple[Params, dict[str, Float32[Array, ""]]]:
+        """The gradient of the parameters, cut as they are, from that of each bank's embeddings; and its norms, `part_norms`."""
+
+        def on_device(params: Params, held: list[Held], slopes: list[Array]) -> tuple[Params, dict[str, Array]]:
+            grads, earlier = jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
+            for number, (one, slope) in enumerate(zip(held, slopes, strict=True)):
+                grads = self._pull_back(params, number, Held(*one), in_order(slope, earlier), grads)
+                earlier = one_of(*jax.tree.leaves(grads))
+            return self._summed(grads, earlier)
+
+        as_samples: Any = self._samples
+        held_specs = [Held(as_samples, as_samples, [self._pile] * len(one.residuals)) for one in held]  # type: ignore[list-item]
+        in_specs = self._specs, held_specs, self._samples
+        return self._mapped(on_device, in_specs, (self._specs, PartitionSpec()))(params, held, slopes)
+
+    def _embed(self, params: Params, patches: Array, positions: Array) -> Array:
+        pooled = encoder.apply(self._config, params, patches, positions, fetch=self._fetch).pooled
+        assert pooled is not None, "train() refuses an encoder without a head"
+        return pooled
+
+    def _pull_back(self, params: Params, number: int, held: Held, slope: Array, grads: Params) -> Params:
+        """`grads` and those of one bank's samples."""
+        if self._accumulate == 1:
+            residuals = [residual[0] for residual in held.residuals]
+            (more,) = jax.tree.unflatten(self._pull[number], residuals)(slope)
+            return jax.tree.map(jnp.add, grads, more)
+
+        def add(grads: Params, seen: tuple[Array, ...]) -> tuple[Params, None]:
+            patches, positions, slope = seen
+            pull = jax.vjp(lambda params: self._embed(params, patches, positions), params)[1]
+            return jax.tree.map(jnp.add, grads, pull(slope)[0]), None
+
+        return jax.lax.scan(add, grads, self._split(held.patches, held.positions, slope))[0]
+
+    def _split(self, *arrays: Array) -> tuple[Array, ...]:
+        """A device's samples as microbatches; no sample changes its device."""
+        return tuple(rearrange(x, "(a b) ... -> a b ...", a=self._accumulate) for x in arrays)
+
+    def _summed(self, grads: Params, earlier: Array) -> tuple[Params, dict[str, Array]]:
+        """Over the devices that saw other samples; pieces of `fsdp` have been summed over that axis already."""
+        leaves, structure = jax.tree.flatten(grads)
+        specs = jax.tree.leaves(self._specs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+        is_cut = [AXIS in tuple(spec) for spec in specs]
+        axes = [tuple(a for a in self._mesh.axis_names if not (cut and a == AXIS)) for cut in is_cut]
+        small = [i for i, leaf in enumerate(leaves) if leaf.size <= _JOINED and not is_cut[i]]
+        if small:
+            joined = jnp.concatenate([leaves[i].ravel() for i in small])
+            joined = jax.lax.psum(in_order(joined, earlier), self._mesh.axis_names)
+            ends = [sum(leaves[j].size for j in small[: k + 1]) for k in range(len(small) - 1)]
+            for i, part in zip(small, jnp.split(joined, ends), strict=True):
+                leaves[i] = part.reshape(leaves[i].shape)
+            earlier = one_of(joined)
+        for i, leaf in enumerate(leaves):
+            if i not in small and any(self._mesh.shape[axis] > 1 for axis in axes[i]):
+                leaves[i] = jax.lax.psum(in_order(leaf, earlier), axes[i])
+                earlier = one_of(leaves[i])
+        squares = [
+            jnp.square(leaf).sum() / (1 if cut else self._mesh.shape.get(AXIS, 1))
+            for leaf, cut in zip(leaves, is_cut, strict=True)
+        ]
+
+        def over_pieces(parts: Array) -> Array:
+            return jax.lax.psum(in_order(parts, earlier), AXIS) if self._fetch else parts
+
+        return jax.tree.unflatten(structure, leaves), part_norms(jax.tree.unflatten(structure, squares), over_pieces)
+
+    def _mapped(self, function: Any, in_specs: Any, out_specs: Any) -> Any:
+        # Unchecked: what is called whole is the same everywhere, for it was summed over all devices.
+        return jax.shard_map(function, mesh=self._mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)

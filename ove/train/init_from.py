@@ -1,0 +1,65 @@
+"""A new run whose encoder begins with the parameters of another run, or with published weights."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ove.config import EncoderConfig, RunConfig
+from ove.encoder import published
+from ove.encoder.encoder import Params
+from ove.errors import ConfigError
+from ove.train.checkpoint import restore_encoder
+from ove.train.fsdp import leaf_name
+from ove.train.state import TrainState
+
+_MUST_AGREE = ("layers", "width", "heads", "mlp", "patch_px", "norm", "norm_eps", "rope", "rope_theta", "head")
+_PROJECTION = "pool/project/kernel"
+
+
+def take_encoder(state: TrainState, config: RunConfig, shardings: TrainState) -> TrainState:
+    """The state with the encoder's parameters from `config.train.init_from`, if that is given; all else stays as it is.
+
+    A projection of the embedding belongs to the banks: it is taken over only where both have one of the same shape. ConfigError
+    if the encoders differ in a setting that decides what their parameters mean, BadCheckpoint if there is none to be read.
+    """
+    if not config.train.init_from:
+        return state
+    source = Path(config.train.init_from)
+    found, params = _read(source)
+    differing = [
+        f"encoder.{key} = {getattr(found, key)!r}, not {getattr(config.encoder, key)!r}"
+        for key in _MUST_AGREE
+        if getattr(found, key) != getattr(config.encoder, key)
+    ]
+    if differing:
+        raise ConfigError(
+            f"train.init_from = {source}: its encoder has {'; '.join(differing)}. Set these keys as it has them, or begin with "
+            "another encoder."
+        )
+    theirs = {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]}
+
+    def replaced(path: Any, ours: jax.Array, sharding: jax.sharding.NamedSharding) -> jax.Array:
+        name = leaf_name(path)
+        if name == _PROJECTION and (name not in theirs or theirs[name].shape != ours.shape):
+            return ours
+        values = np.asarray(theirs[name])
+        # Each device gets its piece alone, in every process alike.
+        return jax.make_array_from_callback(ours.shape, sharding, lambda index: values[index])
+
+    return state._replace(params=jax.tree_util.tree_map_with_path(replaced, state.params, shardings.params))
+
+
+def _read(source: Path) -> tuple[EncoderConfig, Params]:
+    """Configuration and parameters of the encoder in the folder of a run, or in a published folder or file."""
+    if not source.exists():
+        raise ConfigError(
+            f"train.init_from = {source}: no such file or folder; give the --workdir of a run, or published weights."
+        )
+    if (source / "checkpoints").is_dir():
+        config, params, _ = restore_encoder(source)
+        return config, params
+    encoder = published.load(source)
+    return encoder.config, nnx.to_pure_dict(nnx.state(encoder, nnx.Param))
