@@ -6,6 +6,7 @@ stream can be taken up at any place by any number of hosts, processes and thread
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,6 +22,7 @@ _ROUNDS = 4
 """Of the block cipher by which grain permutes indices without holding them."""
 _SMALL = 1 << 16
 """Fewer items than this are permuted as an array: the cipher's domain is larger, and it would try hundreds of times."""
+_EXACT_TO = 1e-6
 _LONGEST_PATTERN = 100_000
 
 
@@ -41,13 +43,14 @@ class Draw:
 def schedule(shares: Sequence[float]) -> tuple[int, ...]:
     """A repeating pattern of the numbers 0 … len − 1 in exactly these proportions, each spread evenly.
 
-    Proportions need not sum to 1. ConfigError unless they are fractions of their sum with denominators up to 1,000 (0.333
-    for a third would not do in company of 0.667, 1 and 2 do) whose pattern is of 100,000 places at most.
+    Proportions need not sum to 1. Each one's part of the sum is taken for the fraction with a denominator up to 1,000 that is
+    within 1e-6 of it. ConfigError where there is none, or the pattern would be longer than 100,000 places.
     """
-    total = sum(Fraction(share).limit_denominator(_MOST_PARTS**2) for share in shares)
-    parts = [(Fraction(share).limit_denominator(_MOST_PARTS**2) / total).limit_denominator(_MOST_PARTS) for share in shares]
-    length = int(np.lcm.reduce([part.denominator for part in parts], dtype=object))
-    if sum(parts) != 1 or length > _LONGEST_PATTERN:
+    wanted = [share / sum(shares) for share in shares]
+    parts = [Fraction(share).limit_denominator(_MOST_PARTS) for share in wanted]
+    length = math.lcm(*(part.denominator for part in parts))
+    far = max(abs(float(part) - share) for part, share in zip(parts, wanted, strict=True))
+    if sum(parts) != 1 or far > _EXACT_TO or length > _LONGEST_PATTERN:
         raise ConfigError(
             f"the shares {tuple(shares)} are no simple proportions; give whole numbers, or fractions with denominators up to "
             f"{_MOST_PARTS}."

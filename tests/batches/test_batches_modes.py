@@ -91,7 +91,7 @@ def test_the_papers_shares_repeat_every_eight_samples() -> None:
     assert sorted(pattern) == [CODEC] * 4 + [FRAMES] * 3 + [TILING]
     assert schedule((4.0, 3.0, 1.0)) == pattern  # proportions
     with pytest.raises(ConfigError, match="no simple proportions"):
-        schedule((3.14159265, 1.0))
+        schedule((3.14159265, 1.41421356, 1.0))
 
 
 def test_a_budget_that_does_not_fit_is_refused_before_anything_is_read() -> None:

@@ -1,0 +1,94 @@
+"""Batches on their way to the devices: made, checked and moved ahead of the step that takes them, by a thread."""
+
+import queue
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+from jax.sharding import Sharding
+from jaxtyping import Array
+
+from ove.batches.pipeline import Pipeline, Progress
+from ove.centers.check import check_labels
+from ove.records import Batch
+
+_NAMES = "patches", "positions", "labels"
+_LOOK_S = 0.5
+"""How often a waiting thread looks whether it is to end."""
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What a step takes."""
+
+    batches: dict[str, Batch]
+    """By bank; this process's rows."""
+    on_device: dict[str, dict[str, Array]]
+    """By bank: `patches` (B, N, P) uint8, `positions` (B, N, 3) and `labels` (B, M) int32, of all processes."""
+    progress: Progress
+    """How far the stream is with this batch taken, and no further: what a checkpoint of the step holds."""
+
+
+class Feed:
+    """Endless `Fed`, `depth` of them ahead of the one that was handed out last."""
+
+    def __init__(self, pipeline: Pipeline, sharding: Sharding, n_centers: Mapping[str, int], depth: int = 2) -> None:
+        """Starts to read where the pipeline is; from then on the pipeline belongs to the feed, until it is closed.
+
+        `sharding` of the samples of a batch over the devices of all processes; BadInput comes with the first batch that has a
+        label which is not −1 … `n_centers` − 1.
+        """
+        self._pipeline, self._sharding, self._n_centers = pipeline, sharding, dict(n_centers)
+        self._ready: queue.Queue[Fed | BaseException] = queue.Queue(max(depth, 1))
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> "Feed":
+        return self
+
+    def __next__(self) -> Fed:
+        """The next batch; what went wrong with making it is raised here, after all that came before it."""
+        while True:
+            try:
+                fed = self._ready.get(timeout=_LOOK_S)
+                break
+            except queue.Empty:
+                if not self._thread.is_alive() and self._ready.empty():
+                    raise RuntimeError("the feed is closed, or has raised before") from None
+        if isinstance(fed, BaseException):
+            raise fed
+        return fed
+
+    def close(self) -> None:
+        """Ends the thread, waiting for the batch that it is making; the pipeline stays open."""
+        self._ends.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._ends.is_set():
+                batches = next(self._pipeline)
+                self._put(Fed(batches, to_devices(batches, self._sharding, self._n_centers), self._pipeline.progress))
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, fed: Fed | BaseException) -> None:
+        while not self._ends.is_set():
+            try:
+                return self._ready.put(fed, timeout=_LOOK_S)
+            except queue.Full:
+                continue
+
+
+def to_devices(batches: Mapping[str, Batch], sharding: Sharding, n_centers: Mapping[str, int]) -> dict[str, dict[str, Array]]:
+    """What a step needs of this process's batches, as arrays over the devices of all; pixels travel as uint8.
+
+    BadInput for labels that are not −1 … `n_centers` − 1 of their bank.
+    """
+    moved = {}
+    for bank, batch in batches.items():
+        check_labels(batch.labels, n_centers[bank], bank)
+        moved[bank] = {name: jax.make_array_from_process_local_data(sharding, getattr(batch, name)) for name in _NAMES}
+    return moved
