@@ -23,7 +23,12 @@ class EnginesConfig:
     ray_address: str = ""
     """Of a running Ray cluster; "": that of RAY_ADDRESS, else a cluster running on this machine, else a new one here."""
     ray_cpus: float = 1.0
-    """CPUs that Ray sets aside for one shard."""
+    """CPUs that Ray sets aside for one shard (one actor)."""
+    ray_actors: int = 0
+    """0: each shard is a task, wherever a CPU is free, also on machines that join later; n: n actors, processes that stay and
+    keep what they have loaded."""
+    ray_gpus: float = 0.0
+    """GPUs that Ray sets aside for one actor."""
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.retries < 0 or not 0 <= self.max_dead_share <= 1:
@@ -34,4 +39,9 @@ class EnginesConfig:
         if self.time_limit_s <= 0 or self.ray_cpus <= 0:
             raise ConfigError(
                 f"engines.time_limit_s = {self.time_limit_s:g} and engines.ray_cpus = {self.ray_cpus:g} must be above 0."
+            )
+        if self.ray_actors < 0 or self.ray_gpus < 0 or (self.ray_gpus and not self.ray_actors):
+            raise ConfigError(
+                f"engines.ray_gpus = {self.ray_gpus:g} and engines.ray_actors = {self.ray_actors} must not be negative; "
+                "GPUs are set aside for actors only."
             )

@@ -67,10 +67,10 @@ def run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        _clean(folder)
         todo = [job for job in jobs if read_done(folder, job) is None]
         dead = _attempts(process, todo, len(jobs), folder, config, progress, engine or local(config))
+        _clean(folder)
         _write_dead(folder / DEAD_LETTERS, dead)
     if len(dead) > config.max_dead_share * len(jobs):
         raise BadShard(
@@ -99,20 +99,21 @@ def _attempts(
 ) -> list[DeadLetter]:
     """Runs the jobs in rounds, each with what failed in the one before; whatever is left over at the end is dead."""
     earlier = done = total - len(todo)
-    pending, reasons = list(todo), {}
+    pending, reasons = list(todo), dict[str, str]()
     progress(Progress(done, total, earlier, 0))
     for _ in range(1 + config.retries):
         if not pending:
             break
-        failed: dict[int, str] = {}
+        failed = []
         with closing(engine(functools.partial(_try, process, folder), pending)) as outcomes:
             for index, reason in outcomes:
                 if reason is None:
                     done += 1
+                    reasons.pop(pending[index].name, None)
                 else:
-                    failed[index] = reason
-                progress(Progress(done, total, earlier, len(failed)))
-        reasons = {pending[index].name: reason for index, reason in sorted(failed.items())}
+                    failed.append(index)
+                    reasons[pending[index].name] = reason
+                progress(Progress(done, total, earlier, len(reasons)))
         pending = [pending[index] for index in sorted(failed)]
     return [DeadLetter(job.name, reasons[job.name], 1 + config.retries) for job in pending]
 
@@ -128,6 +129,12 @@ def _try(process: Process, folder: Path, job: Job) -> str | None:
     except Exception as error:
         return f"unforeseen {type(error).__name__}: {error}"
     return None
+
+
+def _clean(folder: Path) -> None:
+    """Removes what killed workers left behind. One that is not quite dead notices, and its output is not used."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def _write_dead(path: Path, dead: Sequence[DeadLetter]) -> None:
