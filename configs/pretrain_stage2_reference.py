@@ -1,0 +1,78 @@
+"""Pretraining, stage 2, with the figures of the reference's code: clips, images and text images, three banks (spec §4).
+
+Goes on from the encoder of stage 1, or from the published weights (`--config.train.init_from=DIR`).
+What differs from paper and reference, and why: docs/recipes.md.
+"""
+
+from ml_collections import ConfigDict
+
+from ove.encoder.presets import PRESETS
+
+SAMPLES = 4_000_000_000  # of the whole stage (paper)
+DEVICES = 128
+CLIPS, IMAGES, TEXTS, ACCUMULATE = 16, 16, 8, 4  # of a microbatch on each device, and microbatches (reference)
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """`arg`: words with commas between them: a size (base, large or huge; large if there is none), devices=N, smoke."""
+    words = [word for word in arg.split(",") if word]
+    devices = next((int(word[8:]) for word in words if word.startswith("devices=") and word[8:].isdigit()), DEVICES)
+    sizes = [word for word in words if word in ("base", "large", "huge")]
+    if len(sizes) > 1 or devices < 1 or not set(words) <= {*sizes, "smoke", f"devices={devices}"}:
+        raise ValueError(
+            f"configs/pretrain_stage2_reference.py knows no {arg!r}; give base, large or huge, and devices=N or smoke if you like"
+        )
+    size = PRESETS[sizes[0] if sizes else "large"]
+    c = ConfigDict()
+    times = ACCUMULATE * devices
+
+    c.batches = ConfigDict()
+    c.batches.budget_tokens = 2_048  # spec §2
+    c.batches.share_codec, c.batches.share_frames, c.batches.share_tiling = 0.5, 0.375, 0.125  # spec §2
+    c.batches.gop_frames = 16  # of the reference's transcode: four whole frames a clip
+    c.batches.processes = 8
+    c.batches.heads = [  # 8 labels in each step (reference)
+        {"bank": "vid", "batch_size": CLIPS * times, "labels_per_step": 8, "shards": ["data/shards/clips"]},
+        {"bank": "obj", "batch_size": IMAGES * times, "labels_per_step": 8, "shards": ["data/shards/images"], "size_px": 448},
+        {"bank": "ocr", "batch_size": TEXTS * times, "labels_per_step": 8, "shards": ["data/shards/texts"], "size_px": 448},
+    ]
+
+    c.centers = ConfigDict()
+    c.centers.loss = "margin_softmax"  # margin 0.3, filter 0.75, scale 64 (reference)
+
+    c.encoder = ConfigDict()  # spec §1
+    c.encoder.layers = size.layers
+    c.encoder.width = size.width
+    c.encoder.heads = size.heads
+    c.encoder.mlp = size.mlp
+    c.encoder.rope = "released"  # spec §1; the published weights need it
+    c.encoder.compute = "bfloat16"
+    c.encoder.remat = "full"  # least memory, a quarter more time (docs/scaling.md)
+
+    c.mesh = ConfigDict()
+    c.mesh.fsdp = 1  # 8, say: parameters and moments cut over 8 neighbouring devices
+
+    c.train = ConfigDict()
+    c.train.init_from = "runs/stage1"
+    c.train.steps = SAMPLES // ((CLIPS + IMAGES + TEXTS) * times)
+    c.train.lr = 5e-5  # reference
+    c.train.lr_bank = 5e-5
+    c.train.weight_decay = 0.05  # reference
+    c.train.schedule = "linear"
+    c.train.warmup_steps = 2_000
+    c.train.clip_norm = 5.0  # reference
+    c.train.accumulate = ACCUMULATE
+    c.train.log_every = 50
+    c.train.save_every = 1_000
+
+    if "smoke" in words:  # on the shards of launch/quickstart.sh, with a tiny encoder: does everything run?
+        c.batches.shards = "runs/quickstart/shards/train"
+        c.batches.processes = 0
+        c.batches.budget_tokens = 288  # 8 frames of 84 px
+        c.batches.heads = [  # toy videos hold no text
+            {"bank": "vid", "batch_size": 16, "negatives": 0.5, "labels_per_step": 2},
+            {"bank": "obj", "batch_size": 16, "negatives": 0.5, "labels_per_step": 2},
+        ]
+        c.encoder.update(layers=2, width=192, heads=3, mlp=768, init_std=0.07, compute="float32")
+        c.train.update(steps=20, accumulate=2, lr=3e-4, lr_bank=2e-3, warmup_steps=4, log_every=5, save_every=10, init_from="")
+    return c
