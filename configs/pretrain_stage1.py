@@ -16,7 +16,7 @@ def get_config(arg: str = "") -> ConfigDict:
     words = [word for word in arg.split(",") if word]
     sizes = [word for word in words if word in ("base", "large", "huge")]
     if len(sizes) > 1 or not set(words) <= {*sizes, "smoke"}:
-        raise ValueError(f"configs/pretrain_stage1.py knows no {arg!r}; give base, large or huge, and smoke if you like")
+        raise ValueError(f"{arg!r} is not known here; give base, large or huge, and smoke if you like")
     size = PRESETS[sizes[0] if sizes else "large"]
     c = ConfigDict()
 

@@ -18,9 +18,7 @@ def get_config(arg: str = "") -> ConfigDict:
     devices = next((int(word[8:]) for word in words if word.startswith("devices=") and word[8:].isdigit()), DEVICES)
     sizes = [word for word in words if word in ("base", "large", "huge")]
     if len(sizes) > 1 or devices < 1 or not set(words) <= {*sizes, "smoke", f"devices={devices}"}:
-        raise ValueError(
-            f"configs/pretrain_stage1_reference.py knows no {arg!r}; give base, large or huge, and devices=N or smoke if you like"
-        )
+        raise ValueError(f"{arg!r} is not known here; give base, large or huge, and devices=N or smoke if you like")
     size = PRESETS[sizes[0] if sizes else "large"]
     c = ConfigDict()
     batch = ON_DEVICE * ACCUMULATE * devices
