@@ -1,0 +1,105 @@
+"""The CLIP tower and its preprocessing against transformers, by files that clip_golden.py made."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ove.errors import BadCheckpoint
+from ove.labels.clip_files import load_clip
+from ove.labels.preprocess import cut
+
+GOLDEN = np.load(Path(__file__).with_name("clip_golden.npz"))
+
+
+def _tensors(case: str) -> dict[str, np.ndarray]:
+    start = f"{case}/tensors/"
+    return {n.removeprefix(start): GOLDEN[n].astype(np.float32) for n in GOLDEN.files if n.startswith(start)}
+
+
+def _write(folder: Path, case: str, tensors: dict[str, np.ndarray] | None = None, **config: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    values = json.loads(str(GOLDEN[f"{case}/config"]))
+    (folder / "config.json").write_text(json.dumps(values | config))
+    save_file(_tensors(case) if tensors is None else tensors, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("case", ["b", "l", "h"])
+def test_embeddings_are_those_of_transformers(tmp_path: Path, case: str) -> None:
+    tower = load_clip(_write(tmp_path / case, case))
+    wanted = GOLDEN[f"{case}/image_embeds"]
+    found = np.asarray(tower(jnp.asarray(GOLDEN[f"{case}/pictures"])))
+    assert found.dtype == np.float32 and found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_whole_model_in_several_files_gives_the_same(tmp_path: Path) -> None:
+    tensors = _tensors("h") | {"text_model.embeddings.token_embedding.weight": np.ones((3, 4), np.float32)}
+    tensors |= {"logit_scale": np.ones((), np.float32), "vision_model.embeddings.position_ids": np.arange(10)[None]}
+    folder = _write(tmp_path / "h", "h")
+    (folder / "model.safetensors").unlink()
+    names = {name: f"model-{number % 2 + 1:05d}-of-00002.safetensors" for number, name in enumerate(sorted(tensors))}
+    for file in set(names.values()):
+        save_file({name: tensors[name] for name in names if names[name] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    pictures = jnp.asarray(GOLDEN["h/pictures"])
+    np.testing.assert_allclose(load_clip(folder)(pictures), GOLDEN["h/image_embeds"], atol=1e-5, rtol=1e-5)
+
+
+def test_bfloat16_is_near(tmp_path: Path) -> None:
+    tower = load_clip(_write(tmp_path / "l", "l"), "bfloat16")
+    found = np.asarray(jax.jit(lambda tower, pictures: tower(pictures, jnp.bfloat16))(tower, jnp.asarray(GOLDEN["l/pictures"])))
+    cosine = np.sum(found * GOLDEN["l/image_embeds"], 1) / np.linalg.norm(found, axis=1)
+    assert (cosine / np.linalg.norm(GOLDEN["l/image_embeds"], axis=1) > 0.999).all()
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    tensors = _tensors("b")
+    del tensors["visual_projection.weight"]
+    tensors["vision_model.embeddings.class_embedding"] = np.zeros(7, np.float32)
+    tensors["vision_model.encoder.layers.1.mlp.fc1.bias"][3] = np.nan
+    tensors["vision_model.extra"] = np.zeros((2, 3), np.float32)
+    with pytest.raises(BadCheckpoint) as error:
+        load_clip(_write(tmp_path / "b", "b", tensors))
+    for line in (
+        "missing: visual_projection.weight [16, 32]",
+        "unexpected: vision_model.extra [2, 3]",
+        "wrong shape: vision_model.embeddings.class_embedding is [7], not [32]",
+        "not finite: vision_model.encoder.layers.1.mlp.fc1.bias",
+    ):
+        assert line in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"model_type": "siglip"}, "this is another model"),
+        ({"hidden_act": "relu"}, "computes quick_gelu or gelu"),
+        ({"num_attention_heads": 0, "patch_size": "16"}, "patch_size is '16'"),
+        ({"num_attention_heads": 3}, "cannot be divided among 3 heads"),
+        ({"num_hidden_layers": 3}, "missing: vision_model.encoder.layers.2"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(tmp_path: Path, config: dict, sentence: str) -> None:
+    with pytest.raises(BadCheckpoint, match=sentence):
+        load_clip(_write(tmp_path / "b", "b", **config))
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    folder = _write(tmp_path / "b", "b", {"other": np.zeros(3, np.float32)})
+    with pytest.raises(BadCheckpoint, match=r"no tensor is called vision_model\.…"):
+        load_clip(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(BadCheckpoint, match=r"holds no config\.json"):
+        load_clip(folder)
+
+
+@pytest.mark.parametrize("case", ["wide", "tall", "small", "exact", "odd"])
+def test_pictures_are_cut_as_transformers_does(case: str) -> None:
+    wanted = GOLDEN[f"processor/{case}/cut"]
+    np.testing.assert_array_equal(cut(GOLDEN[f"processor/{case}/picture"], len(wanted)), wanted)
