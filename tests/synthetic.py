@@ -10,7 +10,8 @@ import numpy as np
 
 from ove.config import ShardsConfig
 from ove.shards.labels import BANKS, write_labels
-from ove.shards.schema import VideoRecord, encode_frames
+from ove.shards.pictures import encode_jpeg
+from ove.shards.schema import ImageRecord, VideoRecord, encode_frames
 from ove.shards.sources import InputFile
 from ove.shards.write import write_shards
 
@@ -58,4 +59,22 @@ def write_set(
     for bank in BANKS:
         labels = (np.arange(count)[:, None] + np.arange(LABELS)) % CENTERS
         write_labels(folder, bank, labels.astype(np.int32), np.eye(CENTERS, dtype=np.float32), {})
+    return folder
+
+
+def image_record_of(file: InputFile) -> ImageRecord:
+    """A picture of its own size around a level that tells its class, with labels of the bank obj."""
+    number = int(file.key)
+    rng = np.random.default_rng(number)
+    height, width = (int(side) for side in rng.integers(30, 60, 2))
+    picture = rng.integers(0, 120, (height, width, 3), dtype=np.uint8) + np.uint8(130 * (number % 2))
+    labels = {"obj": ((number + np.arange(LABELS)) % CENTERS).astype(np.int32)}
+    return ImageRecord(file.key, encode_jpeg(picture, 95), height, width, file.label, labels)
+
+
+def write_image_set(folder: Path, count: int = RECORDS, make: Callable[[InputFile], ImageRecord] = image_record_of) -> Path:
+    """Writes `count` pictures in shards of 8, with class names and labels in the records; returns the folder."""
+    files = [InputFile(folder / str(n), f"{n:04d}", CLASSES[n % 2]) for n in range(count)]
+    config = ShardsConfig(records_per_shard=8, workers=0, centers_obj=CENTERS)
+    write_shards(files, folder, make, config, {}, lambda progress: None)
     return folder

@@ -32,7 +32,7 @@ def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) ->
         with tarfile.open(archive, "r:") as tar:
             for member in tar:
                 position = member.offset
-                folder, _, file = member.name.rpartition("/")
+                folder, _, file = member.name.removeprefix("./").rpartition("/")
                 if not member.isfile() or file.startswith("."):
                     continue
                 stem, _, extension = file.partition(".")

@@ -117,7 +117,7 @@ def _check_record(record: Record, manifest: Manifest, decode: bool) -> None:
 
 def _count(record: Record, found: Verified) -> None:
     found.kinds[kind_of(record)] += 1
-    found.banks.update(record.labels)
+    found.banks.update(list(record.labels))
     if record.label is not None:
         found.classes[record.label] += 1
     if isinstance(record, VideoRecord):
