@@ -13,8 +13,12 @@ from pathlib import Path
 
 from launch import command, config_file
 from ove.config import RunConfig
+from ove.probe.in_training import Evaluator
 from ove.train import processes
+from ove.train.hooks import Hooks
 from ove.train.loop import train
+from ove.train.profiler import Span, parse_span
+from ove.view.batches import FirstBatches
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,12 +32,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     several.add_argument("--num-processes", metavar="N", type=int, help="how many processes are started")
     several.add_argument("--process-id", metavar="I", type=int, help="which of them this is, 0 … N − 1")
     several.add_argument("--distributed", action="store_true", help="ask the cluster for all three")
+    parser.add_argument("--profile", metavar="STEP:N", help="trace N steps from step STEP on (docs/watching.md)")
     arguments, config = config_file.parse(parser, RunConfig, argv)
+    span = parse_span(arguments.profile) if arguments.profile is not None else None
     address = processes.address_of(arguments.coordinator, arguments.num_processes, arguments.process_id, os.environ)
     if address or arguments.distributed or processes.is_announced(os.environ):
         processes.join(address, config.train.meet_limit_s, config.train.silence_limit_s)
-    state = train(config, arguments.workdir, partial(print, flush=True))
+    hooks = _hooks(config, arguments.workdir, span)
+    state = train(config, arguments.workdir, partial(print, flush=True), hooks)
     return processes.EXIT_PREEMPTED if int(state.step) < config.train.steps else 0
+
+
+def _hooks(config: RunConfig, workdir: Path, span: Span | None) -> Hooks:
+    """What the run draws, how it is evaluated, and what is traced of it."""
+    each = config.train.pictures
+    draw = FirstBatches(workdir / "pictures", config.encoder.patch_px, each) if each else None
+    return Hooks(draw, Evaluator(config) if config.train.eval_every else None, span)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,8 @@ def bank_gradient(
         out_specs=(whole, by_sample, whole, whole, (by_row, by_row, by_row, whole), whole),
         check_vma=False,  # what is called whole is the same everywhere, for it was summed over the bank
     )(tuple(bank), embeddings, labels, key)
-    return BankGradient(*out[:4], RowGradient(*out[4]), out[5])
+    loss, slope, metrics, done, rows, first_time = out
+    return BankGradient(loss, slope, metrics, done, RowGradient(*rows), first_time)
 
 
 def bank_update(

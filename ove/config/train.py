@@ -62,7 +62,9 @@ class TrainConfig:
     spike_mads: float = 10.0
     """By how many median absolute deviations above its median a loss has jumped."""
     eval_every: int = 0
-    """Steps between two evaluations (section `evaluation`); 0: none."""
+    """Steps between two evaluations (section `evaluation`), each after a save; 0: none."""
+    eval_limit_s: float = 3600.0
+    """An evaluation that takes longer ends the process like a step that is stuck; 0: none does."""
     pictures: int = 2
     """Samples of each bank and mode that are drawn at the start of a run, into `pictures/`; 0: none."""
     peak_tflops: float = 0.0
@@ -81,10 +83,11 @@ class TrainConfig:
                 f"train.keep_every = {self.keep_every} is no multiple of train.save_every = {self.save_every}, the steps at "
                 "which there are checkpoints to keep."
             )
-        if min(self.eval_every, self.pictures, self.peak_tflops) < 0 or self.spike_mads <= 0:
+        if min(self.eval_every, self.eval_limit_s, self.pictures, self.peak_tflops) < 0 or self.spike_mads <= 0:
             raise ConfigError(
-                f"train.eval_every = {self.eval_every}, train.pictures = {self.pictures} and train.peak_tflops = "
-                f"{self.peak_tflops:g} must not be negative, train.spike_mads = {self.spike_mads:g} must be above 0."
+                f"train.eval_every = {self.eval_every}, train.eval_limit_s = {self.eval_limit_s:g}, train.pictures = "
+                f"{self.pictures} and train.peak_tflops = {self.peak_tflops:g} must not be negative, "
+                f"train.spike_mads = {self.spike_mads:g} must be above 0."
             )
         if min(self.lr, self.lr_bank, *vars(self.lr_banks).values()) < 0:
             raise ConfigError(

@@ -29,7 +29,14 @@ class Evaluator:
             )
         self._train, self._val = (ShardSet.open(Path(p)) for p in (self._config.train_shards, self._config.val_shards))
         batches = config.batches
-        self._view = View(batches.budget_tokens, batches.gop_frames, batches.iframe_policy)
+        self._view = View(
+            batches.budget_tokens,
+            batches.gop_frames,
+            batches.iframe_policy,
+            batches.buckets,
+            batches.static_fallback,
+            batches.outside,
+        )
         for shards in (self._train, self._val):
             self._view.check(shards.grid_tyx, {MODES.index(mode) for mode in wanted})
         if len(self._train.classes) < 2:

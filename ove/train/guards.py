@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float32
 
 from ove.batches.modes import MODES
 from ove.config import TrainConfig
-from ove.errors import OveError, TrainingStopped
+from ove.errors import TrainingStopped
 from ove.records import Batch
 
 WINDOW = 128
@@ -21,8 +21,8 @@ ENOUGH = 32
 _LEAST_SPREAD = 0.01
 """Of the median: losses that hardly differ would make a spike of any change."""
 
-KeyOf = Callable[[str, int], str]
-"""Bank and index of a record → the record's key."""
+KeyOf = Callable[[str, int, int], str]
+"""Bank, source and index of a record → what it is called."""
 
 
 def no_losses(n_banks: int) -> Float32[Array, "banks window"]:
@@ -88,7 +88,7 @@ def check_step(
 
 
 def note_batch(folder: Path, what: str, step: int, batches: Mapping[str, Batch], key_of: KeyOf) -> Path:
-    """Writes `WHAT_step_STEP.json`: of each bank the index, key and mode of every record in this process's batch.
+    """Writes `WHAT_step_STEP.json`: of each bank the key, source, index and mode of every record in this process's batch.
 
     Processes after the first write `process_I_WHAT_step_STEP.json`, for each has samples of its own.
     """
@@ -96,18 +96,10 @@ def note_batch(folder: Path, what: str, step: int, batches: Mapping[str, Batch],
     path = folder / f"{process}{what}_step_{step}.json"
     banks = {
         bank: [
-            {"record": int(record), "key": _key(key_of, bank, int(record)), "mode": MODES[mode]}
-            for record, mode in zip(batch.record, batch.mode, strict=True)
+            {"key": key_of(bank, *where), "source": where[0], "record": where[1], "mode": MODES[mode]}
+            for *where, mode in zip(batch.source.tolist(), batch.record.tolist(), batch.mode.tolist(), strict=True)
         ]
         for bank, batch in batches.items()
     }
     path.write_text(json.dumps({"step": step, "banks": banks}, indent=1, ensure_ascii=False) + "\n")
     return path
-
-
-def _key(key_of: KeyOf, bank: str, record: int) -> str | None:
-    """None for a record that cannot be read any more: what is to be told is more than that."""
-    try:
-        return key_of(bank, record)
-    except OveError:
-        return None

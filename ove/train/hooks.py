@@ -8,14 +8,21 @@ from ove.records import Batch
 from ove.train.evaluation import Evaluate
 from ove.train.profiler import Span
 
+Draw = Callable[[int, Mapping[str, Batch]], list[Path]]
+"""A step and its batches → the pictures made of them."""
+
 
 @dataclass(frozen=True)
 class Hooks:
     """Each may be missing."""
 
-    draw: Callable[[int, Mapping[str, Batch]], list[Path]] | None = None
-    """Is shown the batches of every step by the first process, before the step; the pictures made of them."""
+    draw: Draw | None = None
+    """Is shown the batches of every step by the first process, before the step."""
     evaluate: Evaluate | None = None
     """Is called every `train.eval_every` steps by every process."""
     profile: Span | None = None
     """Steps that are traced."""
+
+
+NO_HOOKS = Hooks()
+"""A run by itself."""

@@ -1,8 +1,6 @@
 """The training run: open, resume, then next → step → check and log the step before → save, until the last step."""
 
 import contextlib
-import json
-import math
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -14,36 +12,40 @@ from jax.sharding import NamedSharding
 from ove.batches.pipeline import Pipeline, Progress
 from ove.centers.check import check_labels
 from ove.config import RunConfig
-from ove.errors import TrainingStopped
 from ove.records import Batch
 from ove.train import opening
-from ove.train.alarms import Alarms
 from ove.train.centroids import take_centroids
 from ove.train.checkpoint import Checkpoints
 from ove.train.clock import Clock
+from ove.train.evaluation import Evaluations
+from ove.train.hooks import NO_HOOKS, Draw, Hooks
+from ove.train.init_from import take_encoder
 from ove.train.metrics import MetricsLog, progress_line
 from ove.train.opening import QUARANTINE, Report
+from ove.train.overview import parameter_table
 from ove.train.preemption import Preemption
 from ove.train.processes import Processes
+from ove.train.profiler import Profiler
 from ove.train.resume import place_in_data, resume
 from ove.train.sharding import batch_sharding, make_mesh, placement, state_shardings
 from ove.train.state import TrainState, init_state
 from ove.train.step import DeviceBatch, make_step
+from ove.train.watch import Watch
 from ove.train.watchdog import Watchdog
 
 
-def train(config: RunConfig, workdir: Path, report: Report) -> TrainState:
+def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HOOKS) -> TrainState:
     """Trains as configured, from the newest checkpoint in `workdir` if there is one; returns the last state.
 
-    `report` gets a line of text now and then. Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/ to `workdir`,
-    and quarantine.jsonl if there are bad records. On SIGTERM it saves and returns before the last step. With several
-    processes all call it alike, and the first of them writes and reports. ConfigError, BadShard or BadCheckpoint if the run
-    cannot start, TrainingStopped if it stops itself.
+    `report` gets a line of text now and then. Writes config.json, parameters.txt, metrics.jsonl, tensorboard/ and checkpoints/
+    to `workdir`, and quarantine.jsonl if there are bad records. On SIGTERM it saves and returns before the last step.
+    With several processes all call it alike, and the first of them writes and reports. ConfigError, BadShard or
+    BadCheckpoint if the run cannot start, TrainingStopped if it stops itself.
     """
     processes, limits = Processes(config.train.meet_limit_s), config.train
     speaks = processes.index == 0
     report = report if speaks else _in_silence
-    mesh = make_mesh()
+    mesh = make_mesh(config.mesh)
     opening.check(config, workdir, mesh)
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.blamed())
@@ -61,16 +63,37 @@ def train(config: RunConfig, workdir: Path, report: Report) -> TrainState:
         shardings = state_shardings(abstract, mesh)
         state = resume(checkpoints, config, pipeline, abstract, shardings, report)
         if state is None:
-            state = take_centroids(jax.jit(make, out_shardings=shardings)(), config, pipeline.n_centers, mesh)
+            state = take_encoder(jax.jit(make, out_shardings=shardings)(), config, shardings)
+            state = take_centroids(state, config, pipeline.n_centers, mesh)
         else:
             report(f"resumed from step {int(state.step)} of {checkpoints.folder}")
+        profiler = Profiler(hooks.profile, workdir, int(state.step), limits.steps, writes=speaks)
+        stack.callback(profiler.close)
         log = None
         if speaks:
             opening.save_config(config, workdir)
+            opening.save_table(parameter_table(state), workdir, report)
             log = stack.enter_context(contextlib.closing(MetricsLog(workdir, int(state.step))))
         report(opening.described(state, mesh))
         clock = stack.enter_context(contextlib.closing(Clock()))
-        run = _Run(config, workdir, processes, pipeline, checkpoints, log, clock, report, Alarms(config), watchdog, preemption)
+        watch = Watch(config, workdir, mesh, pipeline.n_centers, pipeline.key_of, report)
+        evaluations = Evaluations(hooks.evaluate, limits.eval_every, report)
+        draw = hooks.draw if speaks else None
+        run = _Run(
+            config,
+            processes,
+            pipeline,
+            checkpoints,
+            log,
+            clock,
+            report,
+            watch,
+            watchdog,
+            preemption,
+            profiler,
+            evaluations,
+            draw,
+        )
         step_fn = make_step(config, mesh, shardings, pipeline.n_centers)
         return run.until_the_last_step(state, step_fn, batch_sharding(mesh))
 
@@ -88,16 +111,18 @@ class _Taken:
 @dataclass
 class _Run:
     config: RunConfig
-    workdir: Path
     processes: Processes
     pipeline: Pipeline
     checkpoints: Checkpoints
     log: MetricsLog | None
     clock: Clock
     report: Report
-    alarms: Alarms
+    watch: Watch
     watchdog: Watchdog
     preemption: Preemption
+    profiler: Profiler
+    evaluations: Evaluations
+    draw: Draw | None
     first_step: int = 0
     began: float = 0.0
 
@@ -113,22 +138,29 @@ class _Run:
             batches = next(self.pipeline)
             on_device = _to_device(batches, sharding, self.pipeline.n_centers)
             self.clock.batch_there()
+            for picture in self.draw(step, batches) if self.draw else ():
+                self.report(f"what the encoder sees: {picture}")
             if compiled is None:
                 compiled = _compile(step_fn, state, on_device, self.report)
                 self.processes.meet("the first step")
                 self.first_step, self.began = start, time.perf_counter()
                 self.clock.restart()
+            self.profiler.before(step)
             state, metrics = compiled(state, on_device)
             self.clock.dispatched(metrics["loss"])
+            if traced := self.profiler.after(step, metrics["loss"]):
+                self.report(traced)
             if under_way:
                 self._finish(under_way)
             under_way = _Taken(step, metrics, batches, self.pipeline.progress)
             self.checkpoints.check()
             is_told_to_stop = self.preemption.stops_after(step)
-            if is_told_to_stop or self._saves(step):
+            if is_told_to_stop or self._saves(step) or self.evaluations.is_due(step):
                 self._finish(under_way, is_saved=True)
                 self.checkpoints.save(state, self.config, place_in_data(self.pipeline, under_way.progress))
                 under_way = None
+                if self.evaluations.is_due(step) and not is_told_to_stop:
+                    self._evaluate(step, state)
                 if self.log:
                     self.log.flush()
                 self.clock.restart()
@@ -138,6 +170,15 @@ class _Run:
         self.watchdog.expect("the last save", self.config.train.step_limit_s)
         return state
 
+    def _evaluate(self, step: int, state: TrainState) -> None:
+        """Not before the checkpoint of this step is whole: nothing that happens now can lose it."""
+        self.checkpoints.wait()
+        self.watchdog.expect(f"the evaluation after step {step}", self.config.train.eval_limit_s)
+        scores = self.evaluations.after(step, self.config.encoder, state.params)
+        self.watchdog.expect(f"step {step + 1}", self.config.train.step_limit_s)
+        if self.log and scores:
+            self.log.write(step, scores)
+
     def _saves(self, step: int) -> bool:
         return step % self.config.train.save_every == 0 or step == self.config.train.steps
 
@@ -145,14 +186,12 @@ class _Run:
         """Waits for a step; stops the run if it is not finite, and logs it if it is one of those that are logged."""
         values = {name: float(value) for name, value in jax.device_get(taken.metrics).items()}
         self.watchdog.expect(f"step {taken.step + 1}", self.config.train.step_limit_s)
-        _check_finite(taken, values, self.workdir)
+        self.watch.look(taken.step, values, taken.batches)
         self.clock.step_done()
-        for alarm in self.alarms.of_step(taken.step, values):
-            self.report(alarm)
         # Where a run may be taken up again the log is cut, so a line must end there.
         if taken.step % self.config.train.log_every and not is_saved and taken.step > 1:
             return
-        values |= self.clock.lap(sum(head.batch_size for head in self.config.batches.heads))
+        values = self.watch.line(self.clock.lap(sum(head.batch_size for head in self.config.batches.heads)))
         if self.log:
             self.log.write(taken.step, values | {"order": taken.progress.order, "bad_records": taken.progress.replaced})
         steps = self.config.train.steps
@@ -178,18 +217,3 @@ def _to_device(batches: dict[str, Batch], sharding: NamedSharding, n_centers: di
         check_labels(batch.labels, n_centers[bank], bank)
     put = partial(jax.make_array_from_process_local_data, sharding)
     return {bank: {name: put(getattr(batch, name)) for name in names} for bank, batch in batches.items()}
-
-
-def _check_finite(taken: _Taken, values: dict[str, float], workdir: Path) -> None:
-    """A loss or gradient that is not finite stops the run, and leaves the batch's record numbers behind."""
-    for prefix, called in (("loss/", "loss of bank"), ("grad_norm/", "gradient of")):
-        wrong = [name for name in values if name.startswith(prefix) and not math.isfinite(values[name])]
-        if wrong:
-            process = f"process_{jax.process_index()}_" if jax.process_index() else ""
-            path = workdir / f"{process}not_finite_step_{taken.step}.json"
-            path.write_text(json.dumps({bank: batch.record.tolist() for bank, batch in taken.batches.items()}) + "\n")
-            raise TrainingStopped(
-                f"the {called} {wrong[0].removeprefix(prefix)} is {values[wrong[0]]} at step {taken.step}; the record numbers "
-                f"of its batch are in {path}. Lower train.lr or train.lr_bank, or look at these records; the checkpoints "
-                "before this step are sound."
-            )

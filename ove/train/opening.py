@@ -48,6 +48,12 @@ def save_config(config: RunConfig, workdir: Path) -> None:
     os.replace(temporary, workdir / "config.json")
 
 
+def save_table(table: str, workdir: Path, report: Report) -> None:
+    """Writes the table of the parameters to `workdir/parameters.txt`, and to the screen."""
+    (workdir / "parameters.txt").write_text(table + "\n")
+    report(table)
+
+
 def quarantine(path: Path, report: Report) -> OnBad:
     """Notes each bad record once in a file, over restarts too, and on the screen."""
     lines = path.read_text().splitlines() if path.exists() else []

@@ -36,15 +36,18 @@ def parse_span(text: str) -> Span:
 class Profiler:
     """Traces the steps of a span into `workdir/profile`; without a span it does nothing."""
 
-    def __init__(self, span: Span | None, workdir: Path, done: int, steps: int) -> None:
-        """`done`: steps taken before this start; `steps`: all of the run. ConfigError if the span is not among the rest."""
+    def __init__(self, span: Span | None, workdir: Path, done: int, steps: int, writes: bool = True) -> None:
+        """`done`: steps taken before this start; `steps`: all of the run. ConfigError if the span is not among the rest.
+
+        Of several processes one `writes`.
+        """
         if span and not done < span.first <= span.last <= steps:
             raise ConfigError(
                 f"--profile={span.first}:{span.count} asks for the steps {span.first} to {span.last}; this start takes the "
                 f"steps {done + 1} to {steps}."
             )
         self.folder = workdir / FOLDER
-        self._span = span
+        self._span = span if writes else None
         self._is_on = False
 
     def before(self, step: int) -> None:

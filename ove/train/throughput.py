@@ -57,13 +57,13 @@ def encoder_flops(config: EncoderConfig, n_tokens: int) -> float:
     """Of one sample's matrix products, forward and backward; a multiply-add counts as two.
 
     Forward: patches 2·N·P·D; each layer 8·N·D² (q, k, v, out) + 4·N²·D (scores, weighted sum) + 4·N·D·F (MLP); pooling
-    4·N·A·D (scores and weighted sum of the tokens, one query a head) + 4·D² + 4·D·F. Backward: twice that, but once for the
-    patches, which need no gradient.
+    4·N·A·D (scores and weighted sum of the tokens, one query a head) + 4·D² + 4·D·F, and 2·D·E with a projection. Backward:
+    twice that, but once for the patches, which need no gradient.
     """
     n, d, f = n_tokens, config.width, config.mlp
     layer = 8 * n * d**2 + 4 * n**2 * d + 4 * n * d * f
-    pool = 4 * n * config.heads * d + 4 * d**2 + 4 * d * f if config.head else 0
-    return 2 * (2 * n * config.patch_values * d) + 3 * (config.layers * layer + pool)
+    pool = 4 * n * config.heads * d + 4 * d**2 + 4 * d * f + 2 * d * config.embedding if config.head else 0
+    return float(2 * (2 * n * config.patch_values * d) + 3 * (config.layers * layer + pool))
 
 
 def bank_flops(config: RunConfig, head: HeadConfig, n_centers: int) -> float:
@@ -73,7 +73,7 @@ def bank_flops(config: RunConfig, head: HeadConfig, n_centers: int) -> float:
     """
     sampled = min(n_centers, n_negatives(head.negatives, n_centers) + head.batch_size * head.labels_per_step)
     each = 8 if config.centers.loss == "margin_softmax" else 6
-    return float(each * head.batch_size * sampled * config.encoder.width)
+    return float(each * head.batch_size * sampled * config.encoder.embedding_width)
 
 
 def peak_flops(device_kind: str, compute: str, peak_tflops: float = 0.0) -> float | None:

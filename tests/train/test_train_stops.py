@@ -18,11 +18,14 @@ from ove.train.loop import train
 def test_a_loss_that_is_not_finite_stops_with_bank_and_step(shard_folder: Path, tmp_path: Path) -> None:
     config = config_of(shard_folder, save_every=1)
     config = dataclasses.replace(config, centers=dataclasses.replace(config.centers, init_scale=float("inf")))
-    with pytest.raises(TrainingStopped, match=r"the loss of bank (vid|obj) is (nan|inf) at step 1; the record numbers"):
+    with pytest.raises(TrainingStopped, match=r"the loss of bank (vid|obj) is (nan|inf) at step 1; the records of its batch"):
         train(config, tmp_path, lambda line: None)
-    records = json.loads((tmp_path / "not_finite_step_1.json").read_text())
-    assert {bank: len(numbers) for bank, numbers in records.items()} == {"vid": 8, "obj": 8}
-    assert all(0 <= number < RECORDS for numbers in records.values() for number in numbers)
+    noted = json.loads((tmp_path / "not_finite_step_1.json").read_text())
+    assert noted["step"] == 1
+    assert {bank: len(samples) for bank, samples in noted["banks"].items()} == {"vid": 8, "obj": 8}
+    for samples in noted["banks"].values():
+        assert all(sample["key"] == f"{sample['record']:04d}" and 0 <= sample["record"] < RECORDS for sample in samples)
+    assert {sample["mode"] for sample in noted["banks"]["vid"]} == {"codec", "frames", "tiling"}
     assert (tmp_path / "metrics.jsonl").exists() is False
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.latest() is None
