@@ -10,6 +10,7 @@ from ove.errors import BadShard, ConfigError
 from ove.shards.labels import BANKS, NONE, read_labels
 from ove.shards.manifest import digest
 from ove.shards.read import ShardSet
+from ove.shards.remote import local_file
 from ove.shards.schema import Record
 
 _BLOCK_ROWS = 1 << 20
@@ -53,9 +54,9 @@ def open_source(folder: Path, bank: str) -> Source:
     """
     name = next(known for known in BANKS if known == bank)
     shards = ShardSet.open(folder)
-    manifest = shards.manifest
+    folder, manifest = shards.folder, shards.manifest
     # What was written beside the shards is newer than what lies within.
-    if bank in manifest.banks and not (folder / "labels" / f"{bank}.json").exists():
+    if bank in manifest.banks and not local_file(folder, f"labels/{bank}.json").exists():
         n_labels = manifest.labels_per_record[bank][1]
         return Source(shards, bank, None, None, n_labels, manifest.banks[bank], digest({"within": manifest.fingerprint}))
     found = read_labels(folder, name)

@@ -4,6 +4,7 @@
 mapped into memory and not read. C and L are the beginnings of their fingerprints. The JSON is written last.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from jaxtyping import Float32, Int32, Shaped
 
 from ove.errors import BadShard
 from ove.shards.manifest import publish, read_manifest, temporary_name, write_json
+from ove.shards.remote import local_file, local_folder, origin, uri_of
 
 Bank = Literal["vid", "obj", "ocr"]
 BANKS: tuple[Bank, ...] = get_args(Bank)
@@ -56,6 +58,8 @@ def write_labels(
     given. BadShard if there are not as many labels as records, or one is not −1 … n_centers − 1. Labels that the bank
     had before are deleted; who has them open keeps them.
     """
+    if uri_of(folder) or origin(folder):
+        raise BadShard(f"{folder}: is remote, and labels are written into local folders; copy it here, or the labels there.")
     manifest = read_manifest(folder)
     if len(labels) != manifest.records:
         raise BadShard(f"{folder}: has {manifest.records} records, and {len(labels)} labels were given; label all of them.")
@@ -89,6 +93,7 @@ def read_labels(folder: Path, bank: Bank) -> Labels:
     Missing or damaged ones, or ones made for other shards, raise BadShard saying what to run. Whether all bytes are as they
     were written, `verify_labels` tells.
     """
+    folder = local_folder(folder)
     about = _read(folder, bank)
     manifest = read_manifest(folder)
     stored = _open(folder, bank, about, "labels")
@@ -99,6 +104,7 @@ def read_labels(folder: Path, bank: Bank) -> Labels:
 
 def read_centers(folder: Path, bank: Bank) -> Float32[np.ndarray, "k E"]:
     """The class centers that a bank's labels are indices of, mapped from their file; BadShard if missing or damaged."""
+    folder = local_folder(folder)
     about = _read(folder, bank)
     if about["centers"] is None:
         raise BadShard(f"{_path(folder, bank)}: labels of the bank {bank} come from no centers (words have none).")
@@ -137,7 +143,7 @@ def _write_array(folder: Path, name: str, array: Shaped[np.ndarray, "N _"]) -> d
 
 def _open(folder: Path, bank: Bank, about: Mapping[str, Any], name: str) -> np.ndarray:
     entry = about[name]
-    path = folder / "labels" / entry["file"]
+    path = local_file(folder, f"labels/{entry['file']}", functools.partial(_holds, sha256=entry["sha256"]))
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
@@ -149,8 +155,16 @@ def _open(folder: Path, bank: Bank, about: Mapping[str, Any], name: str) -> np.n
     return found
 
 
+def _holds(path: Path, sha256: str) -> bool:
+    """Whether a file that came from afar is the array that was written."""
+    try:
+        return fingerprint_of_array(np.load(path, mmap_mode="r", allow_pickle=False)) == sha256
+    except (ValueError, EOFError):
+        return False
+
+
 def _read(folder: Path, bank: Bank) -> dict[str, Any]:
-    path = _path(folder, bank)
+    path = local_file(folder, f"labels/{bank}.json")
     if not path.is_file():
         raise BadShard(f"{path}: no labels of the bank {bank}; {_remedy(folder)}")
     try:

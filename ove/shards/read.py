@@ -9,7 +9,8 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordReader
 
 from ove.errors import BadShard
-from ove.shards.manifest import Manifest, read_manifest
+from ove.shards.manifest import Manifest, Shard, read_manifest
+from ove.shards.remote import RemoteShards, local_folder, origin
 from ove.shards.schema import ImageRecord, Record, VideoRecord, unpack
 
 _RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
@@ -26,11 +27,22 @@ class ShardSet:
         self._starts = list(itertools.accumulate((shard.records for shard in manifest.shards), initial=0))
         self._readers: dict[int, ArrayRecordReader] = {}
         self._lock = threading.Lock()
+        uri = origin(folder)
+        self._remote = None if uri is None else RemoteShards(folder, uri)
 
     @classmethod
-    def open(cls, folder: Path) -> "ShardSet":
-        """The shards of a folder; a missing folder, manifest or shard, or one of another size or version, raises BadShard."""
+    def open(cls, folder: Path | str) -> "ShardSet":
+        """The shards of a folder; a missing folder, manifest or shard, or one of another size or version, raises BadShard.
+
+        The folder may be a URI (s3://…, gs://…, https://…): `folder` of the set then is the local copy, into which shards come
+        when they are first read (docs/remote.md). What cannot be fetched raises Unavailable, here or later.
+        """
+        folder = local_folder(folder)
         manifest = read_manifest(folder)
+        shards = cls(folder, manifest)
+        if shards._remote is not None:
+            shards._remote.check_room(sum(shard.bytes for shard in manifest.shards))
+            return shards
         for shard in manifest.shards:
             path = folder / shard.file
             if not path.is_file():
@@ -40,7 +52,7 @@ class ShardSet:
                 raise BadShard(
                     f"{path}: has {size} bytes, {shard.bytes} were written; run the same `python -m launch.shards` again."
                 )
-        return cls(folder, manifest)
+        return shards
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Open files stay where they are; the copy opens its own when it first reads.
@@ -78,6 +90,8 @@ class ShardSet:
         n = bisect.bisect_right(self._starts, index) - 1
         place = index - self._starts[n]
         try:
+            if self._remote is not None and self._remote.native:
+                return self._remote.read_in_place(self.manifest.shards[n].file, lambda: self._reader(n).read([place])[0])
             return self._reader(n).read([place])[0]
         except (RuntimeError, IndexError) as error:
             raise BadShard(
@@ -104,13 +118,23 @@ class ShardSet:
         return record
 
     def _reader(self, n: int) -> ArrayRecordReader:
+        if n in self._readers:
+            return self._readers[n]
+        shard = self.manifest.shards[n]
+        # Outside of the lock: other shards can be read, and fetched, while this one is on its way.
+        path = self.place_of(shard)
         with self._lock:
             if n not in self._readers:
-                shard = self.manifest.shards[n]
-                reader = ArrayRecordReader(str(self.folder / shard.file), options=_RANDOM_ACCESS)
+                reader = ArrayRecordReader(path, options=_RANDOM_ACCESS)
                 if not reader.ok():
-                    reader.num_records()  # raises, and says why
+                    reader.read([0])  # raises, and says why
                 if reader.num_records() != shard.records:
                     raise RuntimeError(f"it holds {reader.num_records()} records, {shard.records} were written")
                 self._readers[n] = reader
             return self._readers[n]
+
+    def place_of(self, shard: Shard) -> str:
+        """What ArrayRecord opens for a shard: its path, or its gs:// URI; other remote ones are fetched first."""
+        if self._remote is not None:
+            return self._remote.place(shard.file, shard.bytes, shard.sha256)
+        return str(self.folder / shard.file)

@@ -1,0 +1,128 @@
+"""Copies of remote files on this machine: whole or not there, safe among processes, and no more than fit.
+
+    CACHE/
+      .lock                     held while room is made and folders come and go
+      0a1b2c…/                  a shard folder as it lies at its address, so far as it was needed
+        .origin.json            the address
+        .lease                  locked by every process that reads the folder; its date is that of the last use
+        .NAME.lock              locked by the process that fetches NAME; as large as NAME will be until it is there
+
+The rule: before a file is fetched, folders that no process reads are removed, those used longest ago first, until it fits.
+Nothing of a folder in use is ever removed; a file that does not fit then is an error.
+"""
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from ove.config.remote import RemoteConfig
+from ove.errors import Unavailable
+from ove.shards.manifest import publish
+
+LEASE = ".lease"
+_YOUNG_S = 60.0
+"""A folder that was used so short a time ago stays, for a process may be about to lock it."""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[IO[bytes]]:
+    """Waits for the lock of a file, which is made if need be; it ends with the block or the process, whatever comes first."""
+    with path.open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle
+
+
+def lease(folder: Path) -> IO[bytes]:
+    """Keeps a folder of the cache from being removed until the returned file is closed, or the process ends."""
+    handle = (folder / LEASE).open("ab")
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    os.utime(folder / LEASE)
+    return handle
+
+
+def keep(path: Path, size: int, fetch: Callable[[Path], None], config: RemoteConfig) -> None:
+    """Puts a file of `size` bytes into the cache by `fetch(temporary)`, unless it is there; other processes wait meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f".{path.name}.lock")) as reservation:
+        if path.exists():
+            return
+        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+            leftover.unlink(missing_ok=True)
+        _reserve(reservation, size, path, config)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            fetch(temporary)
+            publish(temporary, path)
+        finally:
+            reservation.truncate(0)
+            temporary.unlink(missing_ok=True)
+
+
+def _reserve(reservation: IO[bytes], size: int, path: Path, config: RemoteConfig) -> None:
+    """Makes room for `size` bytes and counts them as taken; Unavailable if that cannot be done."""
+    limit = int(config.cache_gb * 1e9)
+    with locked(config.cache / ".lock"):
+        sizes = {folder: _bytes_in(folder) for folder in config.cache.iterdir() if folder.is_dir()}
+        others = [folder for folder in sizes if folder not in path.parents]
+        free = shutil.disk_usage(config.cache).free
+        for folder in sorted(others, key=_last_use):
+            if sum(sizes.values()) + size <= limit and free >= size:
+                break
+            if _remove_unused(folder):
+                free += sizes.pop(folder)
+        taken = sum(sizes.values())
+        if taken + size > limit or free < size:
+            raise Unavailable(
+                f"{path.name}: takes {size / 1e9:.2f} GB, and the cache {config.cache} has no room: {taken / 1e9:.2f} of its "
+                f"{config.cache_gb:g} GB are in use, {free / 1e9:.2f} GB of the disk are free. Allow more with OVE_CACHE_GB, "
+                "or name a folder on a larger disk with OVE_CACHE."
+            )
+        reservation.truncate(size)
+
+
+def _bytes_in(folder: Path) -> int:
+    """What the files of a folder take, and those will that are being fetched."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            if path.name.endswith(".lock") and path.stat().st_size:
+                _forget_if_abandoned(path)
+            total += path.stat().st_size if path.is_file() and not path.name.endswith(".tmp") else 0
+        except FileNotFoundError:
+            continue  # renamed meanwhile
+    return total
+
+
+def _forget_if_abandoned(reservation: Path) -> None:
+    """Takes back what a process has reserved that did not live to use it."""
+    with reservation.open("ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        handle.truncate(0)
+
+
+def _last_use(folder: Path) -> float:
+    try:
+        return (folder / LEASE).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _remove_unused(folder: Path) -> bool:
+    """Removes a folder of the cache unless a process reads it or is about to; whether it is gone."""
+    if time.time() - _last_use(folder) < _YOUNG_S:
+        return False
+    with (folder / LEASE).open("ab") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        shutil.rmtree(folder)
+    return True
