@@ -12,7 +12,8 @@ NOTE = "files.json"
 
 def seal(folder: Path) -> None:
     """Notes the files of a checkpoint that is complete."""
-    (folder / NOTE).write_text(json.dumps(_files(folder)))
+    files = _files(folder)
+    (folder / NOTE).write_text(json.dumps({"files": files, "sha256": _digest(files)}))
 
 
 def check(folder: Path) -> None:
@@ -21,12 +22,13 @@ def check(folder: Path) -> None:
     Orbax answers lost files with pages of text, or with nothing, so this comes before it.
     """
     try:
-        noted = json.loads((folder / NOTE).read_text())
+        note = json.loads((folder / NOTE).read_text())
         found = _files(folder)
     except (OSError, ValueError) as error:
         raise unreadable(folder, f"{NOTE}: {error}") from error
-    if not isinstance(noted, dict) or not noted:
-        raise unreadable(folder, f"{NOTE}: names no files")
+    noted = note.get("files") if isinstance(note, dict) else None
+    if not isinstance(noted, dict) or note.get("sha256") != _digest(noted):
+        raise unreadable(folder, f"{NOTE}: is not what was saved")
     wrong = sorted(name for name in noted if found.get(name) != noted[name])
     if wrong:
         raise unreadable(folder, f"{len(wrong)} of its files are missing or not what was saved: {few(wrong)}")
@@ -45,6 +47,10 @@ def beginning(reason: object) -> str:
 def few(items: list[str]) -> str:
     """The first four, and how many more."""
     return "; ".join(items[:4]) + (f" and {len(items) - 4} more" if len(items) > 4 else "")
+
+
+def _digest(files: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _files(folder: Path) -> dict[str, str]:

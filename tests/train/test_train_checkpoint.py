@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import STEPS, config_of, state_on
 
-from ove.errors import BadCheckpoint
+from ove.errors import BadCheckpoint, ConfigError, DamagedCheckpoint
 from ove.train.checkpoint import Checkpoints, restore_encoder
 from ove.train.fingerprint import fingerprints
 
@@ -58,7 +58,7 @@ def test_a_flipped_bit_in_an_array_is_refused_by_name(run: Path) -> None:
     whole = largest.read_bytes()
     for place in range(7, len(whole), len(whole) // 6):
         flip(largest, place)
-        with pytest.raises(BadCheckpoint, match=r"checkpoints/14: cannot be read \(1 of its arrays .*: \w+/\w+.*delete this"):
+        with pytest.raises(DamagedCheckpoint, match=r"checkpoints/14: cannot be read \(1 of its arrays .*: \w+/\w+.*\)\."):
             full_restore(run)
         largest.write_bytes(whole)
 
@@ -80,7 +80,7 @@ def test_damage_to_any_file_is_refused_by_name(run: Path, damage: Callable[[Path
             continue  # arrays, some of which nobody reads any more: the test above
         whole = path.read_bytes()
         damage(path)
-        with pytest.raises(BadCheckpoint, match=r"checkpoints/14: cannot be read \(.*delete this folder") as refused:
+        with pytest.raises(DamagedCheckpoint, match=r"checkpoints/14: cannot be read \(.*\)\.") as refused:
             full_restore(run)
         assert path.name in str(refused.value) or "1 of its arrays" in str(refused.value)
         path.write_bytes(whole)
@@ -96,9 +96,16 @@ def full_restore(run: Path) -> None:
         checkpoints.close()
 
 
+def test_a_reader_is_told_what_else_there_is(run: Path) -> None:
+    cut(files_of(run)[0])
+    with pytest.raises(DamagedCheckpoint, match=r"checkpoints/14: cannot be read \(.*\)\. The run also holds step 7\.$"):
+        restore_encoder(run)
+    assert restore_encoder(run, 7)[2] == 7
+
+
 def test_another_version_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ove.train.checkpoint.SCHEMA_VERSION", 7)
-    with pytest.raises(BadCheckpoint, match="has schema version 1, this program reads 7"):
+    with pytest.raises(BadCheckpoint, match="has schema version 2, this program reads 7"):
         restore_encoder(run)
 
 
@@ -147,5 +154,40 @@ def test_every_single_bit_counts(data: st.DataObject) -> None:
     bits = flipped.reshape(-1).view(np.uint32)
     bits[data.draw(st.integers(0, 34))] ^= np.uint32(1 << data.draw(st.integers(0, 31)))
     assert fingerprints({"a": jnp.asarray(values)}) != fingerprints({"a": jnp.asarray(flipped)})
-    swapped = values[:, ::-1]
-    assert fingerprints({"a": jnp.asarray(values)}) != fingerprints({"a": jnp.asarray(swapped)})
+
+
+@pytest.mark.parametrize("change", ["swapped", "two signs", "one added to another"])
+def test_changes_of_several_values_count(change: str) -> None:
+    values = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    changed = values.copy()
+    if change == "swapped":
+        changed = values[:, ::-1]
+    elif change == "two signs":  # the highest bits, which plain sums would let cancel
+        changed[1, 2], changed[3, 4] = -values[1, 2], -values[3, 4]
+    else:
+        bits = changed.reshape(-1).view(np.uint32)
+        bits[3], bits[4] = bits[3] + np.uint32(64), bits[4] - np.uint32(64)
+    assert fingerprints({"a": jnp.asarray(values)}) != fingerprints({"a": jnp.asarray(changed)})
+
+
+def test_rows_of_zeros_at_the_end_do_not_count() -> None:
+    values = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    padded = np.concatenate([values, np.zeros((3, 7), np.float32)])
+    assert fingerprints({"a": jnp.asarray(values)}) == fingerprints({"a": jnp.asarray(padded)})
+    assert fingerprints({"a": jnp.asarray(values)}) != fingerprints({"a": jnp.asarray(-padded)})
+
+
+def test_the_newest_and_every_so_many_stay(tmp_path: Path) -> None:
+    state = state_on(config_of(Path()), 8)[0]
+    checkpoints = Checkpoints(tmp_path, keep=1, keep_every=2)
+    for step in range(1, 6):
+        checkpoints.save(state._replace(step=state.step + step), config_of(Path()), {})
+    checkpoints.close()
+    reader = Checkpoints(tmp_path)
+    assert reader.steps() == [2, 4, 5]
+    reader.close()
+
+
+def test_what_cannot_be_kept_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"train\.keep_every = 10 is no multiple of train\.save_every = 7"):
+        config_of(Path(), keep_every=10)
