@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float32
 
+from launch import text_tags
 from launch.command import run
 from ove.config import LabelsConfig
 from ove.config.mapping import from_mapping, to_mapping
@@ -29,6 +31,9 @@ _EVERY_S = 10.0
 
 def main(arguments: list[str] | None = None) -> int:
     """Labels a shard folder in both banks, unless that has been done with the same options."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["ocr"]:
+        return text_tags.main(arguments[1:])
     options = _parser().parse_args(arguments)
     config = _config(options)
     shards = ShardSet.open(options.shards)

@@ -1,11 +1,9 @@
 """All shards of an offline step: the unfinished ones are run, the failed ones retried, the hopeless ones set aside."""
 
-import fcntl
 import functools
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from ove.config.engines import EnginesConfig
 from ove.errors import BadShard, ConfigError, OveError
 from ove.labels.engines.jobs import Done, Job, Process, finish, read_done
 from ove.labels.engines.local import Outcomes, local
+from ove.shards.lock import locked
 from ove.shards.manifest import publish, temporary_name
 
 DEAD_LETTERS = "dead-letters.jsonl"
@@ -66,7 +65,7 @@ def run(
     shard. More than `config.max_dead_share` of the jobs set aside raise BadShard.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         _clean(folder)
         todo = [job for job in jobs if read_done(folder, job) is None]
         dead = _attempts(process, todo, len(jobs), folder, config, progress, engine or local(config))
@@ -145,17 +144,3 @@ def _write_dead(path: Path, dead: Sequence[DeadLetter]) -> None:
     lines = (json.dumps(asdict(letter), ensure_ascii=False) + "\n" for letter in dead)
     temporary.write_text("".join(lines), encoding="utf-8")
     publish(temporary, path)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps a second run out of the folder; the lock ends with this process, however that ends."""
-    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadShard(f"{folder}: another run works on this step; wait until it ends.") from None
-        yield
-    finally:
-        os.close(handle)
