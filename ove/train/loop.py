@@ -7,17 +7,15 @@ from functools import partial
 from pathlib import Path
 
 import jax
-from jax.sharding import NamedSharding
 
-from ove.batches.pipeline import Pipeline, Progress
-from ove.centers.check import check_labels
+from ove.batches.pipeline import Pipeline
 from ove.config import RunConfig
-from ove.records import Batch
 from ove.train import opening
 from ove.train.centroids import take_centroids
 from ove.train.checkpoint import Checkpoints
 from ove.train.clock import Clock
 from ove.train.evaluation import Evaluations
+from ove.train.feed import Fed, Feed
 from ove.train.hooks import NO_HOOKS, Draw, Hooks
 from ove.train.init_from import take_encoder
 from ove.train.metrics import MetricsLog, progress_line
@@ -95,7 +93,8 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
             draw,
         )
         step_fn = make_step(config, mesh, shardings, pipeline.n_centers)
-        return run.until_the_last_step(state, step_fn, batch_sharding(mesh))
+        feed = stack.enter_context(contextlib.closing(Feed(pipeline, batch_sharding(mesh), pipeline.n_centers)))
+        return run.until_the_last_step(state, step_fn, feed)
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,7 @@ class _Taken:
 
     step: int
     metrics: dict[str, jax.Array]
-    batches: dict[str, Batch]
-    progress: Progress
+    fed: Fed
 
 
 @dataclass
@@ -126,7 +124,7 @@ class _Run:
     first_step: int = 0
     began: float = 0.0
 
-    def until_the_last_step(self, state: TrainState, step_fn: jax.stages.Wrapped, sharding: NamedSharding) -> TrainState:
+    def until_the_last_step(self, state: TrainState, step_fn: jax.stages.Wrapped, feed: Feed) -> TrainState:
         """The device works on one step while the host looks at the one before; a state is saved only if its loss is finite."""
         start, steps = int(state.step), self.config.train.steps
         if start >= steps:
@@ -135,29 +133,28 @@ class _Run:
         under_way: _Taken | None = None
         for step in range(start + 1, steps + 1):
             self.clock.batch_asked()
-            batches = next(self.pipeline)
-            on_device = _to_device(batches, sharding, self.pipeline.n_centers)
+            fed = next(feed)
             self.clock.batch_there()
-            for picture in self.draw(step, batches) if self.draw else ():
+            for picture in self.draw(step, fed.batches) if self.draw else ():
                 self.report(f"what the encoder sees: {picture}")
             if compiled is None:
-                compiled = _compile(step_fn, state, on_device, self.report)
+                compiled = _compile(step_fn, state, fed.on_device, self.report)
                 self.processes.meet("the first step")
                 self.first_step, self.began = start, time.perf_counter()
                 self.clock.restart()
             self.profiler.before(step)
-            state, metrics = compiled(state, on_device)
+            state, metrics = compiled(state, fed.on_device)
             self.clock.dispatched(metrics["loss"])
             if traced := self.profiler.after(step, metrics["loss"]):
                 self.report(traced)
             if under_way:
                 self._finish(under_way)
-            under_way = _Taken(step, metrics, batches, self.pipeline.progress)
+            under_way = _Taken(step, metrics, fed)
             self.checkpoints.check()
             is_told_to_stop = self.preemption.stops_after(step)
             if is_told_to_stop or self._saves(step) or self.evaluations.is_due(step):
                 self._finish(under_way, is_saved=True)
-                self.checkpoints.save(state, self.config, place_in_data(self.pipeline, under_way.progress))
+                self.checkpoints.save(state, self.config, place_in_data(self.pipeline, fed.progress))
                 under_way = None
                 if self.evaluations.is_due(step) and not is_told_to_stop:
                     self._evaluate(step, state)
@@ -186,14 +183,14 @@ class _Run:
         """Waits for a step; stops the run if it is not finite, and logs it if it is one of those that are logged."""
         values = {name: float(value) for name, value in jax.device_get(taken.metrics).items()}
         self.watchdog.expect(f"step {taken.step + 1}", self.config.train.step_limit_s)
-        self.watch.look(taken.step, values, taken.batches)
+        self.watch.look(taken.step, values, taken.fed.batches)
         self.clock.step_done()
         # Where a run may be taken up again the log is cut, so a line must end there.
         if taken.step % self.config.train.log_every and not is_saved and taken.step > 1:
             return
         values = self.watch.line(self.clock.lap(sum(head.batch_size for head in self.config.batches.heads)))
         if self.log:
-            self.log.write(taken.step, values | {"order": taken.progress.order, "bad_records": taken.progress.replaced})
+            self.log.write(taken.step, values | {"order": taken.fed.progress.order, "bad_records": taken.fed.progress.replaced})
         steps = self.config.train.steps
         seconds_a_step = (time.perf_counter() - self.began) / (taken.step - self.first_step)
         self.report(progress_line(taken.step, steps, values, (steps - taken.step) * seconds_a_step))
@@ -209,11 +206,3 @@ def _compile(step_fn: jax.stages.Wrapped, state: TrainState, batch: DeviceBatch,
     compiled = step_fn.lower(state, batch).compile()
     report(f"compiled in {time.perf_counter() - before:.0f} s")
     return compiled
-
-
-def _to_device(batches: dict[str, Batch], sharding: NamedSharding, n_centers: dict[str, int]) -> DeviceBatch:
-    names = ("patches", "positions", "labels")
-    for bank, batch in batches.items():
-        check_labels(batch.labels, n_centers[bank], bank)
-    put = partial(jax.make_array_from_process_local_data, sharding)
-    return {bank: {name: put(getattr(batch, name)) for name in names} for bank, batch in batches.items()}
