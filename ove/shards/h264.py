@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
 from ove.errors import BadShard
@@ -20,6 +21,8 @@ _X264_PARAMS = (
     f"keyint={GOP_FRAMES}:min-keyint={GOP_FRAMES}:scenecut=0:bframes=0:ref=1:weightp=0:rc-lookahead=0:sync-lookahead=0:mbtree=0"
     ":slices=1:repeat-headers=1:colorprim=smpte170m:transfer=smpte170m:colormatrix=smpte170m:range=tv"
 )
+_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+"""Of chroma, when colours are converted."""
 _START_CODE = re.compile(rb"\x00\x00\x01")
 _SLICES, _IDR = (1, 5), 5
 """NAL unit types (H.264, table 7-1) of coded slices, and of those of an IDR picture."""
@@ -43,6 +46,7 @@ def encode_clip(frames: UInt8[np.ndarray, "T H W 3"], crf: int) -> bytes:
             format=context.pix_fmt,
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.MPEG,
+            interpolation=_EXACT,
             threads=1,
         )
         frame.pts = number
@@ -71,7 +75,7 @@ def decode_clip(stream: bytes, n_frames: int, size_px: int, which: Sequence[int]
             if (frame.height, frame.width) != (size_px, size_px):
                 raise BadShard(f"the H.264 stream has pictures of {frame.height}×{frame.width} pixels, not {size_px}×{size_px}")
             if index in places:
-                frames[places[index]] = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                frames[places[index]] = _rgb(frame, converter)
     return frames
 
 
@@ -82,18 +86,27 @@ def access_units(stream: bytes) -> list[tuple[bytes, bool]]:
     """
     starts: list[int] = []
     is_idr: list[bool] = []
-    headers_at, begin = -1, 0
+    headers_at = -1
     for match in _START_CODE.finditer(stream):
-        begin = match.start()
-        nal_type = stream[begin + 3] & 31 if begin + 3 < len(stream) else 0
+        header = match.end()
+        begin = match.start() - (stream[match.start() - 1 : match.start()] == b"\0")  # start codes may have a third zero
+        nal_type = stream[header] & 31 if header < len(stream) else 0
         if nal_type not in _SLICES:
             headers_at = begin if headers_at < 0 else headers_at
-        elif stream[begin + 4 : begin + 5] >= b"\x80":  # first_mb_in_slice is 0, coded as a single 1
+        elif stream[header + 1 : header + 2] >= b"\x80":  # first_mb_in_slice is 0, coded as a single 1
             starts.append(begin if headers_at < 0 else headers_at)
             is_idr.append(nal_type == _IDR)
             headers_at = -1
     ends = [*starts[1:], len(stream)] if starts else []
     return [(stream[a:b], idr) for a, b, idr in zip(starts, ends, is_idr, strict=True)]
+
+
+def _rgb(frame: VideoFrame, converter: VideoReformatter) -> UInt8[np.ndarray, "S S 3"]:
+    """The RGB picture of a decoded frame."""
+    if frame.format.name == "yuv420p":
+        # BT.601, limited range, as it is written. FFmpeg rounds down (a level and a half darker), or takes ten times as long.
+        return cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_I420)
+    return converter.reformat(frame, format="rgb24", interpolation=_EXACT, threads=1).to_ndarray()
 
 
 def _decoded(units: Sequence[bytes]) -> list[VideoFrame]:
