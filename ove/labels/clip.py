@@ -81,6 +81,18 @@ class ClipTower(nnx.Module):
 
     def __call__(self, pictures: UInt8[Array, "B H W 3"], dtype: Any = jnp.float32) -> Float[Array, "B E"]:
         """Pictures of `image_px` pixels to embeddings in float32, not of length 1; computed in `dtype`."""
+        return self.embedding(self.blocks_of(pictures, dtype))
+
+    def embedding(self, x: Float[Array, "B N D"]) -> Float[Array, "B E"]:
+        """The projection of the class token, in float32, from what `blocks_of` gives."""
+        return linear(self.projection, self.post_norm(x[:, 0])).astype(jnp.float32)
+
+    def tokens(self, x: Float[Array, "B N D"]) -> Float[Array, "B n D"]:
+        """The patches after the last norm, without the class token, from what `blocks_of` gives."""
+        return self.post_norm(x[:, 1:])
+
+    def blocks_of(self, pictures: UInt8[Array, "B H W 3"], dtype: Any = jnp.float32) -> Float[Array, "B N D"]:
+        """What the last block puts out for the class token and the patches, before any norm; computed in `dtype`."""
         p = self.config.patch_px
         pixels = (pictures.astype(jnp.float32) / 255 - jnp.array(MEAN_RGB)) / jnp.array(STD_RGB)
         side = self.config.image_px // p * p  # what is left over at the right and the bottom is not seen
@@ -89,8 +101,7 @@ class ClipTower(nnx.Module):
         x = jnp.concatenate([token.astype(dtype), linear(self.patch, patches.astype(dtype))], axis=1)
         x = self.pre_norm(x + self.positions[...].astype(dtype))
         graphdef, layers = nnx.split(self.blocks)
-        x, _ = jax.lax.scan(lambda x, layer: (nnx.merge(graphdef, layer)(x), None), x, layers)
-        return linear(self.projection, self.post_norm(x[:, 0])).astype(jnp.float32)
+        return jax.lax.scan(lambda x, layer: (nnx.merge(graphdef, layer)(x), None), x, layers)[0]
 
 
 @functools.lru_cache(maxsize=8)
