@@ -39,18 +39,19 @@ class Restored:
 
 
 def flips(folder: Path, count: int) -> Iterator[tuple[Path, int]]:
-    """(file, bit): kinds of files in turn, files and bits at random."""
+    """(file, bit): kinds of files in turn, among all bits of a kind at random."""
     rng = np.random.default_rng(0)
     for number in range(count):
         files = sorted(path for path in (folder / KINDS[number % len(KINDS)]).iterdir() if path.is_file())
-        path = files[rng.integers(len(files))]
+        sizes = np.array([path.stat().st_size for path in files])
+        path = files[rng.choice(len(files), p=sizes / sizes.sum())]
         yield path, int(rng.integers(8 * path.stat().st_size))
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_flipped_bits_are_found_and_named_or_change_nothing(run: Path, count: int) -> None:
     whole = Restored(run)
-    refused = {kind: 0 for kind in KINDS}
+    refused = dict.fromkeys(KINDS, 0)
     for path, bit in flips(run / "checkpoints" / str(STEPS), count):
         data = path.read_bytes()
         damaged = bytearray(data)
