@@ -1,6 +1,7 @@
 """Who sees what: codec, frames, tiling and image turn one stored record into tokens of the same layout (spec §2)."""
 
 import functools
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -8,11 +9,11 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from ove.batches.augment import to_square
-from ove.batches.patches import gather, on_time_grid, patchify, positions
+from ove.batches.patches import all_positions, gather, on_time_grid, patchify, positions
 from ove.config import VideoConfig
 from ove.errors import BadClip, BadShard, ConfigError
 from ove.records import Saliency
-from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image, decode_mosaics
+from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image, decode_mosaic
 from ove.video.select import choose_patches, i_frame_flags
 
 MODES = ("codec", "frames", "tiling", "image")
@@ -98,17 +99,28 @@ def _codec(record: VideoRecord, view: View, rng: np.random.Generator | None, out
     except BadClip as error:
         raise BadShard(f"{record.key}: {error}") from error
     tyx = positions(flat, grid)
+    out = _room(record, len(flat), record.patch_px, out)
     places = _places_in_mosaics(record, flat)
     if places is None:
         which, frame = np.unique(tyx[:, 0], return_inverse=True)
-        frames = decode_frames(record, which.tolist())
-        per_frame = grid[1] * grid[2]
-        patches = gather(frames, frame * per_frame + flat % per_frame, record.patch_px)
+        frames, per_frame = decode_frames(record, which.tolist()), grid[1] * grid[2]
+        out[...] = gather(frames, frame * per_frame + flat % per_frame, record.patch_px)
     else:
-        patches = decode_mosaics(record)
-        patches = patches if len(places) == len(patches) else patches[places]
+        _from_mosaics(record, places, out)
     tyx[:, 0] = on_time_grid(tyx[:, 0], grid[0])
-    return _put(record, patches, out), tyx
+    return out, tyx
+
+
+def _from_mosaics(record: VideoRecord, places: np.ndarray, out: np.ndarray) -> None:
+    """Writes the patches at ascending places in the mosaics to `out`; only mosaics that hold one of them are decoded."""
+    per_mosaic = record.grid_tyx[1] * record.grid_tyx[2]
+    edges = np.searchsorted(places, np.arange(len(record.mosaics) + 1) * per_mosaic)
+    for number, (start, stop) in enumerate(itertools.pairwise(edges.tolist())):
+        if stop - start == per_mosaic:
+            patchify(decode_mosaic(record, number)[None], record.patch_px, out[start:stop])
+        elif stop > start:
+            picture = decode_mosaic(record, number)[None]
+            out[start:stop] = gather(picture, places[start:stop] - number * per_mosaic, record.patch_px)
 
 
 def _places_in_mosaics(record: VideoRecord, flat: Int32[np.ndarray, "N"]) -> np.ndarray | None:
@@ -132,17 +144,19 @@ def _frames(record: VideoRecord, view: View, rng: np.random.Generator | None, ou
     """Whole frames at their true times."""
     n_frames, rows, columns = record.grid_tyx
     which = _chunk_frames(record, view, rng)
-    tyx = positions(np.arange(len(which) * rows * columns), (len(which), rows, columns))
+    tyx = all_positions((len(which), rows, columns)).copy()
     tyx[:, 0] = on_time_grid(which, n_frames)[tyx[:, 0]]
-    return _put(record, patchify(decode_frames(record, which.tolist()), record.patch_px), out), tyx
+    out = _room(record, len(tyx), record.patch_px, out)
+    return patchify(decode_frames(record, which.tolist()), record.patch_px, out), tyx
 
 
 def _tiling(record: VideoRecord, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
     """The same frames as one tall image: t = 0, rows counted on."""
     _, rows, columns = record.grid_tyx
     which = _chunk_frames(record, view, rng)
-    tyx = positions(np.arange(len(which) * rows * columns), (1, len(which) * rows, columns))
-    return _put(record, patchify(decode_frames(record, which.tolist()), record.patch_px), out), tyx
+    tyx = all_positions((1, len(which) * rows, columns))
+    out = _room(record, len(tyx), record.patch_px, out)
+    return patchify(decode_frames(record, which.tolist()), record.patch_px, out), tyx
 
 
 def _image(record: Record, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
@@ -151,19 +165,18 @@ def _image(record: Record, view: View, rng: np.random.Generator | None, out: np.
         picture, patch_px = decode_frames(record, [record.grid_tyx[0] // 2])[0], record.patch_px
     else:
         picture, patch_px = decode_image(record), view.patch_px
-    size = view.size_px or min(picture.shape[:2]) // patch_px * patch_px
-    side = size // patch_px
-    square = to_square(picture, size, view.augment, rng)
-    return _put(record, patchify(square[None], patch_px), out), positions(np.arange(side * side), (1, side, side))
+    side = (view.size_px or min(picture.shape[:2])) // patch_px
+    square = to_square(picture, side * patch_px, view.augment, rng)
+    out = _room(record, side * side, patch_px, out)
+    return patchify(square[None], patch_px, out), all_positions((1, side, side))
 
 
-def _put(record: Record, patches: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-    if out is None:
-        return patches
-    if patches.shape != out.shape:
+def _room(record: Record, n_tokens: int, patch_px: int, out: np.ndarray | None) -> np.ndarray:
+    """`out`, if it fits."""
+    shape = n_tokens, patch_px * patch_px * 3
+    if out is not None and out.shape != shape:
         raise BadShard(
-            f"{record.key}: gives patches of shape {patches.shape}, the others of the batch have {out.shape}; "
-            "set size_px of the head, or write the shards again at one size."
+            f"{record.key}: gives patches of shape {shape}, the others of the batch have {out.shape}; set size_px of the head, "
+            "or write the shards again at one size."
         )
-    out[...] = patches
-    return out
+    return np.empty(shape, np.uint8) if out is None else out

@@ -73,6 +73,7 @@ class ReadAhead:
 
     def _begin(self) -> Any:
         threads, heads = self._threads, len(self._elements.assemblies)
+        cv2.setNumThreads(1)  # threads work on different pictures, not on parts of one
         # One batch a thread in the making, and a step's that wait.
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + heads if threads else 0)
         elements = grain.MapDataset.source(self._elements)[self._next :].to_iter_dataset(options)

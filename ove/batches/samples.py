@@ -109,7 +109,7 @@ class Stream:
         source, mode = self.sources[draw.source], self.modes[draw.place % len(self.modes)]
         bad: list[BadRecord] = []
         index = source.record_of(draw.item)
-        others = np.random.default_rng((*self._seed, 1, draw.source, draw.place))
+        others: np.random.Generator | None = None
         for attempt in range(_TRIES):
             begins(draw.source, index)
             key = ""
@@ -126,6 +126,7 @@ class Stream:
                     return bad
             except BadShard as error:
                 bad.append(BadRecord(str(source.shards.folder), index, key, str(error)))
+            others = others or np.random.default_rng((*self._seed, 1, draw.source, draw.place))
             index = source.record_of(int(others.integers(len(source))))
         raise BadShard(
             f"{source.shards.folder}: {_TRIES} records in a row cannot be used for the head {self.bank}"

@@ -212,10 +212,15 @@ def decode_mosaics(record: VideoRecord) -> UInt8[np.ndarray, "N P"]:
     """The stored patches in the order of `mosaic_flat`, flattened as (row, column, channel); BadShard as in `decode_frames`."""
     size, patch = record.size_px, record.patch_px
     images = np.empty((len(record.mosaics), size, size, 3), np.uint8)
-    for place, data in enumerate(record.mosaics):
-        images[place] = _square(record, data, f"mosaic {place}")
+    for place in range(len(record.mosaics)):
+        images[place] = decode_mosaic(record, place)
     patches = rearrange(images, "i (y p) (x q) c -> (i y x) (p q c)", p=patch, q=patch)
     return patches[: len(record.mosaic_flat)]
+
+
+def decode_mosaic(record: VideoRecord, index: int) -> UInt8[np.ndarray, "S S 3"]:
+    """The RGB pixels of one mosaic; BadShard as in `decode_frames`."""
+    return _square(record, record.mosaics[index], f"mosaic {index}")
 
 
 def decode_image(record: ImageRecord) -> UInt8[np.ndarray, "H W 3"]:
