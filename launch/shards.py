@@ -11,10 +11,9 @@ from launch.config_file import settings
 from launch.shard_records import RecordMaker, selection_of
 from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
-from ove.errors import BadShard, ConfigError
+from ove.errors import ConfigError
 from ove.shards.inputs import find_inputs
 from ove.shards.lock import scratch_folder
-from ove.shards.verify import verify
 from ove.shards.write import QUARANTINE, Progress, Summary, write_shards
 
 GRACE_S = 60.0
@@ -26,10 +25,8 @@ _SHOWN = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes (or with --verify checks) a shard folder; 0 when it holds at least one record and no problem was found."""
+    """Writes a shard folder; 0 when it holds at least one record."""
     options = _parser().parse_args(arguments)
-    if options.verify:
-        return _verify(options.out)
     kind, source = _source(options)
     video, shards = _configs(options, kind)
     decides = to_mapping(shards)
@@ -92,16 +89,6 @@ def _report(summary: Summary, out: Path) -> None:
         print(f"  reasons of all: {out / QUARANTINE}")
 
 
-def _verify(out: Path) -> int:
-    problems = verify(out).problems
-    for problem in problems:
-        print(f"{problem.file}: {problem.reason}")
-    if problems:
-        raise BadShard(f"{out}: {len(problems)} problems; delete the files named above and write the shards again.")
-    print(f"{out}: every checksum agrees and every record can be read.")
-    return 0
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m launch.shards",
@@ -114,7 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--videos", type=Path, metavar="SOURCE", help="where videos come from")
     parser.add_argument("--images", type=Path, metavar="SOURCE", help="where pictures come from")
     parser.add_argument("--out", type=Path, required=True, help="folder for shards, manifest.json and quarantine.jsonl")
-    parser.add_argument("--verify", action="store_true", help="read the shards in --out and compare them with their checksums")
     parser.add_argument("--size", type=int, metavar="PX", help="side of the square frames (default: 224)")
     parser.add_argument("--frames", type=int, metavar="N", help="frames sampled from a video (default: 64)")
     parser.add_argument("--gop", type=int, metavar="N", help="one I-frame every N sampled frames (default: 32)")
@@ -134,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 def _source(options: argparse.Namespace) -> tuple[str, Path]:
     given = [(kind, source) for kind, source in (("video", options.videos), ("image", options.images)) if source is not None]
     if len(given) != 1:
-        raise ConfigError("give either --videos or --images, with a folder, a list of paths or an archive (or --verify).")
+        raise ConfigError("give either --videos or --images, with a folder, a list of paths or an archive.")
     return given[0]
 
 

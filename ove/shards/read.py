@@ -122,7 +122,8 @@ class ShardSet:
             return self._readers[n]
         shard = self.manifest.shards[n]
         # Outside of the lock: other shards can be read, and fetched, while this one is on its way.
-        path = self.place_of(shard)
+        remote = self._remote
+        path = str(self.folder / shard.file) if remote is None else remote.place(shard.file, shard.bytes, shard.sha256)
         with self._lock:
             if n not in self._readers:
                 reader = ArrayRecordReader(path, options=_RANDOM_ACCESS)
@@ -133,8 +134,8 @@ class ShardSet:
                 self._readers[n] = reader
             return self._readers[n]
 
-    def place_of(self, shard: Shard) -> str:
-        """What ArrayRecord opens for a shard: its path, or its gs:// URI; other remote ones are fetched first."""
+    def copy_of(self, shard: Shard) -> Path:
+        """The file of a shard on this machine, fetched if it is remote; Unavailable or BadShard if that fails."""
         if self._remote is not None:
-            return self._remote.place(shard.file, shard.bytes, shard.sha256)
-        return str(self.folder / shard.file)
+            return self._remote.copy(shard.file, shard.bytes, shard.sha256)
+        return self.folder / shard.file

@@ -146,8 +146,10 @@ class RemoteShards:
         A shard that cannot be had raises Unavailable, one that is not what was written BadShard; both again and at once when
         it is asked for again.
         """
-        if self.native:
-            return join(self.uri, file)
+        return join(self.uri, file) if self.native else str(self.copy(file, size, sha256))
+
+    def copy(self, file: str, size: int, sha256: str) -> Path:
+        """The copy of a shard, which is fetched first if it is not there; errors as of `place`."""
         if file in self._failed:
             raise self._failed[file]
         path, uri = self._folder / file, join(self.uri, file)
@@ -157,7 +159,7 @@ class RemoteShards:
             except (BadShard, Unavailable) as error:
                 self._failed[file] = error
                 raise
-        return str(path)
+        return path
 
 
 def _fetch(uri: str, target: Path, config: RemoteConfig, whole: Callable[[Path], bool] | None = None) -> None:

@@ -7,10 +7,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ove.errors import BadShard
+from ove.errors import BadShard, Unavailable
 from ove.shards.manifest import Manifest, fingerprint_of, read_manifest
 from ove.shards.pictures import picture_format
 from ove.shards.read import ShardSet
+from ove.shards.remote import local_folder
 from ove.shards.schema import Record, VideoRecord, decode_frames, decode_image, decode_mosaics, kind_of
 from ove.shards.workers import Died, outcomes
 
@@ -46,12 +47,13 @@ class Verified:
     """Records with labels of a bank."""
 
 
-def verify(folder: Path, decode: bool = False, workers: int = 0) -> Verified:
+def verify(folder: Path | str, decode: bool = False, workers: int = 0) -> Verified:
     """Checks every checksum and unpacks every record; with `decode` also decodes every picture of every record.
 
     With `workers` processes, a shard each at a time. A folder without a readable manifest raises BadShard, for then nothing is
     known of what should be there.
     """
+    folder = local_folder(folder)
     manifest = read_manifest(folder)
     problems = []
     if manifest.fingerprint != fingerprint_of(manifest.shards) or manifest.records != sum(s.records for s in manifest.shards):
@@ -72,7 +74,11 @@ def verify(folder: Path, decode: bool = False, workers: int = 0) -> Verified:
 def _check_shard(folder: Path, manifest: Manifest, decode: bool, n: int) -> tuple[Verified, list[str]]:
     """One shard's findings, and the keys of its records."""
     shard, shards = manifest.shards[n], ShardSet(folder, manifest)
-    start, path = sum(s.records for s in manifest.shards[:n]), folder / shard.file
+    start = sum(s.records for s in manifest.shards[:n])
+    try:
+        path = shards.copy_of(shard)
+    except (BadShard, Unavailable) as error:
+        return Verified([Problem(shard.file, str(error))]), []
     if not path.is_file():
         return Verified([Problem(shard.file, "is missing")]), []
     found, keys = Verified(bytes=path.stat().st_size), []

@@ -1,0 +1,174 @@
+"""`python -m launch.show SHARDS [KEY]`: the keys of a shard folder, or one record: all its fields, and a picture of it."""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from launch.command import run
+from ove.config import VideoConfig
+from ove.config.mapping import from_mapping
+from ove.errors import BadShard, ConfigError
+from ove.records import Saliency, Selection
+from ove.shards.labels import BANKS, NONE, read_labels
+from ove.shards.read import ShardSet
+from ove.shards.remote import local_file
+from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image
+from ove.video.select import choose_patches
+from ove.view.record import image_sheet, in_words, moments, video_sheet
+
+_SUFFIX = ".arrayrecord"
+_NEAR = 5
+_BUDGET, _SHARE = 2048, 8
+"""Patches that are shown as kept unless the record holds a selection of its own: 2,048 (spec §2), of small clips one in 8."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the keys, or prints and draws a record; 0 unless there is no such record."""
+    options = _parser().parse_args(arguments)
+    if options.budget is not None and options.budget < 1:
+        raise ConfigError(f"--budget {options.budget} must be at least 1 patch.")
+    shards, indices = open_shards(options.shards)
+    if options.key is None and options.index is None:
+        return _list(shards, indices, options.limit)
+    index = options.index if options.key is None else find(shards, indices, options.key)
+    if index not in indices:
+        raise ConfigError(f"{options.shards}: has the records {indices.start} to {indices.stop - 1}, and none {index}.")
+    record = shards.record(index)
+    labels = labels_of(shards, index, record)
+    print("\n".join(f"{name:15} {value}" for name, value in (("record", index), *described(record, labels))))
+    out = options.out or Path(f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in record.key)[-100:]}.png")
+    picture = drawn(shards, record, labels, options.budget)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise ConfigError(f"{out}: cannot be written; give --out a name that ends in .png or .jpg.")
+    print(f"drawn in        {out}")
+    return 0
+
+
+def open_shards(place: str) -> tuple[ShardSet, range]:
+    """The shards of a folder or URI and the indices of all their records; of one of its files those that lie in it."""
+    if not place.endswith(_SUFFIX):
+        shards = ShardSet.open(place)
+        return shards, range(len(shards))
+    folder, _, name = place.rpartition("/")
+    shards, start = ShardSet.open(folder or "."), 0
+    for shard in shards.manifest.shards:
+        if shard.file == name:
+            return shards, range(start, start + shard.records)
+        start += shard.records
+    raise BadShard(f"{place}: is none of the {len(shards.manifest.shards)} shards that the manifest of its folder names.")
+
+
+def find(shards: ShardSet, indices: range, key: str) -> int:
+    """The index of the record with that key; ConfigError names keys that come near it if there is none."""
+    keys = []
+    for index, record in _records(shards, indices):
+        if record.key == key:
+            return index
+        keys.append(record.key)
+    near = difflib.get_close_matches(key, keys, _NEAR) or [k for k in keys if key.lower() in k.lower()][:_NEAR]
+    hint = f"did you mean {', '.join(near)}?" if near else "without KEY this command lists them."
+    raise ConfigError(f"{shards.folder}: none of the {len(keys)} records has the key {key!r}; {hint}")
+
+
+def labels_of(shards: ShardSet, index: int, record: Record) -> dict[str, np.ndarray]:
+    """The class centers of a record by bank, nearest first: those in the label files, else those in the record."""
+    found = dict(record.labels)
+    for bank in BANKS:
+        if local_file(shards.folder, f"labels/{bank}.json").exists():
+            row = np.asarray(read_labels(shards.folder, bank).labels[index])
+            found[bank] = row[row != NONE]
+    return found
+
+
+def described(record: Record, labels: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:
+    """(name, what it holds) of every field, as people read it."""
+    for name, value in vars(record).items():
+        if name == "labels":
+            for bank, ids in labels.items():
+                yield f"labels {bank}", in_words(ids, len(ids))
+            if not labels:
+                yield "labels", "none"
+        else:
+            yield name, _words(value)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes" if value else "none"
+    if isinstance(value, list):
+        sizes = [len(data) for data in value]
+        return f"{len(sizes)} JPEG files of {min(sizes):,} to {max(sizes):,} bytes" if sizes else "none"
+    if isinstance(value, np.ndarray):
+        if not value.size:
+            return "none"
+        shape = " × ".join(map(str, value.shape))
+        if value.dtype == bool:
+            kept = f": {', '.join(map(str, np.flatnonzero(value)))}" if value.ndim == 1 else ""
+            return f"{shape}, {int(value.sum())} of {value.size} true{kept}"
+        low, high, mean = (f"{float(f(value.astype(np.float64))):.4g}" for f in (np.min, np.max, np.mean))
+        return f"{shape} {value.dtype}, {low} … {high}, mean {mean}"
+    return "none" if value is None or value == "" else str(value)
+
+
+def drawn(shards: ShardSet, record: Record, labels: dict[str, np.ndarray], budget: int | None) -> np.ndarray:
+    """The record as a picture (RGB)."""
+    if isinstance(record, ImageRecord):
+        return image_sheet(record, decode_image(record), labels)
+    selection = selection_of(shards, record, budget)
+    shown = moments(record, selection)
+    return video_sheet(record, shown, decode_frames(record, [int(t) for t in shown]), selection, labels)
+
+
+def selection_of(shards: ShardSet, record: VideoRecord, budget: int | None) -> Selection:
+    """The patches of the record's own mosaics; if it has none, or another budget is wanted, chosen as training would."""
+    if len(record.mosaic_flat) and budget is None:
+        return Selection(record.mosaic_flat.astype(np.int32), record.grid_tyx)
+    n_patches = int(np.prod(record.grid_tyx))
+    whole = n_patches // len(record.is_i_frame) * int(record.is_i_frame.sum())
+    config = from_mapping(VideoConfig, shards.manifest.made_with.get("video", {}), "made_with.video.")
+    saliency = Saliency(record.saliency.astype(np.float32), record.valid)
+    return choose_patches(saliency, record.is_i_frame, budget or max(whole, min(_BUDGET, n_patches // _SHARE)), config)
+
+
+def _list(shards: ShardSet, indices: range, limit: int | None) -> int:
+    try:
+        for index, record in _records(shards, indices if limit is None else indices[:limit]):
+            print(index, record.key, record.label or "", sep="\t")
+        sys.stdout.flush()
+    except BrokenPipeError:  # `… | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if limit is not None and limit < len(indices):
+        print(f"… and {len(indices) - limit:,} more", file=sys.stderr)
+    return 0
+
+
+def _records(shards: ShardSet, indices: range) -> Iterator[tuple[int, Record]]:
+    """The records that can be read; the others are named on stderr."""
+    for index in indices:
+        try:
+            yield index, shards.record(index)
+        except BadShard as error:
+            print(f"record {index}: {error}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m launch.show", description=__doc__)
+    parser.add_argument("shards", metavar="SHARDS", help="a shard folder, one of its .arrayrecord files, or the URI of either")
+    parser.add_argument("key", nargs="?", metavar="KEY", help="of the record to show; without it all keys are listed")
+    parser.add_argument("--index", type=int, metavar="N", help="the record by its number instead of its key (faster)")
+    parser.add_argument("--limit", type=int, metavar="N", help="list no more than so many keys")
+    parser.add_argument("--budget", type=int, metavar="N", help="patches shown as kept (default: as stored, else 2048 or less)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="name of the picture (default: the key with .png)")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,121 @@
+"""`python -m launch.verify SHARDS…`: checks every checksum and every record of shard folders, and tells what they hold."""
+
+import argparse
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from launch.command import run
+from ove.errors import BadShard, ConfigError, Unavailable
+from ove.shards.labels import BANKS, NONE, read_labels, verify_labels
+from ove.shards.manifest import Manifest, read_manifest
+from ove.shards.remote import local_file, local_folder
+from ove.shards.verify import Problem, Verified, verify
+
+_SHOWN = 12
+"""Classes and the like that are named one by one; the rest is counted."""
+_BLOCK_ROWS = 1 << 20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Checks all folders and prints a summary of each; 0 if nothing is wrong, else 1, with the list of problems at the end."""
+    options = _parser().parse_args(arguments)
+    if options.workers < 0:
+        raise ConfigError(f"--workers {options.workers} must not be negative.")
+    problems: list[tuple[str, Problem]] = []
+    for folder in options.shards:
+        try:
+            here = local_folder(folder)
+            manifest = read_manifest(here)
+            found = verify(here, options.decode, options.workers)
+            banks, of_labels = check_labels(here)
+        except (BadShard, Unavailable) as error:
+            problems.append((folder, Problem("", str(error))))
+            print(f"{folder}: cannot be read\n")
+            continue
+        print("\n".join(summary(folder, manifest, found, banks)) + "\n")
+        problems += [(folder, problem) for problem in (*found.problems, *of_labels)]
+    for folder, problem in problems:
+        place = f" record {problem.record}" if problem.record is not None else ""
+        print(f"{folder}: {problem.file}{place}: {problem.reason}" if problem.file else problem.reason)
+    if problems:
+        print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}.")
+        return 1
+    print("Nothing is wrong: every checksum agrees and every record can be read.")
+    return 0
+
+
+def check_labels(folder: Path) -> tuple[list[str], list[Problem]]:
+    """A line on each label file of a set, and what is wrong with any of them."""
+    lines, problems = [], []
+    for bank in BANKS:
+        if not local_file(folder, f"labels/{bank}.json").exists():
+            continue
+        try:
+            verify_labels(folder, bank)
+            found = read_labels(folder, bank)
+        except BadShard as error:
+            problems.append(Problem(f"labels/{bank}.json", str(error)))
+            continue
+        starts = range(0, len(found.labels), _BLOCK_ROWS)
+        labelled = sum(int((found.labels[s : s + _BLOCK_ROWS] != NONE).any(axis=1).sum()) for s in starts)
+        most = int(np.shape(found.labels)[1])
+        lines.append(f"{bank} {labelled:,} records, up to {most} of {found.n_centers:,} centers (beside the shards)")
+    return lines, problems
+
+
+def summary(folder: str, manifest: Manifest, found: Verified, banks: Sequence[str]) -> list[str]:
+    """What a folder holds, line by line."""
+    within = [
+        f"{bank} {count:,} records, {_span(*manifest.labels_per_record[bank])} of {manifest.banks[bank]:,} centers (within)"
+        for bank, count in sorted(found.banks.items())
+        if bank in manifest.banks
+    ]
+    form = ""
+    if manifest.grid_tyx is not None:
+        frames, rows, columns = manifest.grid_tyx
+        form = f", {frames} frames of {manifest.size_px} × {manifest.size_px} px, {rows} × {columns} patches each"
+    lines = [
+        f"{folder}",
+        f"  records   {found.records:,} of {manifest.records:,} in {len(manifest.shards)} shards, {_bytes(found.bytes)}",
+        f"  kind      {_counts(found.kinds)}{form}",
+        f"  classes   {f'{len(found.classes):,}: ' if found.classes else ''}{_counts(found.classes)}",
+        f"  codecs    {_counts(found.codecs)}",
+        f"  sources   {_counts(found.sources)}",
+        f"  forms     {_counts(found.forms)}",
+        f"  labels    {'none' if not within and not banks else ''}",
+    ]
+    lines[-1] = lines[-1].rstrip()
+    return lines + [f"            {line}" for line in (*within, *banks)]
+
+
+def _span(fewest: int, most: int) -> str:
+    return f"{most}" if fewest == most else f"{fewest} to {most}"
+
+
+def _counts(counts: Counter[str]) -> str:
+    shown = [f"{name} {count:,}" for name, count in counts.most_common(_SHOWN)]
+    rest = len(counts) - len(shown)
+    return ", ".join(shown + [f"and {rest:,} more"] * bool(rest)) or "none"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m launch.verify", description=__doc__)
+    parser.add_argument("shards", nargs="+", metavar="SHARDS", help="shard folders, or URIs of some (docs/remote.md)")
+    parser.add_argument("--decode", action="store_true", help="also decode every picture of every record")
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="processes; 0: none")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)
