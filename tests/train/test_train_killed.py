@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from train_processes import EXACT
 
 from ove.train.checkpoint import Checkpoints, Leaf
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, SAVE_EVERY = 84, 8
-TIMINGS = {"step_ms", "samples_per_s", "data_wait"}
 CONFIG = f"""
 from ml_collections import ConfigDict
 
@@ -65,7 +65,7 @@ class Run:
         """What was logged, without times."""
         path = self.workdir / "metrics.jsonl"
         whole = [line for line in path.read_text().splitlines(True) if line.endswith("\n")] if path.exists() else []
-        return [{name: value for name, value in json.loads(line).items() if name not in TIMINGS} for line in whole]
+        return [{name: value for name, value in json.loads(line).items() if EXACT.fullmatch(name)} for line in whole]
 
     def leaves(self) -> dict[str, Leaf]:
         """Kinds and fingerprints of the last state."""

@@ -1,0 +1,57 @@
+"""SIGTERM: the step under way is finished and saved, and the run ends; started again it comes to the same end."""
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from tiny_run import STEPS, config_of
+
+from launch import train as command
+from ove.train.loop import train
+from ove.train.preemption import Preemption
+from ove.train.processes import EXIT_PREEMPTED
+
+
+def losses(workdir: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_step_is_finished_and_saved(shard_folder: Path, trained_run: Path, tmp_path: Path) -> None:
+    config = config_of(shard_folder)
+    said: list[str] = []
+
+    def report(line: str) -> None:
+        said.append(line)
+        if line.startswith("step 3/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    state = train(config, tmp_path, report)
+    assert signal.getsignal(signal.SIGTERM) is before
+    stopped_at = int(state.step)
+    assert 3 < stopped_at < 7, "between two saves"
+    assert said[-1] == f"told to stop (SIGTERM): step {stopped_at} is saved; the same command goes on from there."
+    assert len(losses(tmp_path)) == stopped_at
+    said.clear()
+    assert int(train(config, tmp_path, said.append).step) == STEPS
+    assert f"resumed from step {stopped_at} of {tmp_path}/checkpoints" in said
+    assert losses(tmp_path) == losses(trained_run)
+
+
+def test_told_during_the_last_step_the_run_is_over(monkeypatch: pytest.MonkeyPatch, shard_folder: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr(Preemption, "stops_after", lambda self, step: step == 2)
+    config = config_of(shard_folder)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=2))
+    said: list[str] = []
+    assert int(train(config, tmp_path, said.append).step) == 2
+    assert not any("told to stop" in line for line in said)
+
+
+def test_the_command_says_so_by_its_code(monkeypatch: pytest.MonkeyPatch, shard_folder: Path, tmp_path: Path) -> None:
+    monkeypatch.setattr(Preemption, "stops_after", lambda self, step: step == 2)
+    options = ["--config=configs/toy.py:smoke", f"--workdir={tmp_path}", f"--config.batches.shards={shard_folder}"]
+    options += ["--config.batches.budget_tokens=16", "--config.batches.gop_frames=4", "--config.train.pictures=0"]
+    assert command.main(options) == EXIT_PREEMPTED == 75

@@ -1,0 +1,168 @@
+"""Several processes are one run: the same losses, one log, an end together."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from train_processes import ROOT, Job
+
+from ove.errors import ConfigError
+from ove.train.processes import EXIT_PREEMPTED, Address, Processes, address_of, is_announced
+
+MEET = """
+import sys, time
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ove.errors import ConfigError, TrainingStopped
+from ove.train import processes
+from ove.train.fingerprint import fingerprints
+
+index, port = int(sys.argv[1]), sys.argv[2]
+processes.join(processes.Address(f"localhost:{port}", 2, index), 60, 20)
+ours = processes.Processes(60)
+print(ours.gather("names", f"I am {index}"))
+ours.agree("colour", "red")
+try:
+    ours.agree("taste", f"taste {index}")
+except ConfigError as error:
+    print(error)
+values = np.arange(96, dtype=np.float32).reshape(8, 12)
+mesh = Mesh(np.array(jax.devices()), ("data",))
+spread = jax.make_array_from_callback(values.shape, NamedSharding(mesh, PartitionSpec("data")), lambda at: values[at])
+print(fingerprints({"a": spread}) == fingerprints({"a": jnp.asarray(values)}), spread.is_fully_addressable)
+if index == 0:
+    try:
+        processes.Processes(1).meet("lunch")
+    except TrainingStopped as error:
+        print(error)
+else:
+    time.sleep(3)
+sys.stdout.flush()
+processes.leave(3)
+"""
+
+
+def test_processes_meet_agree_and_say_who_is_missing() -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    both = [
+        subprocess.Popen([sys.executable, "-c", MEET, str(index), port], cwd=ROOT, env=environment, stdout=subprocess.PIPE)
+        for index in (0, 1)
+    ]
+    said = [process.communicate(timeout=120)[0].decode() for process in both]
+    for text in said:
+        assert "['I am 0', 'I am 1']" in text
+        assert "process 1 has another taste than process 0; start all with the same command and the same files." in text
+        assert "colour" not in text
+        assert "True False" in text
+    assert "process 1 of 2 did not come to 'lunch' within 1 s, where process 0 waits" in said[0]
+    assert both[0].returncode == 3
+
+
+def test_alone_nobody_is_waited_for() -> None:
+    alone = Processes(1)
+    assert (alone.index, alone.count) == (0, 1)
+    assert alone.gather("anything", "word") == ["word"]
+    alone.meet("anywhere")
+
+
+def test_an_address_is_given_whole_or_not_at_all() -> None:
+    assert address_of(None, None, None, {}) is None
+    assert address_of("a:1", 2, 0, {}) == Address("a:1", 2, 0)
+    environment = {"JAX_COORDINATOR_ADDRESS": "10.0.0.1:8476", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
+    assert address_of(None, None, None, environment) == Address("10.0.0.1:8476", 4, 3)
+    assert address_of(None, None, 1, environment) == Address("10.0.0.1:8476", 4, 1)
+    with pytest.raises(ConfigError, match=r"^--num-processes, --process-id must be given too"):
+        address_of("a:1", None, None, {})
+    for wrong in ("a", "a:b", ":1"):
+        with pytest.raises(ConfigError, match="must be HOST:PORT"):
+            address_of(wrong, 2, 0, {})
+    for count, index in ((2, 2), (2, -1), (0, 0)):
+        with pytest.raises(ConfigError, match=rf"--process-id {index} must be within"):
+            address_of("a:1", count, index, {})
+
+
+def test_clusters_announce_themselves() -> None:
+    assert not is_announced({})
+    assert not is_announced({"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost", "JAX_NUM_PROCESSES": ""})
+    assert is_announced({"SLURM_STEP_NUM_TASKS": "16"})
+    assert is_announced({"OMPI_COMM_WORLD_SIZE": "2"})
+    assert is_announced({"TPU_WORKER_HOSTNAMES": "t-0.t,t-1.t"})
+
+
+def losses(job: Job) -> list[float]:
+    return [line["loss"] for line in job.lines()]
+
+
+@pytest.mark.slow
+def test_several_processes_are_one_run(shard_folder: Path, tmp_path: Path, compiled_programs: Path) -> None:
+    jobs = [Job(tmp_path / f"of_{n}", shard_folder, compiled_programs, n, devices=4) for n in (1, 2, 4)]
+    for job in jobs:
+        job.to_the_end("--config.train.steps=8", "--config.train.save_every=4")
+        assert losses(job) == pytest.approx(losses(jobs[0]), rel=1e-6) and len(losses(job)) == 8
+        assert sorted(path.name for path in (job.workdir / "checkpoints").iterdir()) == ["4", "8"]
+    for index in (1, 2, 3):
+        assert "step 1/8" not in jobs[2].said(index).read_text()
+    shards = [path.name for path in (jobs[2].workdir / "checkpoints" / "8" / "state").iterdir() if path.is_dir()]
+    assert len(shards) == 5, "each process writes its part, and there is one index of all"
+
+
+@pytest.mark.slow
+def test_told_to_stop_all_stop_together_and_go_on_in_other_numbers(
+    shard_folder: Path, tmp_path: Path, compiled_programs: Path
+) -> None:
+    steps = "--config.train.steps=60"
+    job = Job(tmp_path / "run", shard_folder, compiled_programs, 2)
+    job.start(steps)
+    job.wait_until(lambda: job.steps() >= 3)
+    job.signal(1, signal.SIGTERM)
+    assert job.ended(60) == [EXIT_PREEMPTED] * 2
+    stopped_at = job.steps()
+    assert 3 <= stopped_at < 50
+    assert f"told to stop (SIGTERM): step {stopped_at} is saved" in job.said(0).read_text()
+    alone = Job(tmp_path / "run", shard_folder, compiled_programs, 1)
+    alone.to_the_end(steps)
+    assert f"resumed from step {stopped_at} of" in alone.said(0).read_text()
+    undisturbed = Job(tmp_path / "undisturbed", shard_folder, compiled_programs, 1)
+    undisturbed.to_the_end(steps)
+    assert losses(alone) == pytest.approx(losses(undisturbed), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_process_that_is_lost_ends_the_other(lost: int, shard_folder: Path, tmp_path: Path, compiled_programs: Path) -> None:
+    job = Job(tmp_path / "run", shard_folder, compiled_programs, 2)
+    job.start("--config.train.steps=2000")
+    job.wait_until(lambda: job.steps() >= 3)
+    job.signal(lost, signal.SIGKILL)
+    codes = job.ended(40)  # silence_limit_s is 20
+    assert codes[lost] == -signal.SIGKILL and codes[1 - lost] not in (0, EXIT_PREEMPTED)
+
+
+@pytest.mark.slow
+def test_a_process_that_stands_still_ends_the_other(shard_folder: Path, tmp_path: Path, compiled_programs: Path) -> None:
+    job = Job(tmp_path / "run", shard_folder, compiled_programs, 2)
+    job.start("--config.train.steps=2000")
+    job.wait_until(lambda: job.steps() >= 3)
+    frozen = job.running.pop(1)
+    frozen.send_signal(signal.SIGSTOP)
+    try:
+        assert job.ended(60)[0] not in (0, EXIT_PREEMPTED)
+    finally:
+        frozen.kill()
+        frozen.wait()
+
+
+@pytest.mark.slow
+def test_different_settings_are_refused_by_all(shard_folder: Path, tmp_path: Path, compiled_programs: Path) -> None:
+    job = Job(tmp_path / "run", shard_folder, compiled_programs, 2)
+    job.start(each=lambda index: [f"--config.train.seed={index}"])
+    assert job.ended(120) == [2, 2]
+    assert "process 1 has another configuration than process 0" in job.said(0).read_text()
+    assert not (job.workdir / "checkpoints").exists()
