@@ -26,8 +26,8 @@ def nearest(
 ) -> Int32[np.ndarray, "N m"]:
     """The indices of the m centers with the largest cosine to each point, nearest first, ties by index.
 
-    Neither needs to have length 1. `mesh`: by default of all devices. `on_block` is told how many points are done. More labels
-    than centers raise ConfigError.
+    Neither needs to have length 1; a point of zeros has no direction and gets −1. `mesh`: by default of all devices. `on_block`
+    is told how many points are done. More labels than centers raise ConfigError.
     """
     found = np.empty((len(points), m), np.int32)
     for start, block in nearest_blocks(points, centers, m, mesh, scores):
@@ -68,8 +68,9 @@ def _step(mesh: Mesh, k: int, tile_points: int, tile_centers: int, m: int, score
 
     @shard_mapped(mesh, (rows, rows), PartitionSpec())
     def step(centers: Array, block: Array) -> Array:
-        tiles, _ = tiles_of(block, tile_points)
+        tiles, real = tiles_of(block, tile_points)
         found = jax.lax.map(partial(_top_of_all, centers=centers, tile=tile_centers, k=k, m=m, scores=scores), tiles)
+        found = jnp.where(real[..., None], found, -1)
         return rearrange(found, "tiles b m -> (tiles b) m")
 
     return jax.jit(step)

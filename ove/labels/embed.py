@@ -1,87 +1,234 @@
-"""The teacher `thumbnails`: what a clip looks like and what changes in it, coarsely, without any weights.
+"""A teacher's embeddings of all records of a shard set, in files of their own, each of which is made once."""
 
-It is an honest offline stand-in: near-duplicates and clips with like changes come out close, which is enough to run and test
-all that follows. It knows nothing of meaning; teachers with weights are another matter (spec §5).
-"""
-
-import itertools
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from einops import rearrange
-from jaxtyping import Float32, UInt8
+from jaxtyping import Int64, UInt64
+from safetensors.numpy import save_file
 
-from ove.errors import ConfigError
+from ove.config import LabelsConfig
+from ove.encoder.weight_files import Tensors, read_safetensors
+from ove.errors import BadCheckpoint, BadShard
+from ove.labels.points import Points
+from ove.labels.teachers import Teacher
+from ove.shards.labels import Bank
+from ove.shards.manifest import digest, publish, temporary_name, write_json
+from ove.shards.read import ShardSet
+from ove.shards.schema import ImageRecord, decode_frames, decode_image
 
-INTERVALS = 8
-"""Uniform frames of a clip (paper: 8 frames, each L2-normalised, concatenated, L2-normalised)."""
-LOOK_PX = 6
-CHANGE_PX = 28
-WINDOW_PX = 16
-"""Sides of the thumbnail of a frame, of the thumbnail on which changes are looked for, and of the window cut out of it."""
-IMAGE_PX = 12
-"""Side of the thumbnail of a single picture."""
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""BT.601 weights of R, G, B."""
+ABOUT = "embeddings.json"
+_LOG = logging.getLogger(__name__)
 
 
-def thumbnails(frames: UInt8[np.ndarray, "T S S 3"]) -> Float32[np.ndarray, "E"]:
-    """The embedding of a clip, of length 1: E = 8 · (3 · 6² + 16²).
+@dataclass(frozen=True)
+class Embedded:
+    """The embeddings of a shard set: of every record that could be read, in the order of records."""
 
-    The frames fall into 8 equal intervals. Each gives the RGB thumbnail of its first frame and a temporal difference: of its
-    frame that differs most from the median of the frames around, that difference in luma, in a window around its centre
-    (so that the same change looks the same wherever it happens). The intervals are put in order of how much they differ, most
-    first (so that it looks the same whenever it happens). The looks are L2-normalised each, the differences together, for how
-    strong each is says which had the news; both parts weigh the same in the whole, which is L2-normalised. Fewer than 8
-    frames raise ConfigError; a clip of uniform black frames gives zeros.
+    points: Points
+    """Mapped from files."""
+    records: Int64[np.ndarray, "N"]
+    """Index of each in its shard set, ascending."""
+    hashes: UInt64[np.ndarray, "N 2"]
+    """Of the decoded pixels that the teacher looked at: equal for equal pictures of equal size."""
+    pixels: Int64[np.ndarray, "N"]
+    """Height times width of the picture."""
+    bad: dict[int, str]
+    """Records that could not be read, and why."""
+    identity: str
+    """Changes with the records and with all that decides the embeddings."""
+    teacher: dict[str, Any]
+    """What made them."""
+
+
+def embed_shards(
+    shards: ShardSet,
+    bank: Bank,
+    teacher: Teacher,
+    out: Path,
+    config: LabelsConfig,
+    part: tuple[int, int] = (0, 1),
+    on_record: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Writes the embeddings of a bank into `out`, `chunk_records` records a file, and returns how many were new.
+
+    Files that are there are kept, if they are of the same records and the same teacher. `part` (i, n): every n-th file from the
+    i-th on, so that n machines share the work. `on_record` is told how many records of how many are done. Records that cannot
+    be read are left out and noted; BadShard past `max_bad_share` of a file.
     """
-    if len(frames) < INTERVALS:
-        raise ConfigError(f"the teacher thumbnails needs at least {INTERVALS} frames a clip, not {len(frames)}.")
-    edges = np.linspace(0, len(frames), INTERVALS + 1).astype(int).tolist()
-    luma_THW = _shrink(frames, CHANGE_PX) @ _LUMA
-    changes = [_change(luma_THW, start, end) for start, end in itertools.pairwise(edges)]
-    order = np.argsort([-np.square(change).sum() for change in changes], kind="stable")
-    looks = _unit(rearrange(_shrink(frames[edges[:-1]][order], LOOK_PX), "i h w c -> i (h w c)"))
-    windows = np.concatenate([_window(changes[i]).ravel() for i in order])
-    return _unit(np.concatenate([_unit(looks.reshape(1, -1)), _unit(windows[None])], axis=1))[0]
+    out.mkdir(parents=True, exist_ok=True)
+    about = _about(shards, bank, teacher, config)
+    if _read_about(out) != about:
+        for old in out.glob("chunk-*.safetensors"):
+            old.unlink()
+        write_json(out / ABOUT, about)
+    numbers = range(part[0], _count(about), part[1])
+    length = config.chunk_records
+    total = sum(min(length, len(shards) - n * length) for n in numbers)
+    done = fresh = 0
+    for number in numbers:
+        members = range(number * length, min((number + 1) * length, len(shards)))
+        if not _chunk(out, number).is_file():
+            _write(_chunk(out, number), shards, bank, teacher, config, members, partial(_tell, on_record, done, total))
+            fresh += len(members)
+        done += len(members)
+        on_record(done, total)
+    return fresh
 
 
-def thumbnail_image(frame: UInt8[np.ndarray, "S S 3"], side_px: int = IMAGE_PX) -> Float32[np.ndarray, "E"]:
-    """The embedding of a single picture, of length 1: its thumbnail less its mean; E = 3 · side_px². Zeros if it is uniform."""
-    look = _shrink(frame[None], side_px)
-    return _unit((look - look.mean(axis=(1, 2), keepdims=True)).reshape(1, -1))[0]
+def open_embeddings(out: Path, shards: ShardSet, bank: Bank) -> Embedded:
+    """What `embed_shards` wrote for these records; BadShard if there is none, or not all, saying what to run."""
+    remedy = f"run `python -m launch.labels embed --shards {shards.folder}`."
+    about = _read_about(out)
+    if about is None:
+        raise BadShard(f"{out}: holds no embeddings of the bank {bank}; {remedy}")
+    if about["fingerprint"] != shards.fingerprint or about["bank"] != bank:
+        raise BadShard(f"{out}: holds embeddings of other records than now lie in {shards.folder}; {remedy}")
+    files = [_chunk(out, number) for number in range(_count(about))]
+    lacking = [file.name for file in files if not file.is_file()]
+    if lacking:
+        raise BadShard(f"{out}: lacks {len(lacking)} of {len(files)} files of embeddings, the first {lacking[0]}; {remedy}")
+    tensors: list[Tensors] = []
+    bad: dict[int, str] = {}
+    for file in files:
+        try:
+            found, texts = read_safetensors(file)
+            tensors.append(found)
+            bad |= {int(index): reason for index, reason in json.loads(texts["bad"]).items()}
+        except (BadCheckpoint, KeyError, ValueError) as error:
+            raise BadShard(f"{file}: is damaged ({error}); delete it, then {remedy}") from error
+    records, hashes, pixels = (np.concatenate([t[name] for t in tensors]) for name in ("records", "hashes", "pixels"))
+    # Files in which no record could be read have no width.
+    points = Points([t["embeddings"] for t in tensors if len(t["records"])])
+    return Embedded(points, records, hashes, pixels, bad, digest(about), about["teacher"])
 
 
-def _shrink(frames: UInt8[np.ndarray, "T S S 3"], side_px: int) -> Float32[np.ndarray, "T s s 3"]:
-    """Area means of all frames in one go: stacked on top of each other, for frame borders fall on cell borders."""
-    count, size = frames.shape[:2]
-    stacked = np.ascontiguousarray(rearrange(frames, "t h w c -> (t h) w c"))
-    if size % 4 == 0 and size > 4 * side_px:
-        # Whole-number steps in bytes are quick; what they round off averages out in the second step.
-        stacked = cv2.resize(stacked, (size // 4, count * size // 4), interpolation=cv2.INTER_AREA)
-    small = cv2.resize(stacked.astype(np.float32), (side_px, count * side_px), interpolation=cv2.INTER_AREA)
-    return rearrange(small, "(t h) w c -> t h w c", t=count)
+def _write(
+    path: Path,
+    shards: ShardSet,
+    bank: Bank,
+    teacher: Teacher,
+    config: LabelsConfig,
+    members: range,
+    on_record: Callable[[int], None],
+) -> None:
+    """One file: embeddings, what they are of, and in its header the keys of the records."""
+    at_once = max(1, teacher.pictures_at_once // (teacher.pictures_a_clip if bank == "vid" else 1))
+    rows: list[np.ndarray] = []
+    good: list[_Sample] = []
+    waiting: list[_Sample] = []
+    bad: dict[int, str] = {}
+    for sample in _samples(shards, bank, teacher, config.threads, members):
+        if isinstance(sample, _Bad):
+            bad[sample.index] = sample.reason
+            _LOG.warning("record %d of %s is left out: %s", sample.index, shards.folder, sample.reason)
+        else:
+            waiting.append(sample)
+        if len(waiting) == at_once:
+            rows.append(teacher.embed([s.prepared for s in waiting]))
+            good, waiting = good + [s.without_pixels() for s in waiting], []
+        on_record(len(good) + len(bad))
+    if waiting:
+        rows.append(teacher.embed([s.prepared for s in waiting]))
+        good += waiting
+    if len(bad) > config.max_bad_share * len(members):
+        index, reason = next(iter(bad.items()))
+        raise BadShard(
+            f"{shards.folder}: {len(bad)} of {len(members)} records cannot be read (record {index}: {reason}), more than "
+            f"labels.max_bad_share = {config.max_bad_share:g} allows; write the shards again."
+        )
+    tensors = {
+        "embeddings": np.concatenate(rows).astype(config.store) if rows else np.zeros((0, 1), config.store),
+        "records": np.array([s.index for s in good], np.int64),
+        "hashes": np.array([s.pixel_hash for s in good], np.uint64).reshape(-1, 2),
+        "pixels": np.array([s.pixels for s in good], np.int64),
+    }
+    texts = {"fingerprint": shards.fingerprint, "keys": json.dumps([s.key for s in good]), "bad": json.dumps(bad)}
+    temporary = temporary_name(path)
+    save_file(tensors, temporary, texts)
+    publish(temporary, path)
 
 
-def _change(luma: Float32[np.ndarray, "T h w"], start: int, end: int) -> Float32[np.ndarray, "h w"]:
-    """Of the frames start … end − 1 the one farthest from the median of the frames around, less that median."""
-    around = max(1, (end - start) // 2)
-    median = np.median(luma[max(0, start - around) : end + around], axis=0)
-    differences = luma[start:end] - median
-    return differences[np.square(differences).sum(axis=(1, 2)).argmax()].astype(np.float32)
+@dataclass(frozen=True)
+class _Sample:
+    index: int
+    key: str
+    prepared: np.ndarray
+    pixel_hash: tuple[int, int]
+    pixels: int
+
+    def without_pixels(self) -> "_Sample":
+        return _Sample(self.index, self.key, np.zeros(0), self.pixel_hash, self.pixels)
 
 
-def _window(change: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "s s"]:
-    """The window of 16×16 around the centre of gravity of the change, zeros beyond the border."""
-    weight = np.square(change)
-    total = weight.sum()
-    if total == 0:
-        return np.zeros((WINDOW_PX, WINDOW_PX), np.float32)
-    y, x = (int(np.floor((weight * axis).sum() / total + 0.5)) for axis in np.indices(change.shape))
-    return np.pad(change, WINDOW_PX // 2)[y : y + WINDOW_PX, x : x + WINDOW_PX]
+@dataclass(frozen=True)
+class _Bad:
+    index: int
+    reason: str
 
 
-def _unit(rows: Float32[np.ndarray, "n E"]) -> Float32[np.ndarray, "n E"]:
-    """Rows of length 1; rows of zeros stay."""
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.where(length > 0, length, 1)).astype(np.float32)
+def _samples(shards: ShardSet, bank: Bank, teacher: Teacher, threads: int, members: range) -> Iterator[_Sample | _Bad]:
+    """The records in order, read, decoded and prepared by threads that are a few records ahead."""
+    cv2.setNumThreads(1)
+    with ThreadPoolExecutor(threads) as pool:
+        pending: list[Future[_Sample | _Bad]] = []
+        for index in members:
+            pending.append(pool.submit(_sample, shards, bank, teacher, index))
+            if len(pending) > 4 * threads:
+                yield pending.pop(0).result()
+        for future in pending:
+            yield future.result()
+
+
+def _sample(shards: ShardSet, bank: Bank, teacher: Teacher, index: int) -> _Sample | _Bad:
+    try:
+        record = shards.record(index)
+        if isinstance(record, ImageRecord):
+            pictures = decode_image(record)[None]
+        else:
+            n_frames = len(record.frame_index)
+            pictures = decode_frames(record, teacher.frames(n_frames) if bank == "vid" else [n_frames // 2])
+    except BadShard as error:  # this one is left out, counted and named
+        return _Bad(index, str(error))
+    height, width = pictures.shape[1:3]
+    hashed = hashlib.blake2b(np.ascontiguousarray(pictures).data, digest_size=16, person=f"{height}x{width}".encode())
+    numbers = np.frombuffer(hashed.digest(), np.uint64).tolist()
+    return _Sample(index, record.key, teacher.prepare(pictures, bank == "vid"), (numbers[0], numbers[1]), height * width)
+
+
+def _tell(on_record: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    on_record(before + done, total)
+
+
+def _about(shards: ShardSet, bank: Bank, teacher: Teacher, config: LabelsConfig) -> dict[str, Any]:
+    return {
+        "fingerprint": shards.fingerprint,
+        "records": len(shards),
+        "bank": bank,
+        "teacher": dict(teacher.identity),
+        "chunk_records": config.chunk_records,
+        "store": config.store,
+    }
+
+
+def _read_about(out: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((out / ABOUT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _count(about: Mapping[str, Any]) -> int:
+    return -(-about["records"] // about["chunk_records"])
+
+
+def _chunk(out: Path, number: int) -> Path:
+    return out / f"chunk-{number:06d}.safetensors"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +67,7 @@ def kmeans(
     workdir: Path | None = None,
     identity: str = "",
     report: Callable[[str], None] = lambda line: None,
+    on_points: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Centroids:
     """k centers of N points by Lloyd's iterations with cosine similarity; the same every time for the same seed.
 
@@ -75,7 +77,8 @@ def kmeans(
     above the number of the others raises ConfigError.
 
     With a `workdir`, centers are kept there after every iteration, and a call with the same `identity` (of the points) and
-    settings goes on from the last one. `mesh`: by default of all devices. `report` is told a line now and then.
+    settings goes on from the last one. `mesh`: by default of all devices. `report` is told a line for each pass, `on_points`
+    how many points of how many are done in it.
     """
     points, mesh = as_points(points), mesh or row_mesh()
     if not 1 <= k <= len(points):
@@ -88,7 +91,8 @@ def kmeans(
         centers = _start(points, k, seed, start, mesh, scores)
         _keep(workdir, settings, 0, centers, passes)
     while True:
-        found = one_pass(points, centers, mesh, scores, _progress(report, f"pass {done + 1}/{iterations + 1}", len(points)))
+        told = partial(_tell, on_points, f"pass {done + 1}/{iterations + 1}", len(points))
+        found = one_pass(points, centers, mesh, scores, told)
         if k > found.count:
             raise _too_many(k, found.count)
         passes.append(Iteration(found.objective, found.imbalance, found.empty))
@@ -150,8 +154,8 @@ def _keep(workdir: Path | None, settings: str, done: int, centers: Float32[np.nd
     write_json(workdir / _STATE, {"settings": settings, "done": done, "file": path.name, "passes": [asdict(p) for p in passes]})
 
 
-def _progress(report: Callable[[str], None], what: str, count: int) -> Callable[[int], None]:
-    return lambda done: report(f"{what}: {done:,}/{count:,}")
+def _tell(on_points: Callable[[str, int, int], None], what: str, total: int, done: int) -> None:
+    on_points(what, done, total)
 
 
 def _line(done: int, found: Iteration) -> str:

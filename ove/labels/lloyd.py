@@ -18,6 +18,8 @@ _SPLIT = 1e-3
 """How far apart, in length 1, the two halves of a cluster that is split start."""
 _ALIKE = 1e-6
 """A cluster whose worst point is nearer to its center than that, by cosine, cannot be split."""
+_UNDER_WAY = 2
+"""Blocks that are on the devices before the first of them is waited for."""
 _NO_POINT = np.iinfo(np.int32).max
 
 
@@ -82,11 +84,15 @@ def one_pass(
             np.full(shape.padded_centers, np.inf, np.float32),
         )
     )
+    under_way: list[tuple[int, Array]] = []
     for start, block in points.blocks(shape.block_points):
-        found = step(centers, found, put_rows(mesh, block), np.int32(start))
-        if on_block is not None:
-            jax.block_until_ready(found[1])  # else the blocks, and not their results, would be counted
-            on_block(min(start + shape.block_points, len(points)))
+        found, first = step(centers, found, put_rows(mesh, block), np.int32(start))
+        under_way.append((min(start + shape.block_points, len(points)), first))
+        if len(under_way) > _UNDER_WAY:  # else all points would wait on the devices
+            done, first = under_way.pop(0)
+            first.block_until_ready()
+            if on_block is not None:
+                on_block(done)
     return Pass(*(np.asarray(array)[:k] for array in found))
 
 
@@ -94,8 +100,8 @@ def one_pass(
 def _step(mesh: Mesh, k: int, tile_points: int, tile_centers: int, scores: Scores) -> Any:
     rows, everywhere = PartitionSpec(ROWS), PartitionSpec()
 
-    @shard_mapped(mesh, (rows, (rows,) * 5, rows, everywhere), (rows,) * 5)
-    def step(centers: Array, found: tuple[Array, ...], block: Array, first: Array) -> tuple[Array, ...]:
+    @shard_mapped(mesh, (rows, (rows,) * 5, rows, everywhere), ((rows,) * 5, everywhere))
+    def step(centers: Array, found: tuple[Array, ...], block: Array, first: Array) -> tuple[tuple[Array, ...], Array]:
         offset = jax.lax.axis_index(ROWS) * len(centers)
         tiles, real = tiles_of(block, tile_points)
         firsts = first + jnp.arange(0, tiles.shape[0] * tile_points, tile_points, dtype=jnp.int32)
@@ -106,7 +112,8 @@ def _step(mesh: Mesh, k: int, tile_points: int, tile_centers: int, scores: Score
             mine = real_b & (nearest_b >= offset) & (nearest_b < offset + len(centers))
             return _add(found, points_bE, cosine_b, jnp.where(mine, nearest_b - offset, len(centers)), first), None
 
-        return jax.lax.scan(one, found, (tiles, real, firsts))[0]
+        found = jax.lax.scan(one, found, (tiles, real, firsts))[0]
+        return found, first + 1  # which tells when it is done; what was found is taken over by the next step
 
     return jax.jit(step, donate_argnums=1)
 

@@ -119,8 +119,8 @@ def verify_labels(folder: Path, bank: Bank) -> None:
             raise _damaged(folder, bank, f"the bytes of {found.info[name]['file']} are not those that were written")
 
 
-def fingerprint_of_array(array: Shaped[np.ndarray, "N _"]) -> str:
-    """What tells labels or centers from all others: the SHA-256 of their shape, type and numbers, hexadecimal."""
+def fingerprint_of_array(array: Shaped[np.ndarray, "N ..."]) -> str:
+    """What tells an array, of labels or centers, from all others: the SHA-256 of their shape, type and numbers, hexadecimal."""
     found = hashlib.sha256(json.dumps([list(array.shape), array.dtype.str]).encode())
     for _, block in _blocks(array):
         found.update(np.ascontiguousarray(block).data)
@@ -182,7 +182,7 @@ def _damaged(folder: Path, bank: Bank, what: str) -> BadShard:
     return BadShard(f"{_path(folder, bank)}: is damaged ({what}); delete it, then {_remedy(folder)}")
 
 
-def _blocks(array: Shaped[np.ndarray, "N _"]) -> Iterator[tuple[int, Shaped[np.ndarray, "n _"]]]:
+def _blocks(array: Shaped[np.ndarray, "N ..."]) -> Iterator[tuple[int, Shaped[np.ndarray, "n ..."]]]:
     for start in range(0, len(array), _BLOCK_ROWS):
         yield start, array[start : start + _BLOCK_ROWS]
 

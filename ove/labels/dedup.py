@@ -1,0 +1,155 @@
+"""Which samples show the same as others: equal pixels, or embeddings that are alike; of each set one is kept."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float32, Int64, UInt64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ove.labels.assign import nearest
+from ove.labels.kmeans import kmeans
+from ove.labels.points import Points, unit
+from ove.labels.search import ROWS, row_mesh
+
+SAMPLES_A_CELL = 200_000
+"""Of how many samples a cell is made, by default; up to twice as many are compared all with all."""
+_BLOCK = 4096
+"""Samples compared with as many others at once."""
+_CELL_SAMPLE = 256
+"""Samples for each cell from which the cells are made."""
+_ITERATIONS = 8
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """What was found among N samples."""
+
+    pairs: Int64[np.ndarray, "P 2"]
+    """Samples that are alike, the lower index first; of equal ones a chain through them."""
+    cosines: Float32[np.ndarray, "P"]
+    """Of each pair; 1 for equal pixels."""
+    sets: list[Int64[np.ndarray, "_"]]
+    """Samples that pairs connect, two or more each; the one that is kept first, the others ascending. Largest sets first."""
+    keep: Bool[np.ndarray, "N"]
+    """False for all but the first of each set."""
+
+
+def find_duplicates(
+    points: Points,
+    hashes: UInt64[np.ndarray, "N 2"],
+    pixels: Int64[np.ndarray, "N"],
+    threshold: float | None,
+    cells: int = 0,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    on_rows: Callable[[int, int], None] = lambda done, total: None,
+) -> Duplicates:
+    """Joins samples of equal hashes and, unless `threshold` is None, those whose cosine reaches it, to sets.
+
+    Of each set the one with the most `pixels` is kept; of these, the one of the lowest index. Near-duplicates are found
+    exactly among all samples, or, with several `cells` (0: one for every 200,000 samples), among samples that share one
+    of their two nearest of so many centers of clusters. Samples without direction are near to none. `on_rows` is told how many
+    samples of how many have been compared.
+    """
+    equal = _equal(hashes)
+    found = [(equal, np.ones(len(equal), np.float32))]
+    if threshold is not None:
+        found += _near(points, threshold, cells or -(-len(points) // SAMPLES_A_CELL), seed, mesh or row_mesh(), on_rows)
+    pairs = np.concatenate([p for p, _ in found])
+    cosines = np.concatenate([c for _, c in found])
+    pairs, first = np.unique(pairs, axis=0, return_index=True)  # cells overlap
+    sets = _sets(pairs, pixels)
+    keep = np.ones(len(points), bool)
+    for members in sets:
+        keep[members[1:]] = False
+    return Duplicates(pairs, cosines[first], sets, keep)
+
+
+def _equal(hashes: UInt64[np.ndarray, "N 2"]) -> Int64[np.ndarray, "P 2"]:
+    """Neighbours in a chain through all of equal hash."""
+    order = np.lexsort((np.arange(len(hashes)), hashes[:, 1], hashes[:, 0]))
+    same = (hashes[order[1:]] == hashes[order[:-1]]).all(1)
+    return np.stack([order[:-1][same], order[1:][same]], axis=1).astype(np.int64)
+
+
+def _sets(pairs: Int64[np.ndarray, "P 2"], pixels: Int64[np.ndarray, "N"]) -> list[Int64[np.ndarray, "_"]]:
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(pixels), len(pixels)))
+    _, component = connected_components(graph, directed=False)
+    involved = np.unique(pairs)
+    order = involved[np.lexsort((involved, component[involved]))]
+    sets = np.split(order, np.flatnonzero(np.diff(component[order])) + 1) if len(order) else []
+    sets = [np.concatenate([[best], members[members != best]]) for members in sets for best in [_best(members, pixels)]]
+    return sorted(sets, key=lambda members: (-len(members), int(members[0])))
+
+
+def _best(members: Int64[np.ndarray, "n"], pixels: Int64[np.ndarray, "N"]) -> int:
+    return int(members[np.argmax(pixels[members])])  # the first of equals, and members ascend
+
+
+def _near(
+    points: Points, threshold: float, cells: int, seed: int, mesh: Mesh, on_rows: Callable[[int, int], None]
+) -> Iterator[tuple[Int64[np.ndarray, "P 2"], Float32[np.ndarray, "P"]]]:
+    if cells < 2:
+        groups = [np.arange(len(points))]
+    else:
+        groups = _cells(points, cells, seed, mesh)
+    total, done = sum(map(len, groups)), 0
+    for group in groups:
+        yield from _within(points.subset(group), group, threshold, mesh, partial(_tell, on_rows, done, total))
+        done += len(group)
+
+
+def _tell(on_rows: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    on_rows(before + done, total)
+
+
+def _cells(points: Points, cells: int, seed: int, mesh: Mesh) -> list[Int64[np.ndarray, "_"]]:
+    """The samples that have each cell among their two nearest."""
+    some = np.unique(np.linspace(0, len(points) - 1, min(len(points), _CELL_SAMPLE * cells)).astype(np.int64))
+    centers = kmeans(points.subset(some), cells, _ITERATIONS, seed, mesh=mesh).centers
+    two = nearest(points, centers, 2, mesh)
+    order = np.argsort(two, axis=None, kind="stable")
+    ends = np.searchsorted(two.ravel()[order], np.arange(1, cells))
+    return [np.sort(part // 2) for part in np.split(order, ends)]
+
+
+def _within(
+    points: Points, index: Int64[np.ndarray, "n"], threshold: float, mesh: Mesh, on_rows: Callable[[int], None]
+) -> Iterator[tuple[Int64[np.ndarray, "P 2"], Float32[np.ndarray, "P"]]]:
+    """All pairs of points whose cosine reaches the threshold, block against block; `index` names them."""
+    n = mesh.devices.size
+    block = min(_BLOCK, -(-len(points) // n) * n)
+    compare = _compare(mesh)
+    for row, rows in points.blocks(block):
+        left = unit(rows)
+        for column in range(row, len(points), block):
+            right = left if column == row else unit(points.block(column, block))
+            cosine, alike = compare(left, right, np.float32(threshold), np.int32(row - column))
+            if alike:  # seldom: then the cosines are fetched
+                found = np.asarray(cosine)
+                a, b = np.nonzero(found >= threshold)
+                yield np.stack([index[row + a], index[column + b]], axis=1), found[a, b]
+        on_rows(min(row + block, len(points)))
+
+
+@lru_cache(maxsize=4)
+def _compare(mesh: Mesh) -> Any:
+    rows = NamedSharding(mesh, PartitionSpec(ROWS))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    @partial(jax.jit, in_shardings=(rows, everywhere, None, None), out_shardings=(rows, everywhere))
+    def compare(left: Array, right: Array, threshold: Array, ahead: Array) -> tuple[Array, Array]:
+        """Cosines of all with all, −2 for a sample with itself and with those before it; whether any reaches the threshold."""
+        cosine = jnp.dot(left, right.T, precision=jax.lax.Precision.HIGHEST)
+        later = jnp.arange(len(right))[None] > jnp.arange(len(left))[:, None] + ahead
+        cosine = jnp.where(later, cosine, -2)
+        return cosine, (cosine >= threshold).any()
+
+    return compare

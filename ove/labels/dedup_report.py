@@ -1,0 +1,125 @@
+"""What the de-duplication found, for people to look at: a page with the pictures of some sets, and JSON."""
+
+import base64
+import html
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+
+from ove.labels.dedup import Duplicates
+from ove.shards.manifest import publish, temporary_name, write_json
+
+SETS_SHOWN = 40
+"""Half of them the largest sets, half spread over the others."""
+_PICTURES_SHOWN = 8
+_HEIGHT_PX = 120
+_STYLE = "body{font:15px sans-serif;margin:2em} img{height:120px;margin:2px} .kept{outline:3px solid #2a7}"
+Look = Callable[[int], tuple[str, UInt8[np.ndarray, "H W 3"]]]
+"""Index of a sample → its key and its picture."""
+
+
+def write_report(found: Duplicates, records: Int64[np.ndarray, "N"], settings: dict[str, Any], look: Look, out: Path) -> None:
+    """Writes `duplicates.json` (counts, sizes of sets, some sets with keys and cosines) and `duplicates.html` into `out`.
+
+    `records` are the indices of the samples in their shard set; `look` shows a record.
+    """
+    sizes = np.array([len(members) for members in found.sets], np.int64)
+    chosen = _chosen(len(found.sets))
+    shown = [_describe(found, records, number, look) for number in chosen]
+    counts = {
+        "samples": len(found.keep),
+        "kept": int(found.keep.sum()),
+        "dropped": int((~found.keep).sum()),
+        "pairs": len(found.pairs),
+        "sets": len(found.sets),
+        "sets_by_size": {int(size): int(n) for size, n in zip(*np.unique(sizes, return_counts=True), strict=True)},
+    }
+    texts = [[{name: v for name, v in sample.items() if name != "picture"} for sample in s["samples"]] for s in shown]
+    sets = [{"size": s["size"], "samples": text} for s, text in zip(shown, texts, strict=True)]
+    write_json(out / "duplicates.json", {**counts, **settings, "some_sets": sets})
+    path = out / "duplicates.html"
+    temporary = temporary_name(path)
+    temporary.write_text(_page(counts, settings, shown), encoding="utf-8")
+    publish(temporary, path)
+
+
+def write_lists(
+    found: Duplicates, records: Int64[np.ndarray, "N"], n_records: int, key: Callable[[int], str], out: Path
+) -> None:
+    """Writes what others read: `kept.npy` (bool, a value for each record of the shard set) and `dropped.jsonl`.
+
+    Of the latter each line tells the key of a sample that is dropped, and of the one that is kept instead.
+    """
+    keep = np.ones(n_records, bool)
+    keep[records[~found.keep]] = False
+    path, lines = out / "kept.npy", out / "dropped.jsonl"
+    temporary = temporary_name(path)
+    with temporary.open("wb") as handle:
+        np.save(handle, keep)
+    publish(temporary, path)
+    temporary = temporary_name(lines)
+    with temporary.open("w", encoding="utf-8") as handle:
+        for members in found.sets:
+            kept = key(int(records[members[0]]))
+            for member in members[1:]:
+                line = {"record": int(records[member]), "key": key(int(records[member])), "kept": kept}
+                handle.write(json.dumps(line, ensure_ascii=False) + "\n")
+    publish(temporary, lines)
+
+
+def read_kept(out: Path, n_records: int) -> Bool[np.ndarray, "N"] | None:
+    """Which records of a shard set are kept, as `write_lists` wrote it; None if duplicates have not been looked for."""
+    if not (out / "kept.npy").is_file():
+        return None
+    keep = np.load(out / "kept.npy")
+    return keep if len(keep) == n_records else None
+
+
+def _chosen(n_sets: int) -> list[int]:
+    largest = list(range(min(SETS_SHOWN // 2, n_sets)))
+    if len(largest) == n_sets:
+        return largest
+    others = np.linspace(len(largest), n_sets - 1, SETS_SHOWN - len(largest)).astype(int)
+    return sorted({*largest, *others.tolist()})
+
+
+def _describe(found: Duplicates, records: Int64[np.ndarray, "N"], number: int, look: Look) -> dict[str, Any]:
+    members = found.sets[number]
+    mine = np.isin(found.pairs, members).all(1)
+    samples = []
+    for member in members[:_PICTURES_SHOWN].tolist():
+        cosines = found.cosines[mine & (found.pairs == member).any(1)]
+        key, picture = look(int(records[member]))
+        samples.append(
+            {"record": int(records[member]), "key": key, "highest_cosine": round(float(cosines.max()), 4), "picture": picture}
+        )
+    return {"size": len(members), "samples": samples}
+
+
+def _page(counts: dict[str, Any], settings: dict[str, Any], shown: Sequence[dict[str, Any]]) -> str:
+    title = f"{counts['dropped']:,} of {counts['samples']:,} samples show what others show"
+    about = html.escape(", ".join(f"{name} {value}" for name, value in settings.items()))
+    parts = [
+        f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>",
+        f"<p>{counts['sets']:,} sets, of which {len(shown)} are shown; framed is what is kept. {about}</p>",
+    ]
+    for entry in shown:
+        for place, sample in enumerate(entry["samples"]):
+            words = html.escape(f"{sample['key']} ({sample['highest_cosine']})", quote=True)
+            kept = ' class="kept"' if place == 0 else ""
+            parts.append(f'<img{kept} title="{words}" alt="{words}" src="{_inlined(sample["picture"])}">')
+        more = entry["size"] - len(entry["samples"])
+        parts.append(f"<p>{entry['size']} samples{f', {more} of them not shown' if more else ''}</p>")
+    return "\n".join(parts)
+
+
+def _inlined(picture: UInt8[np.ndarray, "H W 3"]) -> str:
+    height, width = picture.shape[:2]
+    small = cv2.resize(picture, (max(1, width * _HEIGHT_PX // height), _HEIGHT_PX), interpolation=cv2.INTER_AREA)
+    data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
