@@ -37,9 +37,9 @@ def locked(path: Path) -> Iterator[IO[bytes]]:
         yield handle
 
 
-def lease(folder: Path) -> IO[bytes]:
-    """Keeps a folder of the cache from being removed until the returned file is closed, or the process ends."""
-    handle = (folder / LEASE).open("ab")
+def lease(folder: Path) -> int:
+    """Keeps a folder of the cache from being removed until the returned file handle is closed, or the process ends."""
+    handle = os.open(folder / LEASE, os.O_CREAT | os.O_RDWR, 0o644)
     fcntl.flock(handle, fcntl.LOCK_SH)
     os.utime(folder / LEASE)
     return handle

@@ -120,19 +120,16 @@ class ShardSet:
     def _reader(self, n: int) -> ArrayRecordReader:
         if n in self._readers:
             return self._readers[n]
-        shard = self.manifest.shards[n]
-        # Outside of the lock: other shards can be read, and fetched, while this one is on its way.
-        remote = self._remote
+        shard, remote = self.manifest.shards[n], self._remote
         path = str(self.folder / shard.file) if remote is None else remote.place(shard.file, shard.bytes, shard.sha256)
+        # Outside of the lock: what is slow to open, or never opens, keeps no one from the other shards.
+        reader = ArrayRecordReader(path, options=_RANDOM_ACCESS)
+        if not reader.ok():
+            reader.read([0])  # raises, and says why
+        if reader.num_records() != shard.records:
+            raise RuntimeError(f"it holds {reader.num_records()} records, {shard.records} were written")
         with self._lock:
-            if n not in self._readers:
-                reader = ArrayRecordReader(path, options=_RANDOM_ACCESS)
-                if not reader.ok():
-                    reader.read([0])  # raises, and says why
-                if reader.num_records() != shard.records:
-                    raise RuntimeError(f"it holds {reader.num_records()} records, {shard.records} were written")
-                self._readers[n] = reader
-            return self._readers[n]
+            return self._readers.setdefault(n, reader)
 
     def copy_of(self, shard: Shard) -> Path:
         """The file of a shard on this machine, fetched if it is remote; Unavailable or BadShard if that fails."""

@@ -7,9 +7,11 @@ folder works on that. docs/remote.md says how addresses, credentials, the cache 
 import errno
 import hashlib
 import json
+import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -69,7 +71,7 @@ def local_folder(folder: Path | str) -> Path:
     copy = config.cache / _name(f"{uri}\n{hashlib.sha256(manifest).hexdigest()}")
     with locked(config.cache / ".lock"):
         copy.mkdir(exist_ok=True)
-        lease(copy).close()
+        os.close(lease(copy))
         write_json(copy / ORIGIN, {"uri": uri})
         if not (copy / MANIFEST).exists():
             temporary = temporary_name(copy / MANIFEST)
@@ -110,7 +112,7 @@ class RemoteShards:
         self.uri = uri
         self._folder = folder
         self._config = RemoteConfig.from_environment()
-        self._lease = lease(folder)
+        weakref.finalize(self, os.close, lease(folder))
         self._failed: dict[str, Exception] = {}
 
     @property
