@@ -37,7 +37,7 @@ def test_what_gets_on_is_left_alone() -> None:
     for step in range(6):
         watchdog.expect(f"step {step}", 0.5)
         time.sleep(0.15)
-    watchdog.expect("something that may take any time", 0)
+    watchdog.expect("something that may take any time", 0.0)
     time.sleep(0.6)
     watchdog.expect("the next", 0.1)
     watchdog.close()
