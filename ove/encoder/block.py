@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from ove.config import EncoderConfig
@@ -95,8 +96,10 @@ class Block(nnx.Module):
         # the memory (N = 512, CPU). Without the barriers of prevent_cse, which a scan does not need.
         again = functools.partial(jax.checkpoint, prevent_cse=False)
         q, k, v = again(lambda x: self.attention.project(self.norm1(x), cos, sin))(x)
-        x = x + again(self.attention.merge)(attend(q, k, v, segment_ids, self.attention.backend))
-        return x + again(self.mlp.contract)(again(lambda x: self.mlp.expand(self.norm2(x)))(x))
+        # Named, as what `attend` keeps, for remat (encoder.py).
+        x = checkpoint_name(x + again(self.attention.merge)(attend(q, k, v, segment_ids, self.attention.backend)), "block")
+        hidden = checkpoint_name(again(lambda x: self.mlp.expand(self.norm2(x)))(x), "block")
+        return x + again(self.mlp.contract)(hidden)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

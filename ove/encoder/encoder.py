@@ -23,7 +23,7 @@ STD_RGB = (0.26862954, 0.26130258, 0.27577711)
 Params = dict[str, Any]
 """Nested dictionary of float32 arrays; those of `blocks` have the layers as their first axis."""
 Fetch = Callable[[Params], Params]
-"""Makes a part of the parameters whole where each device keeps but a piece of it; see `apply`."""
+"""Makes the parameters of one layer whole where each device keeps but a piece of them; see `apply`."""
 
 
 class Hidden(NamedTuple):
@@ -138,7 +138,7 @@ class Encoder(nnx.Module):
 
         def body(x: Array, layer: Any) -> tuple[Array, Array | None]:
             if fetch is not None:
-                layer = fetch({"blocks": nnx.to_pure_dict(layer)})["blocks"]
+                layer = fetch(nnx.to_pure_dict(layer))
             x = nnx.merge(graphdef, layer)(x, cos, sin, segment_ids)
             return x, (x if hidden else None)
 
@@ -163,9 +163,6 @@ def _encode(
     fetch: Fetch | None = None,
 ) -> Encoded:
     # One program for all calls of one model and shape; called directly, the scan over layers would be compiled each time.
-    if fetch is not None:
-        outside = fetch({name: part for name, part in state.items() if name != "blocks"})
-        state = {**outside, "blocks": state["blocks"]}
     return nnx.merge(graphdef, state)._encode(patches, positions, segment_ids, n_segments or 0, hidden, fetch)
 
 
@@ -198,8 +195,8 @@ def apply(
 ) -> Encoded:
     """As calling the encoder that has the parameters which `init` gives; values are not checked (for training).
 
-    `fetch`, a hashable function, is given parts of `params` when they are needed: all but the blocks at once, and as
-    `{"blocks": …}` those of one layer after the other, without the axis of the layers. The backward pass fetches layers again.
+    `fetch`, a hashable function, is given the parameters of one layer after the other, as they are nested in `params["blocks"]`
+    but without the axis of the layers, and returns those to compute with; the backward pass fetches them again.
     """
     check_tokens(patches, positions, segment_ids, config.patch_values)
     n_segments = count_segments(segment_ids, n_segments) if config.head else n_segments
@@ -224,9 +221,5 @@ def _remat(body: Any, mode: str, fetches: bool) -> Any:
     """
     if mode == "none" and not fetches:
         return body
-    policies = {"none": _all_but_fetched, "dots": jax.checkpoint_policies.save_only_these_names("attention"), "full": None}
-    return jax.checkpoint(body, policy=policies[mode], prevent_cse=False)
-
-
-def _all_but_fetched(primitive: Any, *_: Any, **__: Any) -> bool:
-    return primitive is not jax.lax.all_gather_p
+    kept = {"none": ("attention", "block"), "dots": ("attention",), "full": ()}
+    return jax.checkpoint(body, policy=jax.checkpoint_policies.save_only_these_names(*kept[mode]), prevent_cse=False)

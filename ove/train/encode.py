@@ -1,11 +1,12 @@
 """The encoder's part of a step on a mesh: embeddings of the whole batch, later the gradient of the parameters.
 
 Every device works on its own samples inside `shard_map`, so that attention kernels see ordinary arrays and nothing is moved
-that is not named here: parameters are gathered layer by layer (`ove.train.fsdp`) and gradients summed once, at the end.
+that is not named here: of cut parameters (`ove.train.fsdp`) those outside of the blocks are gathered once, those of the blocks
+layer by layer, and gradients are summed at the end.
 
 With `accumulate` microbatches the embeddings come first, without keeping anything for the backward pass; then the banks see
 the whole batch; then each microbatch is embedded again and differentiated. Losses and gradients are those of one large batch,
-for the price of a second forward pass and a second and third gathering.
+for the price of a second forward pass.
 """
 
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from jaxtyping import Array, Float, Float32
 from ove.config import EncoderConfig
 from ove.encoder import encoder
 from ove.encoder.encoder import Params
-from ove.train.fsdp import AXIS, in_order, make_fetch, one_of
+from ove.train.fsdp import AXIS, Fetch, cuts_of, cuts_of_layer, in_order, one_of, scatter
 from ove.train.gradients import part_norms
 from ove.train.sharding import placement
 
@@ -37,49 +38,77 @@ class Held(NamedTuple):
 
 
 class Encoding:
-    """Forward and backward pass on a mesh for parameters that lie there by `specs`."""
+    """Forward and backward pass on a mesh for parameters that lie there by `specs`; for one trace of a step."""
 
     def __init__(self, config: EncoderConfig, mesh: Mesh, specs: Any, accumulate: int) -> None:
         self._config, self._mesh, self._specs, self._accumulate = config, mesh, specs, accumulate
+        self._outside = cuts_of({name: part for name, part in specs.items() if name != "blocks"})
+        of_layer = cuts_of_layer(specs["blocks"])
+        self._fetch = Fetch(of_layer, config.compute) if of_layer else None
+        whole: Any = PartitionSpec()
+        # Of what `gathered` gives: only the blocks are still cut.
+        self._gathered_specs = {name: specs[name] if name == "blocks" else whole for name in specs}
         self._samples, self._pile = placement(mesh).samples, PartitionSpec(mesh.axis_names)
-        self._fetch = make_fetch(specs, config.compute)
-        self._pull: dict[int, Any] = {}
+        self._pull: list[Any] = []
 
-    def forward(self, params: Params, batch: dict[str, Array], earlier: Float[Array, ""]) -> tuple[Float[Array, "B E"], Held]:
-        """The embeddings of one bank's samples, after `earlier` (`ove.train.fsdp.in_order`), and what `backward` needs."""
-        patches, positions, number = batch["patches"], batch["positions"], len(self._pull)
+    def gathered(self, params: Params) -> tuple[Params, Float[Array, ""]]:
+        """The parameters with those outside of the blocks whole, and a number that is there when they are."""
 
-        def on_device(params: Params, patches: Array, positions: Array, earlier: Array) -> tuple[Array, list[Array]]:
+        def on_device(params: Params) -> tuple[Params, Array]:
+            outside = Fetch(self._outside, self._config.compute)(_but_blocks(params))
+            return params | outside, one_of(*jax.tree.leaves(outside))
+
+        if not self._outside:
+            return params, jnp.zeros(())
+        return self._mapped(on_device, (self._specs,), (self._gathered_specs, PartitionSpec()))(params)
+
+    def forward(
+        self, params: Params, batch: dict[str, Array], earlier: Float[Array, ""]
+    ) -> tuple[Float[Array, "B E"], Held, Float[Array, ""]]:
+        """The embeddings of one bank's samples, what `backward` needs, and a number that is there when the embeddings are.
+
+        `params`: as `gathered`. Not before `earlier` is there, a number of that kind (`ove.train.fsdp.in_order`).
+        """
+        patches, positions = batch["patches"], batch["positions"]
+        number = len(self._pull)
+        self._pull.append(None)
+
+        def on_device(params: Params, patches: Array, positions: Array, earlier: Array) -> tuple[Array, list[Array], Array]:
             if self._fetch:
-                params = params | {"patch": jax.tree.map(lambda leaf: in_order(leaf, earlier), params["patch"])}
+                positions = in_order(positions, earlier)
             if self._accumulate > 1:
-                self._pull[number] = None
                 pooled = jax.lax.map(lambda seen: self._embed(params, *seen), self._split(patches, positions))
-                return rearrange(pooled, "a b e -> (a b) e"), []
+                return rearrange(pooled, "a b e -> (a b) e"), [], one_of(pooled)
             pooled, pull = jax.vjp(lambda params: self._embed(params, patches, positions), params)
             residuals, self._pull[number] = jax.tree.flatten(pull)
-            return pooled, [residual[None] for residual in residuals]
+            return pooled, [residual[None] for residual in residuals], one_of(pooled)
 
-        pooled, residuals = self._mapped(
-            on_device, (self._specs, self._samples, self._samples, PartitionSpec()), (self._samples, self._pile)
-        )(params, patches, positions, earlier)
-        return pooled, Held(patches, positions, residuals)
+        in_specs = self._gathered_specs, self._samples, self._samples, PartitionSpec()
+        mapped = self._mapped(on_device, in_specs, (self._samples, self._pile, PartitionSpec()))
+        pooled, residuals, done = mapped(params, patches, positions, earlier)
+        return pooled, Held(patches, positions, residuals), done
 
     def backward(
         self, params: Params, held: list[Held], slopes: list[Float[Array, "B E"]]
     ) -> tuple[Params, dict[str, Float32[Array, ""]]]:
-        """The gradient of the parameters, cut as they are, from that of each bank's embeddings; and its norms, `part_norms`."""
+        """The gradient of the parameters, cut as they are, from that of each bank's embeddings; and its norms, `part_norms`.
+
+        `params`: as `gathered`.
+        """
 
         def on_device(params: Params, held: list[Held], slopes: list[Array]) -> tuple[Params, dict[str, Array]]:
-            grads, earlier = jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
+            grads = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
+            earlier = jnp.zeros(())
             for number, (one, slope) in enumerate(zip(held, slopes, strict=True)):
                 grads = self._pull_back(params, number, Held(*one), in_order(slope, earlier), grads)
                 earlier = one_of(*jax.tree.leaves(grads))
-            return self._summed(grads, earlier)
+            grads = grads | scatter(self._outside, _but_blocks(grads), earlier)
+            return self._summed(grads, one_of(*jax.tree.leaves(grads)))
 
         as_samples: Any = self._samples
-        held_specs = [Held(as_samples, as_samples, [self._pile] * len(one.residuals)) for one in held]  # type: ignore[list-item]
-        in_specs = self._specs, held_specs, self._samples
+        as_pile: list[Any] = [self._pile]
+        held_specs = [Held(as_samples, as_samples, as_pile * len(one.residuals)) for one in held]
+        in_specs = self._gathered_specs, held_specs, self._samples
         return self._mapped(on_device, in_specs, (self._specs, PartitionSpec()))(params, held, slopes)
 
     def _embed(self, params: Params, patches: Array, positions: Array) -> Array:
@@ -112,15 +141,14 @@ class Encoding:
         is_cut = [AXIS in tuple(spec) for spec in specs]
         axes = [tuple(a for a in self._mesh.axis_names if not (cut and a == AXIS)) for cut in is_cut]
         small = [i for i, leaf in enumerate(leaves) if leaf.size <= _JOINED and not is_cut[i]]
-        if small:
-            joined = jnp.concatenate([leaves[i].ravel() for i in small])
-            joined = jax.lax.psum(in_order(joined, earlier), self._mesh.axis_names)
-            ends = [sum(leaves[j].size for j in small[: k + 1]) for k in range(len(small) - 1)]
-            for i, part in zip(small, jnp.split(joined, ends), strict=True):
-                leaves[i] = part.reshape(leaves[i].shape)
-            earlier = one_of(joined)
+        joined = jnp.concatenate([leaves[i].ravel() for i in small])
+        joined = jax.lax.psum(in_order(joined, earlier), self._mesh.axis_names)
+        earlier, place = one_of(joined), 0
+        for i in small:
+            leaves[i] = joined[place : place + leaves[i].size].reshape(leaves[i].shape)
+            place += leaves[i].size
         for i, leaf in enumerate(leaves):
-            if i not in small and any(self._mesh.shape[axis] > 1 for axis in axes[i]):
+            if i not in small:
                 leaves[i] = jax.lax.psum(in_order(leaf, earlier), axes[i])
                 earlier = one_of(leaves[i])
         squares = [
@@ -129,10 +157,14 @@ class Encoding:
         ]
 
         def over_pieces(parts: Array) -> Array:
-            return jax.lax.psum(in_order(parts, earlier), AXIS) if self._fetch else parts
+            return jax.lax.psum(in_order(parts, earlier), AXIS) if any(is_cut) else parts
 
         return jax.tree.unflatten(structure, leaves), part_norms(jax.tree.unflatten(structure, squares), over_pieces)
 
     def _mapped(self, function: Any, in_specs: Any, out_specs: Any) -> Any:
-        # Unchecked: what is called whole is the same everywhere, for it was summed over all devices.
+        # Unchecked: what is called whole is the same everywhere, for it was summed over all devices, or serves only to wait.
         return jax.shard_map(function, mesh=self._mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def _but_blocks(params: Params) -> Params:
+    return {name: part for name, part in params.items() if name != "blocks"}

@@ -1,6 +1,7 @@
 """Parameters of which each device keeps a piece: gathered when a layer needs them, their gradients reduced and scattered."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,39 +13,49 @@ from jaxtyping import Array, Float, Float32, Shaped
 from ove.encoder.encoder import Params
 
 AXIS = "fsdp"
-_LAYERS = "blocks/"
-"""Parameters whose first axis is that of the layers; they are fetched one layer at a time, without it."""
+Cuts = tuple[tuple[str, int], ...]
+"""Names of the parameters that are cut, within some nested dictionary, and the axis along which each is."""
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """Gathers the cut ones of some parameters, inside `shard_map`, in the dtype of the computation; see `encoder.apply`.
+    """Gathers the cut ones of some parameters inside `shard_map`, in the dtype of the computation; see `encoder.apply`.
 
     Backward, each gradient is summed in float32 over the axis and its piece stays here (a reduce-scatter).
     """
 
-    cuts: tuple[tuple[str, int], ...]
-    """Names of the parameters that are cut, and the axis of each."""
+    cuts: Cuts
     dtype: str
 
     def __call__(self, part: Params) -> Params:
         """The same nested dictionary with whole arrays."""
-        flat, structure = jax.tree_util.tree_flatten_with_path(part)
-        names, cuts = [leaf_name(path) for path, _ in flat], dict(self.cuts)
-        pieces = {name: leaf for name, (_, leaf) in zip(names, flat, strict=True) if name in cuts}
-        if not pieces:
-            return part
-        axes = tuple(cuts[name] - name.startswith(_LAYERS) for name in pieces)
-        whole = dict(zip(pieces, _gather(axes, self.dtype, list(pieces.values())), strict=True))
-        leaves = [whole.get(name, leaf) for name, (_, leaf) in zip(names, flat, strict=True)]
-        return jax.tree_util.tree_unflatten(structure, leaves)
+        return _over_cuts(self.cuts, part, lambda axes, pieces: _gather(axes, self.dtype, pieces))
 
 
-def make_fetch(specs: Any, dtype: str) -> Fetch | None:
-    """What gathers the parameters that have these specs; None if none of them is cut."""
+def scatter(cuts: Cuts, grads: Params, earlier: Float[Array, ""]) -> Params:
+    """Pieces of the gradients of gathered parameters, summed over the axis, and of the others what was given."""
+    return _over_cuts(cuts, grads, lambda axes, whole: _scatter(axes, earlier, whole))
+
+
+def cuts_of(specs: Any) -> Cuts:
+    """Which of the parameters with these specs are cut."""
     flat = jax.tree_util.tree_flatten_with_path(specs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))[0]
-    cuts = tuple((leaf_name(path), tuple(spec).index(AXIS)) for path, spec in flat if AXIS in tuple(spec))
-    return Fetch(cuts, dtype) if cuts else None
+    return tuple((leaf_name(path), tuple(spec).index(AXIS)) for path, spec in flat if AXIS in tuple(spec))
+
+
+def cuts_of_layer(specs_of_blocks: Any) -> Cuts:
+    """The same of one layer, from the specs of all: the first axis, that of the layers, is not there."""
+    return tuple((name, axis - 1) for name, axis in cuts_of(specs_of_blocks))
+
+
+def _over_cuts(cuts: Cuts, part: Params, function: Callable[[tuple[int, ...], list[Array]], list[Array]]) -> Params:
+    flat, structure = jax.tree_util.tree_flatten_with_path(part)
+    axes, leaves = dict(cuts), {leaf_name(path): leaf for path, leaf in flat}
+    chosen = [name for name in leaves if name in axes]
+    if chosen:
+        found = function(tuple(axes[name] for name in chosen), [leaves[name] for name in chosen])
+        leaves |= dict(zip(chosen, found, strict=True))
+    return jax.tree_util.tree_unflatten(structure, list(leaves.values()))
 
 
 def leaf_name(path: Any) -> str:
@@ -82,12 +93,16 @@ def _gather_forward(axes: tuple[int, ...], dtype: str, pieces: list[Array]) -> t
 
 
 def _gather_backward(axes: tuple[int, ...], dtype: str, earlier: Array, grads: list[Array]) -> tuple[list[Array]]:
+    return (_scatter(axes, earlier, grads),)
+
+
+def _scatter(axes: tuple[int, ...], earlier: Array, grads: list[Array]) -> list[Array]:
     pieces, earlier = [], one_of(earlier, *grads)
     for axis, grad in zip(axes, grads, strict=True):
         grad = in_order(grad.astype(jnp.float32), earlier)
         pieces.append(jax.lax.psum_scatter(grad, AXIS, scatter_dimension=axis, tiled=True))
         earlier = one_of(pieces[-1])
-    return (pieces,)
+    return pieces
 
 
 _gather.defvjp(_gather_forward, _gather_backward)

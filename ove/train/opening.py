@@ -28,7 +28,7 @@ def check(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
         raise ConfigError("batches.heads is empty; name at least one bank to train, for example {bank: 'vid', batch_size: 16}.")
     if not config.encoder.head:
         raise ConfigError("encoder.head is False; training needs the pooling head, which makes the embedding.")
-    check_division(config, mesh)
+    check_division(config, mesh.size)
     if workdir.exists() and not workdir.is_dir():
         raise ConfigError(f"{workdir}: is a file; give a folder as --workdir.")
 

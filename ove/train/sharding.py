@@ -1,6 +1,5 @@
 """The mesh over the devices there are, and which array is split over it: rules of (path regex, spec), first match wins."""
 
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -37,22 +36,27 @@ def make_mesh(config: MeshConfig | None = None, devices: Sequence[jax.Device] | 
 
     On TPUs neighbours in the mesh are neighbours in the machine; several slices lie along `data`.
     """
-    config, devices = config or MeshConfig(), list(jax.devices() if devices is None else devices)
-    inner = config.fsdp * max(config.bank, 1)
-    data = config.data or len(devices) // inner
-    if data * inner != len(devices):
-        raise ConfigError(
-            f"mesh.data = {config.data}, mesh.fsdp = {config.fsdp} and mesh.bank = {config.bank} do not make up the "
-            f"{len(devices)} devices; give numbers whose product that is, or 0 for mesh.data and others that divide it."
-        )
-    sizes = {DATA: data, FSDP: config.fsdp} | ({BANK: config.bank} if config.bank else {})
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = axis_sizes(config or MeshConfig(), len(devices))
     shape, n_slices = list(sizes.values()), len({getattr(device, "slice_index", 0) for device in devices})
-    if n_slices > 1 and data % n_slices == 0:
-        within, between = [data // n_slices, *shape[1:]], [n_slices] + [1] * (len(shape) - 1)
+    if n_slices > 1 and shape[0] % n_slices == 0:
+        within, between = [shape[0] // n_slices, *shape[1:]], [n_slices] + [1] * (len(shape) - 1)
         grid = mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
     else:
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     return Mesh(grid, tuple(sizes))
+
+
+def axis_sizes(config: MeshConfig, n_devices: int) -> dict[str, int]:
+    """Name → size of each axis, from the farthest devices to the nearest; ConfigError if they do not make up the devices."""
+    inner = config.fsdp * max(config.bank, 1)
+    data = config.data or n_devices // inner
+    if data * inner != n_devices:
+        raise ConfigError(
+            f"mesh.data = {config.data}, mesh.fsdp = {config.fsdp} and mesh.bank = {config.bank} do not make up the "
+            f"{n_devices} devices; give numbers whose product that is, or 0 for mesh.data and others that divide it."
+        )
+    return {DATA: data, FSDP: config.fsdp} | ({BANK: config.bank} if config.bank else {})
 
 
 def placement(mesh: Mesh) -> Placement:
@@ -61,9 +65,9 @@ def placement(mesh: Mesh) -> Placement:
     return Placement(mesh, tuple(axis for axis in axes if axis != DATA) if BANK in axes else axes, axes)
 
 
-def check_division(config: RunConfig, mesh: Mesh) -> None:
+def check_division(config: RunConfig, n_devices: int) -> None:
     """ConfigError if batches cannot be split over the devices and microbatches, or parameters over the axis fsdp."""
-    parts, accumulate, fsdp = mesh.size, config.train.accumulate, mesh.shape.get(FSDP, 1)
+    parts, accumulate, fsdp = n_devices, config.train.accumulate, config.mesh.fsdp
     for head in config.batches.heads:
         if head.batch_size % (parts * accumulate):
             times = f" times train.accumulate = {accumulate} microbatches" if accumulate > 1 else ""
@@ -83,18 +87,19 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
 
 def spec_of(name: str, mesh: Mesh) -> PartitionSpec:
     """How the leaf of that name is cut on a mesh; axes of a single device cut nothing."""
-    rule = next(spec for pattern, spec in RULES if re.search(pattern, name))
+    rule = rule_of(name)
     if ROWS in rule:
         return placement(mesh).rows
-    return PartitionSpec(*(axis if axis and mesh.shape.get(axis, 1) > 1 else None for axis in rule))
+    if any(axis and mesh.shape.get(axis, 1) > 1 for axis in rule):
+        return PartitionSpec(*rule)
+    return PartitionSpec()
+
+
+def rule_of(name: str) -> tuple[str | None, ...]:
+    """The spec of the first rule that names the leaf."""
+    return next(spec for pattern, spec in RULES if re.search(pattern, name))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Samples are split over all axes."""
     return NamedSharding(mesh, placement(mesh).samples)
-
-
-def pieces(name: str, mesh: Mesh) -> int:
-    """Into how many pieces the leaf of that name is cut."""
-    axes = [axis for part in spec_of(name, mesh) if part for axis in ((part,) if isinstance(part, str) else part)]
-    return math.prod(mesh.shape[axis] for axis in axes)

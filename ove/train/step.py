@@ -14,7 +14,6 @@ from ove.centers.placement import follow
 from ove.centers.rows import RowAdamW
 from ove.config import HeadConfig, RunConfig
 from ove.train.encode import Encoding, Held
-from ove.train.fsdp import one_of
 from ove.train.guards import is_applied, judge
 from ove.train.optimizer import clip, learning_rate, make_optimizer
 from ove.train.sharding import batch_sharding, check_division, placement
@@ -32,7 +31,7 @@ def make_step(
 
     `n_centers` of each bank; without it, all rows of a bank are taken for centers, which they are where none was padded.
     """
-    check_division(config, mesh)
+    check_division(config, mesh.size)
     optimizer, specs = make_optimizer(config.train), jax.tree.map(lambda at: at.spec, shardings.params)
     replicated = NamedSharding(mesh, PartitionSpec())
     train, place = config.train, placement(mesh)
@@ -48,12 +47,11 @@ def make_step(
         encoding = Encoding(config.encoder, mesh, specs, train.accumulate)
         pooled: dict[str, Array] = {}
         held: list[Held] = []
-        done = jnp.zeros(())
+        params, done = encoding.gathered(state.params)
         for head in config.batches.heads:
             name: str = head.bank
-            pooled[name], kept = encoding.forward(state.params, batch[name], done)
+            pooled[name], kept, done = encoding.forward(params, batch[name], done)
             held.append(kept)
-            done = one_of(pooled[name])
         plans = plans_of(state.banks)
         rates = {name: learning_rate(train, train.rate_of(name))(state.step) for name in plans}
         found: dict[str, BankGradient] = {}
@@ -86,7 +84,7 @@ def make_step(
         }
 
         slopes = [follow(f.embeddings.astype(pooled[name].dtype), done) for name, f in found.items()]
-        grads, norms = encoding.backward(state.params, held, slopes)
+        grads, norms = encoding.backward(params, held, slopes)
         clipped = clip(grads, norms["grad_norm/encoder"], train.clip_norm)
         updates, opt_state = optimizer.update(clipped, state.opt_state, state.params)
         changed = optax.apply_updates(state.params, updates), opt_state

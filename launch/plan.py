@@ -1,0 +1,114 @@
+"""python -m launch.plan --config=FILE[:ARG] --devices N: what a run would cost on so many devices, before there are any."""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from launch import command, config_file
+from ove.config import RunConfig
+from ove.errors import ConfigError
+from ove.train import costs
+from ove.train.compiled import compile_step, traffic
+from ove.train.costs import MACHINES, Machine, Workplace
+from ove.train.sharding import check_division, make_mesh
+from ove.train.throughput import workload
+
+CENTERS = {"obj": 2_000_000, "vid": 400_000, "ocr": 365_187}
+LABELS = {"obj": 10, "vid": 10, "ocr": 100}
+"""Of the paper's data (spec §3)."""
+_GIB, _MIB = 2**30, 2**20
+_FLAG = "--xla_force_host_platform_device_count"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints memory, bytes through collectives and estimated time of one step; with --compile, what the compiler says."""
+    parser = argparse.ArgumentParser(prog="python -m launch.plan", description=__doc__)
+    parser.add_argument("--devices", type=int, required=True, help="GPUs, or chips of a TPU slice (a v5p-256 has 128)")
+    parser.add_argument("--kind", choices=list(MACHINES), default="h100", help="of device, for memory and time (default: h100)")
+    parser.add_argument("--centers", nargs="+", default=[], metavar="BANK=N", help="centers of banks (default: the paper's)")
+    parser.add_argument("--image-px", type=int, default=224, help="side of images whose head names no size_px (default: 224)")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the step for so many pretended CPU devices, run nothing"
+    )
+    options, config = config_file.parse(parser, RunConfig, argv)
+    if options.devices < 1:
+        raise ConfigError(f"--devices {options.devices} must be at least 1.")
+    if options.compile:
+        _pretend(options.devices)
+    at = Workplace(config, options.devices, _centers(options.centers), _tokens(config, options.image_px), LABELS)
+    check_division(config, options.devices)
+    describe(at, MACHINES[options.kind])
+    if options.compile:
+        compare(at)
+
+
+def describe(at: Workplace, machine: Machine) -> None:
+    """Prints the plan."""
+    axes = ", ".join(f"{name} {size}" for name, size in at.axes.items())
+    work = workload(at.config, at.n_centers, at.tokens_of)
+    print(f"{at.n_devices} devices ({axes}); {work.samples:,} samples and {work.tokens:,} tokens a step")
+    counted = costs.memory(at)
+    print("memory of a device, GiB: " + ", ".join(f"{name} {size / _GIB:.2f}" for name, size in counted.items()))
+    print(f"  at its fullest {costs.total(counted) / _GIB:.1f} of {machine.memory_gib:.0f}")
+    moved = costs.collectives(at)
+    print("collectives of a device and step, MiB: " + ", ".join(f"{kind} {size / _MIB:.1f}" for kind, size in moved.items()))
+    taken = costs.seconds(at, machine)
+    print(f"estimated s a step: {', '.join(f'{name} {seconds:.3f}' for name, seconds in taken.items())}")
+    low, high = max(taken[name] for name in ("compute", "near", "far")), taken["sum"]
+    days = [at.config.train.steps * seconds / 86400 for seconds in (low, high)]
+    print(
+        f"  {work.samples / high:,.0f} to {work.samples / low:,.0f} samples/s; {at.config.train.steps:,} steps in "
+        f"{days[0]:.1f} to {days[1]:.1f} days"
+    )
+
+
+def compare(at: Workplace) -> None:
+    """Compiles the step without running it and prints formula and program side by side."""
+    mesh = make_mesh(at.config.mesh, jax.devices()[: at.n_devices])
+    compiled, _, _ = compile_step(at.config, mesh, at.n_centers, at.tokens_of, at.labels_of)
+    found, expected = traffic(compiled.as_text()), costs.collectives(at)
+    for kind, size in expected.items():
+        print(f"{kind}: formula {size:,.0f} bytes, program {found.get(kind, 0):,}")
+    sizes = compiled.memory_analysis()
+    planned = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
+    print(f"memory: formula {costs.total(costs.memory(at)) / _GIB:.2f} GiB, program {planned / _GIB:.2f} GiB (of a CPU)")
+
+
+def _tokens(config: RunConfig, image_px: int) -> dict[str, int]:
+    """Tokens of a sample, of each bank."""
+    patch = config.encoder.patch_px
+    return {
+        str(head.bank): (head.budget_tokens or config.batches.budget_tokens)
+        if head.bank == "vid"
+        else math.prod([(head.size_px or image_px) // patch] * 2)
+        for head in config.batches.heads
+    }
+
+
+def _centers(assignments: Sequence[str]) -> Mapping[str, int]:
+    centers = dict(CENTERS)
+    for assignment in assignments:
+        bank, _, number = assignment.partition("=")
+        if bank not in centers or not number.isdigit() or int(number) < 1:
+            raise ConfigError(f"--centers {assignment}: expected BANK=N, BANK one of {', '.join(CENTERS)}.")
+        centers[bank] = int(number)
+    return centers
+
+
+def _pretend(n_devices: int) -> None:
+    """Starts this command anew on a CPU that pretends to be so many devices: JAX must know that before it looks."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    wanted = f"{_FLAG}={n_devices}"
+    if wanted in flags.split() and os.environ.get("JAX_PLATFORMS") == "cpu":
+        return
+    os.environ["XLA_FLAGS"] = " ".join([*(flag for flag in flags.split() if not flag.startswith(_FLAG)), wanted])
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.execv(sys.executable, [sys.executable, "-m", "launch.plan", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    command.run(main)
