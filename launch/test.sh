@@ -6,7 +6,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh
 
 chosen=(-m "not slow")
-if [ "${1:-}" = "--all" ]; then chosen=(); shift; fi
+if [ "${1:-}" = "--all" ]; then
+  chosen=()
+  shift
+  # What only the long tests need; where it cannot be had, they are skipped and say so.
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-ray.txt || true
+fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy

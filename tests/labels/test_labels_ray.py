@@ -70,3 +70,9 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"Ray is not installed.*requirements-ray\.txt"), ray_engine(EnginesConfig()):
         pass
+
+
+@needs_ray
+def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"engines\.ray_address = '127\.0\.0\.1:1': no Ray cluster answers"):
+        ray_engine(EnginesConfig(ray_address="127.0.0.1:1")).__enter__()

@@ -5,6 +5,7 @@ import importlib
 import itertools
 import logging
 import os
+import socket
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from ove.shards.workers import in_time
 _AHEAD = 3
 """Jobs handed to Ray per job that it can run at once: what waits is also what an autoscaler adds machines for."""
 _LEAST_AHEAD = 16
+_KNOCK_S = 10.0
 
 
 @contextlib.contextmanager
@@ -34,11 +36,15 @@ def ray_engine(config: EnginesConfig) -> Iterator[Outcomes]:
     if not connected:
         # Otherwise Ray sends statistics of use over the network.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        where = config.ray_address or os.environ.get("RAY_ADDRESS", "")
         try:
-            ray.init(address=config.ray_address or None, log_to_driver=False, logging_level=logging.WARNING)
-        except (ConnectionError, ValueError) as error:
-            where = config.ray_address or os.environ.get("RAY_ADDRESS", "")
-            raise ConfigError(f"engines.ray_address = {where!r}: no Ray cluster answers there ({error}).") from error
+            _knock(where)
+            ray.init(address=where or None, log_to_driver=False, logging_level=logging.WARNING)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"engines.ray_address = {where!r}: no Ray cluster answers there ({error}); start one (docs/scale_out.md), or "
+                "leave the address out."
+            ) from error
     try:
         yield lambda attempt, jobs: _outcomes(ray, config, attempt, jobs)
     finally:
@@ -143,12 +149,22 @@ def _outcome(ray: ModuleType, ref: Any) -> tuple[str | None, bool]:
         if isinstance(error.cause, OveError):
             raise error.cause from None
         raise ConfigError(
-            f"the workers of the Ray cluster cannot run this step ({error.cause!r}); they need the same code and the same "
-            "requirements as this machine (docs/scale_out.md)."
+            f"the workers of the Ray cluster cannot run this step ({_first_line(error.cause)}); they need the same code and "
+            "the same requirements as this machine (docs/scale_out.md)."
         ) from error
     except ray.exceptions.RayError as error:
-        first = (str(error).strip() or "no reason given").splitlines()[0]
-        return f"the process that worked on it died or took too long ({type(error).__name__}: {first})", True
+        return f"the process that worked on it died or took too long ({type(error).__name__}: {_first_line(error)})", True
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _knock(address: str) -> None:
+    """OSError if nobody listens at HOST:PORT: Ray would try for many minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), _KNOCK_S).close()
 
 
 def _ray() -> ModuleType:
