@@ -135,8 +135,8 @@ class _Run:
             self.clock.batch_asked()
             fed = next(feed)
             self.clock.batch_there()
-            for picture in self.draw(step, fed.batches) if self.draw else ():
-                self.report(f"what the encoder sees: {picture}")
+            if self.draw and (pictures := self.draw(step, fed.batches)):
+                self.report(f"{len(pictures)} pictures of what the encoder sees: {pictures[0].parent}")
             if compiled is None:
                 compiled = _compile(step_fn, state, fed.on_device, self.report)
                 self.processes.meet("the first step")

@@ -1,6 +1,7 @@
 """What a run says of itself: lines after the place of resumption are cut, times are those of the device."""
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from ove.train.clock import Clock
-from ove.train.metrics import MetricsLog, progress_line
+from ove.train.metrics import Averages, MetricsLog, progress_line
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -39,6 +40,38 @@ def test_the_progress_line_says_where_how_well_how_fast_and_how_long() -> None:
         "step 20/300  loss 3.0000 (vid 1.0000  obj 2.0000)  120 ms/step  66.6 samples/s  data wait 12%  1h02m left"
     )
     assert progress_line(299, 300, values, 61.6).endswith("1m02s left")
+
+
+def test_what_is_known_of_speed_work_and_memory_stands_in_the_line() -> None:
+    values = {"loss": 3.0, "loss/vid": 1.0, "step_ms": 120.0, "samples_per_s": 66.6, "data_wait": 0.0, "skipped": 2.0}
+    values |= {"tokens_per_s": 136396.8, "mfu": 0.4123, "device_memory_peak_gib": 61.04}
+    assert progress_line(20, 300, values, 60.0) == (
+        "step 20/300  loss 3.0000 (vid 1.0000)  120 ms/step  66.6 samples/s  136,397 tokens/s  MFU 41.2%  data wait 0%  "
+        "61.0 GiB  2 skipped  1m00s left"
+    )
+
+
+def test_steps_between_two_lines_are_averaged_counted_or_the_last_of_them() -> None:
+    averages = Averages()
+    nan = float("nan")
+    for loss, logit, rate, skipped, ever in ((1.0, nan, 0.1, 0.0, 3.0), (3.0, 2.0, 0.2, 1.0, 5.0), (5.0, 4.0, 0.3, 1.0, 6.0)):
+        names = ("loss/vid", "positive_logit/vid", "lr", "skipped", "ever_positive/vid")
+        averages.add(dict(zip(names, (loss, logit, rate, skipped, ever), strict=True)))
+    taken = averages.take()
+    assert taken == {"loss/vid": 3.0, "positive_logit/vid": 3.0, "lr": 0.3, "skipped": 2.0, "ever_positive/vid": 6.0}
+    averages.add({"positive_logit/vid": nan, "lr_bank/vid": 0.5, "positive_overflow/vid": 4.0, "collapse/vid": 1.0})
+    taken = averages.take()
+    assert math.isnan(taken.pop("positive_logit/vid"))
+    assert taken == {"lr_bank/vid": 0.5, "positive_overflow/vid": 4.0, "collapse/vid": 1.0}
+    assert averages.take() == {}
+
+
+def test_a_line_is_json_whatever_the_numbers(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 0)
+    log.write(1, {"loss": float("nan"), "norm": float("inf"), "order": 7, "lr": 0.5})
+    log.close()
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"step": 1, "loss": None, "norm": None, "order": 7, "lr": 0.5}
 
 
 class Device:
