@@ -8,7 +8,7 @@ from ove.errors import BadClip
 from ove.shards.quarantine import BadFile
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """Some bytes of an archive."""
 
@@ -20,7 +20,7 @@ class Part:
     """Bytes; in Parquet files the row within its group."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Inside:
     """Where an input lies in an archive."""
 
@@ -31,7 +31,7 @@ class Inside:
     """What to read it from where that is not the input's path: a decompressed copy."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InputFile:
     """One input, whether usable or not: a file, or a sample in an archive."""
 

@@ -1,6 +1,7 @@
 """WebDataset tars: files whose names begin alike, up to the first dot, are one sample (`000123.jpg`, `000123.cls`, …)."""
 
 import json
+import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,8 @@ def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) ->
     position = 0
     try:
         with tarfile.open(archive, "r:") as tar:
-            for member in tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # kept by tarfile, a kilobyte each
                 position = member.offset
                 folder, _, file = member.name.removeprefix("./").rpartition("/")
                 if not member.isfile() or file.startswith("."):
@@ -41,7 +43,7 @@ def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) ->
                     bad.append(_bad(path, name, "the archive ends within it; get a whole copy"))
                     samples.pop(name, None)
                     break
-                samples.setdefault(name, []).append(Part(extension.lower(), member.offset_data, member.size))
+                samples.setdefault(name, []).append(Part(sys.intern(extension.lower()), member.offset_data, member.size))
     except (tarfile.TarError, EOFError, OSError) as error:
         reason = f"{path}: is no whole tar file ({error}); {len(samples)} samples before byte {position} can be read."
         bad.append(BadFile(str(path), reason, position))
