@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -31,9 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--kind", choices=list(MACHINES), default="h100", help="of device, for memory and time (default: h100)")
     parser.add_argument("--centers", nargs="+", default=[], metavar="BANK=N", help="centers of banks (default: the paper's)")
     parser.add_argument("--image-px", type=int, default=224, help="side of images whose head names no size_px (default: 224)")
-    parser.add_argument(
-        "--compile", action="store_true", help="compile the step for so many pretended CPU devices, run nothing"
-    )
+    parser.add_argument("--compile", action="store_true", help="compile the step for pretended CPU devices, run nothing")
     options, config = config_file.parse(parser, RunConfig, argv)
     if options.devices < 1:
         raise ConfigError(f"--devices {options.devices} must be at least 1.")
@@ -70,10 +69,10 @@ def compare(at: Workplace) -> None:
     """Compiles the step without running it and prints formula and program side by side."""
     mesh = make_mesh(at.config.mesh, jax.devices()[: at.n_devices])
     compiled, _, _ = compile_step(at.config, mesh, at.n_centers, at.tokens_of, at.labels_of)
-    found, expected = traffic(compiled.as_text()), costs.collectives(at)
+    found, expected = traffic(str(compiled.as_text())), costs.collectives(at)
     for kind, size in expected.items():
         print(f"{kind}: formula {size:,.0f} bytes, program {found.get(kind, 0):,}")
-    sizes = compiled.memory_analysis()
+    sizes: Any = compiled.memory_analysis()
     planned = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
     print(f"memory: formula {costs.total(costs.memory(at)) / _GIB:.2f} GiB, program {planned / _GIB:.2f} GiB (of a CPU)")
 

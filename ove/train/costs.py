@@ -44,7 +44,7 @@ MACHINES = {
     "h200": Machine(989, 141e9 / 2**30, 8, 450, 50),
     "v5p": Machine(459, 95, 8960, 600, 600),
 }
-"""NVIDIA's data sheets: NVLink 900 GB/s both ways, one 400 Gb/s network adapter a GPU; Google's page on v5p: 4,800 Gb/s a chip."""
+"""NVIDIA's data sheets: NVLink 900 GB/s both ways, a 400 Gb/s adapter a GPU; Google's page on v5p: 4,800 Gb/s a chip."""
 BUSY = 0.45
 """Share of a device's operations that products reach; an assumption."""
 Bytes = dict[str, float]

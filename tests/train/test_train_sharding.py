@@ -46,7 +46,7 @@ def test_neighbours_share_parameters_and_banks() -> None:
 def test_batches_that_cannot_be_split_are_refused() -> None:
     config = config_of(Path(), accumulate=2)
     check_division(config, 4)
-    with pytest.raises(ConfigError, match="8 devices times train.accumulate = 2 microbatches; give a multiple of 16"):
+    with pytest.raises(ConfigError, match=r"8 devices times train\.accumulate = 2 microbatches; give a multiple of 16"):
         check_division(config, 8)
     config = dataclasses.replace(replace_encoder(config_of(Path()), mlp=132), mesh=MeshConfig(fsdp=8))
     with pytest.raises(ConfigError, match=r"mesh\.fsdp = 8 does not divide encoder\.mlp = 132"):
@@ -80,7 +80,7 @@ def test_kernels_moments_and_rows_are_cut_and_the_rest_is_not(fresh: tuple) -> N
 
 
 def test_a_fresh_state_is_made_in_pieces(fresh: tuple) -> None:
-    compiled, shardings, abstract = fresh
+    compiled, _, _ = fresh
     state = compiled()
     whole = sum(leaf.size * 4 for leaf in jax.tree.leaves(state._replace(rng=jax.random.key_data(state.rng))))
     sizes = compiled.memory_analysis()
