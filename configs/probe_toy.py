@@ -8,10 +8,10 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg not in ("", "smoke"):
         raise ValueError(f"configs/probe_toy.py knows no argument {arg!r}; leave it out or use smoke")
     c = ConfigDict()
-    c.workdir = "runs/quickstart/train"
+    c.weights = "runs/quickstart/train"
     c.train_shards = "runs/quickstart/shards/probe"
     c.val_shards = "runs/quickstart/shards/val"
-    c.budget_tokens = 288  # as in configs/toy.py: 8 whole frames, or the codec's choice
+    c.budgets = (288,)  # as in configs/toy.py: 8 whole frames, or the codec's choice
     c.epochs = 40
     c.batch_size = 32
     c.lr = 1e-3  # spec §6: 1e-4, for data sets a hundred times as large

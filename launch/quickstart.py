@@ -139,7 +139,7 @@ def _probe(steps: Steps, out: Path, splits: Mapping[str, Path], smoke: bool, see
     """The probe's scores: trained on the split `probe` where there is one, else on the pretraining videos."""
     shards = out / "shards"
     labelled = shards / ("probe" if "probe" in splits else "train")
-    settings = {"workdir": out / "train", "train_shards": labelled, "val_shards": shards / "val", "seed": seed}
+    settings = {"weights": out / "train", "train_shards": labelled, "val_shards": shards / "val", "seeds": (seed,)}
     words = [f"--config.{key}={value}" for key, value in settings.items()]
     config = f"{ROOT}/configs/probe_toy.py{':smoke' if smoke else ''}"
     steps.run("probe", "probe", "--config", config, "--out", out / "probe.json", *words)

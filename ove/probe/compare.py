@@ -1,37 +1,48 @@
-"""Codec against frames at one budget, and the trained encoder against an untrained one."""
+"""One encoder in every mode, at every budget, under every intervention; trained and untrained."""
 
+import itertools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import jax
 
 from ove.batches.modes import MODES, View
 from ove.config import ProbeConfig
-from ove.encoder import encoder
 from ove.errors import BadShard, ConfigError
-from ove.probe.attentive import Scores, fit
-from ove.probe.features import extract
+from ove.probe.attentive import fit
+from ove.probe.encoders import Frozen, open_frozen, untrained
+from ove.probe.features import Encoded, Source, embed, extract, stored
+from ove.probe.knn import knn
+from ove.probe.linear import fit_linear
+from ove.probe.looks import UNKNOWN, Looks
+from ove.probe.scores import Scores, mean_and_half_width
 from ove.shards.read import ShardSet
-from ove.train.checkpoint import restore_encoder
 
 _EVERY_S = 10.0
 """Between two lines of progress."""
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one encoder in one mode."""
+    """The scores of one encoder, seeing one way."""
 
     mode: str
+    budget: int
+    """Tokens of a clip."""
+    intervention: str
     trained: bool
-    scores: Scores
+    scores: tuple[Scores, ...]
+    """One a seed."""
 
     @property
     def name(self) -> str:
-        """`codec`, `frames`, `untrained_codec`, …"""
+        """`codec`, `untrained_frames`, …, with the budget and the intervention where there are several."""
         return self.mode if self.trained else f"untrained_{self.mode}"
+
+    def top1(self) -> tuple[float, float]:
+        """Mean over the seeds after the last epoch, and half of its 95 % interval (NaN for a single seed)."""
+        return mean_and_half_width([scores.last.top1 for scores in self.scores])
 
 
 @dataclass(frozen=True)
@@ -39,61 +50,107 @@ class Comparison:
     """All scores, and what they were measured on."""
 
     rows: list[Row]
-    budget_tokens: int
+    encoder: str
+    probe: str
     n_classes: int
     n_train: int
     n_val: int
-    step: int
-    """That the encoder was trained for."""
+    n_unknown: int
+    """Of the validation samples: their class is not in the training set, so that they count as wrong."""
 
 
-def compare(config: ProbeConfig, report: Callable[[str], None]) -> Comparison:
-    """Probes every mode of the configuration on the newest checkpoint of its workdir, and on untrained weights if asked to.
+def compare(config: ProbeConfig, tell: Tell) -> Comparison:
+    """Probes as configured; `tell` gets a line now and then.
 
-    BadCheckpoint, BadShard or ConfigError if something that it names is missing or does not fit.
+    BadCheckpoint, BadShard, BadInput or ConfigError if something that it names is missing or does not fit.
     """
-    encoder_config, params, step = restore_encoder(Path(config.workdir))
-    train, val = ShardSet.open(Path(config.train_shards)), ShardSet.open(Path(config.val_shards))
-    view = View(config.budget_tokens, config.gop_frames, config.iframe_policy)
-    _check(config, train, val, view)
-    report(f"encoder of step {step} of {config.workdir}; {len(train)} videos to train the probe, {len(val)} to score it")
-    weights = {True: params}
-    if config.untrained:
-        weights[False] = encoder.init(encoder_config, jax.random.key(config.seed))
-    rows = []
-    for trained in weights:
-        for mode in config.modes:
-            name = mode if trained else f"untrained {mode}"
-            features = [
-                extract(encoder_config, weights[trained], shards, train.classes, mode, view, _progress(report, name))
-                for shards in (train, val)
-            ]
-            scores = fit(encoder_config, config, len(train.classes), *features)
-            report(f"{name}: top-1 {scores.top1_last:.1%} (best epoch {scores.top1_best:.1%})")
-            rows.append(Row(mode, trained, scores))
-    return Comparison(rows, config.budget_tokens, len(train.classes), len(train), len(val), step)
-
-
-def _check(config: ProbeConfig, train: ShardSet, val: ShardSet, view: View) -> None:
-    unknown = [mode for mode in config.modes if mode not in MODES]
-    if unknown or not config.modes:
-        raise ConfigError(f"modes = {list(config.modes)}: name one or more of {', '.join(MODES)}.")
-    for shards in (train, val):
-        view.check(shards.grid_tyx, {MODES.index(mode) for mode in config.modes})
-    if len(train.classes) < 2:
+    if set(config.interventions) != {"none"} and "codec" not in config.modes:
+        raise ConfigError("interventions change what the codec chose; add codec to modes.")
+    encoder = open_frozen(Path(config.weights), config.compute)
+    encoder.check(config.modes)
+    sets = ShardSet.open(config.train_shards), ShardSet.open(config.val_shards)
+    for (mode, budget, _), shards in itertools.product(_ways(config), sets):
+        view_of(config, budget).check(shards.grid_tyx, {MODES.index(mode)})
+    classes = tuple(sets[0].classes)
+    if len(classes) < 2:
         raise BadShard(
-            f"{train.folder}: a probe needs labels of at least two classes, found {len(train.classes)}; "
+            f"{sets[0].folder}: a probe needs labels of at least two classes, found {len(classes)}; "
             "give the videos labels by subfolder or list, and write the shards again."
         )
+    tell(f"{encoder.name}; {len(sets[0])} videos to train the probe, {len(sets[1])} to score it")
+    encoders = {True: encoder} | ({False: untrained(encoder, config.seeds[0])} if config.untrained else {})
+    rows, n_unknown = [], 0
+    for trained, way in itertools.product(encoders, _ways(config)):
+        row, n_unknown = _row(encoders[trained], trained, way, sets, classes, config, tell)
+        rows.append(row)
+    if n_unknown:
+        tell(f"{n_unknown} of {len(sets[1])} videos are of classes that {sets[0].folder} lacks; they count as wrong")
+    return Comparison(rows, encoder.name, config.probe, len(classes), len(sets[0]), len(sets[1]), n_unknown)
 
 
-def _progress(report: Callable[[str], None], name: str) -> Callable[[int, int], None]:
+def view_of(config: ProbeConfig, budget: int) -> View:
+    """How clips are looked at with so many tokens."""
+    return View(budget, config.gop_frames, config.iframe_policy)
+
+
+_Way = tuple[str, int, str]
+"""Mode, budget, intervention."""
+
+
+def _ways(config: ProbeConfig) -> Iterator[_Way]:
+    """Interventions change what the codec chose, other modes stay as they are; a picture has one size, whatever the budget."""
+    for mode in config.modes:
+        for budget in config.budgets[:1] if mode == "image" else config.budgets:
+            for intervention in config.interventions if mode == "codec" else ("none",):
+                yield mode, budget, intervention
+
+
+def _row(
+    encoder: Frozen,
+    trained: bool,
+    way: _Way,
+    sets: tuple[ShardSet, ShardSet],
+    classes: tuple[str, ...],
+    config: ProbeConfig,
+    tell: Tell,
+) -> tuple[Row, int]:
+    mode, budget, intervention = way
+    row = Row(mode, budget, intervention, trained, ())
+    called = " ".join([row.name.replace("_", " "), f"{budget} tokens", *([intervention] if intervention != "none" else [])])
+    view, seed = view_of(config, budget), config.seeds[0]
+    looks = [Looks(shards, classes, mode, view, intervention, seed) for shards in sets]
+    report = _progress(tell, called)
+    if config.probe == "attentive":
+        train, val = (_tokens(encoder, each, config, report, is_val=n == 1) for n, each in enumerate(looks))
+        scores = tuple(fit(encoder, config, len(classes), train, val, each) for each in config.seeds)
+        labels = val.labels
+    else:
+        near, asked = (embed(encoder, each, report) for each in looks)
+        labels = asked.labels
+        if config.probe == "knn":
+            scores = (knn(len(classes), near, asked, config.neighbours),)
+        else:
+            scores = (fit_linear(len(classes), near, asked, config.l2),)
+    row = Row(mode, budget, intervention, trained, scores)
+    tell(f"{called}: top-1 {row.top1()[0]:.1%} (best epoch {mean_and_half_width([s.best.top1 for s in scores])[0]:.1%})")
+    return row, int((labels == UNKNOWN).sum())
+
+
+def _tokens(encoder: Frozen, looks: Looks, config: ProbeConfig, report: Callable[[int, int], None], is_val: bool) -> Source:
+    if config.features == "disk":
+        return stored(encoder, looks, Path(config.cache), report)
+    if config.features == "encode":
+        return Encoded(encoder, looks if is_val else replace(looks, jitter=config.jitter, flip=config.flip))
+    return extract(encoder, looks, report)
+
+
+def _progress(tell: Tell, name: str) -> Callable[[int, int], None]:
     told = time.monotonic()
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         nonlocal told
         if done < total and time.monotonic() - told > _EVERY_S:
             told = time.monotonic()
-            report(f"{name}: features of {done} of {total} videos")
+            tell(f"{name}: features of {done} of {total} videos")
 
-    return tell
+    return report

@@ -1,120 +1,192 @@
-"""Tokens of a frozen encoder for every record of a shard set, each record exactly once."""
+"""Tokens and embeddings of a frozen encoder for labelled samples: held in memory, kept in files, or made when asked for."""
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float16, Float32, Int32
+from jax.experimental import multihost_utils
+from jaxtyping import Array, Float16, Float32, Int, Int32
 
-from ove.batches.modes import MODES, View, see
-from ove.config import EncoderConfig
-from ove.encoder import encoder
-from ove.errors import BadShard
-from ove.shards.read import ShardSet
+from ove.errors import BadInput
+from ove.probe.encoders import Frozen
+from ove.probe.looks import Look, Looks, ahead
 
 BATCH = 16
-"""Records that go through the encoder at once."""
-_THREADS = 2
+"""Samples that go through the encoder at once, at least; rounded up to the number of local devices."""
+Report = Callable[[int, int], None]
+"""Is told how many samples are done, and of how many."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What a probe is trained and scored on."""
+
+    @property
+    def labels(self) -> Int32[np.ndarray, "S"]:
+        """Index into the classes of the training set, or `looks.UNKNOWN`."""
+
+    def batch(self, indices: Int[np.ndarray, "B"], epoch: int | None) -> Float16[np.ndarray, "B N D"] | Float16[Array, "B N D"]:
+        """Tokens of some samples; with an epoch, as training sees them in it."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the probe gets to see."""
+    """Tokens that were computed once; always the same, whatever the epoch. In memory, or mapped from files."""
 
     tokens: Float16[np.ndarray, "S N D"]
     labels: Int32[np.ndarray, "S"]
-    """Index into the classes of the set that the probe is trained on."""
+
+    def batch(self, indices: Int[np.ndarray, "B"], epoch: int | None) -> Float16[np.ndarray, "B N D"]:
+        """See `Source`."""
+        return self.tokens[indices]
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """One vector a record."""
+    """One vector a sample."""
 
     vectors: Float32[np.ndarray, "S E"]
     """Of length 1."""
     labels: Int32[np.ndarray, "S"]
-    """As in `Features`."""
 
 
-@dataclass(frozen=True)
-class _Seen:
-    patches: np.ndarray
-    positions: np.ndarray
-    label: int
+class Encoded:
+    """Tokens that are made anew whenever they are asked for, in training with the augmentation of the looks."""
+
+    def __init__(self, encoder: Frozen, looks: Looks) -> None:
+        self._encoder, self._looks = encoder, looks
+        self._labels = np.array([looks.label(index) for index in range(len(looks))], np.int32)
+
+    @property
+    def labels(self) -> Int32[np.ndarray, "S"]:
+        """See `Source`."""
+        return self._labels
+
+    def batch(self, indices: Int[np.ndarray, "B"], epoch: int | None) -> Float16[np.ndarray, "B N D"]:
+        """See `Source`."""
+        parts = ahead(lambda index: self._looks(index, epoch), indices.tolist(), _rows(self._encoder))
+        return np.concatenate([np.asarray(_through(self._encoder.tokens, self._encoder, looks)) for looks in parts])
 
 
-def extract(
-    config: EncoderConfig,
-    params: encoder.Params,
-    shards: ShardSet,
-    classes: Sequence[str],
-    mode: str,
-    view: View,
-    report: Callable[[int, int], None],
-) -> Features:
-    """Tokens after the encoder's last norm for all records in order, without augmentation; `report(done, total)` at each batch.
+def extract(encoder: Frozen, looks: Looks, report: Report = lambda done, total: None) -> Features:
+    """The tokens of all samples in order, in memory; several processes share the work and each gets all of it.
 
-    `mode` is one of `MODES`. BadShard for a damaged record, or one without a label or with one that is not among `classes`.
+    BadShard for a damaged record or one without a label, BadInput where the encoder gives numbers that are not finite.
     """
-    tokens, labels = [], []
-    for seen in _ahead(lambda index: _see(shards, index, classes, mode, view), len(shards)):
-        tokens.append(np.asarray(_forward(config, params, *_filled_up(seen)))[: len(seen)])
-        labels += [s.label for s in seen]
-        report(len(labels), len(shards))
-    return Features(np.concatenate(tokens), np.array(labels, np.int32))
+    tokens, labels = _computed(encoder.tokens, encoder, looks, report)
+    return Features(_of_all(tokens, len(looks), encoder.part), _of_all(labels, len(looks), encoder.part))
 
 
-def embed(
-    config: EncoderConfig, params: encoder.Params, shards: ShardSet, classes: Sequence[str], mode: str, view: View
-) -> Embeddings:
-    """The embedding of every record in order, of length 1, without augmentation; otherwise as `extract`."""
-    vectors, labels = [], []
-    for seen in _ahead(lambda index: _see(shards, index, classes, mode, view), len(shards)):
-        vectors.append(np.asarray(_pooled(config, params, *_filled_up(seen)))[: len(seen)])
-        labels += [s.label for s in seen]
-    return Embeddings(np.concatenate(vectors), np.array(labels, np.int32))
+def embed(encoder: Frozen, looks: Looks, report: Report = lambda done, total: None) -> Embeddings:
+    """The embeddings of all samples in order, of length 1; otherwise as `extract`."""
+    vectors, labels = _computed(encoder.embeddings, encoder, looks, report)
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+    return Embeddings(_of_all(vectors, len(looks), encoder.part), _of_all(labels, len(looks), encoder.part))
 
 
-def _filled_up(seen: Sequence[_Seen]) -> tuple[np.ndarray, np.ndarray]:
-    """Patches and positions; the last batch is filled up with copies, so that one program serves all."""
-    full = [seen[min(place, len(seen) - 1)] for place in range(BATCH)]
-    return np.stack([s.patches for s in full]), np.stack([s.positions for s in full])
+def stored(encoder: Frozen, looks: Looks, folder: Path, report: Report = lambda done, total: None) -> Features:
+    """The tokens of all samples in order, mapped from files in `folder`; those of an earlier call are used if all is the same.
 
-
-@functools.partial(jax.jit, static_argnums=0)
-def _forward(config: EncoderConfig, params: encoder.Params, patches: Array, positions: Array) -> Float16[Array, "B N D"]:
-    return encoder.apply(config, params, patches, positions).tokens.astype(jnp.float16)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _pooled(config: EncoderConfig, params: encoder.Params, patches: Array, positions: Array) -> Float32[Array, "B E"]:
-    pooled = encoder.apply(config, params, patches, positions).pooled
-    assert pooled is not None, "the embedding of an encoder without a head"
-    pooled = pooled.astype(jnp.float32)
-    return pooled / jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-30)
-
-
-def _ahead(see_one: Callable[[int], _Seen], total: int) -> Iterator[list[_Seen]]:
-    """Batches of 0 … total − 1 in order, the next one being read while the caller works on this one."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        waiting: list[Future[_Seen]] = []
-        for start in range(0, total, BATCH):
-            batch, waiting = waiting, [pool.submit(see_one, i) for i in range(start, min(start + BATCH, total))]
-            if batch:
-                yield [future.result() for future in batch]
-        yield [future.result() for future in waiting]
-
-
-def _see(shards: ShardSet, index: int, classes: Sequence[str], mode: str, view: View) -> _Seen:
-    record = shards.video(index)
-    if record.label not in classes:
-        raise BadShard(
-            f"{shards.folder}: {record.key} has the label {record.label!r}, the training set has "
-            f"{', '.join(classes) or 'no labels'}; give the videos labels by subfolder or list, then run launch.shards again."
+    A file each for the encoder's parameters, the shards' bytes and the way of looking at them; written whole or not at all.
+    Several processes must share the folder: each writes a part of its own. Otherwise as `extract`.
+    """
+    about = {"encoder": encoder.fingerprint, "looks": looks.about(), "parts": encoder.part[1]}
+    text = json.dumps(about, sort_keys=True, ensure_ascii=False)
+    place = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+    part = place / f"part-{encoder.part[0]:05d}"
+    if not (part / "about.json").is_file():
+        _write_part(encoder, looks, part, text, report)
+    if encoder.part[1] > 1:
+        multihost_utils.sync_global_devices(f"features {place.name}")
+    parts = sorted(place.glob("part-?????"))
+    labels = np.concatenate([np.load(p / "labels.npy") for p in parts])
+    tokens = [np.load(p / "tokens.npy", mmap_mode="r") for p in parts]
+    if len(labels) != len(looks):
+        raise BadInput(
+            f"{place}: holds {len(labels)} of {len(looks)} samples; delete it, and let all processes share the folder."
         )
-    patches, positions = see(record, MODES.index(mode), view, None)
-    return _Seen(patches, positions, classes.index(record.label))
+    return Features(tokens[0] if len(tokens) == 1 else _Joined(tokens), labels)  # type: ignore[arg-type]
+
+
+def _write_part(encoder: Frozen, looks: Looks, part: Path, about: str, report: Report) -> None:
+    part.mkdir(parents=True, exist_ok=True)
+    (part / "about.json").unlink(missing_ok=True)
+    mine, labels, out = part_of(len(looks), encoder.part), [], None
+    temporary = part / f".tokens.{os.getpid()}.tmp"
+    done = 0
+    for seen in ahead(looks, mine, _rows(encoder)):
+        tokens = _checked(_through(encoder.tokens, encoder, seen), encoder)
+        if out is None:
+            out = np.lib.format.open_memmap(temporary, "w+", np.float16, (len(mine), *tokens.shape[1:]))
+        out[done : done + len(seen)] = tokens
+        labels += [look.label for look in seen]
+        done += len(seen)
+        report(done, len(mine))
+    if out is None:
+        raise BadInput(f"{part}: there are more processes than samples; use fewer.")
+    out.flush()
+    os.replace(temporary, part / "tokens.npy")
+    np.save(part / "labels.npy", np.array(labels, np.int32))
+    (part / "about.json").write_text(about, encoding="utf-8")
+
+
+class _Joined:
+    """Arrays on disk that follow each other, as one."""
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self._parts, self._ends = parts, np.cumsum([len(part) for part in parts])
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        which = np.searchsorted(self._ends, indices, side="right")
+        starts = self._ends - [len(part) for part in self._parts]
+        return np.stack([self._parts[p][i - starts[p]] for p, i in zip(which, indices, strict=True)])
+
+
+def _computed(make: Callable[..., Array], encoder: Frozen, looks: Looks, report: Report) -> tuple[np.ndarray, np.ndarray]:
+    made, labels, indices = [], [], part_of(len(looks), encoder.part)
+    for seen in ahead(looks, indices, _rows(encoder)):
+        made.append(_checked(_through(make, encoder, seen), encoder))
+        labels += [look.label for look in seen]
+        report(len(labels), len(indices))
+    return np.concatenate(made), np.array(labels, np.int32)
+
+
+def _rows(encoder: Frozen) -> int:
+    return -(-BATCH // encoder.mesh.size) * encoder.mesh.size
+
+
+def _through(make: Callable[..., Array], encoder: Frozen, looks: Sequence[Look]) -> np.ndarray:
+    """The last batch is filled up with copies, so that one program serves all."""
+    full = [looks[min(place, len(looks) - 1)] for place in range(_rows(encoder))]
+    made = make(np.stack([look.patches for look in full]), np.stack([look.positions for look in full]))
+    return np.asarray(made)[: len(looks)]
+
+
+def _checked(made: np.ndarray, encoder: Frozen) -> np.ndarray:
+    if not np.isfinite(made).all():
+        raise BadInput(f"{encoder.name}: gives numbers that are not finite (of half precision: up to 65,504); it is broken.")
+    return made
+
+
+def part_of(total: int, part: tuple[int, int]) -> range:
+    """The samples of part (number, of how many): as equal as can be, one after the other, each sample in one of them."""
+    index, count = part
+    return range(total * index // count, total * (index + 1) // count)
+
+
+def _of_all(mine: np.ndarray, total: int, part: tuple[int, int]) -> np.ndarray:
+    """The parts of all processes in order."""
+    count = part[1]
+    if count == 1:
+        return mine
+    longest = math.ceil(total / count)
+    padded = np.concatenate([mine, np.zeros((longest - len(mine), *mine.shape[1:]), mine.dtype)])
+    parts: Any = multihost_utils.process_allgather(padded)
+    lengths = [len(part_of(total, (i, count))) for i in range(count)]
+    return np.concatenate([of_one[:length] for of_one, length in zip(parts, lengths, strict=True)])

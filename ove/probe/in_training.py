@@ -7,8 +7,10 @@ from ove.config import EncoderConfig, ProbeConfig, RunConfig
 from ove.encoder.encoder import Params
 from ove.errors import BadShard, ConfigError
 from ove.probe.attentive import fit
+from ove.probe.encoders import Frozen, frozen
 from ove.probe.features import embed, extract
-from ove.probe.knn import knn_top1
+from ove.probe.knn import knn
+from ove.probe.looks import Looks
 from ove.shards.read import ShardSet
 
 
@@ -46,16 +48,15 @@ class Evaluator:
             )
 
     def __call__(self, config: EncoderConfig, params: Params) -> dict[str, float]:
-        """`PROBE_MODE_top1`, 0…1, for every mode; BadShard for a damaged record or one of an unknown class."""
-        return {f"{self._config.probe}_{mode}_top1": self._score(config, params, mode) for mode in self._config.modes}
+        """`PROBE_MODE_top1`, 0…1, for every mode; BadShard for a damaged record or one without a label."""
+        encoder = frozen(config, params)
+        return {f"{self._config.probe}_{mode}_top1": self._score(encoder, mode) for mode in self._config.modes}
 
-    def _score(self, config: EncoderConfig, params: Params, mode: str) -> float:
-        classes = self._train.classes
+    def _score(self, encoder: Frozen, mode: str) -> float:
+        classes = tuple(self._train.classes)
+        looks = [Looks(shards, classes, mode, self._view) for shards in (self._train, self._val)]
         if self._config.probe == "knn":
-            train, val = (embed(config, params, shards, classes, mode, self._view) for shards in (self._train, self._val))
-            return knn_top1(train, val, self._config.neighbours)
-        features = [
-            extract(config, params, shards, classes, mode, self._view, lambda done, total: None)
-            for shards in (self._train, self._val)
-        ]
-        return fit(config, ProbeConfig(epochs=self._config.epochs), len(classes), *features).top1_last
+            train_near, val_near = (embed(encoder, each) for each in looks)
+            return knn(len(classes), train_near, val_near, self._config.neighbours).last.top1
+        train, val = (extract(encoder, each) for each in looks)
+        return fit(encoder, ProbeConfig(epochs=self._config.epochs), len(classes), train, val, seed=0).last.top1

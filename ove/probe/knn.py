@@ -1,32 +1,53 @@
 """The quickest probe: the nearest training embeddings vote for the class. Nothing is trained."""
 
 import numpy as np
+from jaxtyping import Float32
 
 from ove.errors import BadInput
 from ove.probe.features import Embeddings
+from ove.probe.scores import Accuracy, Scores, Tally
 
 TEMPERATURE = 0.07
 """A neighbour of cosine c votes with the weight exp(c / TEMPERATURE)."""
 _AT_ONCE = 256
 
 
-def knn_top1(train: Embeddings, val: Embeddings, neighbours: int) -> float:
-    """Share of `val`, 0…1, whose class gets the most weight among its nearest `neighbours` in `train`.
+def knn(n_classes: int, train: Embeddings, val: Embeddings, neighbours: int) -> Scores:
+    """Scores of classes by the weights of their votes among the nearest `neighbours` in `train` (all, if there are fewer).
 
-    All of `train`, if there are fewer. Neighbours of equal distance count in their order, classes of equal weight in theirs.
-    BadInput for embeddings that are not finite: of a broken encoder nothing can be said.
+    A sample of `train` does not vote for itself. Neighbours of equal distance count in their order, classes of equal weight
+    in theirs. BadInput for embeddings that are not finite: of a broken encoder nothing can be said.
     """
     for vectors in (train.vectors, val.vectors):
         if not np.isfinite(vectors).all():
             raise BadInput("the embeddings are not finite; the encoder that made them is broken.")
-    count = min(neighbours, len(train.labels))
-    n_classes = int(max(train.labels.max(), val.labels.max())) + 1
+    of_val = _scored(n_classes, train, val, neighbours, itself=False)
+    return Scores(of_val, of_val, 0, _scored(n_classes, train, train, neighbours, itself=True))
+
+
+def retrieval_at_1(queries: Float32[np.ndarray, "S E"], keys: Float32[np.ndarray, "S E"]) -> float:
+    """Share of the queries, 0…1, whose nearest key (by cosine; of equal ones the first) is that of the same row.
+
+    With embeddings of two frames of each video: whether an encoder knows a video again. All vectors have length 1.
+    """
     right = 0
-    for start in range(0, len(val.labels), _AT_ONCE):
-        cosines = val.vectors[start : start + _AT_ONCE] @ train.vectors.T
+    for start in range(0, len(queries), _AT_ONCE):
+        nearest = (queries[start : start + _AT_ONCE] @ keys.T).argmax(axis=1)
+        right += int((nearest == np.arange(start, start + len(nearest))).sum())
+    return right / len(queries)
+
+
+def _scored(n_classes: int, train: Embeddings, asked: Embeddings, neighbours: int, itself: bool) -> Accuracy:
+    count = min(neighbours, len(train.labels) - itself)
+    tally = Tally(n_classes)
+    for start in range(0, len(asked.labels), _AT_ONCE):
+        cosines = asked.vectors[start : start + _AT_ONCE] @ train.vectors.T
+        if itself:
+            rows = np.arange(len(cosines))
+            cosines[rows, start + rows] = -np.inf
         nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
         weights = np.exp((np.take_along_axis(cosines, nearest, axis=1) - 1) / TEMPERATURE)
         votes = np.zeros((len(cosines), n_classes))
         np.add.at(votes, (np.arange(len(cosines))[:, None], train.labels[nearest]), weights)
-        right += int((votes.argmax(axis=1) == val.labels[start : start + _AT_ONCE]).sum())
-    return right / len(val.labels)
+        tally.add(votes, asked.labels[start : start + _AT_ONCE])
+    return tally.accuracy()

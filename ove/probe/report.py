@@ -1,38 +1,99 @@
 """The probe's table, for people and for programs."""
 
+import csv
+import io
+import math
+from collections.abc import Sequence
 from typing import Any
 
-from ove.probe.compare import Comparison
+from ove.probe.compare import Comparison, Row
 
 
 def table(comparison: Comparison) -> str:
-    """A markdown table of top-1 accuracies in percent: an encoder a row, an input mode a column."""
-    scores = {(row.trained, row.mode): row.scores.top1_last for row in comparison.rows}
-    modes = list(dict.fromkeys(row.mode for row in comparison.rows))
-    lines = ["| encoder | " + " | ".join(f"{mode}, {_tokens(mode, comparison)}" for mode in modes) + " |"]
-    lines.append("|---" * (len(modes) + 1) + "|")
-    for trained, name in ((True, "trained"), (False, "untrained")):
-        if (trained, modes[0]) in scores:
-            lines.append(f"| {name} | " + " | ".join(f"{scores[trained, mode]:.1%}" for mode in modes) + " |")
-    lines.append("| chance | " + " | ".join([f"{1 / comparison.n_classes:.1%}"] * len(modes)) + " |")
+    """A markdown table of top-1 in percent: an encoder (and intervention) a row, a mode and budget a column.
+
+    Means over the seeds; with several seeds ± half of the 95 % interval.
+    """
+    columns = list(dict.fromkeys((row.mode, row.budget) for row in comparison.rows))
+    lines = ["| encoder | " + " | ".join(f"{mode}, {_tokens(mode, budget)}" for mode, budget in columns) + " |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
+    for trained, intervention in dict.fromkeys((row.trained, row.intervention) for row in comparison.rows):
+        found = {(r.mode, r.budget): r for r in comparison.rows if (r.trained, r.intervention) == (trained, intervention)}
+        name = ("trained" if trained else "untrained") + (
+            "" if intervention == "none" else f", {intervention.replace('_', ' ')}"
+        )
+        lines.append(f"| {name} | " + " | ".join(percent(found.get(column)) for column in columns) + " |")
+    lines.append("| chance | " + " | ".join([f"{1 / comparison.n_classes:.1%}"] * len(columns)) + " |")
     return "\n".join(lines) + "\n"
 
 
+def percent(row: Row | None) -> str:
+    """`66.1%`, `66.1 ± 2.0%`; empty without a row."""
+    if row is None:
+        return ""
+    mean, half = row.top1()
+    return f"{mean:.1%}" if math.isnan(half) else f"{100 * mean:.1f} ± {100 * half:.1f}%"
+
+
+def as_csv(comparison: Comparison) -> str:
+    """A line a row and seed: mode, budget, intervention, trained, seed's place, then all accuracies, 0…1."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    scores = ("top1", "top5", "mean_class", "best_epoch", "best_top1", "train_top1", "samples")
+    writer.writerow(["mode", "budget", "intervention", "trained", "seed_number", *scores])
+    for row in comparison.rows:
+        for number, s in enumerate(row.scores):
+            found = (s.last.top1, s.last.top5, s.last.mean_class, s.best_epoch, s.best.top1, s.train.top1, s.last.samples)
+            writer.writerow([row.mode, row.budget, row.intervention, row.trained, number, *found])
+    return text.getvalue()
+
+
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """`probe`: top-1 by name; `probe_best_epoch` and `probe_train`: likewise; what they were measured on; `table`."""
-    rows = comparison.rows
+    """`rows`: everything; `probe`, `probe_best_epoch`, `probe_train`: mean top-1 by name, of the first budget.
+
+    These without intervention. Besides what it was measured on, and `table`.
+    """
+    first = comparison.rows[0].budget
+    plain = [row for row in comparison.rows if row.intervention == "none" and (row.budget == first or row.mode == "image")]
     return {
-        "probe": {row.name: row.scores.top1_last for row in rows},
-        "probe_best_epoch": {row.name: row.scores.top1_best for row in rows},
-        "probe_train": {row.name: row.scores.train_top1_last for row in rows},
-        "budget_tokens": comparison.budget_tokens,
+        "probe": {row.name: _mean([s.last.top1 for s in row.scores]) for row in plain},
+        "probe_best_epoch": {row.name: _mean([s.best.top1 for s in row.scores]) for row in plain},
+        "probe_train": {row.name: _mean([s.train.top1 for s in row.scores]) for row in plain},
+        "budget_tokens": first,
         "classes": comparison.n_classes,
         "train_videos": comparison.n_train,
         "val_videos": comparison.n_val,
-        "encoder_step": comparison.step,
+        "val_videos_of_unknown_classes": comparison.n_unknown,
+        "encoder": comparison.encoder,
+        "kind": comparison.probe,
+        "rows": [_row(row) for row in comparison.rows],
         "table": table(comparison),
     }
 
 
-def _tokens(mode: str, comparison: Comparison) -> str:
-    return "one frame" if mode == "image" else f"{comparison.budget_tokens} tokens"
+def _row(row: Row) -> dict[str, Any]:
+    mean, half = row.top1()
+    low, high = row.scores[0].last.interval()
+    return {
+        "mode": row.mode,
+        "budget": row.budget,
+        "intervention": row.intervention,
+        "trained": row.trained,
+        "top1": mean,
+        "top1_half_width_over_seeds": None if math.isnan(half) else half,
+        "top1_interval_of_first_seed": [low, high],
+        "top5": _mean([s.last.top5 for s in row.scores]),
+        "mean_class": _mean([s.last.mean_class for s in row.scores]),
+        "best_epoch_top1": _mean([s.best.top1 for s in row.scores]),
+        "train_top1": _mean([s.train.top1 for s in row.scores]),
+        "samples": row.scores[0].last.samples,
+        "seeds": [s.last.top1 for s in row.scores],
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _tokens(mode: str, budget: int) -> str:
+    return "one frame" if mode == "image" else f"{budget:,} tokens"

@@ -13,8 +13,8 @@ from launch import probe
 @pytest.fixture(scope="module")
 def arguments(trained_run: Path, shard_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     config = tmp_path_factory.mktemp("probe") / "probe.py"
-    values = {"workdir": str(trained_run), "train_shards": str(shard_folder), "val_shards": str(shard_folder)}
-    values |= {"budget_tokens": BUDGET, "gop_frames": GOP, "epochs": 4, "batch_size": 8, "lr": 3e-3}
+    values = {"weights": str(trained_run), "train_shards": str(shard_folder), "val_shards": str(shard_folder)}
+    values |= {"budgets": [BUDGET], "gop_frames": GOP, "epochs": 4, "batch_size": 8, "lr": 3e-3}
     config.write_text(f"from ml_collections import ConfigDict\n\n\ndef get_config(arg):\n    return ConfigDict({values})\n")
     return [f"--config={config}"]
 
@@ -34,13 +34,15 @@ def test_the_table_is_printed_and_written(ask: Callable, arguments: list[str], t
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ("--config.workdir=/no/such", "/no/such: holds no checkpoints; give the --workdir of a training run."),
+        ("--config.weights=/no/such", "/no/such: no such weights; give a folder with config.json"),
         ("--config.val_shards=/no/such", "/no/such: no such shard folder"),
         (
             "--config.modes=['codec', 'thumbs']",
             "modes = ['codec', 'thumbs']: name one or more of codec, frames, tiling, image.",
         ),
-        ("--config.budget_tokens=18", "budget_tokens = 18 is not 1 to 8 times"),
+        ("--config.budgets=(18,)", "budget_tokens = 18 is not 1 to 8 times"),
+        ("--config.interventions=['blur']", "interventions = ['blur']: name one or more of none, non_motion"),
+        ("--config.features=disk", "probe.features = disk needs a folder: set probe.cache"),
         ("--config.epocs=3", "unknown configuration key epocs; did you mean epochs?"),
         ("--config.epochs=0", "epochs = 0 must be at least 1"),
     ],
@@ -57,4 +59,4 @@ def test_shards_without_labels_are_refused(ask: Callable, arguments: list[str], 
     assert answer.code == 2 and answer.err.count("\n") == 1
     assert f"{bare}: a probe needs labels of at least two classes, found 0; give the videos labels" in answer.err
     answer = ask(probe.main, *arguments, f"--config.val_shards={bare}")
-    assert answer.code == 2 and "0000 has the label None, the training set has dark, light" in answer.err
+    assert answer.code == 2 and "0000 has no label; give the videos labels" in answer.err

@@ -1,15 +1,29 @@
 """The probe learns what is in the tokens, and only that."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
+from sklearn.linear_model import LogisticRegression
 
 from ove.config import EncoderConfig, ProbeConfig
-from ove.probe.attentive import Scores, fit
+from ove.encoder import encoder
+from ove.errors import BadInput
+from ove.probe.attentive import fit
+from ove.probe.encoders import Frozen, frozen
 from ove.probe.features import Features
+from ove.probe.scores import Scores
 
-ENCODER = EncoderConfig(layers=1, width=64, heads=2, mlp=64)
-CONFIG = ProbeConfig(epochs=12, batch_size=16, lr=3e-3, lr_end=1e-5)
+CONFIG = ProbeConfig(epochs=8, batch_size=16, lr=3e-3, lr_end=1e-5)
 CLASSES = 3
+
+
+@pytest.fixture(scope="module")
+def on_eight() -> Frozen:
+    config = EncoderConfig(layers=1, width=64, heads=2, mlp=64)
+    return frozen(config, encoder.init(config, jax.random.key(0)))
 
 
 def features(count: int, seed: int, strength: float) -> Features:
@@ -23,23 +37,50 @@ def features(count: int, seed: int, strength: float) -> Features:
 
 
 @pytest.fixture(scope="module")
-def scores() -> Scores:
-    return fit(ENCODER, CONFIG, CLASSES, features(320, 1, 4.0), features(70, 2, 4.0))
+def scores(on_eight: Frozen) -> Scores:
+    return fit(on_eight, CONFIG, CLASSES, features(320, 1, 4.0), features(70, 2, 4.0), seed=0)
 
 
 def test_a_planted_signal_is_found_wherever_it_is(scores: Scores) -> None:
-    assert 0.9 < scores.top1_last <= scores.top1_best <= 1  # 70 samples, scored in two parts
-    assert 0.9 < scores.train_top1_last <= 1
+    assert 0.9 < scores.last.top1 <= scores.best.top1 <= 1  # 70 samples, scored in two parts
+    assert 0.9 < scores.train.top1 <= 1 and scores.last.top5 == 1
+    assert scores.last.samples == scores.best.samples == 70 and scores.train.samples == 320
+    assert 1 <= scores.best_epoch <= CONFIG.epochs
 
 
-def test_noise_gives_chance_and_the_same_seed_the_same_scores() -> None:
-    found, again = (fit(ENCODER, CONFIG, CLASSES, features(60, 1, 0.0), features(300, 2, 0.0)) for _ in range(2))
-    assert abs(found.top1_last - 1 / CLASSES) < 0.12
-    assert again == found
+def test_it_finds_more_than_logistic_regression_on_the_mean_of_the_tokens(scores: Scores) -> None:
+    train, val = features(320, 1, 4.0), features(70, 2, 4.0)
+    means = [part.tokens.astype(np.float32).mean(axis=1) for part in (train, val)]
+    floor = LogisticRegression(max_iter=1000).fit(means[0], train.labels).score(means[1], val.labels)
+    assert 1 / CLASSES + 0.1 < floor <= scores.last.top1
 
 
-def test_every_sample_is_scored_once_even_when_few() -> None:
+def test_one_device_gives_the_scores_of_eight(on_eight: Frozen, scores: Scores) -> None:
+    one = dataclasses.replace(on_eight, mesh=Mesh(np.array(jax.devices()[:1]), ("rows",)))
+    assert fit(one, CONFIG, CLASSES, features(320, 1, 4.0), features(70, 2, 4.0), seed=0) == scores
+
+
+def test_noise_gives_chance_and_the_same_seed_the_same_scores(on_eight: Frozen) -> None:
+    def run(seed: int) -> Scores:
+        return fit(on_eight, CONFIG, CLASSES, features(60, 1, 0.0), features(300, 2, 0.0), seed=seed)
+
+    found = run(0)
+    assert abs(found.last.top1 - 1 / CLASSES) < 0.12
+    assert run(0) == found != run(1)
+
+
+def test_every_sample_is_scored_once_even_when_few(on_eight: Frozen) -> None:
     few = ProbeConfig(epochs=1, batch_size=32)
-    found = fit(ENCODER, few, CLASSES, features(5, 1, 4.0), features(67, 2, 4.0))
-    assert (found.top1_last * 67) == pytest.approx(round(found.top1_last * 67))
-    assert (found.train_top1_last * 5) == pytest.approx(round(found.train_top1_last * 5))
+    found = fit(on_eight, few, CLASSES, features(5, 1, 4.0), features(67, 2, 4.0), seed=0)
+    assert (found.last.samples, found.train.samples) == (67, 5)
+    assert (found.last.top1 * 67) == pytest.approx(round(found.last.top1 * 67))
+
+
+def test_samples_of_unknown_classes_are_wrong_in_scoring_and_refused_in_training(on_eight: Frozen, scores: Scores) -> None:
+    train, val = features(320, 1, 4.0), features(70, 2, 4.0)
+    val.labels[:35] = -1
+    found = fit(on_eight, CONFIG, CLASSES, train, val, seed=0)
+    assert found.last.top1 <= 0.5 < scores.last.top1 and found.last.samples == 70
+    train.labels[3] = -1
+    with pytest.raises(BadInput, match="all of the former of known classes"):
+        fit(on_eight, CONFIG, CLASSES, train, val, seed=0)

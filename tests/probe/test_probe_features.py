@@ -1,4 +1,4 @@
-"""Every record goes through the encoder once, in order, with its label."""
+"""Every record goes through the encoder once, in order, with its label; kept, stored or made anew it gives the same."""
 
 from pathlib import Path
 
@@ -11,35 +11,99 @@ from synthetic import BUDGET, CLASSES, GOP, RECORDS, write_set
 from ove.batches.modes import CODEC, View, see
 from ove.config import EncoderConfig
 from ove.encoder import encoder
-from ove.errors import BadShard
-from ove.probe.features import BATCH, extract
+from ove.errors import BadInput, BadShard
+from ove.probe.encoders import Frozen, frozen
+from ove.probe.features import BATCH, Encoded, embed, extract, part_of, stored
+from ove.probe.looks import UNKNOWN, Looks
 from ove.shards.read import ShardSet
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=2, mlp=64)
+PARAMS = encoder.init(CONFIG, jax.random.key(0))
 VIEW = View(BUDGET, GOP, "keep")
 
 
-def test_each_record_once_in_order(shard_folder: Path) -> None:
-    shards, params = ShardSet.open(shard_folder), encoder.init(CONFIG, jax.random.key(0))
+@pytest.fixture(scope="module")
+def model() -> Frozen:
+    return frozen(CONFIG, PARAMS)
+
+
+def looks_at(folder: Path, classes: tuple[str, ...] = CLASSES, mode: str = "codec", **options: object) -> Looks:
+    return Looks(ShardSet.open(folder), classes, mode, VIEW, **options)
+
+
+def test_each_record_once_in_order(model: Frozen, shard_folder: Path) -> None:
     told: list[tuple[int, int]] = []
-    found = extract(CONFIG, params, shards, list(CLASSES), "codec", VIEW, lambda *done: told.append(done))
+    looks = looks_at(shard_folder)
+    found = extract(model, looks, lambda *done: told.append(done))
     assert RECORDS % BATCH  # the last batch is not full
     assert found.labels.tolist() == [n % 2 for n in range(RECORDS)]
     assert told == [(BATCH, RECORDS), (RECORDS, RECORDS)]
     for index in (0, BATCH - 1, BATCH, RECORDS - 1):
-        patches, positions = see(shards.record(index), CODEC, VIEW, None)
-        alone = encoder.apply(CONFIG, params, jnp.asarray(patches[None]), jnp.asarray(positions[None])).tokens[0]
-        np.testing.assert_allclose(found.tokens[index], alone, atol=2e-3)
+        patches, positions = see(looks.shards.record(index), CODEC, VIEW, None)
+        alone = encoder.apply(CONFIG, PARAMS, jnp.asarray(patches[None]), jnp.asarray(positions[None]))
+        np.testing.assert_allclose(found.tokens[index], alone.tokens[0], atol=2e-3)
     assert len(found.tokens) == RECORDS
+    near = embed(model, looks)
+    pooled = np.asarray(alone.pooled[0])
+    np.testing.assert_allclose(near.vectors[-1], pooled / np.linalg.norm(pooled), atol=1e-5)
+    assert near.labels.tolist() == found.labels.tolist()
 
 
-def test_a_label_that_the_probe_does_not_know_is_refused(shard_folder: Path, tmp_path: Path) -> None:
-    params = encoder.init(CONFIG, jax.random.key(0))
+def test_files_and_encoding_anew_give_the_same_tokens(model: Frozen, shard_folder: Path, tmp_path: Path) -> None:
+    looks = looks_at(shard_folder)
+    kept, told = extract(model, looks), []
+    for _ in range(2):
+        on_disk = stored(model, looks, tmp_path, lambda *done: told.append(done))
+        np.testing.assert_array_equal(on_disk.tokens, kept.tokens)
+        np.testing.assert_array_equal(on_disk.labels, kept.labels)
+    assert len(told) == 2  # batches; nothing is computed the second time
+    stored(model, looks_at(shard_folder, mode="frames"), tmp_path)
+    other = frozen(CONFIG, encoder.init(CONFIG, jax.random.key(1)))
+    assert not np.array_equal(stored(other, looks, tmp_path).tokens, kept.tokens)
+    assert len(list(tmp_path.iterdir())) == 3
+    anew = Encoded(model, looks)
+    some = np.array([23, 0, 17])
+    np.testing.assert_array_equal(anew.batch(some, None), kept.tokens[some])
+    assert anew.labels.tolist() == kept.labels.tolist()
 
-    def run(folder: Path, classes: list[str]) -> None:
-        extract(CONFIG, params, ShardSet.open(folder), classes, "frames", VIEW, lambda done, total: None)
 
-    with pytest.raises(BadShard, match=r"0001 has the label 'light', the training set has dark, other; give the videos labels"):
-        run(shard_folder, ["dark", "other"])
-    with pytest.raises(BadShard, match=r"0000 has the label None"):
-        run(write_set(tmp_path / "shards", 4, labelled=False), ["dark", "light"])
+def test_a_file_that_was_not_finished_is_made_again(model: Frozen, shard_folder: Path, tmp_path: Path) -> None:
+    looks = looks_at(shard_folder)
+    whole = np.array(stored(model, looks, tmp_path).tokens)  # not the mapped file, which is about to be cut
+    (part,) = tmp_path.glob("*/part-*")
+    (part / "about.json").unlink()
+    (part / "tokens.npy").write_bytes(b"cut")
+    np.testing.assert_array_equal(stored(model, looks, tmp_path).tokens, whole)
+
+
+def test_parts_of_processes_are_every_sample_once() -> None:
+    for total in (1, 7, 24):
+        for count in (1, 2, 5):
+            parts = [list(part_of(total, (i, count))) for i in range(count)]
+            assert [index for part in parts for index in part] == list(range(total))
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_augmentation_is_that_of_the_epoch_and_mirrors_clips(model: Frozen, shard_folder: Path) -> None:
+    looks = looks_at(shard_folder, mode="frames", jitter=True, flip=1.0, seed=5)
+    first, again, later = looks(3, 0), looks(3, 0), looks(3, 1)
+    np.testing.assert_array_equal(first.patches, again.patches)
+    assert not np.array_equal(first.patches, later.patches)  # other frames
+    plain, turned = looks_at(shard_folder)(3), looks_at(shard_folder, flip=1.0)(3, 0)
+    np.testing.assert_array_equal(turned.positions, plain.positions * [1, 1, -1] + [0, 0, 1])
+    one = plain.patches[4].reshape(14, 14, 3)
+    np.testing.assert_array_equal(turned.patches[4].reshape(14, 14, 3), one[:, ::-1])
+    np.testing.assert_array_equal(looks(3).patches, looks_at(shard_folder, mode="frames")(3).patches)
+
+
+def test_labels(model: Frozen, shard_folder: Path, tmp_path: Path) -> None:
+    found = extract(model, looks_at(shard_folder, ("dark", "other"), "frames"))
+    assert found.labels.tolist() == [0, UNKNOWN] * (RECORDS // 2)
+    with pytest.raises(BadShard, match=r"0000 has no label; give the videos labels by subfolder or list"):
+        extract(model, looks_at(write_set(tmp_path / "shards", 4, labelled=False)))
+
+
+def test_a_broken_encoder_is_found_out(shard_folder: Path) -> None:
+    params = jax.tree.map(lambda leaf: leaf * jnp.inf, PARAMS)
+    with pytest.raises(BadInput, match="not finite"):
+        extract(frozen(CONFIG, params), looks_at(shard_folder))

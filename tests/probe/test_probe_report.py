@@ -1,22 +1,37 @@
-"""The table and the JSON say the same."""
+"""The table, the JSON and the CSV say the same."""
 
+import csv
+import io
 import json
 
-from ove.probe.attentive import Scores
+import pytest
+
 from ove.probe.compare import Comparison, Row
-from ove.probe.report import as_json, table
+from ove.probe.report import as_csv, as_json, table
+from ove.probe.scores import Accuracy, Scores
+
+
+def scores(*top1: float) -> tuple[Scores, ...]:
+    def accuracy(value: float) -> Accuracy:
+        return Accuracy(value, min(1.0, value + 0.2), value / 2, 50)
+
+    return tuple(Scores(accuracy(v), accuracy(v + 0.05), 3, accuracy(v + 0.1)) for v in top1)
+
 
 ROWS = [
-    Row("codec", True, Scores(0.75, 0.8, 0.9)),
-    Row("frames", True, Scores(0.5, 0.6, 0.7)),
-    Row("codec", False, Scores(0.25, 0.3, 0.4)),
-    Row("frames", False, Scores(0.125, 0.2, 0.3)),
+    Row("codec", 512, "none", True, scores(0.75)),
+    Row("frames", 512, "none", True, scores(0.5)),
+    Row("codec", 512, "none", False, scores(0.25)),
+    Row("frames", 512, "none", False, scores(0.125)),
 ]
 
 
-def test_the_table_has_an_encoder_a_row_and_a_mode_a_column() -> None:
-    lines = table(Comparison(ROWS, 512, 8, 100, 50, 300)).splitlines()
-    assert lines == [
+def comparison(rows: list[Row]) -> Comparison:
+    return Comparison(rows, "encoder of step 300 of run", "attentive", 8, 100, 50, 0)
+
+
+def test_the_table_has_an_encoder_a_row_and_a_mode_and_budget_a_column() -> None:
+    assert table(comparison(ROWS)).splitlines() == [
         "| encoder | codec, 512 tokens | frames, 512 tokens |",
         "|---|---|---|",
         "| trained | 75.0% | 50.0% |",
@@ -25,16 +40,39 @@ def test_the_table_has_an_encoder_a_row_and_a_mode_a_column() -> None:
     ]
 
 
+def test_seeds_budgets_and_interventions() -> None:
+    rows = [
+        Row("codec", 512, "none", True, scores(0.5, 0.6, 0.7)),
+        Row("codec", 1024, "none", True, scores(0.7, 0.7, 0.7)),
+        Row("codec", 512, "non_motion", True, scores(0.4, 0.4, 0.4)),
+    ]
+    assert table(comparison(rows)).splitlines()[2:4] == [
+        "| trained | 60.0 ± 24.8% | 70.0 ± 0.0% |",
+        "| trained, non motion | 40.0 ± 0.0% |  |",
+    ]
+
+
 def test_one_mode_and_no_untrained_encoder_make_a_smaller_table() -> None:
-    lines = table(Comparison([Row("image", True, Scores(0.5, 0.5, 0.5))], 512, 2, 100, 50, 300)).splitlines()
+    lines = table(comparison([Row("image", 512, "none", True, scores(0.5))])).splitlines()
     assert lines[0] == "| encoder | image, one frame |"
     assert [line.split("|")[1].strip() for line in lines] == ["encoder", "---", "trained", "chance"]
 
 
 def test_the_json_holds_scores_by_name_and_the_table() -> None:
-    comparison = Comparison(ROWS, 512, 8, 100, 50, 300)
-    values = json.loads(json.dumps(as_json(comparison)))
+    given = comparison([*ROWS, Row("codec", 1024, "none", True, scores(0.9)), Row("codec", 512, "shuffle", True, scores(0.1))])
+    values = json.loads(json.dumps(as_json(given)))
     assert values["probe"] == {"codec": 0.75, "frames": 0.5, "untrained_codec": 0.25, "untrained_frames": 0.125}
-    assert values["probe_best_epoch"]["codec"] == 0.8 and values["probe_train"]["untrained_frames"] == 0.3
-    assert values["budget_tokens"] == 512 and values["table"] == table(comparison)
-    assert (values["classes"], values["train_videos"], values["val_videos"], values["encoder_step"]) == (8, 100, 50, 300)
+    assert values["probe_best_epoch"]["codec"] == pytest.approx(0.8)
+    assert values["probe_train"]["untrained_frames"] == pytest.approx(0.225)
+    assert values["budget_tokens"] == 512 and values["table"] == table(given)
+    assert (values["classes"], values["train_videos"], values["val_videos"]) == (8, 100, 50)
+    assert [(row["budget"], row["intervention"]) for row in values["rows"]][-2:] == [(1024, "none"), (512, "shuffle")]
+
+
+def test_the_csv_has_a_line_a_seed() -> None:
+    lines = list(csv.DictReader(io.StringIO(as_csv(comparison([Row("codec", 512, "none", True, scores(0.5, 0.6))])))))
+    assert [(line["seed_number"], float(line["top1"]), float(line["top5"])) for line in lines] == [
+        ("0", 0.5, 0.7),
+        ("1", 0.6, 0.8),
+    ]
+    assert {line["samples"] for line in lines} == {"50"}

@@ -1,0 +1,43 @@
+"""Accuracies against counting by hand, and intervals against textbook values."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ove.probe.scores import Accuracy, Tally, mean_and_half_width
+
+
+def test_top1_top5_and_mean_class() -> None:
+    logits = np.zeros((4, 7), np.float32)
+    logits[0, 2] = 1  # right
+    logits[1] = [6, 5, 4, 3, 2, 1, 0]  # class 4 comes fifth
+    logits[2] = [6, 5, 4, 3, 2, 1, 0]  # class 5 comes sixth
+    logits[3, 2] = 1  # right
+    tally = Tally(7)
+    tally.add(logits[:1], np.array([2]))
+    tally.add(logits[1:], np.array([4, 5, 2]))
+    assert tally.accuracy() == Accuracy(0.5, 0.75, 1 / 3, 4)
+
+
+def test_equal_logits_are_no_right_answer_by_luck() -> None:
+    tally = Tally(3)
+    tally.add(np.zeros((3, 3), np.float32), np.array([0, 1, 2]))
+    assert tally.accuracy().top1 == pytest.approx(1 / 3)
+
+
+def test_an_unknown_class_is_always_wrong_and_counts_as_a_class() -> None:
+    tally = Tally(2)
+    tally.add(np.array([[1.0, 0], [1, 0], [1, 0]], np.float32), np.array([0, -1, -1]))
+    assert tally.accuracy() == Accuracy(1 / 3, 1 / 3, 0.5, 3)
+
+
+def test_intervals() -> None:
+    low, high = Accuracy(0.5, 0.5, 0.5, 100).interval()
+    assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    low, high = Accuracy(1.0, 1.0, 1.0, 10).interval()
+    assert high == pytest.approx(1) and low == pytest.approx(0.7225, abs=1e-4)
+    mean, half = mean_and_half_width([0.5, 0.6, 0.7])
+    assert (mean, half) == pytest.approx((0.6, 4.303 * 0.1 / math.sqrt(3)))
+    assert mean_and_half_width([0.5])[0] == 0.5 and math.isnan(mean_and_half_width([0.5])[1])
+    assert mean_and_half_width([0.0, 1.0] * 10)[1] == pytest.approx(1.96 * 0.512989 / math.sqrt(20), rel=1e-4)
