@@ -1,9 +1,9 @@
 """SIGTERM: the step under way is finished and saved, and the run ends; started again it comes to the same end."""
 
-import dataclasses
 import json
 import os
 import signal
+import types
 from pathlib import Path
 
 import pytest
@@ -42,16 +42,14 @@ def test_the_step_is_finished_and_saved(shard_folder: Path, trained_run: Path, t
 
 
 def test_told_during_the_last_step_the_run_is_over(monkeypatch: pytest.MonkeyPatch, shard_folder: Path, tmp_path: Path) -> None:
-    monkeypatch.setattr(Preemption, "stops_after", lambda self, step: step == 2)
-    config = config_of(shard_folder)
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=2))
+    monkeypatch.setattr(Preemption, "stops_after", lambda self, step: step == STEPS)
     said: list[str] = []
-    assert int(train(config, tmp_path, said.append).step) == 2
+    assert int(train(config_of(shard_folder), tmp_path, said.append).step) == STEPS
     assert not any("told to stop" in line for line in said)
 
 
-def test_the_command_says_so_by_its_code(monkeypatch: pytest.MonkeyPatch, shard_folder: Path, tmp_path: Path) -> None:
-    monkeypatch.setattr(Preemption, "stops_after", lambda self, step: step == 2)
-    options = ["--config=configs/toy.py:smoke", f"--workdir={tmp_path}", f"--config.batches.shards={shard_folder}"]
-    options += ["--config.batches.budget_tokens=16", "--config.batches.gop_frames=4", "--config.train.pictures=0"]
-    assert command.main(options) == EXIT_PREEMPTED == 75
+@pytest.mark.parametrize(("step", "code"), [(5, EXIT_PREEMPTED), (6, 0)])
+def test_the_command_says_so_by_its_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: int, code: int) -> None:
+    monkeypatch.setattr(command, "train", lambda *arguments: types.SimpleNamespace(step=step))
+    assert command.main(["--config=configs/toy.py:smoke", f"--workdir={tmp_path}"]) == code
+    assert EXIT_PREEMPTED == 75

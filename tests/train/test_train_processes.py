@@ -66,7 +66,7 @@ def test_processes_meet_agree_and_say_who_is_missing() -> None:
 
 
 def test_alone_nobody_is_waited_for() -> None:
-    alone = Processes(1)
+    alone = Processes(1.0)
     assert (alone.index, alone.count) == (0, 1)
     assert alone.gather("anything", "word") == ["word"]
     alone.meet("anywhere")
