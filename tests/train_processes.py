@@ -65,7 +65,7 @@ class Job:
                     )
                 )
 
-    def ended(self, within_s: float = 200) -> list[int]:
+    def ended(self, within_s: float = 900) -> list[int]:
         """Exit codes of all processes; those that do not end in time are killed, and that is an error."""
         deadline = time.monotonic() + within_s
         try:
@@ -84,7 +84,7 @@ class Job:
     def signal(self, index: int, number: signal.Signals) -> None:
         self.running[index].send_signal(number)
 
-    def wait_until(self, reached: Callable[[], bool], within_s: float = 200) -> None:
+    def wait_until(self, reached: Callable[[], bool], within_s: float = 900) -> None:
         """All processes must still run when it is reached."""
         deadline = time.monotonic() + within_s
         while not reached():

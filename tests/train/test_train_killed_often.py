@@ -49,6 +49,7 @@ def test_killed_twenty_times(processes: int, shard_folder: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_eight_devices_become_four(shard_folder: Path, tmp_path: Path, compiled_programs: Path) -> None:
     on_eight = Job(tmp_path / "eight", shard_folder, compiled_programs, devices=8)
     on_eight.to_the_end("--config.train.steps=10", "--config.train.save_every=10")

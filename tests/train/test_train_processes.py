@@ -55,7 +55,7 @@ def test_processes_meet_agree_and_say_who_is_missing() -> None:
         subprocess.Popen([sys.executable, "-c", MEET, str(index), port], cwd=ROOT, env=environment, stdout=subprocess.PIPE)
         for index in (0, 1)
     ]
-    said = [process.communicate(timeout=120)[0].decode() for process in both]
+    said = [process.communicate(timeout=250)[0].decode() for process in both]
     for text in said:
         assert "['I am 0', 'I am 1']" in text
         assert "process 1 has another taste than process 0; start all with the same command and the same files." in text
@@ -101,6 +101,7 @@ def losses(job: Job) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_several_processes_are_one_run(shard_folder: Path, tmp_path: Path, compiled_programs: Path) -> None:
     jobs = [Job(tmp_path / f"of_{n}", shard_folder, compiled_programs, n, devices=4) for n in (1, 2, 4)]
     for job in jobs:
@@ -114,6 +115,7 @@ def test_several_processes_are_one_run(shard_folder: Path, tmp_path: Path, compi
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_told_to_stop_all_stop_together_and_go_on_in_other_numbers(
     shard_folder: Path, tmp_path: Path, compiled_programs: Path
 ) -> None:
@@ -135,6 +137,7 @@ def test_told_to_stop_all_stop_together_and_go_on_in_other_numbers(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_process_that_is_lost_ends_the_other(lost: int, shard_folder: Path, tmp_path: Path, compiled_programs: Path) -> None:
     job = Job(tmp_path / "run", shard_folder, compiled_programs, 2)
@@ -146,6 +149,7 @@ def test_a_process_that_is_lost_ends_the_other(lost: int, shard_folder: Path, tm
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_a_process_that_stands_still_ends_the_other(shard_folder: Path, tmp_path: Path, compiled_programs: Path) -> None:
     job = Job(tmp_path / "run", shard_folder, compiled_programs, 2)
     job.start("--config.train.steps=2000")
@@ -160,6 +164,7 @@ def test_a_process_that_stands_still_ends_the_other(shard_folder: Path, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_different_settings_are_refused_by_all(shard_folder: Path, tmp_path: Path, compiled_programs: Path) -> None:
     job = Job(tmp_path / "run", shard_folder, compiled_programs, 2)
     job.start(each=lambda index: [f"--config.train.seed={index}"])
