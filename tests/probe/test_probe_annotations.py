@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 
 from launch import annotations as command
+from launch import config_file
+from ove.config import ProbeConfig
+from ove.config.mapping import from_mapping
 from ove.errors import BadInput
 from ove.probe.annotations.benchmarks import BENCHMARKS
 from ove.probe.annotations.samples import Matched, match
 
+ROOT = Path(__file__).resolve().parents[2]
 SSV2 = {
     "labels.json": {"Holding something next to something": "1", "Pushing something": "0", "Turning something": "2"},
     "train.json": [
@@ -294,3 +298,10 @@ def test_command_writes_a_list_and_says_what_is_not_in_it(tmp_path: Path, capsys
         command.main(["ssv2", *places, "--split", "train", "--out", str(out), "--fold", "1"])
     with pytest.raises(BadInput, match="holds none of the 1 videos"):
         command.main(["charades_ego", *places, "--split", "val", "--out", str(out)])
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_there_is_a_probe_with_the_papers_settings(name: str) -> None:
+    config = from_mapping(ProbeConfig, config_file.load(f"{ROOT}/configs/probe_benchmarks.py:{name}"))
+    assert (config.epochs, config.batch_size) == (BENCHMARKS[name].epochs, BENCHMARKS[name].batch_size)
+    assert config.train_shards.endswith(f"{name}_train") and config.budgets == (512, 1024, 2048, 4096)
