@@ -13,7 +13,7 @@ from launch import command, config_file
 from ove.config import RunConfig
 from ove.errors import ConfigError
 from ove.train import costs
-from ove.train.compiled import compile_step, traffic
+from ove.train.compiled import compile_step, traffic, whole_leaves
 from ove.train.costs import MACHINES, Machine, Workplace
 from ove.train.sharding import check_division, make_mesh
 from ove.train.throughput import workload
@@ -68,10 +68,12 @@ def describe(at: Workplace, machine: Machine) -> None:
 def compare(at: Workplace) -> None:
     """Compiles the step without running it and prints formula and program side by side."""
     mesh = make_mesh(at.config.mesh, jax.devices()[: at.n_devices])
-    compiled, _, _ = compile_step(at.config, mesh, at.n_centers, at.tokens_of, at.labels_of)
-    found, expected = traffic(str(compiled.as_text())), costs.collectives(at)
+    compiled, state, shardings = compile_step(at.config, mesh, at.n_centers, at.tokens_of, at.labels_of)
+    program = str(compiled.as_text())
+    found, expected = traffic(program), costs.collectives(at)
     for kind, size in expected.items():
         print(f"{kind}: formula {size:,.0f} bytes, program {found.get(kind, 0):,}")
+    print(f"whole in the program: {', '.join(whole_leaves(program, state, shardings)) or 'nothing that the rules cut'}")
     sizes: Any = compiled.memory_analysis()
     planned = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
     print(f"memory: formula {costs.total(costs.memory(at)) / _GIB:.2f} GiB, program {planned / _GIB:.2f} GiB (of a CPU)")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ove.config import RunConfig
+from ove.train.fsdp import leaf_name
 from ove.train.sharding import batch_sharding, placement, state_shardings
 from ove.train.state import TrainState, init_state
 from ove.train.step import make_step
@@ -80,6 +81,21 @@ def traffic(program: str) -> dict[str, int]:
 def shapes_in(program: str) -> set[tuple[int, ...]]:
     """The shapes of all arrays in a program."""
     return {tuple(map(int, dims.split(","))) for dims in re.findall(r"[a-z0-9]+\[([0-9,]+)\]", program)}
+
+
+def whole_leaves(program: str, state: TrainState, shardings: TrainState) -> list[str]:
+    """Names of the state's leaves that the rules cut but of whose whole shape the program has an array."""
+    shapes = shapes_in(program)
+    leaves = zip(jax.tree_util.tree_flatten_with_path(state)[0], jax.tree.leaves(shardings), strict=True)
+    return [
+        leaf_name(path)
+        for (path, leaf), at in leaves
+        # Kernels outside of the blocks are gathered by design, and vectors may have the shape of something else.
+        if leaf.ndim >= 2
+        and not at.is_fully_replicated
+        and leaf.shape in shapes
+        and re.search("/blocks/|/rows", leaf_name(path))
+    ]
 
 
 def _bytes(shapes: str) -> int:
