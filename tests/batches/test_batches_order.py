@@ -42,7 +42,7 @@ def test_large_sources_are_permuted_without_being_held() -> None:
     length = 10**9
     order = Order([length], [1.0], (3,))
     items = [order[place].item for place in (*range(2000), length - 1)]
-    assert len(set(items)) == 2001 and 0 <= min(items) and max(items) < length
+    assert len(set(items)) == 2001 and 0 <= min(items) < max(items) < length
     assert abs(np.mean(items) / length - 0.5) < 0.05
     assert order[length].epoch == 1
 
