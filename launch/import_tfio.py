@@ -43,8 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Writes shards of what the inputs hold; 0 when at least one record is in them, also if they were imported before."""
     options, of_shards = _parser().parse_known_args(arguments)
     job = make_job(options)
-    job["digest"] = digest({**job, "shards": of_shards, "files": [_stamp(uri) for uri in job["inputs"]]})
-    if _imported(options.out, job["digest"]):
+    job["digest"] = digest({**job, "files": [_stamp(uri) for uri in job["inputs"]]})
+    made_of = {**job, "shards": of_shards}
+    if _imported(options.out, made_of):
         print(f"{options.out}: holds these inputs already; delete {options.out / IMPORTED} to read them again.")
         return 0
     work = options.out / ".import"
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         read_inputs(python, work, job, options.stall, print)
     code = shards.main([f"--{job['kind']}s", str(work / "parts"), "--out", str(options.out), *of_shards])
     fingerprint = read_manifest(options.out).fingerprint
-    write_json(options.out / IMPORTED, {**job, "fingerprint": fingerprint})
+    write_json(options.out / IMPORTED, {**made_of, "fingerprint": fingerprint})
     shutil.rmtree(work)
     return code
 
@@ -185,15 +186,15 @@ def _finished(work: Path, digest_: str) -> bool:
     return bool(progress.get("finished")) and progress["digest"] == digest_
 
 
-def _imported(out: Path, digest_: str) -> bool:
-    """Whether the folder holds finished shards of just this job."""
+def _imported(out: Path, made_of: dict[str, Any]) -> bool:
+    """Whether the folder holds finished shards of just this."""
     path = out / IMPORTED
     if not path.exists():
         return False
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        return about["digest"] == digest_ and about["fingerprint"] == read_manifest(out).fingerprint
-    except (ValueError, KeyError, BadShard):
+        return about == {**made_of, "fingerprint": read_manifest(out).fingerprint}
+    except (ValueError, BadShard):
         return False
 
 

@@ -46,8 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = options.out or Path(f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in record.key)[-100:]}.png")
     picture = drawn(shards, record, labels, options.budget)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise ConfigError(f"{out}: cannot be written; give --out a name that ends in .png or .jpg.")
+    if not cv2.haveImageWriter(str(out)) or not cv2.imwrite(str(out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise ConfigError(
+            f"{out}: cannot be written; give --out a name that ends in .png or .jpg, in a folder you may write to."
+        )
     print(f"drawn in        {out}")
     return 0
 

@@ -1,4 +1,4 @@
-"""Servers on this machine that stand in for remote ones: sound, slow, cutting off; and one that speaks as Google's storage."""
+"""Servers on this machine that stand in for remote ones: sound, slow, cutting off; as Google's storage and S3 they do, too."""
 
 import threading
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 @dataclass
@@ -33,7 +33,14 @@ def serving(folder: Path) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_HEAD(self) -> None:
+            path = server.folder / unquote(urlsplit(self.path).path).lstrip("/")
+            self._head(200 if path.is_file() else 404, path.stat().st_size if path.is_file() else 0)
+
         def do_GET(self) -> None:
+            if "list-type=" in self.path:
+                self._list()
+                return
             name = unquote(urlsplit(self.path).path).lstrip("/")
             if name.startswith("storage/v1/b/"):
                 name = name.partition("/o/")[2].partition("/")[2]
@@ -65,6 +72,22 @@ def serving(folder: Path) -> Iterator[Server]:
                 return
             self.wfile.write(data[first : last + 1])
 
+        def _list(self) -> None:
+            """The names in a bucket (a subfolder), as S3 tells them."""
+            asked = urlsplit(self.path)
+            bucket = server.folder / asked.path.strip("/")
+            prefix = parse_qs(asked.query).get("prefix", [""])[0]
+            names = sorted(path.relative_to(bucket).as_posix() for path in bucket.rglob("*") if path.is_file())
+            entries = "".join(
+                f"<Contents><Key>{name}</Key><Size>{(bucket / name).stat().st_size}</Size>"
+                "<LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>"
+                for name in names
+                if name.startswith(prefix)
+            )
+            body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>".encode()
+            self._head(200, len(body))
+            self.wfile.write(body)
+
         def _range(self, size: int) -> tuple[int, int]:
             first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
             if not first:
@@ -75,6 +98,7 @@ def serving(folder: Path) -> Iterator[Server]:
             self.send_response(status)
             self.send_header("Content-Length", str(length))
             self.send_header("x-goog-generation", "1")
+            self.send_header("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
             if span:
                 self.send_header("Content-Range", span)
             self.end_headers()
