@@ -68,7 +68,7 @@ def test_there_is_no_text_where_none_is(reader: Reader) -> None:
 
 
 @needs_fonts
-def test_the_same_is_read_every_time_and_colours_are_not_swapped(reader: Reader) -> None:
+def test_the_same_is_read_every_time(reader: Reader) -> None:
     picture = pages.page(pages.MIXED)
     assert reader.lines(picture) == reader.lines(picture) == Reader(CONFIG.side_px, turned=True).lines(picture)
     assert all(0 <= line.confidence <= 1 for line in reader.lines(picture))

@@ -34,7 +34,8 @@ def test_words_of_a_text(text: str, expected: list[str]) -> None:
 
 
 def test_unknown_chinese_words_come_out_character_by_character() -> None:
-    assert words("鬱鼟䶮") == ["鬱", "鼟", "䶮"]  # jieba's guesses (HMM) would join them
+    # jieba's guesses (HMM) would make one word of the fifth and the sixth
+    assert words("他来到了网易杭研大厦") == ["他", "来到", "了", "网易", "杭", "研", "大厦"]
 
 
 @given(st.text())
