@@ -24,6 +24,7 @@ from ove.shards.sources import InputFile
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
 from ove.video.select import choose_patches, i_frame_flags
+from ove.video.span import Span
 
 _SELECTION = ("selection", "gop_frames", "iframe_policy", "outside", "buckets", "static_fallback")
 """Settings of the video section that decide which patches go into mosaics."""
@@ -54,7 +55,7 @@ class RecordMaker:
 
     def _video(self, file: InputFile, contents: Contents, labels: dict[str, np.ndarray]) -> VideoRecord:
         with self._as_file(file, contents) as path:
-            clip, signals = read_video(path, self.video)
+            clip, signals = read_video(path, self.video, file.span_s and Span(*file.span_s))
         try:
             found = saliency(signals, self.video)
             store = self.shards.store

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ def rows_of_list(path: Path, label_column: str = "") -> Inputs:
     """The files that the rows of a list name; rows that name none, or one for the second time, are bad, with their number.
 
     CSV with a line of column names, or a JSON object a line; columns `path`, `label` (a class name), and a list of integers
-    for any of the banks obj, vid, ocr (in CSV as JSON or with spaces between). Relative paths start at the list's folder.
-    A list without the column `path` raises BadClip.
+    for any of the banks obj, vid, ocr (in CSV as JSON or with spaces between); `start_s` and `end_s`, where a part of a video
+    is meant, in seconds, and `key`, what the record is called (else by its path, with the span). Relative paths start at the
+    list's folder. A list without the column `path` raises BadClip.
     """
     files: list[InputFile] = []
     bad: list[BadFile] = []
@@ -38,11 +40,12 @@ def rows_of_list(path: Path, label_column: str = "") -> Inputs:
             name = _first(row, PATH_COLUMNS)
             if not isinstance(name, str) or not name.strip():
                 raise ValueError(f"has no column {PATH_COLUMNS[0]} with the path of a file")
-            key = name.strip()
+            span = _span(row)
+            key = class_name(row.get("key")) or name.strip() + (f"#{span[0]:g}-{span[1]:g}" if span else "")
             if key in seen:
-                raise ValueError(f"names {key}, which stands in a row before it; every file may stand in a list once")
+                raise ValueError(f"names {key}, which stands in a row before it; every file (or span) may stand in a list once")
             label = class_name(_first(row, (label_column,) if label_column else LABEL_COLUMNS))
-            files.append(InputFile(path.parent / key, key, label, bank_labels(row)))
+            files.append(InputFile(path.parent / name.strip(), key, label, bank_labels(row), span_s=span))
             seen.add(key)
         except ValueError as error:
             bad.append(BadFile(str(path), f"{path}: line {number}: {error}.", number))
@@ -62,6 +65,21 @@ def class_name(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError(f"its label is {value!r:.60}, and must be a class name or number")
     return str(value).strip() or None
+
+
+def _span(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    given = [row.get(name) for name in ("start_s", "end_s")]
+    if all(value in (None, "") for value in given):
+        return None
+    try:
+        start, end = (float(value) for value in given)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"its span goes from {given[0]!r:.40} to {given[1]!r:.40}, and must have start_s and end_s in seconds"
+        ) from None
+    if not (0 <= start < end and math.isfinite(end)):
+        raise ValueError(f"its span goes from {start:g} s to {end:g} s; 0 ≤ start_s < end_s is needed")
+    return start, end
 
 
 def _integers(bank: str, value: Any) -> tuple[int, ...]:

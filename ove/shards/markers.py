@@ -60,7 +60,8 @@ def inputs_of(group: Sequence[InputFile], made_with: Mapping[str, Any]) -> str:
             stats[file.path] = str(file.path.absolute()), [stat.st_size, stat.st_mtime_ns] if stat else None
         inside = file.inside and [file.inside.format, [[part.name, part.start, part.size] for part in file.inside.parts]]
         labels = {bank: list(values) for bank, values in file.labels.items()}
-        files.append([*stats[file.path], file.key, file.label, labels, inside])
+        span = file.span_s and list(file.span_s)
+        files.append([*stats[file.path], file.key, file.label, labels, inside, span])
     return digest({"schema_version": SCHEMA_VERSION, "made_with": dict(made_with), "files": files})
 
 

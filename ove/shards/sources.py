@@ -44,6 +44,8 @@ class InputFile:
     labels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Class centers by bank, where a list gives them."""
     inside: Inside | None = None
+    span_s: tuple[float, float] | None = None
+    """Of a video: beginning and end in seconds of the part that is meant; None: all of it."""
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 """`python -m launch.shards` as a person types it: good files in, bad files named, one sentence where nothing works."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,11 +13,13 @@ import pytest
 from shards_material import write_video
 
 from launch import shards as command
+from ove.config import VideoConfig
 from ove.errors import ConfigError
 from ove.shards.quarantine import read_quarantine
 from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
 from ove.shards.verify import verify
+from ove.video.decode import read_video
 
 SMALL = ["--size", "56", "--frames", "8", "--gop", "4"]
 
@@ -125,3 +128,17 @@ def test_a_list_gives_labels_and_settings_arrive(mixed_folder: Path, tmp_path: P
 def test_wrong_settings_are_refused(setting: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         command.main(["--videos", str(tmp_path), "--out", str(tmp_path / "out"), "--set", setting])
+
+
+def test_parts_of_one_video_become_records_of_their_own(video_folder: Path, tmp_path: Path) -> None:
+    video = video_folder / "right" / "0.mp4"
+    clip, _ = read_video(video, VideoConfig(n_frames=4, size_px=56))
+    middle = float(clip.pts_s[-1] + clip.pts_s[0]) / 2
+    rows = [{"path": str(video), "start_s": a, "end_s": b, "key": k} for k, a, b in (("1", 0, middle), ("2", middle, 999))]
+    listed = tmp_path / "list.jsonl"
+    listed.write_text("\n".join(map(json.dumps, rows)))
+    command.main(["--videos", str(listed), "--out", str(tmp_path / "out"), "--workers", "0", *SMALL])
+    shards = ShardSet.open(tmp_path / "out")
+    first, second = (shards.video(n) for n in range(2))
+    assert first.n_decoded + second.n_decoded == clip.n_decoded
+    assert first.pts_s.max() < middle <= second.pts_s.min()

@@ -18,6 +18,7 @@ from launch import shards as command
 from ove.config import ShardsConfig
 from ove.errors import BadClip
 from ove.shards.inputs import archive_format, find_inputs
+from ove.shards.lists import rows_of_list
 from ove.shards.quarantine import read_quarantine
 from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, decode_image
@@ -315,3 +316,27 @@ def test_what_a_source_is(tmp_path: Path) -> None:
             (tmp_path / name).mkdir()
         with pytest.raises(BadClip, match=part):
             find_inputs(tmp_path / name, "image", ShardsConfig(), tmp_path)
+
+
+def test_a_list_may_name_parts_of_videos(tmp_path: Path) -> None:
+    rows = [
+        {"path": "a.mp4", "start_s": 1.5, "end_s": 3, "label": "x"},
+        {"path": "a.mp4", "start_s": 4, "end_s": 5.25, "key": "second", "label": "y"},
+        {"path": "a.mp4"},
+        {"path": "a.mp4", "start_s": 3, "end_s": 1},
+        {"path": "a.mp4", "start_s": 3},
+        {"path": "a.mp4", "start_s": 1.5, "end_s": 3},
+    ]
+    listed = tmp_path / "list.jsonl"
+    listed.write_text("\n".join(map(json.dumps, rows)))
+    found = rows_of_list(listed)
+    assert [(f.key, f.span_s, f.label) for f in found.files] == [
+        ("a.mp4#1.5-3", (1.5, 3.0), "x"),
+        ("second", (4.0, 5.25), "y"),
+        ("a.mp4", None, None),
+    ]
+    assert [bad.position for bad in found.bad] == [4, 5, 6]
+    assert "0 ≤ start_s < end_s" in found.bad[0].reason and "from 3 to None" in found.bad[1].reason
+    of_csv = tmp_path / "list.csv"
+    of_csv.write_text("path,start_s,end_s,label\na.mp4,1.5,3,x\na.mp4,,,y\n")
+    assert [f.span_s for f in rows_of_list(of_csv).files] == [(1.5, 3.0), None]
