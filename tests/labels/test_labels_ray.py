@@ -1,5 +1,6 @@
 """The same step on a Ray cluster of two nodes: complete, exact, the poison set aside, the same bytes as on local processes."""
 
+import importlib
 import importlib.util
 import json
 import os
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from shard_jobs import jobs_of, process
 
 from ove.config.engines import EnginesConfig
@@ -76,3 +78,11 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_address_where_nobody_listens_is_told_at_once() -> None:
     with pytest.raises(ConfigError, match=r"engines\.ray_address = '127\.0\.0\.1:1': no Ray cluster answers"):
         ray_engine(EnginesConfig(ray_address="127.0.0.1:1")).__enter__()
+
+
+@needs_ray
+def test_the_cluster_file_is_what_ray_expects() -> None:
+    found = yaml.safe_load((ROOT / "launch" / "ray_cluster.yaml").read_text())
+    rules = importlib.import_module("ray.autoscaler._private.util")
+    rules.validate_config(rules.prepare_config(found))
+    assert found["min_workers"] == found["max_workers"] == len(found["provider"]["worker_ips"])
