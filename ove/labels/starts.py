@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ from ove.labels.points import Points, unit
 POINTS_A_CENTER = 128
 """Points for each center that the two-level start looks at, at most."""
 _INNER_ITERATIONS = 8
-_SIZES = 3
-"""To which clusters are filled up."""
+_TILE = 1024
+"""Points of a cluster that are compared with its centers at once."""
 _TRIES = 4
 """Points drawn for each center that is needed, where some may have no direction."""
 
@@ -60,16 +60,17 @@ def two_level(
     members = [np.flatnonzero(cluster == c) for c in range(n_coarse)]
     shares = shares_of(k, np.array([len(m) for m in members]))
     devices = jax.local_devices()
+    most = max(map(len, members)), int(shares.max())
     pending: list[tuple[Array, int]] = []
     centers: list[np.ndarray] = []
-    for size in _sizes([len(m) for m in members], shares):
-        for cluster_number in size.clusters:
-            mine, share = members[cluster_number], int(shares[cluster_number])
-            chances = np.random.default_rng((seed, cluster_number)).random(size.k, np.float32)
-            device = devices[len(centers) % len(devices)]
-            pending.append((_inner(sample.rows(mine), share, size, chances, device), share))
-            if len(pending) > len(devices):  # so many are under way at a time
-                centers.append(_first(*pending.pop(0)))
+    for number in np.flatnonzero(shares).tolist():
+        device = devices[number % len(devices)]
+        chances = np.random.default_rng((seed, number)).random(most[1], np.float32)
+        pending.append(
+            (_inner(sample.rows(members[number]), int(shares[number]), most[0], chances, device), int(shares[number]))
+        )
+        if len(pending) > len(devices):  # so many are under way at a time
+            centers.append(_first(*pending.pop(0)))
     return np.concatenate(centers + [_first(*some) for some in pending])
 
 
@@ -94,24 +95,14 @@ def _draw(n: int, count: int, seed: int) -> Int[np.ndarray, "count"]:
     return rng.permutation(rng.integers(edges[:-1], edges[1:]))
 
 
-class _Size(NamedTuple):
-    """Clusters that are filled up to one size, for each size is compiled."""
+def _inner(rows: np.ndarray, k: int, most: int, chances: np.ndarray, device: jax.Device) -> Float32[Array, "K E"]:
+    """k centers of the points of one cluster; the rows beyond the first k are padding.
 
-    clusters: list[int]
-    n: int
-    k: int
-
-
-def _sizes(counts: Sequence[int], shares: Int[np.ndarray, "c"]) -> list[_Size]:
-    order = [c for c in np.argsort(counts, kind="stable").tolist() if shares[c]]
-    groups = [order[len(order) * i // _SIZES : len(order) * (i + 1) // _SIZES] for i in range(_SIZES)]
-    return [_Size(g, max(counts[c] for c in g), int(max(shares[c] for c in g))) for g in groups if g]
-
-
-def _inner(rows: np.ndarray, k: int, size: _Size, chances: np.ndarray, device: jax.Device) -> Float32[Array, "kk E"]:
-    """k centers of the points of one cluster; the rows beyond the first k are padding."""
-    padded = np.zeros((size.n, rows.shape[1]), np.float32)
-    padded[: len(rows)] = unit(rows)
+    All clusters are filled up to `most` points and as many centers as there are `chances`, for each size is compiled; what is
+    padding costs nothing, but for the centers.
+    """
+    padded = np.zeros((math.ceil(most / _TILE), _TILE, rows.shape[1]), np.float32)
+    padded.reshape(-1, rows.shape[1])[: len(rows)] = unit(rows)
     return _cluster(*jax.device_put((padded, chances, np.int32(k), np.int32(len(rows))), device))
 
 
@@ -120,23 +111,34 @@ def _first(found: Array, share: int) -> Float32[np.ndarray, "k E"]:
 
 
 @jax.jit
-def _cluster(points_NE: Array, chances_K: Array, k: Array, count: Array) -> Float32[Array, "K E"]:
-    """Spherical k-means of `count` points in memory; centers from k on are padding. It starts as `spread` does."""
-    most = len(chances_K)
-    real_N = jnp.arange(len(points_NE)) < count
+def _cluster(points_TbE: Array, chances_K: Array, k: Array, count: Array) -> Float32[Array, "K E"]:
+    """Spherical k-means of `count` points in memory, tile by tile; centers from k on are padding. It starts as `spread`."""
+    most, shape = len(chances_K), points_TbE.shape[:2]
+    tiles = (count + shape[1] - 1) // shape[1]
+    real_Tb = jnp.arange(shape[0] * shape[1]).reshape(shape) < count
 
-    def draw(far_N: Array, chance: Array) -> tuple[Array, Array]:
-        # All 0, if all points coincide with those drawn: then it is the first.
-        total_N = jnp.cumsum(far_N)
-        center = points_NE[jnp.searchsorted(total_N, chance * total_N[-1], side="right").clip(0, count - 1)]
-        return jnp.minimum(far_N, jnp.maximum(1 - _dot(points_NE, center), 0)), center
+    def draw(i: Any, drawn: tuple[Array, Array]) -> tuple[Array, Array]:
+        far_Tb, centers = drawn
+        total_N = jnp.cumsum(far_Tb.ravel())
+        # All 0, if all points coincide with those drawn: then it is the last.
+        index = jnp.searchsorted(total_N, chances_K[i] * total_N[-1], side="right").clip(0, count - 1)
+        center = points_TbE.reshape(-1, points_TbE.shape[2])[index]
 
-    centers = jax.lax.scan(draw, real_N.astype(jnp.float32), chances_K)[1]
+        def nearer(t: Any, far_Tb: Array) -> Array:
+            return far_Tb.at[t].min(jnp.maximum(1 - _dot(points_TbE[t], center), 0))
+
+        return jax.lax.fori_loop(0, tiles, nearer, far_Tb), centers.at[i].set(center)
+
+    start = real_Tb.astype(jnp.float32), jnp.zeros((most, points_TbE.shape[2]))
+    centers = jax.lax.fori_loop(0, k, draw, start)[1]
 
     def iterate(_: Any, centers: Array) -> Array:
-        cosine_KN = jnp.where(jnp.arange(most)[:, None] < k, _dot(centers, points_NE.T), -jnp.inf)
-        nearest_N = jnp.where(real_N, jnp.argmax(cosine_KN, axis=0), most)
-        sums = jnp.zeros_like(centers).at[nearest_N].add(points_NE, mode="drop")
+        def add(t: Any, sums: Array) -> Array:
+            cosine_Kb = jnp.where(jnp.arange(most)[:, None] < k, _dot(centers, points_TbE[t].T), -jnp.inf)
+            nearest_b = jnp.where(real_Tb[t], jnp.argmax(cosine_Kb, axis=0), most)
+            return sums.at[nearest_b].add(points_TbE[t], mode="drop")
+
+        sums = jax.lax.fori_loop(0, tiles, add, jnp.zeros_like(centers))
         length = jnp.linalg.norm(sums, axis=1, keepdims=True)
         return jnp.where(length > 1e-12, sums / jnp.where(length > 0, length, 1), centers)
 
