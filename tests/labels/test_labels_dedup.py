@@ -77,8 +77,8 @@ def _planted(videos: list[Path]) -> tuple[list[np.ndarray], np.ndarray]:
                 y, x = slice(top, top + 240), slice(left, left + 240)
                 piece = frame[y, x]
                 encoded = cv2.imdecode(cv2.imencode(".jpg", piece, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], cv2.IMREAD_COLOR)
-                crop = cv2.resize(piece[6:234, 6:234], (240, 240), interpolation=cv2.INTER_CUBIC)
-                shifted = [np.roll(piece, shift, (0, 1)) for shift in ((5, 0), (-3, 5))]
+                crop = cv2.resize(piece[3:237, 3:237], (240, 240), interpolation=cv2.INTER_CUBIC)
+                shifted = [np.roll(piece, shift, (0, 1)) for shift in ((3, 0), (-2, 3))]
                 for picture in (piece, encoded, crop, *shifted):
                     pictures.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
                     pieces.append(len(pictures[:-1]) // 5)
