@@ -119,6 +119,8 @@ def read_inputs(python: Path, work: Path, job: dict[str, Any], stall_s: float, s
             process.kill()
     progress = _progress(work)
     if progress.get("finished"):
+        if not progress["records"]:
+            raise BadClip(f"{', '.join(job['inputs'])}: no records are in it.")
         say(f"{progress['records']} records read by TensorFlow")
         return
     if (work / "error.json").exists():
