@@ -77,7 +77,8 @@ class Feed:
     def _put(self, fed: Fed | BaseException) -> None:
         while not self._ends.is_set():
             try:
-                return self._ready.put(fed, timeout=_LOOK_S)
+                self._ready.put(fed, timeout=_LOOK_S)
+                break
             except queue.Full:
                 continue
 
