@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -66,7 +67,12 @@ def describe(at: Workplace, machine: Machine) -> None:
 
 
 def compare(at: Workplace) -> None:
-    """Compiles the step without running it and prints formula and program side by side."""
+    """Compiles the step without running it and prints formula and program side by side.
+
+    In float32: the compiler for CPUs turns collectives of bfloat16 into such of float32.
+    """
+    at = replace(at, config=replace(at.config, encoder=replace(at.config.encoder, compute="float32")))
+    print("compiled in float32, as CPUs exchange numbers:")
     mesh = make_mesh(at.config.mesh, jax.devices()[: at.n_devices])
     compiled, state, shardings = compile_step(at.config, mesh, at.n_centers, at.tokens_of, at.labels_of)
     program = str(compiled.as_text())

@@ -40,9 +40,9 @@ class Machine:
 
 
 MACHINES = {
-    "h100": Machine(989, 80e9 / 2**30, 8, 450, 50),
-    "h200": Machine(989, 141e9 / 2**30, 8, 450, 50),
-    "v5p": Machine(459, 95, 8960, 600, 600),
+    "h100": Machine(989.0, 80e9 / 2**30, 8, 450.0, 50.0),
+    "h200": Machine(989.0, 141e9 / 2**30, 8, 450.0, 50.0),
+    "v5p": Machine(459.0, 95.0, 8960, 600.0, 600.0),
 }
 """NVIDIA's data sheets: NVLink 900 GB/s both ways, a 400 Gb/s adapter a GPU; Google's page on v5p: 4,800 Gb/s a chip."""
 BUSY = 0.45
