@@ -1,4 +1,4 @@
-"""Labels at the paper's size (spec §5): MetaCLIP H/14, near-duplicates left out, 2,000,000 centers; `:smoke` for a few records."""
+"""Labels at the paper's size (spec §5): MetaCLIP H/14, no near-duplicates, 2,000,000 centers; `:smoke` for a few records."""
 
 from ml_collections import ConfigDict
 
