@@ -9,6 +9,7 @@ from ove.config.labels import LabelsConfig
 from ove.config.mesh import MeshConfig
 from ove.config.probe import ProbeConfig
 from ove.config.shards import ShardsConfig
+from ove.config.study import StudyConfig
 from ove.config.text import TextConfig
 from ove.config.train import RunConfig, TrainConfig
 from ove.config.video import VideoConfig, video_preset
@@ -25,6 +26,7 @@ __all__ = [
     "ProbeConfig",
     "RunConfig",
     "ShardsConfig",
+    "StudyConfig",
     "TextConfig",
     "TrainConfig",
     "VideoConfig",

@@ -28,6 +28,10 @@ class ProbeConfig:
     """Also probe the same encoder with fresh weights."""
     gop_frames: int = 32
     iframe_policy: Literal["keep", "first", "score", "drop"] = "keep"
+    buckets: int = 1
+    static_fallback: bool = False
+    outside: Literal["exclude", "zero"] = "exclude"
+    """How the codec's patches are chosen: as in `VideoConfig`."""
     features: Literal["memory", "disk", "encode"] = "memory"
     """Tokens are computed once and held in memory, or in files under `cache`, or computed anew whenever they are needed, which
     alone allows augmentation. 2,048 tokens of width 1,024 take 4 MiB a sample."""
@@ -53,7 +57,7 @@ class ProbeConfig:
     """The attentive probe is trained once with each; fresh weights of `untrained` are those of the first."""
 
     def __post_init__(self) -> None:
-        at_least_one("probe", self, "epochs", "batch_size", "neighbours")
+        at_least_one("probe", self, "epochs", "batch_size", "neighbours", "gop_frames", "buckets")
         if not self.budgets or not self.seeds or min(self.budgets) < 1:
             raise ConfigError(f"probe.budgets = {self.budgets} and probe.seeds = {self.seeds} must each name at least one.")
         unknown = [name for name in self.interventions if name not in INTERVENTIONS]

@@ -12,6 +12,7 @@ from ove.errors import BadShard, ConfigError
 from ove.probe.attentive import fit
 from ove.probe.encoders import Frozen, open_frozen, untrained
 from ove.probe.features import Encoded, Source, embed, extract, stored
+from ove.probe.kept import Kept
 from ove.probe.knn import knn
 from ove.probe.linear import fit_linear
 from ove.probe.looks import UNKNOWN, Looks
@@ -20,6 +21,21 @@ from ove.shards.read import ShardSet
 
 _EVERY_S = 10.0
 """Between two lines of progress."""
+_DECIDES = (
+    "probe",
+    "jitter",
+    "flip",
+    "epochs",
+    "batch_size",
+    "lr",
+    "lr_end",
+    "label_smoothing",
+    "clip_norm",
+    "neighbours",
+    "l2",
+    "seeds",
+)
+"""Settings on which scores depend beside the encoder, the records and the way of looking at them."""
 Tell = Callable[[str], None]
 
 
@@ -59,8 +75,8 @@ class Comparison:
     """Of the validation samples: their class is not in the training set, so that they count as wrong."""
 
 
-def compare(config: ProbeConfig, tell: Tell) -> Comparison:
-    """Probes as configured; `tell` gets a line now and then.
+def compare(config: ProbeConfig, tell: Tell, kept: Kept | None = None) -> Comparison:
+    """Probes as configured; `tell` gets a line now and then. What is `kept` from earlier is not done again.
 
     BadCheckpoint, BadShard, BadInput or ConfigError if something that it names is missing or does not fit.
     """
@@ -81,7 +97,7 @@ def compare(config: ProbeConfig, tell: Tell) -> Comparison:
     encoders = {True: encoder} | ({False: untrained(encoder, config.seeds[0])} if config.untrained else {})
     rows, n_unknown = [], 0
     for trained, way in itertools.product(encoders, _ways(config)):
-        row, n_unknown = _row(encoders[trained], trained, way, sets, classes, config, tell)
+        row, n_unknown = _row(encoders[trained], trained, way, sets, classes, config, tell, kept)
         rows.append(row)
     if n_unknown:
         tell(f"{n_unknown} of {len(sets[1])} videos are of classes that {sets[0].folder} lacks; they count as wrong")
@@ -90,7 +106,7 @@ def compare(config: ProbeConfig, tell: Tell) -> Comparison:
 
 def view_of(config: ProbeConfig, budget: int) -> View:
     """How clips are looked at with so many tokens."""
-    return View(budget, config.gop_frames, config.iframe_policy)
+    return View(budget, config.gop_frames, config.iframe_policy, config.buckets, config.static_fallback, config.outside)
 
 
 _Way = tuple[str, int, str]
@@ -113,27 +129,42 @@ def _row(
     classes: tuple[str, ...],
     config: ProbeConfig,
     tell: Tell,
+    kept: Kept | None,
 ) -> tuple[Row, int]:
     mode, budget, intervention = way
     row = Row(mode, budget, intervention, trained, ())
     called = " ".join([row.name.replace("_", " "), f"{budget} tokens", *([intervention] if intervention != "none" else [])])
     view, seed = view_of(config, budget), config.seeds[0]
     looks = [Looks(shards, classes, mode, view, intervention, seed) for shards in sets]
-    report = _progress(tell, called)
+    about = {
+        "encoder": encoder.fingerprint,
+        "looks": [each.about() for each in looks],
+        "probe": {name: getattr(config, name) for name in _DECIDES},
+    }
+    known = kept.find(about) if kept else None
+    scores, n_unknown = known or _scores(encoder, looks, len(classes), config, _progress(tell, called))
+    if kept and known is None:
+        kept.add(about, scores, n_unknown)
+    row = replace(row, scores=scores)
+    best = mean_and_half_width([each.best.top1 for each in scores])[0]
+    tell(f"{called}: top-1 {row.top1()[0]:.1%} (best epoch {best:.1%}){', as found' if known else ''}")
+    return row, n_unknown
+
+
+def _scores(
+    encoder: Frozen, looks: list[Looks], n_classes: int, config: ProbeConfig, report: Callable[[int, int], None]
+) -> tuple[tuple[Scores, ...], int]:
+    """Of every seed, and how many samples of the second of `looks` are of unknown classes."""
     if config.probe == "attentive":
         train, val = (_tokens(encoder, each, config, report, is_val=n == 1) for n, each in enumerate(looks))
-        scores = tuple(fit(encoder, config, len(classes), train, val, each) for each in config.seeds)
-        labels = val.labels
+        fits = tuple(fit(encoder, config, n_classes, train, val, seed) for seed in config.seeds)
+        return fits, int((val.labels == UNKNOWN).sum())
+    near, asked = (embed(encoder, each, report) for each in looks)
+    if config.probe == "knn":
+        found = knn(n_classes, near, asked, config.neighbours)
     else:
-        near, asked = (embed(encoder, each, report) for each in looks)
-        labels = asked.labels
-        if config.probe == "knn":
-            scores = (knn(len(classes), near, asked, config.neighbours),)
-        else:
-            scores = (fit_linear(len(classes), near, asked, config.l2),)
-    row = Row(mode, budget, intervention, trained, scores)
-    tell(f"{called}: top-1 {row.top1()[0]:.1%} (best epoch {mean_and_half_width([s.best.top1 for s in scores])[0]:.1%})")
-    return row, int((labels == UNKNOWN).sum())
+        found = fit_linear(n_classes, near, asked, config.l2)
+    return (found,), int((asked.labels == UNKNOWN).sum())
 
 
 def _tokens(encoder: Frozen, looks: Looks, config: ProbeConfig, report: Callable[[int, int], None], is_val: bool) -> Source:

@@ -1,0 +1,171 @@
+"""Studies that train probes: budgets, interventions, options of the saliency. Scores that were found before are kept."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from matplotlib.figure import Figure
+
+from launch.studies.sets import Bench, called
+from ove.probe.compare import Comparison, Row, compare
+from ove.probe.kept import Kept
+from ove.shards.read import ShardSet
+from ove.view import plots
+from ove.view.study import Column, Study, Value
+
+_SCORES = (
+    Column("top-1", "share"),
+    Column("± (95 %)", "share"),
+    Column("best epoch", "share"),
+    Column("mean class", "share"),
+    Column("train", "share"),
+    Column("each seed"),
+)
+_CHANGES = {
+    "none": "intact",
+    "non_motion": "half: not chosen, same video",
+    "other_video": "half: chosen in another video",
+    "shuffle": "positions shuffled",
+}
+"""Paper, table 6, in its order."""
+
+
+def budget(bench: Bench) -> Study:
+    """Codec against whole frames at equal budgets (paper, table 5)."""
+    config = replace(
+        bench.config.probe,
+        modes=("codec", "frames"),
+        interventions=("none",),
+        iframe_policy=bench.config.budget_policy,  # type: ignore[arg-type]
+        untrained=False,
+    )
+    found = compare(config, bench.tell, Kept(bench.out / "scores"))
+    by_mode = {mode: sorted((r for r in found.rows if r.mode == mode), key=lambda r: r.budget) for mode in config.modes}
+    margins = [c.top1()[0] - f.top1()[0] for c, f in zip(*by_mode.values(), strict=True)]
+    rises = {mode: all(a.top1()[0] <= b.top1()[0] for a, b in itertools.pairwise(rows)) for mode, rows in by_mode.items()}
+    words = (
+        f"{_of(found)} Codec and whole frames see equally many tokens of the same 64 frames. The codec's first frame is whole "
+        f"(iframe_policy = {config.iframe_policy}), at every budget.",
+        _verdict(margins, [row.budget for row in by_mode["codec"]])
+        + " "
+        + " ".join(f"The curve of {m} {'rises' if r else 'does not rise everywhere'}." for m, r in rises.items()),
+        _errors(found),
+    )
+    curves = [
+        plots.Curve(mode, [r.budget for r in rows], [r.top1()[0] for r in rows], [r.top1()[1] for r in rows])
+        for mode, rows in by_mode.items()
+    ]
+    patches = math.prod(ShardSet.open(config.val_shards).grid_tyx)
+    ticks = {float(r.budget): f"{r.budget:,}\n({r.budget / patches:.1%})" for r in found.rows}
+    figure = plots.curves(curves, "tokens of a clip (of all patches)", "top-1, %", ("chance", 1 / found.n_classes), ticks)
+    rows = [(r.mode, r.budget, r.budget / patches, *_scores(r)) for r in found.rows]
+    columns = (Column("input"), Column("tokens", "count"), Column("of all patches", "share"), *_SCORES)
+    shows = "Top-1 over the number of tokens, one line for what the codec chose and one for whole frames, with error bars."
+    return Study("budget", "Budget: codec against frames", words, columns, rows, figure, shows)
+
+
+def interventions(bench: Bench) -> Study:
+    """What becomes of the score when what the codec chose is damaged (paper, table 6)."""
+    config = replace(bench.probe, interventions=tuple(_CHANGES))
+    found = compare(config, bench.tell, Kept(bench.out / "scores"))
+    by_kind = {_CHANGES[row.intervention]: row for row in found.rows}
+    means = [row.top1()[0] for row in found.rows]
+    as_paper = means[0] > means[1] > means[2] >= means[3]
+    order = " > ".join(name for name, _ in sorted(by_kind.items(), key=lambda item: -item[1].top1()[0]))
+    words = (
+        f"{_of(found)} {bench.config.budget_tokens:,} tokens; number and places of the tokens stay as they are. Half of the "
+        "chosen patches (not of the frames that are kept whole) show something else, or all tokens exchange their places. "
+        "Probes are trained and scored on clips that are damaged alike, with the same seed for all probes.",
+        f"Order found: {order}. "
+        + ("This is the paper's order." if as_paper else "The paper's is: " + " > ".join(by_kind) + "."),
+        _errors(found),
+    )
+    figure = _dots(by_kind, found.n_classes)
+    rows = [(name, row.top1()[0] - means[0] if n else None, *_scores(row)) for n, (name, row) in enumerate(by_kind.items())]
+    columns = (Column("content of the chosen patches"), Column("against intact", "share"), *_SCORES)
+    shows = "Top-1 with intact patches and with three kinds of damage, single seeds and means with error bars."
+    return Study("interventions", "Interventions: what the choice is worth", words, columns, rows, figure, shows)
+
+
+def ablation(bench: Bench) -> Study:
+    """Other ways to find out what is surprising, one at a time."""
+    found, kept = {}, Kept(bench.out / "scores")
+    for option in ("", *bench.config.options):
+        bench.tell(f"option: {called(option)}")
+        found[called(option)] = compare(replace(bench.with_option(option), interventions=("none",)), bench.tell, kept)
+    by_name = {name: comparison.rows[0] for name, comparison in found.items()}
+    base = next(iter(found.values()))
+    base_top1, base_half = base.rows[0].top1()
+    clear = [
+        f"{name} ({100 * (row.top1()[0] - base_top1):+.1f})"
+        for name, row in list(by_name.items())[1:]
+        if abs(row.top1()[0] - base_top1) > _joint(row.top1()[1], base_half)
+    ]
+    words = (
+        f"{_of(base)} {bench.config.budget_tokens:,} tokens. Each option changes what the codec chooses of the same videos; "
+        "all else is as in the shards of the probe. The encoder stays the same: it was trained on what the configured way "
+        "chooses, which is in that way's favour.",
+        ("Beyond the error bars of both: " + "; ".join(clear) + "." if clear else "No option is beyond the error bars.")
+        + " Options that were compared in this way and found best are best on these validation videos.",
+        _errors(base),
+    )
+    rows = [(name, row.top1()[0] - base_top1 if n else None, *_scores(row)) for n, (name, row) in enumerate(by_name.items())]
+    columns = (Column("option"), Column("against configured", "share"), *_SCORES)
+    shows = "Top-1 with each option beside that of the configured way, single seeds and means with error bars."
+    figure = _dots(by_name, base.n_classes)
+    return Study("ablation", "Options of the saliency", words, columns, rows, figure, shows)
+
+
+def _dots(by_name: dict[str, Row], n_classes: int) -> Figure:
+    values = {name: [scores.last.top1 for scores in row.scores] for name, row in by_name.items()}
+    halves = {name: row.top1()[1] for name, row in by_name.items()}
+    return plots.dots(values, halves, "top-1, %", ("chance", 1 / n_classes))
+
+
+def _scores(row: Row) -> tuple[Value, ...]:
+    mean, half = row.top1()
+    last = [scores.last for scores in row.scores]
+    return (
+        mean,
+        half,
+        _mean([scores.best.top1 for scores in row.scores]),
+        _mean([accuracy.mean_class for accuracy in last]),
+        _mean([scores.train.top1 for scores in row.scores]),
+        "  ".join(f"{accuracy.top1:.1%}" for accuracy in last),
+    )
+
+
+def _of(found: Comparison) -> str:
+    words = found.encoder[0].upper() + found.encoder[1:]
+    return f"{words}, frozen; {found.probe} probe, {found.n_train:,} videos to train it, {found.n_val:,} to score it."
+
+
+def _errors(found: Comparison) -> str:
+    """What error bars stand for."""
+    scores = found.rows[0].scores
+    low, high = scores[0].last.interval()
+    bars = (
+        f"Error bars: 95 % interval of the mean over {len(scores)} seeds of the probe, on one encoder."
+        if len(scores) > 1
+        else "One seed of the probe, so there are no error bars."
+    )
+    return (
+        f"{bars} What other validation videos would change is not in them: the 95 % interval of a single score for their "
+        f"number is about ±{50 * (high - low):.1f} points; but all scores are on the same videos, each scored exactly once."
+    )
+
+
+def _verdict(margins: Sequence[float], budgets: Sequence[int]) -> str:
+    least = min(range(len(margins)), key=margins.__getitem__)
+    where = "at every budget" if margins[least] > 0 else f"at {sum(m > 0 for m in margins)} of {len(margins)} budgets"
+    smallest = f"{100 * margins[least]:+.1f} points, at {budgets[least]:,} tokens"
+    return f"Codec is above frames {where}; the smallest margin is {smallest}."
+
+
+def _joint(a: float, b: float) -> float:
+    return math.hypot(0.0 if math.isnan(a) else a, 0.0 if math.isnan(b) else b)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

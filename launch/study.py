@@ -1,0 +1,46 @@
+"""python -m launch.study STUDY|all --config=configs/study_toy.py --out DIR: the paper's tables and figures on one encoder.
+
+Writes STUDY.md, .csv, .json, .png and .svg, and report.html with all studies that are in the folder. Started again,
+it keeps what is finished.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from launch import command, config_file
+from launch.studies import places, scores
+from launch.studies.sets import Bench
+from ove.config import StudyConfig
+from ove.view.study import Study, markdown, write
+from ove.view.study_page import write_page
+
+STUDIES: dict[str, Callable[[Bench], Study]] = {
+    "budget": scores.budget,
+    "interventions": scores.interventions,
+    "ablation": scores.ablation,
+    "bias": places.bias,
+    "allocation": places.allocation,
+    "retrieval": places.retrieval,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the arguments, runs the studies one after the other, and writes each as soon as it is done."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", choices=[*STUDIES, "all"])
+    parser.add_argument("--out", type=Path, required=True, help="folder for tables, figures and what is kept for the next time")
+    arguments, config = config_file.parse(parser, StudyConfig, argv)
+    bench = Bench(config, arguments.out, partial(print, flush=True))
+    for name in STUDIES if arguments.study == "all" else [arguments.study]:
+        study = STUDIES[name](bench)
+        write(study, arguments.out)
+        print(f"\n{study.title}\n\n{markdown(study.columns, study.rows)}", flush=True)
+    print(f"see {write_page(arguments.out, list(STUDIES), 'Studies')}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,81 @@
+"""Does an encoder know a video again? Two parts of each are embedded; the nearest to one should be the other of the same."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from ove.batches.modes import View
+from ove.batches.patches import all_positions, gather, on_time_grid, patchify, positions
+from ove.errors import BadClip, BadShard, ConfigError
+from ove.probe.encoders import Frozen
+from ove.probe.features import embed
+from ove.probe.knn import retrieval_at_1
+from ove.probe.looks import UNKNOWN, Look, Looks
+from ove.probe.scores import Accuracy
+from ove.records import Saliency
+from ove.shards.read import ShardSet
+from ove.shards.schema import decode_frames
+
+Parts = Literal["frames", "halves"]
+PARTS: tuple[Parts, ...] = ("frames", "halves")
+"""`frames`: one whole frame at a quarter and at three quarters of the clip; `halves`: what the codec chooses of each half,
+with half of the budget."""
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How often the nearest embedding is that of the same video, asked in both directions."""
+
+    found: float
+    """Share of the queries, 0…1."""
+    queries: int
+    """Two a video."""
+
+    def interval(self) -> tuple[float, float]:
+        """95 % interval for the number of queries (Wilson); a little too narrow, as two queries share a video."""
+        return Accuracy(self.found, self.found, self.found, self.queries).interval()
+
+
+def retrieve(encoder: Frozen, shards: ShardSet, view: View, parts: Parts, report: Callable[[int, int], None]) -> Retrieval:
+    """Same-video retrieval over all videos of a set, which need no labels.
+
+    ConfigError for clips of a single frame, or a budget that half a clip cannot meet.
+    """
+    if shards.grid_tyx[0] < 2 or len(shards) < 2:
+        raise ConfigError(f"{shards.folder}: retrieval needs at least two videos of at least two frames.")
+    view = replace(view, budget_tokens=view.budget_tokens // 2)
+    first, second = (
+        embed(encoder, _Part(shards, (), "image" if parts == "frames" else "codec", view, part=part), report).vectors
+        for part in (0, 1)
+    )
+    found = math.fsum((retrieval_at_1(first, second), retrieval_at_1(second, first))) / 2
+    return Retrieval(found, 2 * len(shards))
+
+
+@dataclass(frozen=True)
+class _Part(Looks):
+    """One of two parts of each clip."""
+
+    part: int = 0
+
+    def __call__(self, index: int, epoch: int | None = None) -> Look:
+        """Tokens of the part; times are those of the whole clip, a single frame stands at 0. Labels are not looked at."""
+        record = self.shards.video(index)
+        n_frames, rows, columns = record.grid_tyx
+        if self.mode == "image":
+            frame = decode_frames(record, [n_frames // 4 + self.part * (n_frames // 2)])
+            return Look(patchify(frame, record.patch_px), all_positions((1, rows, columns)).copy(), UNKNOWN)
+        begin, end = (0, n_frames // 2) if self.part == 0 else (n_frames // 2, n_frames)
+        try:
+            flat = self.view.choose(Saliency(record.saliency[begin:end].astype(np.float32), record.valid))
+        except BadClip as error:
+            raise BadShard(f"{self.shards.folder}: {record.key}: {error}") from error
+        tyx = positions(flat, (end - begin, rows, columns))
+        which, frame = np.unique(tyx[:, 0], return_inverse=True)
+        frames = decode_frames(record, (which + begin).tolist())
+        patches = gather(frames, frame * (rows * columns) + flat % (rows * columns), record.patch_px)
+        tyx[:, 0] = on_time_grid(tyx[:, 0] + begin, n_frames)
+        return Look(patches, tyx, UNKNOWN)

@@ -1,0 +1,117 @@
+"""A study: numbers, a figure and words, written as markdown, CSV, JSON, PNG and SVG by one writer for all of them."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ove.shards.manifest import publish, temporary_name, write_json
+
+Value = str | int | float | None
+_PNG_DPI = 200
+_REPEATABLE: dict[Any, Any] = {"svg.hashsalt": "study", "svg.fonttype": "path"}
+"""The same numbers give the same bytes; letters become outlines, so that no font is needed to see them."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """How the values below a heading are written for people."""
+
+    heading: str
+    kind: Literal["text", "share", "count", "number"] = "text"
+    """`share`: 0…1, as percent with one decimal; `count`: whole, with commas; `number`: two decimals."""
+
+    def words(self, value: Value) -> str:
+        """A value as people read it; None and NaN as nothing."""
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return ""
+        if isinstance(value, str):
+            return value
+        return {"share": f"{100 * value:.1f} %", "count": f"{value:,.0f}", "number": f"{value:.2f}", "text": f"{value}"}[
+            self.kind
+        ]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was found out, in all forms that people take it home in."""
+
+    name: str
+    """Of its files."""
+    title: str
+    words: tuple[str, ...]
+    """Paragraphs: what was done, what came out, what it rests on."""
+    columns: tuple[Column, ...]
+    rows: Sequence[tuple[Value, ...]]
+    figure: Figure
+    shows: str
+    """What the figure shows, for those who cannot see it."""
+
+
+def markdown(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> str:
+    """A table; numbers stand to the right."""
+    lines = ["| " + " | ".join(column.heading for column in columns) + " |"]
+    lines.append("|" + "|".join("---" if column.kind == "text" else "---:" for column in columns) + "|")
+    lines += [
+        "| " + " | ".join(c.words(value).replace("|", "\\|") for c, value in zip(columns, row, strict=True)) + " |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def comma_separated(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> str:
+    """The same table with all digits; shares are 0…1, what is unknown is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([column.heading for column in columns])
+    writer.writerows([["" if value is None or value != value else value for value in row] for row in rows])
+    return text.getvalue()
+
+
+def write(study: Study, folder: Path) -> None:
+    """NAME.md, .csv, .png, .svg and, last, .json in `folder`; each appears whole, the same numbers give the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = markdown(study.columns, study.rows)
+    page = [f"# {study.title}", *study.words, f"![{study.shows}]({study.name}.svg)", table]
+    _put(folder / f"{study.name}.md", "\n\n".join(page).encode())
+    _put(folder / f"{study.name}.csv", comma_separated(study.columns, study.rows).encode())
+    for suffix, options in (("png", {"dpi": _PNG_DPI}), ("svg", {})):
+        _put(folder / f"{study.name}.{suffix}", picture(study.figure, suffix, **options))
+    write_json(folder / f"{study.name}.json", as_json(study))
+
+
+def as_json(study: Study) -> dict[str, Any]:
+    """All but the figure; NaN becomes null, as JSON has none."""
+    rows = [[None if value != value else value for value in row] for row in study.rows]
+    columns = [{"heading": column.heading, "kind": column.kind} for column in study.columns]
+    return {
+        "name": study.name,
+        "title": study.title,
+        "words": list(study.words),
+        "columns": columns,
+        "rows": rows,
+        "shows": study.shows,
+    }
+
+
+def picture(figure: Figure, suffix: str, **options: Any) -> bytes:
+    """A figure as the bytes of a file."""
+    out = io.BytesIO()
+    FigureCanvasAgg(figure)
+    metadata = {"Software": None} if suffix == "png" else {"Date": None}
+    with matplotlib.rc_context(_REPEATABLE):
+        figure.savefig(out, format=suffix, metadata=metadata, facecolor="white", **options)
+    return out.getvalue()
+
+
+def _put(path: Path, data: bytes) -> None:
+    temporary = temporary_name(path)
+    temporary.write_bytes(data)
+    publish(temporary, path)
