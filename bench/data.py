@@ -1,12 +1,14 @@
 """What the pipeline costs on top of bare decoding: records/s and CPU-ms a record, two threads, and memory over a long run.
 
 python bench/data.py [FILE…] [--rounds 5] [--records 20000] [--quick]; videos, without any those of ../shared/videos, are the
-material: clips of 64 frames at 224 px, and single frames as pictures (JPEG, quality 90), at the size of their video, as
-pictures usually are larger than what is seen of them, and at 224 px, the least favourable case. For each form, decoding and
-the pipeline take turns, both with two threads. Decoding is the same decoder called on the same bytes and nothing else: for
-mosaics all of them, for H.264 all frames as RGB, for JPEG frames those that are needed. The pipeline reads, unpacks, decodes,
-selects, augments, cuts into patches and makes batches. Then the pipeline alone runs over --records records, clips and
-pictures in turn, and tells its memory. The last line is one JSON object; --quick: a round, 2,000 records.
+material: clips of 64 frames at 224 px, and single frames as pictures (JPEG, quality 90). Pictures usually are larger than what
+is seen of them: here frames as they are for 224², and four times that (2 × 2) for 448²; those that are stored at just the size
+seen, the least favourable case, stand beside them. For each form, decoding and the pipeline take turns, both with two threads.
+Decoding is the same decoder called on the same bytes and nothing else: for mosaics all of them, for H.264 all frames as RGB,
+for JPEG frames those that are needed. The pipeline reads, unpacks, decodes, selects, augments, cuts into patches and makes
+batches. Then the pipeline alone runs over --records records, clips and pictures in turn, and tells its memory. The last line
+is one JSON object; --quick: a round, 2,000 records. Exit code 1 if a form costs more than 1.3 times the CPU of decoding, those
+stored at the size seen left aside, or memory grows by more than 50 MiB.
 """
 
 import argparse
@@ -40,7 +42,7 @@ from ove.shards.sources import InputFile  # noqa: E402
 from ove.shards.write import write_shards  # noqa: E402
 
 THREADS = 2
-CLIPS, PICTURES, CENTERS, LABELS = 12, 192, 1000, 10
+CLIPS, PICTURES, CENTERS, LABELS = 12, 96, 1000, 10
 _LIMIT = 1.3
 """What is asked for: CPU and time of the pipeline over those of bare decoding."""
 _SHARES = {"codec": (1.0, 0.0, 0.0), "frames": (0.0, 1.0, 0.0)}
@@ -75,9 +77,9 @@ def main() -> int:
         cases = _cases(Path(folder), files)
         found = {case.name: _compare(case, rounds) for case in cases}
         _print(found)
-        resident = _memory(cases[3].folder, cases[0].folder, records)
+        resident = _memory(cases[4].folder, cases[0].folder, records)
     print(json.dumps({"bench": "data", "threads": THREADS, "cases": found, "resident_mib": resident}))
-    too_dear = [name for name, values in found.items() if values["cpu_ratio"] > _LIMIT]
+    too_dear = [name for name, values in found.items() if values["cpu_ratio"] > _LIMIT and not name.startswith("stored at")]
     return int(bool(too_dear) or resident[-1] - resident[0] > 50)
 
 
@@ -87,11 +89,15 @@ def _cases(folder: Path, files: Sequence[Path]) -> list[Case]:
         "h264": _clips(folder / "h264", files, ("h264",)),
         "frames": _clips(folder / "frames", files, ("frames",)),
     }
-    whole, small = _pictures(folder / "pictures", files, None), _pictures(folder / "pictures224", files, 224)
+    frames = _frames(files)
+    pictures = {
+        "image 224²": _pictures(folder / "pictures", frames),
+        "image 448²": _pictures(folder / "large", [np.tile(frame, (2, 2, 1)) for frame in frames]),
+        "stored at 224²": _pictures(folder / "pictures224", [cv2.resize(frame, (224, 224)) for frame in frames]),
+        "stored at 448²": _pictures(folder / "pictures448", [cv2.resize(frame, (448, 448)) for frame in frames]),
+    }
     return [
-        Case("image 224²", whole, "image", 64, 20, _decode_image),
-        Case("image 448²", whole, "image", 32, 20, _decode_image),
-        Case("image 224² stored at 224²", small, "image", 64, 40, _decode_image),
+        *(Case(name, place, "image", 32, 20, _decode_image) for name, place in pictures.items()),
         Case("codec, mosaics", clips["mosaics"], "codec", 16, 20, _decode_mosaics),
         Case("codec, H.264", clips["h264"], "codec", 8, 6, _decode_h264),
         Case("codec, JPEG frames", clips["frames"], "codec", 8, 8, _decode_selected),
@@ -109,24 +115,27 @@ def _clips(folder: Path, files: Sequence[Path], store: tuple[str, ...]) -> Path:
     return _labelled(folder, "vid", CLIPS)
 
 
-def _pictures(folder: Path, files: Sequence[Path], size_px: int | None) -> Path:
-    """A labelled set of frames spread over the videos, as they are or as squares."""
+def _frames(files: Sequence[Path]) -> list[np.ndarray]:
+    """Frames spread over the videos, BGR, as they are."""
     frames = []
     for path in files:
         with av.open(str(path)) as container:
             decoded = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
         frames += [decoded[place] for place in np.linspace(0, len(decoded) - 1, PICTURES // len(files)).astype(int)]
-    inputs = [InputFile(files[0], f"{number:04d}", None) for number in range(PICTURES)]
+    return frames
+
+
+def _pictures(folder: Path, pictures: Sequence[np.ndarray]) -> Path:
+    """A labelled set of pictures."""
+    inputs = [InputFile(folder, f"{number:04d}", None) for number in range(len(pictures))]
 
     def make(file: InputFile) -> ImageRecord:
-        picture = frames[int(file.key) % len(frames)]
-        if size_px is not None:
-            picture = cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_AREA)
+        picture = pictures[int(file.key)]
         data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
         return ImageRecord(file.key, data, *picture.shape[:2])
 
     write_shards(inputs, folder, make, ShardsConfig(workers=0), {}, lambda progress: None)
-    return _labelled(folder, "obj", PICTURES)
+    return _labelled(folder, "obj", len(pictures))
 
 
 def _labelled(folder: Path, bank: str, count: int) -> Path:
