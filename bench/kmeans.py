@@ -18,7 +18,7 @@ from ove.labels.kmeans import kmeans
 FULL = (200_000, 256, 2_000, 10)
 QUICK = (40_000, 128, 500, 5)
 """Points, width, centers, iterations."""
-FLAT_ITERATIONS, TWO_LEVEL_ITERATIONS = 20, 4
+FLAT_ITERATIONS, TWO_LEVEL_ITERATIONS = 20, 2
 
 
 def mixture(n: int, width: int, groups: int, seed: int) -> np.ndarray:
