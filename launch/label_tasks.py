@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ove.labels.dedup_report import read_kept, write_lists, write_report
 from ove.labels.embed import Embedded, embed_shards, open_embeddings
 from ove.labels.kmeans import kmeans
 from ove.labels.label import kept_points, label_records
-from ove.labels.teachers import Teacher, make_teacher
+from ove.labels.teachers import Teacher, make_teacher, teacher_identity
 from ove.shards.labels import Bank, fingerprint_of_array, read_centers, read_labels, write_labels
 from ove.shards.manifest import digest, publish, temporary_name, write_json
 from ove.shards.read import ShardSet
@@ -43,6 +44,16 @@ class Inputs:
     alone: bool
     """Whether one task was asked for, not all: then it says more."""
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Of the teacher; its weights are not loaded for it."""
+        return teacher_identity(self.config)
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """Loaded when it is needed first, for all banks."""
+        return make_teacher(self.config)
+
 
 class Tasks:
     """The tasks of one bank; what they leave for each other lies in a folder of its own."""
@@ -51,18 +62,12 @@ class Tasks:
         self.inputs, self.shards, self.config = inputs, inputs.shards, inputs.config
         self.bank, self.work = bank, work
         self._progress = Progress(bank)
-        self._teacher: Teacher | None = None
-
-    @property
-    def teacher(self) -> Teacher:
-        """Loaded when it is needed first."""
-        self._teacher = self._teacher or make_teacher(self.config)
-        return self._teacher
 
     def embed(self) -> None:
         """The teacher's embeddings of all records, or of this machine's part of them."""
+        teacher = self.inputs.teacher
         fresh = embed_shards(
-            self.shards, self.bank, self.teacher, self.work, self.config, self.inputs.part, self._progress.of("embedded")
+            self.shards, self.bank, teacher, self.work, self.config, self.inputs.part, self._progress.of("embedded")
         )
         if self.inputs.alone:
             print(f"{self.bank}: embedded {fresh:,} records, {len(self.shards):,} in all; {self.work}")
@@ -145,12 +150,14 @@ class Tasks:
             self.config.scores,
             self._progress.of("assigned"),
         )
-        write_labels(self.shards.folder, self.bank, labels, centers, {"made_with": self._made_with(), **about})
+        about |= {"made_with": self._made_with(), "unreadable": len(embedded.bad)}
+        write_labels(self.shards.folder, self.bank, labels, centers, about)
         without = int((labels[:, 0] < 0).sum())
+        unreadable = f" ({len(embedded.bad):,} cannot be read)" if embedded.bad else ""
         print(
             f"{self.bank}: {len(labels):,} records, {self.config.n_labels} labels each of {len(centers):,} centers"
             + (f" of {self.inputs.centers_from}" if self.inputs.centers_from else "")
-            + (f"; {without:,} records have none" if without else "")
+            + (f"; {without:,} records have none{unreadable}" if without else "")
         )
 
     def is_done(self) -> bool:
@@ -161,7 +168,7 @@ class Tasks:
             return False
 
     def _embedded(self) -> Embedded:
-        return open_embeddings(self.work, self.shards, self.bank)
+        return open_embeddings(self.work, self.shards, self.bank, self.inputs.identity, self.config.store)
 
     def _kept(self) -> Bool[np.ndarray, "R"] | None:
         if self.config.duplicates == "keep":
@@ -180,14 +187,15 @@ class Tasks:
                 raise BadShard(f"{self.work}: holds no centers made with these settings; run the task kmeans first.")
             return np.load(self.work / "centers.npy", mmap_mode="r"), {"objective": about["objective"]}
         centers = read_centers(source, self.bank)
-        if centers.shape[1] != embedded.points.width:
+        theirs = read_labels(source, self.bank).info.get("made_with", {}).get("teacher", embedded.teacher)
+        if centers.shape[1] != embedded.points.width or theirs != embedded.teacher:
             raise BadShard(f"{source}: its {self.bank} centers are of another teacher; label it again.")
         return centers, {"objective": []}
 
     def _made_with(self) -> dict[str, Any]:
         """All that decides the labels besides the shards themselves."""
         decides: dict[str, Any] = {k: v for k, v in to_mapping(self.config).items() if k not in _MEANS_NOTHING}
-        decides["teacher"] = dict(self.teacher.identity)
+        decides["teacher"] = self.inputs.identity
         if self.inputs.centers_from is not None:
             for unused in _OF_CENTERS:
                 decides.pop(unused)

@@ -15,9 +15,10 @@ from launch.command import run
 from launch.label_tasks import Inputs, Tasks
 from ove.config import LabelsConfig
 from ove.config.mapping import from_mapping
-from ove.errors import ConfigError
+from ove.errors import BadShard, ConfigError
 from ove.shards.labels import Bank
 from ove.shards.read import ShardSet
+from ove.shards.remote import uri_of
 
 _TASKS = ("embed", "dedup", "kmeans", "assign", "all")
 
@@ -29,6 +30,14 @@ def main(arguments: list[str] | None = None) -> int:
         return text_tags.main(arguments[1:])
     options = _parser().parse_args(arguments)
     config = _config(options)
+    if options.part != (0, 1) and options.task != "embed":
+        raise ConfigError(
+            f"--part shares out the task embed; give `embed --part …`, and run {options.task} when all parts are done."
+        )
+    if uri_of(options.shards) is not None:
+        raise BadShard(
+            f"{options.shards}: is remote, and labels are written beside the shards; copy the folder here, label it there."
+        )
     shards = ShardSet.open(options.shards)
     work = options.work or options.shards / "labels" / "work"
     inputs = Inputs(shards, config, options.centers_from, options.part, alone=options.task != "all")
@@ -56,7 +65,7 @@ def _banks(shards: ShardSet, wanted: list[str] | None) -> list[Bank]:
 def _check_size(config: LabelsConfig, n_records: int) -> None:
     most = n_records // 2
     if config.n_centers > most:
-        advice = f"give --centers {most} or fewer" if most else "write more videos into the shards"
+        advice = f"give --centers {most} or fewer" if most else "write more records into the shards"
         raise ConfigError(f"labels.n_centers = {config.n_centers} is more than half of the {n_records} records; {advice}.")
     if config.n_labels > config.n_centers:
         raise ConfigError(

@@ -48,6 +48,8 @@ def nearest_blocks(
     if not 1 <= m <= len(centers):
         raise ConfigError(f"labels.n_labels = {m} of {len(centers)} centers; ask for 1…{len(centers)} labels.")
     points, mesh = as_points(points), mesh or row_mesh()
+    if not len(points):
+        return
     shape = Shape(len(points), len(centers), mesh)
     step = _step(mesh, len(centers), shape.tile_points, shape.tile_centers, m, scores)
     # The length of a point changes all its similarities alike, hence not their order.

@@ -17,8 +17,8 @@ from ove.shards.manifest import publish, temporary_name, write_json
 SETS_SHOWN = 40
 """Half of them the largest sets, half spread over the others."""
 _PICTURES_SHOWN = 8
-_HEIGHT_PX = 120
-_STYLE = "body{font:15px sans-serif;margin:2em} img{height:120px;margin:2px} .kept{outline:3px solid #2a7}"
+_HEIGHT_PX, _WIDTH_PX = 120, 480
+_STYLE = "body{font:15px sans-serif;margin:2em} img{margin:2px} .kept{outline:3px solid #2a7}"
 Look = Callable[[int], tuple[str, UInt8[np.ndarray, "H W 3"]]]
 """Index of a sample → its key and its picture."""
 
@@ -120,6 +120,8 @@ def _page(counts: dict[str, Any], settings: dict[str, Any], shown: Sequence[dict
 
 def _inlined(picture: UInt8[np.ndarray, "H W 3"]) -> str:
     height, width = picture.shape[:2]
-    small = cv2.resize(picture, (max(1, width * _HEIGHT_PX // height), _HEIGHT_PX), interpolation=cv2.INTER_AREA)
+    scale = min(_HEIGHT_PX / height, _WIDTH_PX / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes()
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

@@ -1,29 +1,26 @@
 """A teacher's embeddings of all records of a shard set, in files of their own, each of which is made once."""
 
-import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import cv2
 import numpy as np
-from jaxtyping import Int64, UInt64
+from jaxtyping import Float32, Int64, UInt64
 from safetensors.numpy import save_file
 
 from ove.config import LabelsConfig
 from ove.encoder.weight_files import Tensors, read_safetensors
-from ove.errors import BadCheckpoint, BadShard
+from ove.errors import BadCheckpoint, BadShard, ConfigError
 from ove.labels.points import Points
+from ove.labels.samples import BadSample, Sample, read_samples
 from ove.labels.teachers import Teacher
 from ove.shards.labels import Bank
-from ove.shards.manifest import digest, publish, temporary_name, write_json
+from ove.shards.manifest import digest, publish, temporary_name
 from ove.shards.read import ShardSet
-from ove.shards.schema import ImageRecord, decode_frames, decode_image
 
 ABOUT = "embeddings.json"
 _LOG = logging.getLogger(__name__)
@@ -62,37 +59,43 @@ def embed_shards(
 
     Files that are there are kept, if they are of the same records and the same teacher. `part` (i, n): every n-th file from the
     i-th on, so that n machines share the work. `on_record` is told how many records of how many are done. Records that cannot
-    be read are left out and noted; BadShard past `max_bad_share` of a file.
+    be read are left out and noted; BadShard past `max_bad_share` of a file, ConfigError for embeddings that are not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
-    about = _about(shards, bank, teacher, config)
+    about = _about(shards, bank, teacher.identity, config)
     if _read_about(out) != about:
-        for old in out.glob("chunk-*.safetensors"):
-            old.unlink()
-        write_json(out / ABOUT, about)
+        _write_about(out, about, part)
     numbers = range(part[0], _count(about), part[1])
     length = config.chunk_records
     total = sum(min(length, len(shards) - n * length) for n in numbers)
     done = fresh = 0
     for number in numbers:
         members = range(number * length, min((number + 1) * length, len(shards)))
-        if not _chunk(out, number).is_file():
-            _write(_chunk(out, number), shards, bank, teacher, config, members, partial(_tell, on_record, done, total))
+        if not _chunk(out, about, number).is_file():
+            _write(_chunk(out, about, number), shards, bank, teacher, config, members, partial(_tell, on_record, done, total))
             fresh += len(members)
         done += len(members)
         on_record(done, total)
     return fresh
 
 
-def open_embeddings(out: Path, shards: ShardSet, bank: Bank) -> Embedded:
-    """What `embed_shards` wrote for these records; BadShard if there is none, or not all, saying what to run."""
-    remedy = f"run `python -m launch.labels embed --shards {shards.folder}`."
+def open_embeddings(
+    out: Path, shards: ShardSet, bank: Bank, identity: Mapping[str, Any], store: Literal["float32", "float16"]
+) -> Embedded:
+    """What `embed_shards` wrote for these records with the teacher of that `identity`, mapped from its files.
+
+    BadShard if there is nothing, not all, or something else, saying what to run.
+    """
+    remedy = f"run `python -m launch.labels embed --shards {shards.folder}` with these settings."
     about = _read_about(out)
     if about is None:
         raise BadShard(f"{out}: holds no embeddings of the bank {bank}; {remedy}")
     if about["fingerprint"] != shards.fingerprint or about["bank"] != bank:
         raise BadShard(f"{out}: holds embeddings of other records than now lie in {shards.folder}; {remedy}")
-    files = [_chunk(out, number) for number in range(_count(about))]
+    if about["teacher"] != dict(identity) or about["store"] != store:
+        were, are = ({**teacher, "store": kind} for teacher, kind in ((about["teacher"], about["store"]), (identity, store)))
+        raise BadShard(f"{out}: holds embeddings made with {were}, and the settings say {are}; {remedy}")
+    files = [_chunk(out, about, number) for number in range(_count(about))]
     lacking = [file.name for file in files if not file.is_file()]
     if lacking:
         raise BadShard(f"{out}: lacks {len(lacking)} of {len(files)} files of embeddings, the first {lacking[0]}; {remedy}")
@@ -102,10 +105,12 @@ def open_embeddings(out: Path, shards: ShardSet, bank: Bank) -> Embedded:
         try:
             found, texts = read_safetensors(file)
             tensors.append(found)
-            bad |= {int(index): reason for index, reason in json.loads(texts["bad"]).items()}
+            bad |= {int(index): reason for index, reason in json.loads(texts["of"])["bad"].items()}
         except (BadCheckpoint, KeyError, ValueError) as error:
             raise BadShard(f"{file}: is damaged ({error}); delete it, then {remedy}") from error
     records, hashes, pixels = (np.concatenate([t[name] for t in tensors]) for name in ("records", "hashes", "pixels"))
+    if not len(records):
+        raise BadShard(f"{shards.folder}: none of its {len(shards)} records can be read ({bad[0]}); write the shards again.")
     # Files in which no record could be read have no width.
     points = Points([t["embeddings"] for t in tensors if len(t["records"])])
     return Embedded(points, records, hashes, pixels, bad, digest(about), about["teacher"])
@@ -123,21 +128,21 @@ def _write(
     """One file: embeddings, what they are of, and in its header the keys of the records."""
     at_once = max(1, teacher.pictures_at_once // (teacher.pictures_a_clip if bank == "vid" else 1))
     rows: list[np.ndarray] = []
-    good: list[_Sample] = []
-    waiting: list[_Sample] = []
+    good: list[Sample] = []
+    waiting: list[Sample] = []
     bad: dict[int, str] = {}
-    for sample in _samples(shards, bank, teacher, config.threads, members):
-        if isinstance(sample, _Bad):
+    for sample in read_samples(shards, bank, teacher, config.threads, members):
+        if isinstance(sample, BadSample):
             bad[sample.index] = sample.reason
             _LOG.warning("record %d of %s is left out: %s", sample.index, shards.folder, sample.reason)
         else:
             waiting.append(sample)
         if len(waiting) == at_once:
-            rows.append(teacher.embed([s.prepared for s in waiting]))
+            rows.append(_embed(teacher, waiting))
             good, waiting = good + [s.without_pixels() for s in waiting], []
         on_record(len(good) + len(bad))
     if waiting:
-        rows.append(teacher.embed([s.prepared for s in waiting]))
+        rows.append(_embed(teacher, waiting))
         good += waiting
     if len(bad) > config.max_bad_share * len(members):
         index, reason = next(iter(bad.items()))
@@ -151,69 +156,33 @@ def _write(
         "hashes": np.array([s.pixel_hash for s in good], np.uint64).reshape(-1, 2),
         "pixels": np.array([s.pixels for s in good], np.int64),
     }
-    texts = {"fingerprint": shards.fingerprint, "keys": json.dumps([s.key for s in good]), "bad": json.dumps(bad)}
+    of = {"fingerprint": shards.fingerprint, "keys": [s.key for s in good], "bad": bad}
     temporary = temporary_name(path)
-    save_file(tensors, temporary, texts)
+    save_file(tensors, temporary, {"of": json.dumps(of)})  # one text: several would be written in any order
     publish(temporary, path)
 
 
-@dataclass(frozen=True)
-class _Sample:
-    index: int
-    key: str
-    prepared: np.ndarray
-    pixel_hash: tuple[int, int]
-    pixels: int
-
-    def without_pixels(self) -> "_Sample":
-        return _Sample(self.index, self.key, np.zeros(0), self.pixel_hash, self.pixels)
-
-
-@dataclass(frozen=True)
-class _Bad:
-    index: int
-    reason: str
-
-
-def _samples(shards: ShardSet, bank: Bank, teacher: Teacher, threads: int, members: range) -> Iterator[_Sample | _Bad]:
-    """The records in order, read, decoded and prepared by threads that are a few records ahead."""
-    cv2.setNumThreads(1)
-    with ThreadPoolExecutor(threads) as pool:
-        pending: list[Future[_Sample | _Bad]] = []
-        for index in members:
-            pending.append(pool.submit(_sample, shards, bank, teacher, index))
-            if len(pending) > 4 * threads:
-                yield pending.pop(0).result()
-        for future in pending:
-            yield future.result()
-
-
-def _sample(shards: ShardSet, bank: Bank, teacher: Teacher, index: int) -> _Sample | _Bad:
-    try:
-        record = shards.record(index)
-        if isinstance(record, ImageRecord):
-            pictures = decode_image(record)[None]
-        else:
-            n_frames = len(record.frame_index)
-            pictures = decode_frames(record, teacher.frames(n_frames) if bank == "vid" else [n_frames // 2])
-    except BadShard as error:  # this one is left out, counted and named
-        return _Bad(index, str(error))
-    height, width = pictures.shape[1:3]
-    hashed = hashlib.blake2b(np.ascontiguousarray(pictures).data, digest_size=16, person=f"{height}x{width}".encode())
-    numbers = np.frombuffer(hashed.digest(), np.uint64).tolist()
-    return _Sample(index, record.key, teacher.prepare(pictures, bank == "vid"), (numbers[0], numbers[1]), height * width)
+def _embed(teacher: Teacher, samples: Sequence[Sample]) -> Float32[np.ndarray, "B E"]:
+    rows = teacher.embed([sample.prepared for sample in samples])
+    wrong = ~np.isfinite(rows).all(axis=1)
+    if wrong.any():
+        raise ConfigError(
+            f"the teacher {teacher.identity['teacher']} gives numbers that are not finite for {wrong.sum()} of {len(rows)} "
+            f"samples, the first {samples[int(wrong.argmax())].key}; check its weights, and labels.compute=float32."
+        )
+    return rows
 
 
 def _tell(on_record: Callable[[int, int], None], before: int, total: int, done: int) -> None:
     on_record(before + done, total)
 
 
-def _about(shards: ShardSet, bank: Bank, teacher: Teacher, config: LabelsConfig) -> dict[str, Any]:
+def _about(shards: ShardSet, bank: Bank, identity: Mapping[str, Any], config: LabelsConfig) -> dict[str, Any]:
     return {
         "fingerprint": shards.fingerprint,
         "records": len(shards),
         "bank": bank,
-        "teacher": dict(teacher.identity),
+        "teacher": dict(identity),
         "chunk_records": config.chunk_records,
         "store": config.store,
     }
@@ -226,9 +195,23 @@ def _read_about(out: Path) -> dict[str, Any] | None:
         return None
 
 
+def _write_about(out: Path, about: Mapping[str, Any], part: tuple[int, int]) -> None:
+    """Says what lies in `out`, then deletes what is of something else; other parts may do the same at the same time."""
+    temporary = temporary_name(out / f"{ABOUT}.{part[0]}-{part[1]}")
+    temporary.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    publish(temporary, out / ABOUT)
+    for old in out.glob("chunk-*.safetensors"):
+        if not old.name.startswith(_prefix(about)):
+            old.unlink(missing_ok=True)
+
+
 def _count(about: Mapping[str, Any]) -> int:
     return -(-about["records"] // about["chunk_records"])
 
 
-def _chunk(out: Path, number: int) -> Path:
-    return out / f"chunk-{number:06d}.safetensors"
+def _prefix(about: Mapping[str, Any]) -> str:
+    return f"chunk-{digest(about)[:12]}-"
+
+
+def _chunk(out: Path, about: Mapping[str, Any], number: int) -> Path:
+    return out / f"{_prefix(about)}{number:06d}.safetensors"

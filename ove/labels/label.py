@@ -48,6 +48,7 @@ def label_records(
     workdir.mkdir(parents=True, exist_ok=True)
     done = _done(state, path, settings)
     if done == 0:
+        state.unlink(missing_ok=True)  # lest an older state speak of the new file
         fresh = np.lib.format.open_memmap(path, "w+", np.int32, (n_records, n_labels))
         fresh[:] = NONE
         fresh.flush()

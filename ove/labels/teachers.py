@@ -107,8 +107,7 @@ def make_teacher(config: LabelsConfig) -> Teacher:
     """The teacher of a configuration; BadCheckpoint if its weights cannot be used."""
     if config.teacher == "thumbnails":
         return Thumbnails()
-    folder = Path(config.weights)
-    identity: dict[str, Any] = {"teacher": config.teacher, "weights": weights_fingerprint(folder), "compute": config.compute}
+    folder, identity = Path(config.weights), teacher_identity(config)
     dtype = jnp.dtype(config.compute)
     if config.teacher == "clip":
         tower = load_clip(folder, config.compute)
@@ -120,8 +119,16 @@ def make_teacher(config: LabelsConfig) -> Teacher:
         raise ConfigError(
             f"labels.size_px = {config.size_px} is not a multiple of the patches of {encoder.config.patch_px} px."
         )
-    identity["size_px"] = config.size_px
     return Tower(identity, config.size_px, encoder, lambda e, pictures: e.from_pixels(pictures).pooled, config.batch_size)
+
+
+def teacher_identity(config: LabelsConfig) -> dict[str, Any]:
+    """What `make_teacher(config)` has as `identity`, without loading its weights; BadCheckpoint if there are none."""
+    if config.teacher == "thumbnails":
+        return dict(Thumbnails.identity)
+    weights = weights_fingerprint(Path(config.weights))
+    identity = {"teacher": config.teacher, "weights": weights, "compute": config.compute}
+    return identity | ({"size_px": config.size_px} if config.teacher == "ove" else {})
 
 
 def weights_fingerprint(path: Path) -> str:

@@ -46,19 +46,19 @@ def thumbnails(frames: UInt8[np.ndarray, "T S S 3"]) -> Float32[np.ndarray, "E"]
     return _unit(np.concatenate([_unit(looks.reshape(1, -1)), _unit(windows[None])], axis=1))[0]
 
 
-def thumbnail_image(frame: UInt8[np.ndarray, "S S 3"], side_px: int = IMAGE_PX) -> Float32[np.ndarray, "E"]:
+def thumbnail_image(frame: UInt8[np.ndarray, "H W 3"], side_px: int = IMAGE_PX) -> Float32[np.ndarray, "E"]:
     """The embedding of a single picture, of length 1: its thumbnail less its mean; E = 3 · side_px². Zeros if it is uniform."""
     look = _shrink(frame[None], side_px)
     return _unit((look - look.mean(axis=(1, 2), keepdims=True)).reshape(1, -1))[0]
 
 
-def _shrink(frames: UInt8[np.ndarray, "T S S 3"], side_px: int) -> Float32[np.ndarray, "T s s 3"]:
+def _shrink(frames: UInt8[np.ndarray, "T H W 3"], side_px: int) -> Float32[np.ndarray, "T s s 3"]:
     """Area means of all frames in one go: stacked on top of each other, for frame borders fall on cell borders."""
-    count, size = frames.shape[:2]
+    count, height, width = frames.shape[:3]
     stacked = np.ascontiguousarray(rearrange(frames, "t h w c -> (t h) w c"))
-    if size % 4 == 0 and size > 4 * side_px:
+    if height % 4 == 0 and width % 4 == 0 and min(height, width) > 4 * side_px:
         # Whole-number steps in bytes are quick; what they round off averages out in the second step.
-        stacked = cv2.resize(stacked, (size // 4, count * size // 4), interpolation=cv2.INTER_AREA)
+        stacked = cv2.resize(stacked, (width // 4, count * height // 4), interpolation=cv2.INTER_AREA)
     small = cv2.resize(stacked.astype(np.float32), (side_px, count * side_px), interpolation=cv2.INTER_AREA)
     return rearrange(small, "(t h) w c -> t h w c", t=count)
 

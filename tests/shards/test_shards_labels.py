@@ -86,7 +86,7 @@ def test_missing_stale_and_damaged_labels_say_what_to_run(tmp_path: Path) -> Non
             with pytest.raises(BadShard, match="is damaged"):
                 read_labels(tmp_path, "obj")
         path.write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]) if path != about else stored)
-    with pytest.raises(BadShard, match="bytes .* are not those that were written"):
+    with pytest.raises(BadShard, match=r"bytes .* are not those that were written"):
         verify_labels(tmp_path, "obj")
     path.unlink()
     with pytest.raises(BadShard, match="is missing"):

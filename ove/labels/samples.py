@@ -1,0 +1,75 @@
+"""Records as a teacher takes them: read, decoded and prepared by threads; those that cannot be are told apart."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from jaxtyping import Shaped
+
+from ove.errors import BadShard
+from ove.labels.teachers import Teacher
+from ove.shards.labels import Bank
+from ove.shards.read import ShardSet
+from ove.shards.schema import ImageRecord, decode_frames, decode_image
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A record that can be embedded."""
+
+    index: int
+    """In its shard set."""
+    key: str
+    prepared: Shaped[np.ndarray, "..."]
+    """What `Teacher.embed` takes."""
+    pixel_hash: tuple[int, int]
+    """Of the decoded pixels that the teacher looks at."""
+    pixels: int
+    """Height times width of the picture."""
+
+    def without_pixels(self) -> "Sample":
+        """The same without what was prepared, which may be large."""
+        return replace(self, prepared=np.zeros(0))
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A record that cannot be read."""
+
+    index: int
+    reason: str
+
+
+def read_samples(shards: ShardSet, bank: Bank, teacher: Teacher, threads: int, members: range) -> Iterator[Sample | BadSample]:
+    """The records with these indices in order; `threads` threads are a few records ahead.
+
+    Of a video the bank `obj` sees the middle frame, `vid` the frames that the teacher wants.
+    """
+    cv2.setNumThreads(1)
+    with ThreadPoolExecutor(threads) as pool:
+        pending: list[Future[Sample | BadSample]] = []
+        for index in members:
+            pending.append(pool.submit(_sample, shards, bank, teacher, index))
+            if len(pending) > 4 * threads:
+                yield pending.pop(0).result()
+        for future in pending:
+            yield future.result()
+
+
+def _sample(shards: ShardSet, bank: Bank, teacher: Teacher, index: int) -> Sample | BadSample:
+    try:
+        record = shards.record(index)
+        if isinstance(record, ImageRecord):
+            pictures = decode_image(record)[None]
+        else:
+            n_frames = len(record.frame_index)
+            pictures = decode_frames(record, teacher.frames(n_frames) if bank == "vid" else [n_frames // 2])
+    except BadShard as error:  # this one is left out, counted and named
+        return BadSample(index, str(error))
+    height, width = pictures.shape[1:3]
+    hashed = hashlib.blake2b(np.ascontiguousarray(pictures).data, digest_size=16, person=f"{height}x{width}".encode())
+    numbers = np.frombuffer(hashed.digest(), np.uint64).tolist()
+    return Sample(index, record.key, teacher.prepare(pictures, bank == "vid"), (numbers[0], numbers[1]), height * width)
