@@ -52,6 +52,7 @@ def run(ask: Callable, path: Path, shards: Path, workdir: Path, *options: str) -
     return json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_stage_2_goes_on_from_stage_1(ask: Callable, shard_folder: Path, tmp_path: Path) -> None:
     stage1, stage2 = CONFIGS[0], CONFIGS[2]
     assert run(ask, stage1, shard_folder, tmp_path / "1", *SMOKE)["step"] == 2
@@ -85,7 +86,9 @@ def test_a_plan_is_printed(ask: Callable) -> None:
     assert answer.code == 0, answer.err
     for words in ("128 devices (data 128, fsdp 1)", "at its fullest", "all-reduce", "samples/s"):
         assert words in answer.out
+    wrong = ask(plan.main, f"--config={CONFIGS[2]}", "--devices", 12)
+    assert wrong.code == 2 and "batch_size 8192 of head vid cannot be split over 12 devices" in wrong.err
     assert (
-        "do not make up the 12 devices" in ask(plan.main, f"--config={CONFIGS[2]}", "--devices", 12, "--config.mesh.fsdp=8").err
+        "do not make up the 4 devices" in ask(plan.main, f"--config={CONFIGS[2]}", "--devices", 4, "--config.mesh.fsdp=8").err
     )
     assert "expected BANK=N" in ask(plan.main, f"--config={CONFIGS[0]}", "--devices", 8, "--centers", "vid=many").err
