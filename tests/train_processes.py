@@ -46,12 +46,14 @@ class Job:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         }
         self.running: list[subprocess.Popen[bytes]] = []
+        self.started_s = 0.0
 
     def start(self, *options: str, each: Callable[[int], list[str]] = lambda index: []) -> None:
         """`options` for all processes, `each(index)` for single ones."""
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
+        self.started_s = time.time()
         for index in range(self.count):
             address = [f"--coordinator=localhost:{port}", f"--num-processes={self.count}", f"--process-id={index}"]
             with self.said(index).open("wb") as file:
@@ -107,10 +109,18 @@ class Job:
         lines = self.lines()
         return lines[-1]["step"] if lines else 0
 
+    def has_logged(self) -> bool:
+        """Whether something was logged since the start."""
+        path = self.workdir / "metrics.jsonl"
+        return path.exists() and path.stat().st_mtime > self.started_s and bool(self.lines())
+
     def is_saving(self) -> bool:
-        """Whether a checkpoint is half-written."""
-        folder = self.workdir / "checkpoints"
-        return folder.is_dir() and any("tmp" in path.name for path in folder.iterdir())
+        """Whether a checkpoint that was begun since the start is half-written."""
+        try:
+            begun = [path.stat().st_mtime for path in (self.workdir / "checkpoints").glob("*tmp*")]
+        except FileNotFoundError:  # it was finished in between
+            return False
+        return any(time_s > self.started_s for time_s in begun)
 
     def leaves(self, step: int) -> dict[str, Leaf]:
         """Kinds and fingerprints of a saved state."""
