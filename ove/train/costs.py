@@ -1,7 +1,7 @@
 """What a training step costs a device before it is run: memory, bytes through collectives, operations, time (docs/scaling.md).
 
-Collectives are counted exactly, and a test compares them with compiled programs. Memory is a model that tests hold within a
-tenth or two of what the compiler plans. Time is an estimate.
+Collectives are counted exactly, and a test compares them with compiled programs. Memory is a model, a fifth below what the
+compiler plans on a CPU for stage 2 (docs/scaling.md says for what). Time is an estimate.
 """
 
 import math
