@@ -53,7 +53,7 @@ def test_only_so_many_batches_are_made_ahead(shard_folder: Path) -> None:
     ends = time.monotonic() + 5
     while pipeline.progress.step < 4 and time.monotonic() < ends:
         time.sleep(0.02)
-    time.sleep(0.1)
+    time.sleep(0.5)
     assert pipeline.progress.step == 4  # one taken, two ready, one that waits for room
     feed.close()
     assert "feed" not in {thread.name for thread in threading.enumerate()}
