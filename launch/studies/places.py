@@ -36,8 +36,8 @@ def bias(bench: Bench) -> Study:
         f"{len(first.tokens):,} videos, {bench.config.budget_tokens:,} patches of each. Counted are frames of which a part "
         "is chosen; frames that are kept whole say nothing of where things happen. A map shows how often each place is chosen, "
         "over the mean of all places. Below each map: its least and its largest value.",
-        f"The middle half of rows and of columns, which is {even:.1%} of the picture, gets {rows[0][1]:.1%} of the patches as "
-        "configured"
+        f"The middle (without the outer quarter of rows and of columns, in whole patches; {even:.1%} of the picture) gets "
+        f"{rows[0][1]:.1%} of the patches as configured"
         + "".join(f"; {row[1]:.1%} with {row[0]}" for row in rows[1:])
         + ". Evenness is the entropy of the map over that of an even one.",
         "sampling: uniform takes the signals of the sampled frames alone, accumulate those of all frames in between as well, "

@@ -20,6 +20,7 @@ _SCORES = (
     Column("best epoch", "share"),
     Column("mean class", "share"),
     Column("train", "share"),
+    Column("scored", "count"),
     Column("each seed"),
 )
 _CHANGES = {
@@ -132,6 +133,7 @@ def _scores(row: Row) -> tuple[Value, ...]:
         _mean([scores.best.top1 for scores in row.scores]),
         _mean([accuracy.mean_class for accuracy in last]),
         _mean([scores.train.top1 for scores in row.scores]),
+        last[0].samples,
         "  ".join(f"{accuracy.top1:.1%}" for accuracy in last),
     )
 

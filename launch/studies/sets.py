@@ -1,6 +1,6 @@
 """The shards that a study looks at: those of the probe, or others written from the same videos with other settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,17 @@ class Bench:
 
         ConfigError for an unknown key or a wrong value, or if the videos are needed and not told.
         """
-        made = _made_with(self.probe.val_shards)
         values = parse_option(option)
+        sections = _made_with(self.probe.val_shards) if set(values) - set(CHOICE) else {"video": {}}
+        made = sections["video"]
         video = to_mapping(from_mapping(VideoConfig, made | values, f"option {option!r}: "))
         config = replace(self.probe, **{key: video[key] for key in values if key in CHOICE})
         if all(video[key] == made[key] for key in values if key not in CHOICE):
             return config
         video |= {key: made[key] for key in CHOICE}
-        name = digest(video)[:12]
-        val = self._written(self.config.val_videos, "val", name, video, option)
-        train = self._written(self.config.train_videos, "train", name, video, option) if need_train else config.train_shards
+        sections = {"video": video, "shards": sections["shards"]}
+        val = self._written(self.config.val_videos, "val", sections, option)
+        train = self._written(self.config.train_videos, "train", sections, option) if need_train else config.train_shards
         return replace(config, train_shards=train, val_shards=val)
 
     def choices(self, option: str) -> tuple[ShardSet, View]:
@@ -54,22 +55,23 @@ class Bench:
         config = self.with_option(option, need_train=False)
         return ShardSet.open(config.val_shards), view_of(config, self.config.budget_tokens)
 
-    def _written(self, videos: str, split: str, name: str, video: dict[str, Any], option: str) -> str:
+    def _written(self, videos: str, split: str, sections: Mapping[str, Mapping[str, Any]], option: str) -> str:
         if not videos:
             raise ConfigError(f"option {option!r} needs other shards; name the videos of the probe's in {split}_videos.")
-        folder = self.out / "shards" / name / split
+        folder = self.out / "shards" / digest(sections)[:12] / split
         self.tell(f"shards for {option}: {folder}")
-        words = [word for key, value in video.items() for word in ("--set", f"video.{key}={value}")]
-        launch_shards.main(["--videos", videos, "--out", str(folder), *words])
+        words = [f"{name}.{key}={value}" for name, section in sections.items() for key, value in section.items()]
+        sets = [part for word in words for part in ("--set", word)]
+        launch_shards.main(["--videos", videos, "--out", str(folder), *sets])
         return str(folder)
 
 
-def _made_with(folder: str) -> dict[str, Any]:
-    """The video section that shards were written with."""
-    made = ShardSet.open(folder).manifest.made_with.get("video")
-    if not isinstance(made, dict):
-        raise ConfigError(f"{folder}: does not tell how its signals were made, so no option can be tried; write it anew.")
-    return dict(made)
+def _made_with(folder: str) -> dict[str, dict[str, Any]]:
+    """The sections `video` and `shards` that a folder was written with."""
+    made = ShardSet.open(folder).manifest.made_with
+    if not all(isinstance(made.get(section), dict) for section in ("video", "shards")):
+        raise ConfigError(f"{folder}: does not tell how it was made, so no option can be tried; write it anew.")
+    return made
 
 
 def called(option: str, base: str = "as configured") -> str:

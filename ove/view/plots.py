@@ -41,7 +41,7 @@ class Curve:
     """Points with error bars, joined by a line; shares 0…1."""
 
     name: str
-    x: Sequence[float]
+    x: Sequence[float | int]
     y: Sequence[float]
     half: Sequence[float]
     """Half of the error bar, NaN for none."""
@@ -159,17 +159,16 @@ def over_time(panels: Mapping[str, Sequence[Stretch]], x_labels: Sequence[str], 
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:
-    """Places near the values, in the same order and at least `gap` apart, so that words there do not overlap."""
+    """The places nearest to the values that are in the same order and `gap` apart, so that words there do not overlap."""
     order = np.argsort(values, kind="stable")
-    placed = np.asarray(values, float)[order]
-    for _ in range(len(placed)):
-        for i in range(1, len(placed)):
-            lacking = gap - (placed[i] - placed[i - 1])
-            if lacking > 0:
-                placed[i - 1] -= lacking / 2
-                placed[i] += lacking / 2
-    places = np.empty(len(placed))
-    places[order] = placed
+    blocks: list[list[float]] = []  # of words that touch: places of the words, less what lies beneath them
+    for rank, value in enumerate(np.asarray(values, float)[order]):
+        blocks.append([value - gap * rank])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    level = np.concatenate([np.full(len(block), np.mean(block)) for block in blocks])
+    places = np.empty(len(level))
+    places[order] = level + gap * np.arange(len(level))
     return places.tolist()
 
 

@@ -25,11 +25,17 @@ a { color: #00558a; }
 figure { margin: 1rem 0; }
 figure img { display: block; width: 100%; max-width: 44rem; height: auto; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
+.scroll {
+  background: linear-gradient(to right, #fff 30%, #fff0) 0 0 / 2.5rem 100% no-repeat local,
+    linear-gradient(to left, #fff 30%, #fff0) 100% 0 / 2.5rem 100% no-repeat local,
+    linear-gradient(to right, #0003, #0000) 0 0 / .8rem 100% no-repeat scroll,
+    linear-gradient(to left, #0003, #0000) 100% 0 / .8rem 100% no-repeat scroll;
+}
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .94rem; }
 th, td { padding: .35rem .75rem; border-bottom: 1px solid #ddd; white-space: nowrap; text-align: right; }
-th { border-bottom: 2px solid #555; vertical-align: bottom; }
+th { border-bottom: 2px solid #555; vertical-align: bottom; white-space: normal; min-width: 4.5rem; }
 th.text, td.text { text-align: left; }
-tbody tr:nth-child(even) { background: #f6f6f6; }
+tbody tr:nth-child(even) { background: #00000009; }
 @media print { .scroll { overflow: visible; } section { break-inside: avoid; } }
 """
 
