@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in STUDIES if arguments.study == "all" else [arguments.study]:
         study = STUDIES[name](bench)
         write(study, arguments.out)
-        print(f"\n{study.title}\n\n{markdown(study.columns, study.rows)}", flush=True)
-    print(f"see {write_page(arguments.out, list(STUDIES), 'Studies')}")
+        page = write_page(arguments.out, list(STUDIES), "Studies")
+        print(f"\n{study.title}\n\n{markdown(study.columns, study.rows)}\nsee {page}", flush=True)
 
 
 if __name__ == "__main__":

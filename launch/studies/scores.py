@@ -44,13 +44,12 @@ def budget(bench: Bench) -> Study:
     found = compare(config, bench.tell, Kept(bench.out / "scores"))
     by_mode = {mode: sorted((r for r in found.rows if r.mode == mode), key=lambda r: r.budget) for mode in config.modes}
     margins = [c.top1()[0] - f.top1()[0] for c, f in zip(*by_mode.values(), strict=True)]
-    rises = {mode: all(a.top1()[0] <= b.top1()[0] for a, b in itertools.pairwise(rows)) for mode, rows in by_mode.items()}
     words = (
         f"{_of(found)} Codec and whole frames see equally many tokens of the same 64 frames. The codec's first frame is whole "
         f"(iframe_policy = {config.iframe_policy}), at every budget.",
         _verdict(margins, [row.budget for row in by_mode["codec"]])
         + " "
-        + " ".join(f"The curve of {m} {'rises' if r else 'does not rise everywhere'}." for m, r in rises.items()),
+        + " ".join(_course(mode, rows) for mode, rows in by_mode.items()),
         _errors(found),
     )
     curves = [
@@ -84,7 +83,7 @@ def interventions(bench: Bench) -> Study:
     )
     figure = _dots(by_kind, found.n_classes)
     rows = [(name, row.top1()[0] - means[0] if n else None, *_scores(row)) for n, (name, row) in enumerate(by_kind.items())]
-    columns = (Column("content of the chosen patches"), Column("against intact", "share"), *_SCORES)
+    columns = (Column("content of the chosen patches"), Column("against intact, points", "points"), *_SCORES)
     shows = "Top-1 with intact patches and with three kinds of damage, single seeds and means with error bars."
     return Study("interventions", "Interventions: what the choice is worth", words, columns, rows, figure, shows)
 
@@ -112,7 +111,7 @@ def ablation(bench: Bench) -> Study:
         _errors(base),
     )
     rows = [(name, row.top1()[0] - base_top1 if n else None, *_scores(row)) for n, (name, row) in enumerate(by_name.items())]
-    columns = (Column("option"), Column("against configured", "share"), *_SCORES)
+    columns = (Column("option"), Column("against configured, points", "points"), *_SCORES)
     shows = "Top-1 with each option beside that of the configured way, single seeds and means with error bars."
     figure = _dots(by_name, base.n_classes)
     return Study("ablation", "Options of the saliency", words, columns, rows, figure, shows)
@@ -163,6 +162,20 @@ def _verdict(margins: Sequence[float], budgets: Sequence[int]) -> str:
     where = "at every budget" if margins[least] > 0 else f"at {sum(m > 0 for m in margins)} of {len(margins)} budgets"
     smallest = f"{100 * margins[least]:+.1f} points, at {budgets[least]:,} tokens"
     return f"Codec is above frames {where}; the smallest margin is {smallest}."
+
+
+def _course(mode: str, rows: Sequence[Row]) -> str:
+    """Whether a curve rises, and where it does not, by how much and against what uncertainty."""
+    means = [100 * row.top1()[0] for row in rows]
+    falls = [
+        f"{b - a:+.1f} points from {rows[n].budget:,} to {rows[n + 1].budget:,} tokens, where the error bars together are "
+        f"±{100 * _joint(rows[n].top1()[1], rows[n + 1].top1()[1]):.1f}"
+        for n, (a, b) in enumerate(itertools.pairwise(means))
+        if b < a
+    ]
+    return f"The curve of {mode} goes from {means[0]:.1f} to {means[-1]:.1f} %" + (
+        f", but not upwards everywhere: {'; '.join(falls)}." if falls else " and nowhere falls."
+    )
 
 
 def _joint(a: float, b: float) -> float:

@@ -60,10 +60,10 @@ def curves(
         axes.errorbar(
             curve.x, y, half, color=colour, marker=marker, linestyle=line, capsize=4, linewidth=2, markersize=7, clip_on=False
         )
-        axes.text(x_end * 1.09, end, curve.name, color=colour, va="center", fontweight="bold")
+        axes.text(x_end * 1.12, end, curve.name, color=colour, va="center", fontweight="bold")
     if floor:
         axes.axhline(100 * floor[1], color=_FAINT, linestyle=":", linewidth=1.5)
-        axes.text(x_end * 1.09, 100 * floor[1], floor[0], color=_FAINT, va="center")
+        axes.text(x_end * 1.12, 100 * floor[1], floor[0], color=_FAINT, va="center")
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     places = sorted({x for curve in found for x in curve.x})

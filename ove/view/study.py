@@ -25,8 +25,9 @@ class Column:
     """How the values below a heading are written for people."""
 
     heading: str
-    kind: Literal["text", "share", "count", "number"] = "text"
-    """`share`: 0…1, as percent with one decimal; `count`: whole, with commas; `number`: two decimals."""
+    kind: Literal["text", "share", "points", "count", "number"] = "text"
+    """`share`: 0…1, as percent with one decimal; `points`: a difference of two shares; `count`: whole, with commas; `number`:
+    two decimals."""
 
     def words(self, value: Value) -> str:
         """A value as people read it; None and NaN as nothing."""
@@ -34,9 +35,14 @@ class Column:
             return ""
         if isinstance(value, str):
             return value
-        return {"share": f"{100 * value:.1f} %", "count": f"{value:,.0f}", "number": f"{value:.2f}", "text": f"{value}"}[
-            self.kind
-        ]
+        words = {
+            "share": f"{100 * value:.1f} %",
+            "points": f"{100 * value:+.1f}",
+            "count": f"{value:,.0f}",
+            "number": f"{value:.2f}",
+            "text": f"{value}",
+        }
+        return words[self.kind]
 
 
 @dataclass(frozen=True)

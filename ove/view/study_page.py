@@ -16,7 +16,7 @@ _CSS = """
 * { box-sizing: border-box; }
 body { margin: 0; background: #fff; color: #222; }
 body { font: 16px/1.55 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 60rem; margin: 0 auto; padding: 1.25rem 1rem 3rem; }
+main { max-width: 66rem; margin: 0 auto; padding: 1.25rem 1rem 3rem; }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .5rem; }
 h2 { font-size: 1.3rem; line-height: 1.3; margin: 2.5rem 0 .5rem; padding-top: 1rem; border-top: 1px solid #ccc; }
 p { margin: .5rem 0; max-width: 46rem; overflow-wrap: anywhere; }
