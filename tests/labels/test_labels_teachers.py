@@ -49,7 +49,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-@pytest.mark.parametrize("kind", ["clip", "ove"])
+@pytest.mark.parametrize("kind", ["clip", pytest.param("ove", marks=pytest.mark.slow)])
 def test_the_command_labels_with_weights(write_kinds: Write, tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
     weights = request.getfixturevalue(kind)
     write_kinds(tmp_path, 12)
