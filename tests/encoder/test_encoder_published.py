@@ -233,6 +233,12 @@ def test_an_encoder_of_ours_is_written_and_read(tmp_path: Path, caplog: pytest.L
     assert "trained with RoPE 'paired', which the PyTorch code does not know" in caplog.text
     assert published.load(tmp_path / "b").config == paired
 
+    projecting = dataclasses.replace(config, embedding=16)
+    caplog.clear()
+    saved(published.assemble(projecting, encoder.init(projecting, jax.random.key(1))), tmp_path / "c")
+    assert "projection of the embedding from 64 to 16 numbers has no place in the published layout" in caplog.text
+    assert published.load(tmp_path / "c").config == config
+
 
 def test_what_changed_since_is_written(tmp_path: Path, folder: Path) -> None:
     model = published.load(folder)
