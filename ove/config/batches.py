@@ -93,7 +93,7 @@ class BatchesConfig:
         shares = self.share_codec, self.share_frames, self.share_tiling
         if abs(sum(shares) - 1) > 1e-6 or min(shares) < 0:
             raise ConfigError(
-                f"batches.share_codec + share_frames + share_tiling = {sum(shares):g}; they must sum to 1, and none be negative."
+                f"batches.share_codec + share_frames + share_tiling = {sum(shares):g}; they must sum to 1, none negative."
             )
         banks = [head.bank for head in self.heads]
         if len(set(banks)) < len(banks):

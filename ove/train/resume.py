@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ove.batches.pipeline import Pipeline, Progress
+from ove.batches.pipeline import Pipeline, Progress, differences
 from ove.config import RunConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadCheckpoint, ConfigError, DamagedCheckpoint
@@ -24,7 +24,8 @@ _FREE_WITH_NEW_DATA = (*_FREE, r"batches\..*")
 
 def place_in_data(pipeline: Pipeline, progress: Progress) -> dict[str, Any]:
     """What a checkpoint must hold for `resume`, and (`n_centers`) for whoever reads its banks."""
-    return {**vars(progress), "fingerprint": pipeline.fingerprint, "n_centers": pipeline.n_centers}
+    data = {"fingerprint": pipeline.fingerprint, "mixture": pipeline.mixture, "n_centers": pipeline.n_centers}
+    return {**vars(progress), **data}
 
 
 def resume(
@@ -79,13 +80,15 @@ def _restore(
             f"{where}: was trained with another configuration ({', '.join(differing)}); use that one or another --workdir."
         )
     data = dict(meta.data)
+    mixture = data.pop("mixture", {})
     if data.pop("fingerprint") != pipeline.fingerprint:
+        changed = ", ".join(differences(mixture, pipeline.mixture))
         if not config.batches.allow_new_data:
             raise BadCheckpoint(
-                f"{where}: was trained on other records or labels than {_shards(config)} holds now; restore those, use another "
-                "--workdir, or go on with the new ones by --config.batches.allow_new_data=True."
+                f"{where}: was trained on other records or labels than {_shards(config)} holds now ({changed}); restore those, use "
+                "another --workdir, or go on with the new ones by --config.batches.allow_new_data=True."
             )
-        report(f"{where}: was trained on other records or labels; the run goes on with those that {_shards(config)} holds now.")
+        report(f"{where}: was trained on other records or labels; the run goes on with what there is now ({changed}).")
     data.pop("n_centers", None)
     state = checkpoints.restore(step, meta, abstract, shardings)
     pipeline.restore(Progress(**data))

@@ -79,7 +79,8 @@ def test_other_data_are_refused_the_same_data_elsewhere_are_not(
     fewer = write_set(tmp_path / "fewer", 16)
     answer = ask(train.main, f"--config={config}", f"--workdir={run}", f"--config.batches.shards={fewer}")
     assert answer.code == 2 and answer.err.count("\n") == 1
-    assert f"was trained on other records or labels than {fewer} holds now" in answer.err
+    assert f"was trained on other records or labels than {fewer} holds now (heads.obj.sources[0].labels: " in answer.err
+    assert "heads.vid.sources[0].shards: " in answer.err
     moved = shutil.copytree(shard_folder, tmp_path / "moved")
     answer = ask(train.main, f"--config={config}", f"--workdir={run}", f"--config.batches.shards={moved}")
     assert answer.code == 0
