@@ -83,8 +83,8 @@ def save(encoder: Encoder, folder: str | os.PathLike[str], dtype: str | None = N
     An encoder that `load` made is written as it came: the same names, types and numbers, keys of config.json that mean nothing
     here, tensors beside it; of a larger model, its vision tower alone. Others are written in float32. `dtype`, one of `DTYPES`,
     overrides the type of all tensors. Weights trained with RoPE `paired` give other numbers in the PyTorch code: config.json
-    says so in a key of ours, and a warning is logged, as where a projection of the embedding has to be left out. Each file takes
-    its place at once; others in the folder stay.
+    says so in a key of ours, and a warning is logged, as where a projection of the embedding is left out. Each file takes its
+    place at once; others in the folder stay.
     """
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is not one that weights are written in; give one of {', '.join(DTYPES)}.")

@@ -85,8 +85,8 @@ def _restore(
         changed = ", ".join(differences(mixture, pipeline.mixture))
         if not config.batches.allow_new_data:
             raise BadCheckpoint(
-                f"{where}: was trained on other records or labels than {_shards(config)} holds now ({changed}); restore those, use "
-                "another --workdir, or go on with the new ones by --config.batches.allow_new_data=True."
+                f"{where}: was trained on other records or labels than {_shards(config)} holds now ({changed}); restore those, "
+                "use another --workdir, or go on with the new ones by --config.batches.allow_new_data=True."
             )
         report(f"{where}: was trained on other records or labels; the run goes on with what there is now ({changed}).")
     data.pop("n_centers", None)
