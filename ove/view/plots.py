@@ -17,6 +17,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS, _LINES = ("o", "s", "^", "D", "v", "P"), ("-", "--", "-.", ":")
 _INK, _FAINT = "#222222", "#767676"
 _WIDTH_IN = 6.2
+_NAME_LETTERS = 28
+"""In a line of a name beside a row of dots."""
 _STYLE: dict[Any, Any] = {
     "font.size": 11.5,
     "font.family": ["DejaVu Sans"],
@@ -82,7 +84,9 @@ def dots(
 
     Shares in percent. The first name is what the others are compared with: an upright line stands at its mean.
     """
-    figure, (axes,) = _page(1.2 + 0.44 * len(found))
+    names = [_lines(name, _NAME_LETTERS) for name in found]
+    n_lines = max(name.count("\n") for name in names) + 1
+    figure, (axes,) = _page(1.2 + (0.24 + 0.2 * n_lines) * len(found))
     means = {name: 100 * float(np.mean(values)) for name, values in found.items()}
     reach = max(means[name] + 100 * float(np.nan_to_num(halves[name])) for name in found)
     first = next(iter(found))
@@ -99,7 +103,7 @@ def dots(
     if floor:
         axes.axvline(100 * floor[1], color=_FAINT, linestyle=":", linewidth=1.5)
         axes.text(100 * floor[1], -0.75, floor[0], color=_FAINT, ha="center", va="bottom")
-    axes.set_yticks(range(len(found)), list(found))
+    axes.set_yticks(range(len(found)), names)
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.set_xlim(0, max(5.0, 1.06 * reach))
     axes.grid(visible=False, axis="y")

@@ -35,6 +35,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .35rem .75rem; border-bottom: 1px solid #ddd; white-space: nowrap; text-align: right; }
 th { border-bottom: 2px solid #555; vertical-align: bottom; white-space: normal; min-width: 4.5rem; }
 th.text, td.text { text-align: left; }
+td.text:first-child { white-space: normal; min-width: 8.5rem; }
 tbody tr:nth-child(even) { background: #00000009; }
 @media print { .scroll { overflow: visible; } section { break-inside: avoid; } }
 """

@@ -28,8 +28,16 @@ STRETCHES = [plots.Stretch(name, *(RNG.random(64) + i for i in (1, 0, 2))) for n
 FIGURES = {
     "curves": lambda: plots.curves(CURVES, "tokens", "top-1, %", ("chance", 0.125), {72.0: "72\n(3.1%)"}),
     "dots": lambda: plots.dots(
-        {"intact": [0.6, 0.62], "positions shuffled among all": [0.2, 0.24], "one value": [0.5]},
-        {"intact": 0.03, "positions shuffled among all": 0.05, "one value": math.nan},
+        {
+            "intact": [0.6, 0.62],
+            "all positions exchanged with each other, and then some of them once more": [0.2, 0.24],
+            "one value": [0.5],
+        },
+        {
+            "intact": 0.03,
+            "all positions exchanged with each other, and then some of them once more": 0.05,
+            "one value": math.nan,
+        },
         "top-1, %",
         ("chance", 0.125),
     ),
