@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _write_run(encoder: Encoder, step: int, source: Path, dest: Path) -> None:
     """A run folder with one checkpoint that holds the encoder and nothing to train it further."""
     params = nnx.to_pure_dict(nnx.state(encoder, nnx.Param))
-    state = TrainState(jnp.int32(step), params, {}, (), jax.random.key(0), no_losses(0))
+    state = TrainState(jnp.int32(step), params, {}, (), jax.random.key(0), no_losses(1))  # orbax saves no empty arrays
     fresh = dest / ".converting"
     shutil.rmtree(fresh, ignore_errors=True)
     try:

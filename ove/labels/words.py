@@ -74,7 +74,10 @@ def _kind(text: str, place: int) -> str:
 
 
 def _is_han(character: str) -> bool:
-    return any(first <= ord(character) <= last for first, last in _HAN) or character in _HAN_SINGLES
+    if character in _HAN_SINGLES:
+        return True
+    # Not every place of these blocks is taken, in this version of Unicode.
+    return any(first <= ord(character) <= last for first, last in _HAN) and unicodedata.category(character) == "Lo"
 
 
 @functools.cache

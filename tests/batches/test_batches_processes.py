@@ -30,6 +30,8 @@ if __name__ == "__main__":
         shards=folder, budget_tokens=budget, gop_frames=gop, heads=heads, threads=1, processes=processes))
     for _ in range(3):
         next(pipeline)
+    while not children():
+        time.sleep(0.1)
     os.kill(children()[-1], signal.SIGKILL)
     for _ in range(9):
         next(pipeline)

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ove.labels.words import script, words, words_version
@@ -39,6 +39,7 @@ def test_unknown_chinese_words_come_out_character_by_character() -> None:
 
 
 @given(st.text())
+@example("\U0003134b")  # a place that is not taken among the Chinese characters
 def test_words_hold_no_white_space_and_nothing_is_made_up(text: str) -> None:
     found = words(text)
     assert all(word and not any(c.isspace() or unicodedata.category(c)[0] in "CZ" for c in word) for word in found)

@@ -30,6 +30,7 @@ def rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
+@pytest.mark.slow
 def test_studies_are_written_and_kept(ask: Callable, arguments: list[str], tmp_path: Path) -> None:
     out = tmp_path / "deep" / "studies"
     for name in ("budget", "bias", "allocation"):

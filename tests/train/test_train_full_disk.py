@@ -27,6 +27,7 @@ command.run(lambda: train.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_one_sentence_is_the_last_word(shard_folder: Path, tmp_path: Path, compiled_programs: Path) -> None:
     config, workdir = tmp_path / "config.py", tmp_path / "run"
     config.write_text(CONFIG)
