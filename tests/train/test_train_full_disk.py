@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from train_processes import CONFIG, ROOT
 
 from ove.train.checkpoint import restore_encoder
