@@ -20,7 +20,8 @@ from ove.batches.pipeline import Pipeline
 from ove.config import BatchesConfig, HeadConfig
 
 def children():
-    listed = subprocess.run(["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
+    command = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())]
+    listed = subprocess.run(command, capture_output=True, text=True).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if "spawn_main" in line]
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from ove.train.checkpoint import restore_encoder
 LIMITED = """
 import resource, signal, sys
 from launch import command, train
-from ove.train import loop
+from ove.train import loop, processes
 
 report_of = loop.opening.described
 
@@ -24,7 +24,7 @@ def described(state, mesh):
     return report_of(state, mesh)
 
 loop.opening.described = described
-command.run(lambda: train.main(sys.argv[1:]))
+command.run(lambda: train.main(sys.argv[1:]), processes.leave)
 """
 
 
