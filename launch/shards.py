@@ -1,13 +1,12 @@
 """`python -m launch.shards --videos|--images SOURCE --out DIR`: files, lists and archives → a folder of shards."""
 
 import argparse
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from launch.command import run
 from launch.config_file import settings
+from launch.progress_line import ProgressLine, duration
 from launch.shard_records import RecordMaker, selection_of
 from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
@@ -50,32 +49,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-class _Line:
-    """Progress on one line of a terminal, or on a new line now and then where the output goes to a file."""
-
-    def __init__(self) -> None:
-        self._started = self._printed = time.monotonic()
-        self._live = sys.stdout.isatty()
-
+class _Line(ProgressLine):
     def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
         last = progress.done == progress.total
-        if not last and now - self._printed < (0.1 if self._live else 10):
+        if not self.is_due(last):
             return
-        self._printed = now
         text = f"{progress.done}/{progress.total} files"
         if progress.bad:
             text += f", {progress.bad} set aside"
         fresh = progress.done - progress.earlier
         if fresh and not last:
-            left_s = (now - self._started) / fresh * (progress.total - progress.done)
-            text += f", {fresh / (now - self._started):.1f}/s, {_duration(left_s)} left"
-        print(f"\r\x1b[K{text}" if self._live else text, end="\n" if last or not self._live else "", flush=True)
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole} s" if whole < 100 else f"{whole // 60} min" if whole < 6000 else f"{whole / 3600:.1f} h"
+            left_s = self.spent_s / fresh * (progress.total - progress.done)
+            text += f", {fresh / self.spent_s:.1f}/s, {duration(left_s)} left"
+        self.show(text, last)
 
 
 def _report(summary: Summary, out: Path) -> None:

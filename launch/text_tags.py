@@ -2,13 +2,12 @@
 
 import argparse
 import contextlib
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from launch.command import run
 from launch.config_file import load, settings
+from launch.progress_line import ProgressLine, duration
 from ove.config.engines import EnginesConfig
 from ove.config.mapping import from_mapping
 from ove.config.text import TextConfig
@@ -38,33 +37,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-class _Lines:
-    """Progress of each step: on one line of a terminal, or a new line now and then where the output goes to a file."""
-
-    def __init__(self) -> None:
-        self._live = sys.stdout.isatty()
-        self._started = self._printed = 0.0
+class _Lines(ProgressLine):
+    """Progress of each step."""
 
     def __call__(self, step: str, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.done == progress.earlier and not progress.failed:  # the step begins
-            self._started = self._printed = now
+        if progress.done == progress.earlier and not progress.failed:
+            self.begin()
         last = progress.done == progress.total
-        if not last and now - self._printed < (0.1 if self._live else 10):
+        if not self.is_due(last):
             return
-        self._printed = now
         text = f"{_DOES[step]}: {progress.done}/{progress.total} shards"
         text += f", {progress.earlier} of them earlier" if progress.earlier else ""
         text += f", {progress.failed} failed" if progress.failed else ""
-        fresh, spent_s = progress.done - progress.earlier, now - self._started
+        fresh = progress.done - progress.earlier
         if fresh and not last:
-            text += f", {_duration(spent_s / fresh * (progress.total - progress.done))} left"
-        print(f"\r\x1b[K{text}" if self._live else text, end="\n" if last or not self._live else "", flush=True)
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole} s" if whole < 100 else f"{whole // 60} min" if whole < 6000 else f"{whole / 3600:.1f} h"
+            text += f", {duration(self.spent_s / fresh * (progress.total - progress.done))} left"
+        self.show(text, last)
 
 
 def _print(folder: Path, report: TextReport) -> None:

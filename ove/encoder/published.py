@@ -19,9 +19,9 @@ from ove.encoder import published_config
 from ove.encoder.encoder import Encoder, Params
 from ove.encoder.published_check import FLOATS, differences
 from ove.encoder.published_config import PATCH_WEIGHT
-from ove.encoder.published_layout import ASIDE, Published, by_array, published_tensors
+from ove.encoder.published_layout import ASIDE, Published, by_array, leaf_at, params_of, published_tensors
 from ove.encoder.published_origin import Origin, replacing, write_tensors
-from ove.encoder.weight_files import METADATA, SAFETENSORS, Tensors, WeightFiles, find_weights
+from ove.encoder.weight_files import METADATA, SAFETENSORS, WeightFiles, find_weights
 from ove.errors import BadCheckpoint, ConfigError
 
 CONFIG = "config.json"
@@ -74,7 +74,7 @@ def load(path: str | os.PathLike[str], dtype: Any = "float32") -> Encoder:
         metadata=files.metadata,
     )
     config = replace(config, compute=compute)
-    return assemble(config, _params(wanted, tensors, config, np.dtype(compute)), origin)
+    return assemble(config, params_of(wanted, tensors, _skeleton(config)[1], np.dtype(compute)), origin)
 
 
 def save(encoder: Encoder, folder: str | os.PathLike[str], dtype: str | None = None) -> None:
@@ -94,7 +94,7 @@ def save(encoder: Encoder, folder: str | os.PathLike[str], dtype: str | None = N
         dtype = dtype or "float32"
     wanted = published_tensors(config, origin.fused)
     params = nnx.to_pure_dict(nnx.state(encoder, nnx.Param))
-    arrays = {path: np.asarray(_leaf(params, path)) for path in by_array(wanted)}
+    arrays = {path: np.asarray(leaf_at(params, path)) for path in by_array(wanted)}
     tensors = dict(origin.aside)
     if dtype is not None:
         tensors = {name: tensor.astype(dtype) if tensor.dtype.name in FLOATS else tensor for name, tensor in tensors.items()}
@@ -174,27 +174,6 @@ def _read_config(files: WeightFiles) -> tuple[dict[str, Any] | None, str]:
             "taken from its tensors."
         )
     return None, ""
-
-
-def _params(wanted: list[Published], tensors: Tensors, config: EncoderConfig, dtype: np.dtype) -> Params:
-    """Our parameters, filled one array at a time straight from the file."""
-    shapes = _skeleton(config)[1]
-    params: Params = {}
-    for path, sources in by_array(wanted).items():
-        array = np.empty(_leaf(shapes, path).shape, dtype)
-        for tensor, part in sources:
-            array[part.index] = tensor.to_ours(tensors[tensor.name], part)
-        branch = params
-        for key in path[:-1]:
-            branch = branch.setdefault(key, {})
-        branch[path[-1]] = jnp.asarray(array)
-    return params
-
-
-def _leaf(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    for key in path:
-        tree = tree[key]
-    return tree
 
 
 def _config_text(origin: Origin, config: EncoderConfig, wanted: list[Published], dtype: str | None) -> str:

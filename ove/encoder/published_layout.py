@@ -1,9 +1,10 @@
 """Where each tensor of the published format lies in our parameters, for reading and for writing alike (spec §1)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from jaxtyping import Shaped
@@ -91,6 +92,29 @@ def by_array(tensors: list[Published]) -> dict[Path, list[tuple[Published, Part]
         for part in tensor.parts:
             filled.setdefault(part.path, []).append((tensor, part))
     return filled
+
+
+def params_of(
+    wanted: list[Published], tensors: Mapping[str, Shaped[np.ndarray, "..."]], shapes: Mapping[str, Any], dtype: np.dtype
+) -> dict[str, Any]:
+    """Our parameters of a dtype, filled one array at a time straight from the file; `shapes` is a tree like them."""
+    params: dict[str, Any] = {}
+    for path, sources in by_array(wanted).items():
+        array = np.empty(leaf_at(shapes, path).shape, dtype)
+        for tensor, part in sources:
+            array[part.index] = tensor.to_ours(tensors[tensor.name], part)
+        branch = params
+        for key in path[:-1]:
+            branch = branch.setdefault(key, {})
+        branch[path[-1]] = jnp.asarray(array)
+    return params
+
+
+def leaf_at(tree: Mapping[str, Any], path: Path) -> Any:
+    """What lies at a path of nested mappings."""
+    for key in path:
+        tree = tree[key]
+    return tree
 
 
 def _whole(name: str, shape: tuple[int, ...], axes: tuple[str, str], path: Path, layer: int | None = None) -> Published:

@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 
 from ove.encoder.published_check import differences
 from ove.encoder.published_config import parse
-from ove.encoder.published_layout import Part, Published, by_array
+from ove.encoder.published_layout import Part, Published, params_of
 from ove.encoder.weight_files import WeightFiles, find_weights
 from ove.errors import BadCheckpoint
 from ove.labels.clip import Activation, ClipConfig, ClipTower, skeleton
@@ -72,7 +72,7 @@ def load_clip(path: str | os.PathLike[str], dtype: str = "float32") -> ClipTower
     if config is None or problems:
         raise BadCheckpoint(f"{path}: does not hold a CLIP vision tower that can be used here:\n  " + "\n  ".join(problems))
     graphdef, shapes = skeleton(config)
-    return nnx.merge(graphdef, _params(wanted, tensors, shapes, np.dtype(jnp.dtype(dtype))))
+    return nnx.merge(graphdef, params_of(wanted, tensors, shapes, np.dtype(jnp.dtype(dtype))))
 
 
 def is_clip(folder: Path) -> bool:
@@ -161,22 +161,3 @@ def _norm(name: str, width: int, path: tuple[str, ...], index: tuple[Any, ...] =
 def _linear(name: str, n_in: int, n_out: int, path: tuple[str, ...], index: tuple[Any, ...]) -> Iterator[Published]:
     yield _one(f"{name}.weight", (n_out, n_in), _MATRIX, (*path, "kernel"), index)
     yield _one(f"{name}.bias", (n_out,), _VECTOR, (*path, "bias"), index)
-
-
-def _params(
-    wanted: list[Published], tensors: Mapping[str, Shaped[np.ndarray, "..."]], shapes: dict[str, Any], dtype: np.dtype
-) -> dict[str, Any]:
-    """Our parameters, filled one array at a time straight from the file."""
-    params: dict[str, Any] = {}
-    for path, sources in by_array(wanted).items():
-        leaf: Any = shapes
-        for key in path:
-            leaf = leaf[key]
-        array = np.empty(leaf.shape, dtype)
-        for tensor, part in sources:
-            array[part.index] = tensor.to_ours(tensors[tensor.name], part)
-        branch = params
-        for key in path[:-1]:
-            branch = branch.setdefault(key, {})
-        branch[path[-1]] = jnp.asarray(array)
-    return params

@@ -61,7 +61,8 @@ class Looks:
         label = self._class_of(record)
         rng = np.random.default_rng((self.seed, index, 0 if epoch is None else 1 + epoch))
         if self.intervention != "none":
-            other = self.shards.video(int((index + rng.integers(1, max(2, len(self)))) % len(self)))
+            number = int((index + rng.integers(1, max(2, len(self)))) % len(self))
+            other = self.shards.video(number) if self.intervention == "other_video" else record
             patches, positions = see_changed(record, other, self.intervention, self.view, rng)
             return Look(patches, positions, label)
         augments = epoch is not None

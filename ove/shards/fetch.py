@@ -59,7 +59,7 @@ def download(uri: str, target: Path, config: RemoteConfig) -> None:
         in_time(get, uri, config.timeout_s, lambda: callback.value)
     except Unavailable:
         raise
-    except Exception as error:
+    except Exception as error:  # each file system raises its own; none is swallowed
         raise explained(uri, error) from error
     if not target.is_file():
         raise NotThere(f"{uri}: is a folder, and a file is needed; check the address.")

@@ -119,5 +119,5 @@ def _try(make_record: Callable[[InputFile], Record], centers: Mapping[str, int],
         raise  # would be the same for every file
     except BadClip as error:
         return BadFile(file.name, str(error), error.position)
-    except Exception as error:
+    except Exception as error:  # whatever a decoder raises over one file: it goes to the quarantine list with its reason
         return BadFile(file.name, f"{file.name}: unforeseen {type(error).__name__}: {error}")

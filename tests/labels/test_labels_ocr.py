@@ -17,9 +17,8 @@ from ove.shards.labels import read_labels
 from ove.shards.manifest import read_manifest
 from ove.shards.read import ShardSet
 
-needs_fonts = pytest.mark.skipif(
-    not pages.HAS_FONTS, reason="OpenCV 4 carries no fonts; pip install 'opencv-python-headless>=5'"
-)
+NO_FONTS = "only OpenCV 4 is installed, which carries no font to draw the pages with; a fresh set-up has OpenCV 5"
+needs_fonts = pytest.mark.skipif(not pages.HAS_FONTS, reason=NO_FONTS)
 CONFIG = TextConfig()
 
 
@@ -88,7 +87,7 @@ LINES = ["harbour opens seven", "tickets cost twelve", "harbour tickets 天气",
 def picture_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of ten drawn pictures, the fourth and ninth without text."""
     if not pages.HAS_FONTS:
-        pytest.skip("OpenCV 4 carries no fonts")
+        pytest.skip(NO_FONTS)
     folder = tmp_path_factory.mktemp("pictures")
     for n in range(10):
         picture = np.full((64, 320, 3), 255, np.uint8)

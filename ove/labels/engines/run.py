@@ -125,7 +125,7 @@ def _try(process: Process, folder: Path, job: Job) -> str | None:
         raise  # would be the same for every shard
     except OveError as error:
         return str(error)
-    except Exception as error:
+    except Exception as error:  # whatever the step raises over one shard: it goes to the dead letters with its reason
         return f"unforeseen {type(error).__name__}: {error}"
     return None
 
