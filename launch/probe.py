@@ -1,29 +1,61 @@
-"""python -m launch.probe --config=configs/probe_toy.py: a frozen encoder under an attentive probe; prints the table."""
+"""python -m launch.probe --config=configs/probe_toy.py: a frozen encoder under an attentive probe; prints the table.
+
+On several machines, once on each, as `launch.train`: each makes features of a part of the samples and scores a part.
+"""
 
 import argparse
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-from launch import command, config_file
+import jax
+
+from launch import command, config_file, several
 from ove.config import ProbeConfig
 from ove.probe.compare import compare
+from ove.probe.predictions import check_name, write_predictions
 from ove.probe.report import as_csv, as_json, table
+from ove.shards.read import ShardSet
+from ove.train import processes
+
+_MEET_LIMIT_S, _SILENCE_LIMIT_S = 600.0, 60.0
+"""How long processes wait for each other at the start; one not heard of for so long ends all others."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the arguments, probes, prints the table and writes it as JSON and CSV if asked to."""
-    parser = argparse.ArgumentParser(prog="python -m launch.probe", description=__doc__)
+    """Parses the arguments and probes; the first process prints the table, and writes what is asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.probe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, help="write scores and table to this JSON file, and a CSV beside it")
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="write what is said of each validation sample (.jsonl or .csv)"
+    )
+    several.add_options(parser)
     arguments, config = config_file.parse(parser, ProbeConfig, argv)
-    comparison = compare(config, partial(print, flush=True))
+    if arguments.predictions:
+        check_name(arguments.predictions)
+    several.join(arguments, _MEET_LIMIT_S, _SILENCE_LIMIT_S)
+    is_first = jax.process_index() == 0
+    comparison = compare(config, _say if is_first else _say_nothing)
+    if not is_first:
+        return
     print("\n" + table(comparison))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(as_json(comparison), indent=2) + "\n")
         arguments.out.with_suffix(".csv").write_text(as_csv(comparison))
+    if arguments.predictions:
+        write_predictions(arguments.predictions, comparison, ShardSet.open(config.val_shards).names)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _say_nothing(line: str) -> None:
+    """Of several processes one is enough to listen to."""
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, processes.leave)

@@ -6,12 +6,11 @@ is to be started again; 2 when it cannot go on as asked; 70 when it was stuck.
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from launch import command, config_file
+from launch import command, config_file, several
 from ove.config import RunConfig
 from ove.probe.in_training import Evaluator
 from ove.train import processes
@@ -27,17 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m launch.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", required=True, type=Path, help="checkpoints, metrics and configuration of the run")
-    several = parser.add_argument_group("several processes (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID)")
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is, with a free port")
-    several.add_argument("--num-processes", metavar="N", type=int, help="how many processes are started")
-    several.add_argument("--process-id", metavar="I", type=int, help="which of them this is, 0 … N − 1")
-    several.add_argument("--distributed", action="store_true", help="ask the cluster for all three")
+    several.add_options(parser)
     parser.add_argument("--profile", metavar="STEP:N", help="trace N steps from step STEP on (docs/watching.md)")
     arguments, config = config_file.parse(parser, RunConfig, argv)
     span = parse_span(arguments.profile) if arguments.profile is not None else None
-    address = processes.address_of(arguments.coordinator, arguments.num_processes, arguments.process_id, os.environ)
-    if address or arguments.distributed or processes.is_announced(os.environ):
-        processes.join(address, config.train.meet_limit_s, config.train.silence_limit_s)
+    several.join(arguments, config.train.meet_limit_s, config.train.silence_limit_s)
     hooks = _hooks(config, arguments.workdir, span)
     state = train(config, arguments.workdir, partial(print, flush=True), hooks)
     return processes.EXIT_PREEMPTED if int(state.step) < config.train.steps else 0

@@ -32,6 +32,8 @@ class ProbeConfig:
     static_fallback: bool = False
     outside: Literal["exclude", "zero"] = "exclude"
     """How the codec's patches are chosen: as in `VideoConfig`."""
+    image_px: int = 224
+    """Shards of pictures (mode image): side of the square that each is cut and brought to; clips keep theirs."""
     features: Literal["memory", "disk", "encode"] = "memory"
     """Tokens are computed once and held in memory, or in files under `cache`, or computed anew whenever they are needed, which
     alone allows augmentation. 2,048 tokens of width 1,024 take 4 MiB a sample."""
@@ -57,7 +59,7 @@ class ProbeConfig:
     """The attentive probe is trained once with each; fresh weights of `untrained` are those of the first."""
 
     def __post_init__(self) -> None:
-        at_least_one("probe", self, "epochs", "batch_size", "neighbours", "gop_frames", "buckets")
+        at_least_one("probe", self, "epochs", "batch_size", "neighbours", "gop_frames", "buckets", "image_px")
         if not self.budgets or not self.seeds or min(self.budgets) < 1:
             raise ConfigError(f"probe.budgets = {self.budgets} and probe.seeds = {self.seeds} must each name at least one.")
         unknown = [name for name in self.interventions if name not in INTERVENTIONS]

@@ -18,9 +18,9 @@ from ove.config import ProbeConfig
 from ove.encoder.pool import Pool
 from ove.errors import BadInput
 from ove.probe.encoders import Frozen
-from ove.probe.features import Source, part_of
+from ove.probe.features import Source, of_all, part_of
 from ove.probe.looks import UNKNOWN
-from ove.probe.scores import Accuracy, Scores, Tally
+from ove.probe.scores import Accuracy, Said, Scores, Tally
 
 HEAD_WIDTH = 64
 _LINEAR_SCALE = 1e-3
@@ -45,8 +45,10 @@ class Probe(nnx.Module):
         return self.linear(self.norm(self.pool(tokens)))
 
 
-def fit(encoder: Frozen, config: ProbeConfig, n_classes: int, train: Source, val: Source, seed: int) -> Scores:
+def fit(encoder: Frozen, config: ProbeConfig, n_classes: int, train: Source, val: Source, seed: int) -> tuple[Scores, Said]:
     """Trains a probe on `train` and scores every sample of `val` once an epoch; a function of `seed` alone.
+
+    Besides the scores, what it says of `val` after the last epoch.
 
     Of `encoder` only the width, the eps of its norms and its part of the samples count. Every epoch takes whole batches in a
     new order; what does not fill one waits for the next epoch. Devices share each batch; several processes train alike, and
@@ -64,9 +66,10 @@ def fit(encoder: Frozen, config: ProbeConfig, n_classes: int, train: Source, val
         order = rng.permutation(n)[: trainer.steps_per_epoch * trainer.batch_size].reshape(-1, trainer.batch_size)
         for tokens, labels in _batches(train, order, epoch):
             trainer.step(tokens, labels)
-        of_epochs.append(trainer.score(val))
+        accuracy, said = trainer.score(val)
+        of_epochs.append(accuracy)
     best = max(range(config.epochs), key=lambda epoch: (of_epochs[epoch].top1, -epoch))
-    return Scores(of_epochs[-1], of_epochs[best], best + 1, trainer.score(train))
+    return Scores(of_epochs[-1], of_epochs[best], best + 1, trainer.score(train)[0]), said
 
 
 class _Program(NamedTuple):
@@ -134,17 +137,19 @@ class _Trainer:
         """One update."""
         self._state = self._program.step(self._state, *self._placed(tokens, labels, self.batch_size))
 
-    def score(self, source: Source) -> Accuracy:
-        """Each sample once, whatever the number of processes."""
+    def score(self, source: Source) -> tuple[Accuracy, Said]:
+        """Each sample once, whatever the number of processes; each of them gets what is said of all."""
         tally = Tally(self._n_classes)
         mine = np.array(part_of(len(source.labels), self._part))
         parts = [mine[start : start + _SCORED_AT_ONCE] for start in range(0, len(mine), _SCORED_AT_ONCE)]
         for tokens, labels in _batches(source, parts, None):
             placed, _ = self._placed(tokens, labels, _SCORED_AT_ONCE)
             tally.add(np.asarray(self._program.predict(self._state[0], placed))[: len(labels)], labels)
+        said = tally.said()
         if self._part[1] > 1:
             tally.counts = np.asarray(multihost_utils.process_allgather(tally.counts)).sum(axis=0)
-        return tally.accuracy()
+            said = Said(*(of_all(rows, len(source.labels), self._part) for rows in (said.classes, said.probabilities)))
+        return tally.accuracy(), said
 
     def _placed(self, tokens: np.ndarray, labels: np.ndarray, size: int) -> tuple[Array, Array]:
         """Filled up to a size that the devices divide."""

@@ -24,6 +24,7 @@ from ove.labels.clip_files import is_clip, load_clip
 from ove.probe.encode import Weights, open_weights
 
 Compute = Literal["float32", "bfloat16"]
+What = Literal["tokens", "embeddings"]
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,19 @@ class Frozen:
 
     def tokens(self, patches: UInt8[np.ndarray, "B N P"], positions: Int32[np.ndarray, "B N 3"]) -> Float16[Array, "B n D"]:
         """What a probe gets: all tokens after the last norm. B must be a multiple of the local devices."""
-        return self._made(patches, positions)[0]
+        return self._made(patches, positions, "tokens")
 
     def embeddings(self, patches: UInt8[np.ndarray, "B N P"], positions: Int32[np.ndarray, "B N 3"]) -> Float32[Array, "B E"]:
         """One vector a sample: what its head pools, else the mean of its tokens (of a CLIP tower's projected frames)."""
-        return self._made(patches, positions)[1]
+        return self._made(patches, positions, "embeddings")
 
-    def _made(self, patches: np.ndarray, positions: np.ndarray) -> tuple[Array, Array]:
+    def _made(self, patches: np.ndarray, positions: np.ndarray, what: What) -> Array:
         rows = NamedSharding(self.mesh, PartitionSpec("rows"))
         given = jax.device_put((patches, positions), rows)
         if isinstance(self.config, ClipConfig):
             rows_columns = int(positions[..., 1].max()) + 1, int(positions[..., 2].max()) + 1
-            return _clip(self.config, self.compute, rows_columns, self.params, given[0])
-        return _ours(self.config, self.params, *given)
+            return _clip(self.config, self.compute, rows_columns, what, self.params, given[0])
+        return _ours(self.config, what, self.params, *given)
 
 
 def open_frozen(path: Path, compute: Compute = "float32") -> Frozen:
@@ -116,15 +117,17 @@ def _placed(
     return Frozen(name, config, placed, kind, compute, mesh, part or (jax.process_index(), jax.process_count()))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _ours(config: EncoderConfig, params: Any, patches: Array, positions: Array) -> tuple[Array, Array]:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _ours(config: EncoderConfig, what: What, params: Any, patches: Array, positions: Array) -> Array:
     made = encoder.apply(config, params, patches, positions)
+    if what == "tokens":  # the head, whose result nobody takes, is not computed
+        return made.tokens.astype(jnp.float16)
     pooled = made.tokens.mean(axis=1) if made.pooled is None else made.pooled
-    return made.tokens.astype(jnp.float16), pooled.astype(jnp.float32)
+    return pooled.astype(jnp.float32)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _clip(config: ClipConfig, compute: str, grid: tuple[int, int], params: Any, patches: Array) -> tuple[Array, Array]:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _clip(config: ClipConfig, compute: str, grid: tuple[int, int], what: What, params: Any, patches: Array) -> Array:
     """Whole frames, put together from their patches; each goes through the tower by itself."""
     patch_px = math.isqrt(patches.shape[2] // 3)
     frames = rearrange(patches, "b (t y x) (p q c) -> (b t) (y p) (x q) c", y=grid[0], x=grid[1], p=patch_px, q=patch_px)
@@ -133,5 +136,6 @@ def _clip(config: ClipConfig, compute: str, grid: tuple[int, int], params: Any, 
         frames = jnp.clip(jnp.round(sized), 0, 255).astype(jnp.uint8)
     tower = nnx.merge(skeleton(config)[0], params)
     x = tower.blocks_of(frames, jnp.dtype(compute))
-    tokens = rearrange(tower.tokens(x), "(b t) n d -> b (t n) d", b=len(patches))
-    return tokens.astype(jnp.float16), reduce(tower.embedding(x), "(b t) e -> b e", "mean", b=len(patches))
+    if what == "tokens":
+        return rearrange(tower.tokens(x), "(b t) n d -> b (t n) d", b=len(patches)).astype(jnp.float16)
+    return reduce(tower.embedding(x), "(b t) e -> b e", "mean", b=len(patches))

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Array, Float16, Float32, Int, Int32
+from jaxtyping import Array, Float16, Float32, Int, Int32, Shaped
 
 from ove.errors import BadInput
 from ove.probe.encoders import Frozen
@@ -61,7 +61,7 @@ class Encoded:
 
     def __init__(self, encoder: Frozen, looks: Looks) -> None:
         self._encoder, self._looks = encoder, looks
-        self._labels = np.array([looks.label(index) for index in range(len(looks))], np.int32)
+        self._labels = looks.labels()
 
     @property
     def labels(self) -> Int32[np.ndarray, "S"]:
@@ -80,14 +80,14 @@ def extract(encoder: Frozen, looks: Looks, report: Report = lambda done, total: 
     BadShard for a damaged record or one without a label, BadInput where the encoder gives numbers that are not finite.
     """
     tokens, labels = _computed(encoder.tokens, encoder, looks, report)
-    return Features(_of_all(tokens, len(looks), encoder.part), _of_all(labels, len(looks), encoder.part))
+    return Features(of_all(tokens, len(looks), encoder.part), of_all(labels, len(looks), encoder.part))
 
 
 def embed(encoder: Frozen, looks: Looks, report: Report = lambda done, total: None) -> Embeddings:
     """The embeddings of all samples in order, of length 1; otherwise as `extract`."""
     vectors, labels = _computed(encoder.embeddings, encoder, looks, report)
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
-    return Embeddings(_of_all(vectors, len(looks), encoder.part), _of_all(labels, len(looks), encoder.part))
+    return Embeddings(of_all(vectors, len(looks), encoder.part), of_all(labels, len(looks), encoder.part))
 
 
 def stored(encoder: Frozen, looks: Looks, folder: Path, report: Report = lambda done, total: None) -> Features:
@@ -180,8 +180,8 @@ def part_of(total: int, part: tuple[int, int]) -> range:
     return range(total * index // count, total * (index + 1) // count)
 
 
-def _of_all(mine: np.ndarray, total: int, part: tuple[int, int]) -> np.ndarray:
-    """The parts of all processes in order."""
+def of_all(mine: Shaped[np.ndarray, "n ..."], total: int, part: tuple[int, int]) -> Shaped[np.ndarray, "S ..."]:
+    """The rows of all processes in order, in each of them; `mine` are those of this process, `part` as in `part_of`."""
     count = part[1]
     if count == 1:
         return mine

@@ -57,6 +57,6 @@ class Evaluator:
         looks = [Looks(shards, classes, mode, self._view) for shards in (self._train, self._val)]
         if self._config.probe == "knn":
             train_near, val_near = (embed(encoder, each) for each in looks)
-            return knn(len(classes), train_near, val_near, self._config.neighbours).last.top1
+            return knn(len(classes), train_near, val_near, self._config.neighbours)[0].last.top1
         train, val = (extract(encoder, each) for each in looks)
-        return fit(encoder, ProbeConfig(epochs=self._config.epochs), len(classes), train, val, seed=0).last.top1
+        return fit(encoder, ProbeConfig(epochs=self._config.epochs), len(classes), train, val, seed=0)[0].last.top1

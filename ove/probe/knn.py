@@ -5,15 +5,17 @@ from jaxtyping import Float32
 
 from ove.errors import BadInput
 from ove.probe.features import Embeddings
-from ove.probe.scores import Accuracy, Scores, Tally
+from ove.probe.scores import Said, Scores, Tally
 
 TEMPERATURE = 0.07
 """A neighbour of cosine c votes with the weight exp(c / TEMPERATURE)."""
 _AT_ONCE = 256
 
 
-def knn(n_classes: int, train: Embeddings, val: Embeddings, neighbours: int) -> Scores:
-    """Scores of classes by the weights of their votes among the nearest `neighbours` in `train` (all, if there are fewer).
+def knn(n_classes: int, train: Embeddings, val: Embeddings, neighbours: int) -> tuple[Scores, Said]:
+    """Classes by the weights of their votes among the nearest `neighbours` in `train` (all, if there are fewer).
+
+    Gives the scores and what is said of each sample of `val`; probabilities are shares of the votes.
 
     A sample of `train` does not vote for itself. Neighbours of equal distance count in their order, classes of equal weight
     in theirs. BadInput for embeddings that are not finite: of a broken encoder nothing can be said.
@@ -22,7 +24,8 @@ def knn(n_classes: int, train: Embeddings, val: Embeddings, neighbours: int) -> 
         if not np.isfinite(vectors).all():
             raise BadInput("the embeddings are not finite; the encoder that made them is broken.")
     of_val = _scored(n_classes, train, val, neighbours, itself=False)
-    return Scores(of_val, of_val, 0, _scored(n_classes, train, train, neighbours, itself=True))
+    last = of_val.accuracy()
+    return Scores(last, last, 0, _scored(n_classes, train, train, neighbours, itself=True).accuracy()), of_val.said()
 
 
 def retrieval_at_1(queries: Float32[np.ndarray, "S E"], keys: Float32[np.ndarray, "S E"]) -> float:
@@ -37,7 +40,7 @@ def retrieval_at_1(queries: Float32[np.ndarray, "S E"], keys: Float32[np.ndarray
     return right / len(queries)
 
 
-def _scored(n_classes: int, train: Embeddings, asked: Embeddings, neighbours: int, itself: bool) -> Accuracy:
+def _scored(n_classes: int, train: Embeddings, asked: Embeddings, neighbours: int, itself: bool) -> Tally:
     count = min(neighbours, len(train.labels) - itself)
     tally = Tally(n_classes)
     for start in range(0, len(asked.labels), _AT_ONCE):
@@ -49,5 +52,6 @@ def _scored(n_classes: int, train: Embeddings, asked: Embeddings, neighbours: in
         weights = np.exp((np.take_along_axis(cosines, nearest, axis=1) - 1) / TEMPERATURE)
         votes = np.zeros((len(cosines), n_classes))
         np.add.at(votes, (np.arange(len(cosines))[:, None], train.labels[nearest]), weights)
-        tally.add(votes, asked.labels[start : start + _AT_ONCE])
-    return tally.accuracy()
+        with np.errstate(divide="ignore"):  # no vote, no chance
+            tally.add(np.log(votes), asked.labels[start : start + _AT_ONCE])
+    return tally

@@ -7,15 +7,15 @@ import optax
 from jaxtyping import Array, Float32
 
 from ove.probe.features import Embeddings
-from ove.probe.scores import Accuracy, Scores, Tally
+from ove.probe.scores import Said, Scores, Tally
 
 _STEPS = 300
 _TOLERANCE = 1e-5
 """Norm of the gradient, over the number of samples, at which the fit is done."""
 
 
-def fit_linear(n_classes: int, train: Embeddings, val: Embeddings, l2: float) -> Scores:
-    """Scores of the classifier that minimises Σ cross-entropy + ½·l2·|W|², found by L-BFGS.
+def fit_linear(n_classes: int, train: Embeddings, val: Embeddings, l2: float) -> tuple[Scores, Said]:
+    """Scores of the classifier that minimises Σ cross-entropy + ½·l2·|W|², found by L-BFGS, and what it says of `val`.
 
     Each number of the embedding is brought to mean 0 and variance 1 over `train`, as is usual before a regularised fit; the
     bias is not regularised. scikit-learn's LogisticRegression(C=1/l2) minimises the same.
@@ -23,14 +23,17 @@ def fit_linear(n_classes: int, train: Embeddings, val: Embeddings, l2: float) ->
     mean, spread = train.vectors.mean(axis=0), train.vectors.std(axis=0) + 1e-8
     x_train, x_val = ((part.vectors - mean) / spread for part in (train, val))
     weights, bias = _minimum(jnp.asarray(x_train), jnp.asarray(train.labels), n_classes, l2)
-    found = [_score(np.asarray(x @ weights + bias), part.labels, n_classes) for x, part in ((x_train, train), (x_val, val))]
-    return Scores(found[1], found[1], 0, found[0])
+    of_train, of_val = (
+        _scored(np.asarray(x @ weights + bias), part.labels, n_classes) for x, part in ((x_train, train), (x_val, val))
+    )
+    last = of_val.accuracy()
+    return Scores(last, last, 0, of_train.accuracy()), of_val.said()
 
 
-def _score(logits: np.ndarray, labels: np.ndarray, n_classes: int) -> Accuracy:
+def _scored(logits: np.ndarray, labels: np.ndarray, n_classes: int) -> Tally:
     tally = Tally(n_classes)
     tally.add(logits, labels)
-    return tally.accuracy()
+    return tally
 
 
 def _minimum(x: Float32[Array, "S E"], labels: Array, n_classes: int, l2: float) -> tuple[Array, Array]:

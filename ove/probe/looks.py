@@ -1,5 +1,6 @@
-"""What an encoder under test gets to see of each record of a labelled shard set."""
+"""What an encoder under test gets to see of each record of a labelled shard set, of videos or of pictures."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -56,11 +57,15 @@ class Looks:
         return {"shards": self.shards.fingerprint, "classes": list(self.classes), "mode": self.mode, "view": view} | changed
 
     def __call__(self, index: int, epoch: int | None = None) -> Look:
-        """The sample with an index, without an epoch always the same; BadShard for a damaged record or one without a label."""
-        record = self.shards.video(index)
-        label = self._class_of(record)
+        """The sample with an index, without an epoch always the same.
+
+        BadShard for a damaged record, one without a label, or a picture where the mode needs a video.
+        """
+        record = self.shards.record(index) if self.mode == "image" else self.shards.video(index)
+        label = self._class_of(record.key, record.label)
         rng = np.random.default_rng((self.seed, index, 0 if epoch is None else 1 + epoch))
         if self.intervention != "none":
+            assert isinstance(record, VideoRecord)
             number = int((index + rng.integers(1, max(2, len(self)))) % len(self))
             other = self.shards.video(number) if self.intervention == "other_video" else record
             patches, positions = see_changed(record, other, self.intervention, self.view, rng)
@@ -68,26 +73,28 @@ class Looks:
         augments = epoch is not None
         patches, positions = see(record, MODES.index(self.mode), self.view, rng if augments and self.jitter else None)
         if augments and rng.uniform() < self.flip:
-            patches, positions = mirrored(patches, positions, record.patch_px, record.grid_tyx[2])
+            columns = record.grid_tyx[2] if isinstance(record, VideoRecord) else int(positions[:, 2].max()) + 1
+            patches, positions = mirrored(patches, positions, columns)
         return Look(patches, positions, label)
 
-    def label(self, index: int) -> int:
-        """The class of a sample alone, without decoding its pictures."""
-        return self._class_of(self.shards.video(index))
+    def labels(self) -> Int32[np.ndarray, "S"]:
+        """The classes of all samples, without decoding pictures; the records are read once for all looks at a set."""
+        return np.array([self._class_of(key, name) for key, name in self.shards.names], np.int32)
 
-    def _class_of(self, record: VideoRecord) -> int:
-        if record.label is None:
+    def _class_of(self, key: str, name: str | None) -> int:
+        if name is None:
             raise BadShard(
-                f"{self.shards.folder}: {record.key} has no label; give the videos labels by subfolder or list, then run "
+                f"{self.shards.folder}: {key} has no label; give the files labels by subfolder or list, then run "
                 "launch.shards again."
             )
-        return self.classes.index(record.label) if record.label in self.classes else UNKNOWN
+        return self.classes.index(name) if name in self.classes else UNKNOWN
 
 
 def mirrored(
-    patches: UInt8[np.ndarray, "N P"], positions: Int32[np.ndarray, "N 3"], patch_px: int, columns: int
+    patches: UInt8[np.ndarray, "N P"], positions: Int32[np.ndarray, "N 3"], columns: int
 ) -> tuple[UInt8[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]:
     """The tokens of the mirrored clip: pixels of each patch turned from left to right, x → columns − 1 − x."""
+    patch_px = math.isqrt(patches.shape[1] // 3)
     pixels = rearrange(patches, "n (p q c) -> n p q c", p=patch_px, q=patch_px)[:, :, ::-1]
     return rearrange(pixels, "n p q c -> n (p q c)"), np.array([0, 0, columns - 1], np.int32) + positions * np.array(
         [1, 1, -1], np.int32

@@ -8,6 +8,9 @@ from typing import Any
 
 from ove.probe.compare import Comparison, Row
 
+LOOK = ("mode", "budget", "intervention", "untrained")
+"""Columns that tell which encoder saw what; with the place of a seed they say which probe it is."""
+
 
 def table(comparison: Comparison) -> str:
     """A markdown table of top-1 in percent: an encoder (and intervention) a row, a mode and budget a column.
@@ -17,9 +20,10 @@ def table(comparison: Comparison) -> str:
     columns = list(dict.fromkeys((row.mode, row.budget) for row in comparison.rows))
     lines = ["| encoder | " + " | ".join(f"{mode}, {_tokens(mode, budget)}" for mode, budget in columns) + " |"]
     lines.append("|---" * (len(columns) + 1) + "|")
-    for trained, intervention in dict.fromkeys((row.trained, row.intervention) for row in comparison.rows):
-        found = {(r.mode, r.budget): r for r in comparison.rows if (r.trained, r.intervention) == (trained, intervention)}
-        name = ("trained" if trained else "untrained") + (
+    for fresh, intervention in dict.fromkeys((row.untrained, row.intervention) for row in comparison.rows):
+        found = {(r.mode, r.budget): r for r in comparison.rows if (r.untrained, r.intervention) == (fresh, intervention)}
+        # Whether the weights that were given have been trained, nothing here can know.
+        name = ("untrained" if fresh else "given weights") + (
             "" if intervention == "none" else f", {intervention.replace('_', ' ')}"
         )
         lines.append(f"| {name} | " + " | ".join(percent(found.get(column)) for column in columns) + " |")
@@ -36,15 +40,15 @@ def percent(row: Row | None) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """A line a row and seed: mode, budget, intervention, trained, seed's place, then all accuracies, 0…1."""
+    """A line a row and seed: mode, budget, intervention, untrained, seed's place, then all accuracies, 0…1."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     scores = ("top1", "top5", "mean_class", "best_epoch", "best_top1", "train_top1", "samples")
-    writer.writerow(["mode", "budget", "intervention", "trained", "seed_number", *scores])
+    writer.writerow([*LOOK, "seed_number", *scores])
     for row in comparison.rows:
         for number, s in enumerate(row.scores):
             found = (s.last.top1, s.last.top5, s.last.mean_class, s.best_epoch, s.best.top1, s.train.top1, s.last.samples)
-            writer.writerow([row.mode, row.budget, row.intervention, row.trained, number, *found])
+            writer.writerow([*(getattr(row, name) for name in LOOK), number, *found])
     return text.getvalue()
 
 
@@ -61,9 +65,9 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "probe_train": {row.name: _mean([s.train.top1 for s in row.scores]) for row in plain},
         "budget_tokens": first,
         "classes": comparison.n_classes,
-        "train_videos": comparison.n_train,
-        "val_videos": comparison.n_val,
-        "val_videos_of_unknown_classes": comparison.n_unknown,
+        "train_samples": comparison.n_train,
+        "val_samples": comparison.n_val,
+        "val_samples_of_unknown_classes": comparison.n_unknown,
         "encoder": comparison.encoder,
         "kind": comparison.probe,
         "rows": [_row(row) for row in comparison.rows],
@@ -78,7 +82,7 @@ def _row(row: Row) -> dict[str, Any]:
         "mode": row.mode,
         "budget": row.budget,
         "intervention": row.intervention,
-        "trained": row.trained,
+        "untrained": row.untrained,
         "top1": mean,
         "top1_half_width_over_seeds": None if math.isnan(half) else half,
         "top1_interval_of_first_seed": [low, high],
@@ -96,4 +100,4 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _tokens(mode: str, budget: int) -> str:
-    return "one frame" if mode == "image" else f"{budget:,} tokens"
+    return "one picture" if mode == "image" else f"{budget:,} tokens"

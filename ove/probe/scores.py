@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int, Int32
+from scipy.special import softmax, stdtrit
 
 from ove.probe.looks import UNKNOWN
 
-_T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""97.5 % quantiles of Student's t for 1 … 9 degrees of freedom."""
 _NORMAL95 = 1.96
+AMONG = 5
+"""Classes that count as said, of top-5."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,37 @@ class Scores:
     """On the training set, in the end."""
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a probe says of each sample of a set, in the set's order."""
+
+    classes: Int32[np.ndarray, "S k"]
+    """The five classes (or all, if there are fewer) that it holds for the most probable, the first one first."""
+    probabilities: Float32[np.ndarray, "S k"]
+    """0…1; over all classes they would add up to 1."""
+
+
 class Tally:
-    """Counts right answers sample by sample; each sample counts once."""
+    """Counts right answers sample by sample, and keeps what was said; each sample counts once."""
 
     def __init__(self, n_classes: int) -> None:
         self._n_classes = n_classes
         self.counts = np.zeros((3, n_classes + 1), np.int64)
         """Samples, right ones, right ones among five, by class; the last column is that of unknown classes."""
+        self._said: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, logits: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, "n"]) -> None:
-        """Logits of some samples; of equal ones the lower class counts as said first."""
-        order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+        """Logits of some samples (−∞: never); of equal ones the lower class counts as said first."""
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :AMONG]
+        self._said.append((order.astype(np.int32), np.take_along_axis(softmax(logits, axis=1), order, axis=1)))
         hits = (order == labels[:, None]) & (labels[:, None] != UNKNOWN)
         for row, right in enumerate((np.ones(len(labels), bool), hits[:, 0], hits.any(axis=1))):
             np.add.at(self.counts[row], labels, right)  # UNKNOWN is the last column
+
+    def said(self) -> Said:
+        """Of everything added so far, in that order."""
+        classes, probabilities = (np.concatenate(parts) for parts in zip(*self._said, strict=True))
+        return Said(classes, probabilities.astype(np.float32))
 
     def accuracy(self) -> Accuracy:
         """Of everything added so far, at least one sample."""
@@ -78,4 +96,4 @@ def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
     if n < 2:
         return mean, math.nan
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    return mean, (_T95[n - 2] if n - 2 < len(_T95) else _NORMAL95) * spread / math.sqrt(n)
+    return mean, float(stdtrit(n - 1, 0.975)) * spread / math.sqrt(n)

@@ -1,6 +1,7 @@
 """A finished folder of shards as one sequence of records, read in any order."""
 
 import bisect
+import functools
 import itertools
 import threading
 from pathlib import Path
@@ -82,6 +83,11 @@ class ShardSet:
     def classes(self) -> list[str]:
         """Class names of the records, sorted; empty where the inputs gave none."""
         return self.manifest.classes
+
+    @functools.cached_property
+    def names(self) -> tuple[tuple[str, str | None], ...]:
+        """Key and class name of every record, in order. Reads all records, once; BadShard if one is damaged."""
+        return tuple((record.key, record.label) for record in map(self.record, range(len(self))))
 
     def bytes_at(self, index: int) -> bytes:
         """The packed record with index 0…len − 1, counted over all shards; a damaged one raises BadShard."""

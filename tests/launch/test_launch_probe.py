@@ -21,14 +21,17 @@ def arguments(trained_run: Path, shard_folder: Path, tmp_path_factory: pytest.Te
 
 def test_the_table_is_printed_and_written(ask: Callable, arguments: list[str], tmp_path: Path) -> None:
     out = tmp_path / "deep" / "probe.json"
-    answer = ask(probe.main, *arguments, f"--out={out}")
+    said = tmp_path / "deep" / "said.jsonl"
+    answer = ask(probe.main, *arguments, f"--out={out}", f"--predictions={said}")
     assert answer.code == 0 and answer.err == ""
     scores = json.loads(out.read_text())
     assert scores["table"] in answer.out
     assert scores["probe"].keys() == {"codec", "frames", "untrained_codec", "untrained_frames"}
     assert scores["probe"]["codec"] == 1.0  # one class is darker than the other
-    assert (scores["budget_tokens"], scores["classes"], scores["val_videos"]) == (BUDGET, len(CLASSES), RECORDS)
+    assert (scores["budget_tokens"], scores["classes"], scores["val_samples"]) == (BUDGET, len(CLASSES), RECORDS)
     assert "encoder of step 14" in answer.out
+    lines = [json.loads(line) for line in said.read_text().splitlines()]
+    assert len(lines) == 4 * RECORDS and all(line["classes"][0] == line["label"] for line in lines[:RECORDS])
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,7 @@ def test_the_table_is_printed_and_written(ask: Callable, arguments: list[str], t
         ("--config.features=disk", "probe.features = disk needs a folder: set probe.cache"),
         ("--config.epocs=3", "unknown configuration key epocs; did you mean epochs?"),
         ("--config.epochs=0", "epochs = 0 must be at least 1"),
+        ("--predictions=said.parquet", "said.parquet: predictions are written as .jsonl or .csv"),
     ],
 )
 def test_what_is_missing_is_said(ask: Callable, arguments: list[str], option: str, sentence: str) -> None:
@@ -57,6 +61,6 @@ def test_shards_without_labels_are_refused(ask: Callable, arguments: list[str], 
     bare = write_set(tmp_path / "bare", 8, labelled=False)
     answer = ask(probe.main, *arguments, f"--config.train_shards={bare}")
     assert answer.code == 2 and answer.err.count("\n") == 1
-    assert f"{bare}: a probe needs labels of at least two classes, found 0; give the videos labels" in answer.err
+    assert f"{bare}: a probe needs labels of at least two classes, found 0; give the files labels" in answer.err
     answer = ask(probe.main, *arguments, f"--config.val_shards={bare}")
-    assert answer.code == 2 and "0000 has no label; give the videos labels" in answer.err
+    assert answer.code == 2 and "0000 has no label; give the files labels" in answer.err

@@ -38,7 +38,7 @@ def features(count: int, seed: int, strength: float) -> Features:
 
 @pytest.fixture(scope="module")
 def scores(on_eight: Frozen) -> Scores:
-    return fit(on_eight, CONFIG, CLASSES, features(320, 1, 4.0), features(70, 2, 4.0), seed=0)
+    return fit(on_eight, CONFIG, CLASSES, features(320, 1, 4.0), features(70, 2, 4.0), seed=0)[0]
 
 
 def test_a_planted_signal_is_found_wherever_it_is(scores: Scores) -> None:
@@ -57,12 +57,12 @@ def test_it_finds_more_than_logistic_regression_on_the_mean_of_the_tokens(scores
 
 def test_one_device_gives_the_scores_of_eight(on_eight: Frozen, scores: Scores) -> None:
     one = dataclasses.replace(on_eight, mesh=Mesh(np.array(jax.devices()[:1]), ("rows",)))
-    assert fit(one, CONFIG, CLASSES, features(320, 1, 4.0), features(70, 2, 4.0), seed=0) == scores
+    assert fit(one, CONFIG, CLASSES, features(320, 1, 4.0), features(70, 2, 4.0), seed=0)[0] == scores
 
 
 def test_noise_gives_chance_and_the_same_seed_the_same_scores(on_eight: Frozen) -> None:
     def run(seed: int) -> Scores:
-        return fit(on_eight, CONFIG, CLASSES, features(60, 1, 0.0), features(300, 2, 0.0), seed=seed)
+        return fit(on_eight, CONFIG, CLASSES, features(60, 1, 0.0), features(300, 2, 0.0), seed=seed)[0]
 
     found = run(0)
     assert abs(found.last.top1 - 1 / CLASSES) < 0.12
@@ -71,7 +71,7 @@ def test_noise_gives_chance_and_the_same_seed_the_same_scores(on_eight: Frozen) 
 
 def test_every_sample_is_scored_once_even_when_few(on_eight: Frozen) -> None:
     few = ProbeConfig(epochs=1, batch_size=32)
-    found = fit(on_eight, few, CLASSES, features(5, 1, 4.0), features(67, 2, 4.0), seed=0)
+    found, _ = fit(on_eight, few, CLASSES, features(5, 1, 4.0), features(67, 2, 4.0), seed=0)
     assert (found.last.samples, found.train.samples) == (67, 5)
     assert (found.last.top1 * 67) == pytest.approx(round(found.last.top1 * 67))
 
@@ -79,8 +79,10 @@ def test_every_sample_is_scored_once_even_when_few(on_eight: Frozen) -> None:
 def test_samples_of_unknown_classes_are_wrong_in_scoring_and_refused_in_training(on_eight: Frozen, scores: Scores) -> None:
     train, val = features(320, 1, 4.0), features(70, 2, 4.0)
     val.labels[:35] = -1
-    found = fit(on_eight, CONFIG, CLASSES, train, val, seed=0)
+    found, said = fit(on_eight, CONFIG, CLASSES, train, val, seed=0)
     assert found.last.top1 <= 0.5 < scores.last.top1 and found.last.samples == 70
+    assert (said.classes[:, 0] == val.labels).mean() == pytest.approx(found.last.top1) and said.classes.shape == (70, CLASSES)
+    np.testing.assert_allclose(said.probabilities.sum(axis=1), 1, rtol=1e-5)
     train.labels[3] = -1
     with pytest.raises(BadInput, match="all of the former of known classes"):
         fit(on_eight, CONFIG, CLASSES, train, val, seed=0)

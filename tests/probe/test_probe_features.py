@@ -99,7 +99,7 @@ def test_augmentation_is_that_of_the_epoch_and_mirrors_clips(model: Frozen, shar
 def test_labels(model: Frozen, shard_folder: Path, tmp_path: Path) -> None:
     found = extract(model, looks_at(shard_folder, ("dark", "other"), "frames"))
     assert found.labels.tolist() == [0, UNKNOWN] * (RECORDS // 2)
-    with pytest.raises(BadShard, match=r"0000 has no label; give the videos labels by subfolder or list"):
+    with pytest.raises(BadShard, match=r"0000 has no label; give the files labels by subfolder or list"):
         extract(model, looks_at(write_set(tmp_path / "shards", 4, labelled=False)))
 
 

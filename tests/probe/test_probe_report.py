@@ -19,22 +19,22 @@ def scores(*top1: float) -> tuple[Scores, ...]:
 
 
 ROWS = [
-    Row("codec", 512, "none", True, scores(0.75)),
-    Row("frames", 512, "none", True, scores(0.5)),
-    Row("codec", 512, "none", False, scores(0.25)),
-    Row("frames", 512, "none", False, scores(0.125)),
+    Row("codec", 512, "none", False, scores(0.75)),
+    Row("frames", 512, "none", False, scores(0.5)),
+    Row("codec", 512, "none", True, scores(0.25)),
+    Row("frames", 512, "none", True, scores(0.125)),
 ]
 
 
 def comparison(rows: list[Row]) -> Comparison:
-    return Comparison(rows, "encoder of step 300 of run", "attentive", 8, 100, 50, 0)
+    return Comparison(rows, "encoder of step 300 of run", "attentive", tuple("abcdefgh"), 100, 50, 0)
 
 
 def test_the_table_has_an_encoder_a_row_and_a_mode_and_budget_a_column() -> None:
     assert table(comparison(ROWS)).splitlines() == [
         "| encoder | codec, 512 tokens | frames, 512 tokens |",
         "|---|---|---|",
-        "| trained | 75.0% | 50.0% |",
+        "| given weights | 75.0% | 50.0% |",
         "| untrained | 25.0% | 12.5% |",
         "| chance | 12.5% | 12.5% |",
     ]
@@ -42,35 +42,37 @@ def test_the_table_has_an_encoder_a_row_and_a_mode_and_budget_a_column() -> None
 
 def test_seeds_budgets_and_interventions() -> None:
     rows = [
-        Row("codec", 512, "none", True, scores(0.5, 0.6, 0.7)),
-        Row("codec", 1024, "none", True, scores(0.7, 0.7, 0.7)),
-        Row("codec", 512, "non_motion", True, scores(0.4, 0.4, 0.4)),
+        Row("codec", 512, "none", False, scores(0.5, 0.6, 0.7)),
+        Row("codec", 1024, "none", False, scores(0.7, 0.7, 0.7)),
+        Row("codec", 512, "non_motion", False, scores(0.4, 0.4, 0.4)),
     ]
     assert table(comparison(rows)).splitlines()[2:4] == [
-        "| trained | 60.0 ± 24.8% | 70.0 ± 0.0% |",
-        "| trained, non motion | 40.0 ± 0.0% |  |",
+        "| given weights | 60.0 ± 24.8% | 70.0 ± 0.0% |",
+        "| given weights, non motion | 40.0 ± 0.0% |  |",
     ]
 
 
 def test_one_mode_and_no_untrained_encoder_make_a_smaller_table() -> None:
-    lines = table(comparison([Row("image", 512, "none", True, scores(0.5))])).splitlines()
-    assert lines[0] == "| encoder | image, one frame |"
-    assert [line.split("|")[1].strip() for line in lines] == ["encoder", "---", "trained", "chance"]
+    lines = table(comparison([Row("image", 512, "none", False, scores(0.5))])).splitlines()
+    assert lines[0] == "| encoder | image, one picture |"
+    assert [line.split("|")[1].strip() for line in lines] == ["encoder", "---", "given weights", "chance"]
 
 
 def test_the_json_holds_scores_by_name_and_the_table() -> None:
-    given = comparison([*ROWS, Row("codec", 1024, "none", True, scores(0.9)), Row("codec", 512, "shuffle", True, scores(0.1))])
+    given = comparison(
+        [*ROWS, Row("codec", 1024, "none", False, scores(0.9)), Row("codec", 512, "shuffle", False, scores(0.1))]
+    )
     values = json.loads(json.dumps(as_json(given)))
     assert values["probe"] == {"codec": 0.75, "frames": 0.5, "untrained_codec": 0.25, "untrained_frames": 0.125}
     assert values["probe_best_epoch"]["codec"] == pytest.approx(0.8)
     assert values["probe_train"]["untrained_frames"] == pytest.approx(0.225)
     assert values["budget_tokens"] == 512 and values["table"] == table(given)
-    assert (values["classes"], values["train_videos"], values["val_videos"]) == (8, 100, 50)
+    assert (values["classes"], values["train_samples"], values["val_samples"]) == (8, 100, 50)
     assert [(row["budget"], row["intervention"]) for row in values["rows"]][-2:] == [(1024, "none"), (512, "shuffle")]
 
 
 def test_the_csv_has_a_line_a_seed() -> None:
-    lines = list(csv.DictReader(io.StringIO(as_csv(comparison([Row("codec", 512, "none", True, scores(0.5, 0.6))])))))
+    lines = list(csv.DictReader(io.StringIO(as_csv(comparison([Row("codec", 512, "none", False, scores(0.5, 0.6))])))))
     assert [(line["seed_number"], float(line["top1"]), float(line["top5"])) for line in lines] == [
         ("0", 0.5, 0.7),
         ("1", 0.6, 0.8),

@@ -38,6 +38,6 @@ def test_intervals() -> None:
     low, high = Accuracy(1.0, 1.0, 1.0, 10).interval()
     assert high == pytest.approx(1) and low == pytest.approx(0.7225, abs=1e-4)
     mean, half = mean_and_half_width([0.5, 0.6, 0.7])
-    assert (mean, half) == pytest.approx((0.6, 4.303 * 0.1 / math.sqrt(3)))
+    assert (mean, half) == pytest.approx((0.6, 4.302653 * 0.1 / math.sqrt(3)))
     assert mean_and_half_width([0.5])[0] == 0.5 and math.isnan(mean_and_half_width([0.5])[1])
-    assert mean_and_half_width([0.0, 1.0] * 10)[1] == pytest.approx(1.96 * 0.512989 / math.sqrt(20), rel=1e-4)
+    assert mean_and_half_width([0.0, 1.0] * 10)[1] == pytest.approx(2.093024 * 0.512989 / math.sqrt(20), rel=1e-4)
