@@ -7,14 +7,15 @@ from ove.errors import OveError
 
 
 def run(main: Callable[[], int | None], leave: Callable[[int], object] = sys.exit) -> None:
-    """Runs `main` and exits, through `leave`, with its code; 2 and one sentence on stderr for bad input, 130 when interrupted.
+    """Runs `main` and exits, through `leave`, with its code; after an error of ours with one sentence on stderr.
 
-    Also for files and folders that the system refuses (no permission, a file where a folder is needed, a full disk).
+    Code 2 for bad input, also for files and folders that the system refuses (no permission, a file where a folder is needed, a
+    full disk); 69 if another process of the run was lost; 130 when interrupted.
     """
     try:
         code = main() or 0
     except OveError as error:
-        code = _say(str(error))
+        code = _say(str(error), error.exit_code)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
@@ -25,6 +26,6 @@ def run(main: Callable[[], int | None], leave: Callable[[int], object] = sys.exi
     leave(code)
 
 
-def _say(sentence: str) -> int:
+def _say(sentence: str, code: int = 2) -> int:
     print(f"error: {sentence}", file=sys.stderr)
-    return 2
+    return code

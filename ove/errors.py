@@ -4,6 +4,9 @@
 class OveError(Exception):
     """Base of all errors that a command reports in one sentence, without a traceback."""
 
+    exit_code = 2
+    """Of the command that it ends."""
+
 
 class BadClip(OveError):
     """A video that cannot be used: empty, truncated, not a video, of a changing size, too slow to decode."""
@@ -36,6 +39,12 @@ class ConfigError(OveError):
 
 class TrainingStopped(OveError):
     """A run that stopped itself: a loss that is not finite, or too many bad records."""
+
+
+class ProcessLost(TrainingStopped):
+    """Another process of the run is gone, or does not come; started again, all go on from the newest checkpoint."""
+
+    exit_code = 69  # EX_UNAVAILABLE of sysexits.h: a consequence, whose cause is the code of the other
 
 
 class Unavailable(OveError):

@@ -30,6 +30,7 @@ from ove.train.state import TrainState, init_state
 from ove.train.step import DeviceBatch, make_step
 from ove.train.watch import Watch
 from ove.train.watchdog import Watchdog
+from ove.train.workdir import claimed
 
 
 def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HOOKS) -> TrainState:
@@ -55,6 +56,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         stack.enter_context(contextlib.closing(pipeline))
         opening.agree(processes, config, workdir, pipeline.fingerprint)
         workdir.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(claimed(workdir, processes, report))
         checkpoints = stack.enter_context(Checkpoints(workdir, limits.keep, limits.keep_every, processes))
         make = jax.jit(partial(init_state, config, pipeline.n_centers, placement(mesh).n_shards))
         abstract = jax.eval_shape(make)
@@ -75,7 +77,9 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         report(opening.described(state, mesh))
         clock = stack.enter_context(contextlib.closing(Clock()))
         watch = Watch(config, workdir, mesh, pipeline.n_centers, pipeline.key_of, report)
-        evaluations = Evaluations(hooks.evaluate, limits.eval_every, report)
+        # Were the others to give up before the watchdog of the first does, nobody would see where that one stands.
+        eval_limit_s = limits.eval_limit_s and limits.eval_limit_s + limits.meet_limit_s
+        evaluations = Evaluations(hooks.evaluate, limits.eval_every, report, processes, eval_limit_s)
         draw = hooks.draw if speaks else None
         run = _Run(
             config,
@@ -160,6 +164,7 @@ class _Run:
                     self._evaluate(step, state)
                 if self.log:
                     self.log.flush()
+                self.processes.meet(f"the end of the save of step {step}")  # or the next step would wait, and be timed so
                 self.clock.restart()
             if is_told_to_stop and step < steps:
                 self.report(f"told to stop (SIGTERM): step {step} is saved; the same command goes on from there.")
@@ -181,7 +186,8 @@ class _Run:
 
     def _finish(self, taken: _Taken, is_saved: bool = False) -> None:
         """Waits for a step; stops the run if it is not finite, and logs it if it is one of those that are logged."""
-        values = {name: float(value) for name, value in jax.device_get(taken.metrics).items()}
+        with self.clock.waiting():
+            values = {name: float(value) for name, value in jax.device_get(taken.metrics).items()}
         self.watchdog.expect(f"step {taken.step + 1}", self.config.train.step_limit_s)
         self.watch.look(taken.step, values, taken.fed.batches)
         self.clock.step_done()

@@ -81,7 +81,8 @@ class MetricsLog:
 def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left: float) -> str:
     """One line for the screen: where the run is, the loss of each bank, its speed, how long it waited for data, time left.
 
-    Tokens a second, model FLOPs utilisation, the most memory of a device and skipped steps are told where `values` has them.
+    Tokens a second, model FLOPs utilisation, the host's share, the most memory of a device and skipped steps are told where
+    `values` has them.
     """
     losses = "  ".join(f"{k.removeprefix('loss/')} {v:.4f}" for k, v in values.items() if k.startswith("loss/"))
     parts = [
@@ -95,6 +96,8 @@ def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left
     if "mfu" in values:
         parts.append(f"MFU {values['mfu']:.1%}")
     parts.append(f"data wait {values['data_wait']:.0%}")
+    if "host_share" in values:
+        parts.append(f"host {values['host_share']:.1%}")
     if "device_memory_peak_gib" in values:
         parts.append(f"{values['device_memory_peak_gib']:.1f} GiB")
     if values.get("skipped"):

@@ -11,10 +11,11 @@ from typing import NoReturn
 import jax
 from jax._src import distributed  # the only way to the service that jax.distributed starts; orbax and flax take it too
 
-from ove.errors import ConfigError, TrainingStopped
+from ove.errors import ConfigError, ProcessLost
 
 EXIT_PREEMPTED = 75
 """Exit code of a run that was told to stop, has saved and can be started again (EX_TEMPFAIL of sysexits.h)."""
+_ANY_TIME_S = 1e9
 _COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
 """Variables in which SLURM's srun, Open MPI's mpirun, and people say how many processes there are."""
 _HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
@@ -117,29 +118,37 @@ class Processes:
         self.index, self.count = jax.process_index(), jax.process_count()
         self.limit_s = limit_s
         self._client = distributed.global_state.client if self.count > 1 else None
-        self._meetings = 0
+        self._meetings, self._last_word = 0, ""
 
     def meet(self, name: str) -> None:
-        """Waits until every process has come here; TrainingStopped, with who is missing, if one does not in time."""
+        """Waits until every process has come here; ProcessLost, with who is missing, if one does not in time."""
         self.gather(name, "")
 
-    def gather(self, name: str, word: str) -> list[str]:
-        """What each process says here, in their order; TrainingStopped, with who is missing, if one does not come in time."""
+    def gather(self, name: str, word: str, limit_s: float | None = None) -> list[str]:
+        """What each process says here, in their order; ProcessLost, with who is missing, if one does not come in time.
+
+        `limit_s` in place of the usual one; 0: in any time.
+        """
         if self._client is None:
             return [word]
         self._meetings += 1
         place = f"ove/{self._meetings} {name}"
-        self._client.key_value_set(f"{place}/{self.index}", f"={word}")  # an empty value is none
+        limit_s = self.limit_s if limit_s is None else limit_s or _ANY_TIME_S
+        mine = f"{place}/{self.index}"
+        self._client.key_value_set(mine, f"={word}")  # an empty value is none
         try:
-            self._client.wait_at_barrier(place, int(1000 * self.limit_s))
+            self._client.wait_at_barrier(place, int(1000 * limit_s))
         except jax.errors.JaxRuntimeError as error:
             missing = sorted(set(range(self.count)) - self._said(place).keys())
             who = f"process {', '.join(map(str, missing))} of {self.count}" if missing else "another process"
-            raise TrainingStopped(
-                f"{who} did not come to '{name}' within {self.limit_s:g} s, where process {self.index} waits; see what it "
+            raise ProcessLost(
+                f"{who} did not come to '{name}' within {limit_s:g} s, where process {self.index} waits; see what it "
                 f"said last ({str(error).splitlines()[0][:120]})."
             ) from error
         said = self._said(place)
+        if self._last_word:  # who has come here has read what was said before
+            self._client.key_value_delete(self._last_word)
+        self._last_word = mine
         return [said[index] for index in range(self.count)]
 
     def agree(self, name: str, word: str) -> None:
@@ -154,13 +163,13 @@ class Processes:
 
     @contextlib.contextmanager
     def blamed(self) -> Iterator[None]:
-        """Within it, what fails between the devices of several processes is a TrainingStopped that says where to look."""
+        """Within it, what fails between the devices of several processes is a ProcessLost that says where to look."""
         try:
             yield
         except jax.errors.JaxRuntimeError as error:
             if self.count == 1:
                 raise
-            raise TrainingStopped(
+            raise ProcessLost(
                 f"process {self.index} of {self.count}: {str(error).splitlines()[0][:200]}; if another process has ended, see "
                 "what it said last. Started again, all go on from the newest checkpoint."
             ) from error

@@ -18,6 +18,7 @@ from ove.train.checkpoint import Checkpoints
 from ove.train.evaluation import GIVE_UP, Evaluations
 from ove.train.hooks import Hooks
 from ove.train.loop import train
+from ove.train.processes import Processes
 from ove.train.profiler import Span
 
 
@@ -51,6 +52,45 @@ def test_a_mistake_in_the_program_is_not_hidden() -> None:
 def test_without_a_function_or_a_period_nothing_is_due() -> None:
     assert not Evaluations(None, 5, print).is_due(5)
     assert not Evaluations(lambda config, params: {}, 0, print).is_due(5)
+
+
+class OneOfTwo(Processes):
+    """One of two processes; both hear what the first said."""
+
+    def __init__(self, index: int, said: list[str]) -> None:
+        self.index, self.count, self.limit_s, self.said = index, 2, 1.0, said
+
+    def gather(self, name: str, word: str, limit_s: float | None = None) -> list[str]:
+        assert name == "the end of the evaluation after step 5" and limit_s == 30.0
+        if self.index == 0:
+            self.said.append(word)
+        return [self.said[-1], word]
+
+
+def test_of_several_processes_the_first_evaluates_and_all_count_its_failures() -> None:
+    tried: list[int] = []
+    said: list[str] = []
+    outcomes = [ValueError("odd"), None] + [ValueError("odd")] * GIVE_UP
+
+    def by(index: int) -> Evaluations:
+        def evaluate(config: EncoderConfig, params: Params) -> dict[str, float]:
+            tried.append(index)
+            error = outcomes[len(tried) - 1]
+            if error:
+                raise error
+            return {"top1": 0.5}
+
+        return Evaluations(evaluate, 5, lambda line: None, OneOfTwo(index, said), 30.0)
+
+    first, second = by(0), by(1)
+    for n in range(len(outcomes) + 2):
+        values = first.after(5, EncoderConfig(), {})
+        assert second.after(5, EncoderConfig(), {}) == {}
+        assert values.get("eval/top1") == (0.5 if n == 1 else None)
+        assert ("eval/failed" in values) == (n < len(outcomes)), "after three in a row nothing is tried"
+    assert tried == [0] * len(outcomes)
+    # Neither would wait any more for the parameters of the other.
+    assert len(said) == len(outcomes)
 
 
 def test_a_run_is_evaluated_drawn_and_traced(shard_folder: Path, tmp_path: Path) -> None:
@@ -89,7 +129,16 @@ def test_a_run_is_evaluated_drawn_and_traced(shard_folder: Path, tmp_path: Path)
     assert [(line["step"], line["eval/failed"], line.get("eval/top1")) for line in evaluated] == [(5, 1, None), (10, 0, 0.5)]
     logged = [line for line in lines if "loss" in line]
     assert [line["step"] for line in logged] == [1, 4, 5, 7, 8, 10, 12, 14]
-    for name in ("tokens_per_s", "tflops_per_device", "host_memory_gib", "data_wait", "lr", "lr_bank/vid", "skipped"):
+    for name in (
+        "tokens_per_s",
+        "tflops_per_device",
+        "host_memory_gib",
+        "data_wait",
+        "host_share",
+        "lr",
+        "lr_bank/vid",
+        "skipped",
+    ):
         assert name in logged[-1], name
     parts = {name for name in logged[-1] if name.startswith("grad_norm/")}
     assert parts == {f"grad_norm/{part}" for part in ("encoder", "patch", "blocks", "head", "vid")}

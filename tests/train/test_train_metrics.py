@@ -44,10 +44,10 @@ def test_the_progress_line_says_where_how_well_how_fast_and_how_long() -> None:
 
 def test_what_is_known_of_speed_work_and_memory_stands_in_the_line() -> None:
     values = {"loss": 3.0, "loss/vid": 1.0, "step_ms": 120.0, "samples_per_s": 66.6, "data_wait": 0.0, "skipped": 2.0}
-    values |= {"tokens_per_s": 136396.8, "mfu": 0.4123, "device_memory_peak_gib": 61.04}
+    values |= {"tokens_per_s": 136396.8, "mfu": 0.4123, "host_share": 0.0123, "device_memory_peak_gib": 61.04}
     assert progress_line(20, 300, values, 60.0) == (
         "step 20/300  loss 3.0000 (vid 1.0000)  120 ms/step  66.6 samples/s  136,397 tokens/s  MFU 41.2%  data wait 0%  "
-        "61.0 GiB  2 skipped  1m00s left"
+        "host 1.2%  61.0 GiB  2 skipped  1m00s left"
     )
 
 
@@ -90,8 +90,8 @@ class Device:
         return time.perf_counter()
 
 
-def run_steps(monkeypatch: pytest.MonkeyPatch, device_s: float, data_s: float, n: int) -> dict[str, float]:
-    """n steps, dispatched one ahead as the loop does it."""
+def run_steps(monkeypatch: pytest.MonkeyPatch, device_s: float, data_s: float, n: int, host_s: float = 0.0) -> dict[str, float]:
+    """n steps, dispatched one ahead as the loop does it; the host is at work for `host_s` after each."""
     device, clock = Device(), Clock()
     monkeypatch.setattr("ove.train.clock._finished_at", device.finish)
     results: list[jax.Array] = []
@@ -102,9 +102,12 @@ def run_steps(monkeypatch: pytest.MonkeyPatch, device_s: float, data_s: float, n
         results.append(device.dispatch(device_s))
         clock.dispatched(results[-1])
         for result in results[-2:-1]:
-            device.finish(result)
+            with clock.waiting():
+                device.finish(result)
             clock.step_done()
-    device.finish(results[-1])
+        time.sleep(host_s)
+    with clock.waiting():
+        device.finish(results[-1])
     clock.step_done()
     values = clock.lap(10)
     clock.close()
@@ -116,9 +119,17 @@ def test_reading_while_the_device_works_is_no_waiting(monkeypatch: pytest.Monkey
     assert values["data_wait"] < 0.05
     assert values["step_ms"] == pytest.approx(105, rel=0.3)
     assert values["samples_per_s"] == pytest.approx(1e4 / values["step_ms"])
+    assert values["host_share"] < 0.3  # of a busy machine
 
 
 def test_waiting_counts_from_when_the_device_has_finished(monkeypatch: pytest.MonkeyPatch) -> None:
     values = run_steps(monkeypatch, device_s=0.03, data_s=0.1, n=6)
     # Of the 100 ms that each batch takes the device works 30; the first wait is before any work, the last work after any wait.
     assert values["data_wait"] == pytest.approx(5 * 70 / (6 * 100 + 30), abs=0.1)
+
+
+def test_the_host_is_at_work_when_it_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = run_steps(monkeypatch, device_s=0.1, data_s=0.02, n=4, host_s=0.08)
+    # The device is never idle for it: it is at work meanwhile.
+    assert values["step_ms"] == pytest.approx(105, rel=0.3)
+    assert values["host_share"] == pytest.approx(4 * 80 / (4 * 100 + 20), abs=0.2)
