@@ -2,6 +2,7 @@
 
 import argparse
 import multiprocessing
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,8 @@ SPLITS = {"train": 0, "probe": 1_000_003, "val": 2_000_003}
 """Added to the seed, so that no video is in two splits (seeds under a million apart are meant to be different runs)."""
 
 
-def main() -> None:
-    """Renders and encodes what is not there yet, in parallel processes."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the arguments; renders and encodes what is not there yet, in parallel processes."""
     parser = argparse.ArgumentParser(prog="python -m launch.toy", description=__doc__)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--train", type=int, default=640, help="videos to pretrain on (default 640)")
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=256, help="videos to score it on (default 256)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     for split, offset in SPLITS.items():
         n = getattr(arguments, split)
         if n > 0:

@@ -118,7 +118,7 @@ def retrieval(bench: Bench) -> Study:
     shards, view = bench.choices("")
     encoder = open_frozen(Path(config.weights), config.compute)
     encoder.check(("codec", "image"))
-    encoders = {"trained": [encoder], "untrained": [untrained(encoder, seed) for seed in config.seeds]}
+    encoders = {"given weights": [encoder], "untrained": [untrained(encoder, seed) for seed in config.seeds]}
     chance = 1 / len(shards)
     rows: list[tuple[Value, ...]] = []
     values, halves = {}, {}
@@ -139,7 +139,7 @@ def retrieval(bench: Bench) -> Study:
         "half. An embedding is right if, of all embeddings of the other part, the nearest by cosine is that of the same video. "
         "No labels are used, nothing is trained.",
         f"Beside it the same network with fresh weights, {len(config.seeds)} of them. Error bars: 95 % interval, of the "
-        "trained encoder for the number of queries, of the others over their weights.",
+        "given encoder for the number of queries, of the others over their weights.",
     )
     columns = (
         Column("encoder and parts"),
@@ -150,7 +150,7 @@ def retrieval(bench: Bench) -> Study:
         Column("each"),
     )
     figure = plots.dots(values, halves, "same video nearest, %")
-    shows = "Share of the queries whose nearest embedding is of the same video, trained and untrained."
+    shows = "Share of the queries whose nearest embedding is of the same video, with the given weights and with fresh ones."
     return Study("retrieval", "Is a video known again?", words, columns, rows, figure, shows)
 
 

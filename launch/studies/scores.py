@@ -104,8 +104,8 @@ def ablation(bench: Bench) -> Study:
     ]
     words = (
         f"{_of(base)} {bench.config.budget_tokens:,} tokens. Each option changes what the codec chooses of the same videos; "
-        "all else is as in the shards of the probe. The encoder stays the same: it was trained on what the configured way "
-        "chooses, which is in that way's favour.",
+        "all else is as in the shards of the probe. The encoder stays the same: if it was trained on what the configured way "
+        "chooses, that is in this way's favour.",
         ("Beyond the error bars of both: " + "; ".join(clear) + "." if clear else "No option is beyond the error bars.")
         + " Options that were compared in this way and found best are best on these validation videos.",
         _errors(base),

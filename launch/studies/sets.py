@@ -29,7 +29,7 @@ class Bench:
 
     @property
     def probe(self) -> ProbeConfig:
-        """The probe's settings at the budget of all studies but the sweep, of the trained encoder alone."""
+        """The probe's settings at the budget of all studies but the sweep, of the given weights alone."""
         return replace(self.config.probe, budgets=(self.config.budget_tokens,), modes=("codec",), untrained=False)
 
     def with_option(self, option: str, need_train: bool = True) -> ProbeConfig:
