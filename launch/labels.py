@@ -3,24 +3,36 @@
 embed: a teacher's embeddings; dedup: samples that show the same; kmeans: class centers; assign: the nearest centers of
 every record, beside the shards; all (if left out): one after the other. Each goes on where it was interrupted. ocr: words
 in pictures, see `ocr --help`.
+
+On several machines that see the same folders, once on each: under SLURM, Open MPI and GKE as it is, on Cloud TPU with
+--distributed, elsewhere with --coordinator=HOST:PORT --num-processes=N --process-id=I. Or, without any connection between them,
+embed and assign with --part.
 """
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from launch import config_file, text_tags
+from launch import config_file, several, text_tags
 from launch.command import run
-from launch.label_tasks import Inputs, Tasks
+from launch.label_stock import Inputs, Stock
+from launch.label_tasks import Tasks
+from launch.together import together
 from ove.config import LabelsConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
+from ove.labels.parts import WHOLE, Part, working
 from ove.shards.labels import Bank
 from ove.shards.read import ShardSet
 from ove.shards.remote import uri_of
+from ove.train.processes import Processes, leave
 
 _TASKS = ("embed", "dedup", "kmeans", "assign", "all")
+_IN_PARTS = ("embed", "assign")
+_PATIENCE_S = 30 * 86400.0
+"""How long processes wait for one that is still heard of: for the slowest part of the embeddings, for duplicates."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,27 +42,56 @@ def main(arguments: list[str] | None = None) -> int:
         return text_tags.main(arguments[1:])
     options = _parser().parse_args(arguments)
     config = _config(options)
-    if options.part != (0, 1) and options.task != "embed":
+    _check(options)
+    several.join(options, config.meet_limit_s, config.silence_limit_s)
+    processes = Processes(_PATIENCE_S)
+    if processes.count > 1 and options.part != WHOLE:
         raise ConfigError(
-            f"--part shares out the task embed; give `embed --part …`, and run {options.task} when all parts are done."
+            "--part is for single commands; of several processes each takes its part by itself: leave --part out."
+        )
+    with ExitStack() as held, processes.blamed():
+        with together(processes, "shards"):
+            stocks = _stocks(options, config)
+            is_done = options.task == "all" and all(stock.is_labelled() for stock in stocks)
+        if processes.gather("labels", "done" if is_done else "lacking")[0] == "done":
+            if processes.index == 0:
+                print(f"{options.shards}: has these labels already.")
+            return 0
+        with together(processes, "locks"):
+            for stock in stocks if processes.index == 0 else ():
+                held.enter_context(working(stock.folder, options.part))
+        for stock in stocks:
+            tasks = Tasks(stock, processes)
+            for task in ("embed", "dedup", "kmeans", "assign") if options.task == "all" else (options.task,):
+                getattr(tasks, task)()
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.part != WHOLE and options.task not in _IN_PARTS:
+        raise ConfigError(
+            f"--part shares out the tasks {' and '.join(_IN_PARTS)}, not {options.task}; name one of the two, and run what lies "
+            "between them once, when all parts are embedded."
+        )
+    if options.engine is not None:
+        raise ConfigError(
+            f"--engine is an option of ocr; {options.task} is a JAX program: start several processes of it, or share out embed "
+            "and assign with --part (docs/scale_out.md)."
         )
     if uri_of(options.shards) is not None:
         raise BadShard(
             f"{options.shards}: is remote, and labels are written beside the shards; copy the folder here, label it there."
         )
+
+
+def _stocks(options: argparse.Namespace, config: LabelsConfig) -> list[Stock]:
+    """The folders of all banks that are wanted."""
     shards = ShardSet.open(options.shards)
-    work = options.work or options.shards / "labels" / "work"
-    inputs = Inputs(shards, config, options.centers_from, options.part, alone=options.task != "all")
-    jobs = [Tasks(inputs, bank, work / bank) for bank in _banks(shards, options.bank)]
-    if options.task == "all" and all(job.is_done() for job in jobs):
-        print(f"{options.shards}: has these labels already.")
-        return 0
     if options.task in ("kmeans", "all") and options.centers_from is None:
         _check_size(config, len(shards))
-    for job in jobs:
-        for task in ("embed", "dedup", "kmeans", "assign") if options.task == "all" else (options.task,):
-            getattr(job, task)()
-    return 0
+    inputs = Inputs(shards, config, options.centers_from, options.part, alone=options.task != "all")
+    folder = options.work or options.shards / "labels" / "steps"
+    return [Stock(inputs, bank, folder / bank) for bank in _banks(shards, options.bank)]
 
 
 def _banks(shards: ShardSet, wanted: list[str] | None) -> list[Bank]:
@@ -90,12 +131,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--from", dest="centers_from", type=Path, metavar="DIR", help="labelled shard folder whose centers are taken over"
     )
-    parser.add_argument("--work", type=Path, metavar="DIR", help="for embeddings and centers (default: SHARDS/labels/work)")
-    parser.add_argument("--part", type=_part, default=(0, 1), metavar="I/N", help="embed: only the I-th of N parts, from 0")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="for embeddings and centers (default: SHARDS/labels/steps)")
+    parser.add_argument("--part", type=_part, default=WHOLE, metavar="I/N", help="embed, assign: the I-th of N parts, from 0")
+    parser.add_argument("--engine", help=argparse.SUPPRESS)
+    several.add_options(parser)
     return parser
 
 
-def _part(text: str) -> tuple[int, int]:
+def _part(text: str) -> Part:
     part, _, parts = text.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 0 ≤ I < N, for example 0/4")
@@ -123,4 +166,4 @@ def _config(options: argparse.Namespace) -> LabelsConfig:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, leave)

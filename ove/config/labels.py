@@ -24,7 +24,7 @@ class LabelsConfig:
     threads: int = 2
     """Threads that read and decode for the teacher."""
     chunk_records: int = 16384
-    """Records whose embeddings lie in one file."""
+    """Records whose embeddings, or labels, lie in one file."""
     store: Literal["float32", "float16"] = "float32"
     """Type of the embeddings on disk."""
     max_bad_share: float = 0.05
@@ -47,9 +47,14 @@ class LabelsConfig:
     scores: Literal["float32", "bfloat16"] = "float32"
     """Type in which samples and centers are multiplied with each other, for k-means and labels; sums are float32."""
     seed: int = 0
+    meet_limit_s: float = 600.0
+    """How long several processes wait for each other at the start."""
+    silence_limit_s: float = 60.0
+    """A process not heard of for so long ends all others."""
 
     def __post_init__(self) -> None:
         at_least_one("labels", self, "size_px", "batch_size", "threads", "chunk_records", "n_centers", "n_labels")
+        at_least_one("labels", self, "meet_limit_s", "silence_limit_s")
         if self.iterations < 0 or self.cells < 0:
             raise ConfigError(f"labels.iterations = {self.iterations} and labels.cells = {self.cells} must not be negative.")
         if not 0 < self.threshold <= 1 or not 0 <= self.max_bad_share <= 1:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int32
 
 from ove.errors import ConfigError
 from ove.labels.points import Points, as_points, unit
-from ove.labels.search import ROWS, Scores, Shape, put_rows, row_mesh, shard_mapped, similarities, tiles_of
+from ove.labels.search import ROWS, Scores, Shape, put_blocks, put_rows, row_mesh, shard_mapped, similarities, tiles_of
 
 
 def nearest(
@@ -44,7 +44,10 @@ def nearest_blocks(
     mesh: Mesh | None = None,
     scores: Scores = "float32",
 ) -> Iterator[tuple[int, Int32[np.ndarray, "n m"]]]:
-    """As `nearest`, block by block, each with the index of its first point; for more points than fit into memory."""
+    """As `nearest`, block by block, each with the index of its first point; for more points than fit into memory.
+
+    All processes of the mesh must go through it, and get the same.
+    """
     if not 1 <= m <= len(centers):
         raise ConfigError(f"labels.n_labels = {m} of {len(centers)} centers; ask for 1…{len(centers)} labels.")
     points, mesh = as_points(points), mesh or row_mesh()
@@ -55,8 +58,8 @@ def nearest_blocks(
     # The length of a point changes all its similarities alike, hence not their order.
     placed = put_rows(mesh, unit(centers), shape.padded_centers)
     before: tuple[int, Array] | None = None
-    for start, block in points.blocks(shape.block_points):
-        here = start, step(placed, put_rows(mesh, block))
+    for start, block in put_blocks(mesh, points, shape.block_points):
+        here = start, step(placed, block)
         if before is not None:  # fetched while the devices work on the next
             yield before[0], np.asarray(before[1])
         before = here

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from ove.labels.assign import nearest
 from ove.labels.kmeans import kmeans
 from ove.labels.points import Points, unit
-from ove.labels.search import ROWS, row_mesh
+from ove.labels.search import ROWS, put_rows, row_mesh
 
 SAMPLES_A_CELL = 200_000
 """Of how many samples a cell is made, by default; up to twice as many are compared all with all."""
@@ -56,12 +56,13 @@ def find_duplicates(
     Of each set the one with the most `pixels` is kept; of these, the one of the lowest index. Near-duplicates are found
     exactly among all samples, or, with several `cells` (0: one for every 200,000 samples), among samples that share one
     of their two nearest of so many centers of clusters. Samples without direction are near to none. `on_rows` is told how many
-    samples of how many have been compared.
+    samples of how many have been compared. `mesh`: of devices of this process, by default all of them.
     """
     equal = _equal(hashes)
     found = [(equal, np.ones(len(equal), np.float32))]
     if threshold is not None:
-        found += _near(points, threshold, cells or -(-len(points) // SAMPLES_A_CELL), seed, mesh or row_mesh(), on_rows)
+        cells, mesh = cells or -(-len(points) // SAMPLES_A_CELL), mesh or row_mesh(jax.local_devices())
+        found += _near(points, threshold, cells, seed, mesh, on_rows)
     pairs = np.concatenate([p for p, _ in found])
     cosines = np.concatenate([c for _, c in found])
     pairs, first = np.unique(pairs, axis=0, return_index=True)  # cells overlap
@@ -126,12 +127,13 @@ def _within(
     """All pairs of points whose cosine reaches the threshold, block against block; `index` names them."""
     n = mesh.devices.size
     block = min(_BLOCK, -(-len(points) // n) * n)
-    compare = _compare(mesh)
+    compare, everywhere = _compare(mesh), NamedSharding(mesh, PartitionSpec())
     for row, rows in points.blocks(block):
         left = unit(rows)
+        placed = put_rows(mesh, left)
         for column in range(row, len(points), block):
             right = left if column == row else unit(points.block(column, block))
-            cosine, alike = compare(left, right, np.float32(threshold), np.int32(row - column))
+            cosine, alike = compare(placed, jax.device_put(right, everywhere), np.float32(threshold), np.int32(row - column))
             if alike:  # seldom: then the cosines are fetched
                 found = np.asarray(cosine)
                 a, b = np.nonzero(found >= threshold)

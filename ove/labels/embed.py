@@ -15,11 +15,12 @@ from safetensors.numpy import save_file
 from ove.config import LabelsConfig
 from ove.encoder.weight_files import Tensors, read_safetensors
 from ove.errors import BadCheckpoint, BadShard, ConfigError
+from ove.labels.parts import WHOLE, Part, temporary_of
 from ove.labels.points import Points
 from ove.labels.samples import BadSample, Sample, read_samples
 from ove.labels.teachers import Teacher
 from ove.shards.labels import Bank
-from ove.shards.manifest import digest, publish, temporary_name
+from ove.shards.manifest import digest, publish
 from ove.shards.read import ShardSet
 
 ABOUT = "embeddings.json"
@@ -52,7 +53,7 @@ def embed_shards(
     teacher: Teacher,
     out: Path,
     config: LabelsConfig,
-    part: tuple[int, int] = (0, 1),
+    part: Part = WHOLE,
     on_record: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Writes the embeddings of a bank into `out`, `chunk_records` records a file, and returns how many were new.
@@ -71,8 +72,10 @@ def embed_shards(
     done = fresh = 0
     for number in numbers:
         members = range(number * length, min((number + 1) * length, len(shards)))
-        if not _chunk(out, about, number).is_file():
-            _write(_chunk(out, about, number), shards, bank, teacher, config, members, partial(_tell, on_record, done, total))
+        path = _chunk(out, about, number)
+        if not path.is_file():
+            tell = partial(_tell, on_record, done, total)
+            _write(path, temporary_of(path, part), shards, bank, teacher, config, members, tell)
             fresh += len(members)
         done += len(members)
         on_record(done, total)
@@ -96,7 +99,8 @@ def open_embeddings(
         were, are = ({**teacher, "store": kind} for teacher, kind in ((about["teacher"], about["store"]), (identity, store)))
         raise BadShard(f"{out}: holds embeddings made with {were}, and the settings say {are}; {remedy}")
     files = [_chunk(out, about, number) for number in range(_count(about))]
-    lacking = [file.name for file in files if not file.is_file()]
+    there = {path.name for path in out.glob(f"{_prefix(about)}*")}  # listed: shared disks tell of new files late otherwise
+    lacking = [file.name for file in files if file.name not in there]
     if lacking:
         raise BadShard(f"{out}: lacks {len(lacking)} of {len(files)} files of embeddings, the first {lacking[0]}; {remedy}")
     tensors: list[Tensors] = []
@@ -118,6 +122,7 @@ def open_embeddings(
 
 def _write(
     path: Path,
+    temporary: Path,
     shards: ShardSet,
     bank: Bank,
     teacher: Teacher,
@@ -157,7 +162,6 @@ def _write(
         "pixels": np.array([s.pixels for s in good], np.int64),
     }
     of = {"fingerprint": shards.fingerprint, "keys": [s.key for s in good], "bad": bad}
-    temporary = temporary_name(path)
     save_file(tensors, temporary, {"of": json.dumps(of)})  # one text: several would be written in any order
     publish(temporary, path)
 
@@ -195,9 +199,9 @@ def _read_about(out: Path) -> dict[str, Any] | None:
         return None
 
 
-def _write_about(out: Path, about: Mapping[str, Any], part: tuple[int, int]) -> None:
+def _write_about(out: Path, about: Mapping[str, Any], part: Part) -> None:
     """Says what lies in `out`, then deletes what is of something else; other parts may do the same at the same time."""
-    temporary = temporary_name(out / f"{ABOUT}.{part[0]}-{part[1]}")
+    temporary = temporary_of(out / ABOUT, part)
     temporary.write_text(json.dumps(about, indent=1), encoding="utf-8")
     publish(temporary, out / ABOUT)
     for old in out.glob("chunk-*.safetensors"):

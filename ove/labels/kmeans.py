@@ -15,6 +15,7 @@ from ove.errors import ConfigError
 from ove.labels.assign import nearest
 from ove.labels.lloyd import moved, one_pass
 from ove.labels.points import Points, as_points, unit
+from ove.labels.processes import leads, told, told_json
 from ove.labels.search import Scores, row_mesh
 from ove.labels.starts import scattered, spread, two_level
 from ove.shards.manifest import digest, publish, temporary_name, write_json
@@ -77,7 +78,8 @@ def kmeans(
     above the number of the others raises ConfigError.
 
     With a `workdir`, centers are kept there after every iteration, and a call with the same `identity` (of the points) and
-    settings goes on from the last one. `mesh`: by default of all devices. `report` is told a line for each pass, `on_points`
+    settings goes on from the last one. `mesh`: by default of all devices. All its processes must call it alike, and get the
+    same; the first of them keeps the centers, and what it decides counts. `report` is told a line for each pass, `on_points`
     how many points of how many are done in it.
     """
     points, mesh = as_points(points), mesh or row_mesh()
@@ -85,23 +87,23 @@ def kmeans(
         raise _too_many(k, len(points))
     given = start if isinstance(start, str) else digest(np.asarray(start).tolist())
     settings = digest([identity, len(points), points.width, k, seed, given, scores])
-    done, centers, passes = _resume(workdir, settings)
+    done, centers, passes = _resume(workdir, settings, (k, points.width), mesh)
     if centers is None:
         report(f"k-means: {len(points):,} points, {k:,} centers, start {given if isinstance(start, str) else 'given'}")
-        centers = _start(points, k, seed, start, mesh, scores)
-        _keep(workdir, settings, 0, centers, passes)
+        centers = told(mesh, _start(points, k, seed, start, mesh, scores))
+        _keep(workdir, settings, 0, centers, passes, mesh)
     while True:
-        told = partial(_tell, on_points, f"pass {done + 1}/{iterations + 1}", len(points))
-        found = one_pass(points, centers, mesh, scores, told)
+        on_block = partial(_tell, on_points, f"pass {done + 1}/{iterations + 1}", len(points))
+        found = one_pass(points, centers, mesh, scores, on_block)
         if k > found.count:
             raise _too_many(k, found.count)
         passes.append(Iteration(found.objective, found.imbalance, found.empty))
         report(_line(done, passes[-1]))
-        after = moved(found, centers, points)
+        after = told(mesh, moved(found, centers, points))
         if done >= iterations or np.array_equal(after, centers):
             return Centroids(centers, found.sizes, passes)
         centers, done = after, done + 1
-        _keep(workdir, settings, done, centers, passes)
+        _keep(workdir, settings, done, centers, passes, mesh)
 
 
 def _start(
@@ -116,6 +118,7 @@ def _start(
             points,
             k,
             seed,
+            mesh,
             coarse=lambda few, n: kmeans(few, n, _COARSE_ITERATIONS, seed, start="spread", mesh=mesh, scores=scores).centers,
             nearest=lambda some, centers: nearest(some, centers, 1, mesh, scores)[:, 0],
         )
@@ -130,20 +133,28 @@ def _start(
     return centers
 
 
-def _resume(workdir: Path | None, settings: str) -> tuple[int, Float32[np.ndarray, "k E"] | None, list[Iteration]]:
+def _resume(
+    workdir: Path | None, settings: str, shape: tuple[int, int], mesh: Mesh
+) -> tuple[int, Float32[np.ndarray, "k E"] | None, list[Iteration]]:
     """(iterations done, centers, passes) of an interrupted call with the same settings, or of none."""
-    path = workdir / _STATE if workdir is not None else None
-    if path is None or not path.is_file():
-        return 0, None, []
-    state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if state["settings"] != settings:
-        return 0, None, []
-    return state["done"], np.load(path.with_name(state["file"])), [Iteration(**p) for p in state["passes"]]
-
-
-def _keep(workdir: Path | None, settings: str, done: int, centers: Float32[np.ndarray, "k E"], passes: list[Iteration]) -> None:
-    """Centers first, then the JSON that names them: whenever it is cut off, one whole state is there."""
     if workdir is None:
+        return 0, None, []
+    state: dict[str, Any] | None = told_json(mesh, _read(workdir / _STATE) if leads(mesh) else None)
+    if state is None or state["settings"] != settings:
+        return 0, None, []
+    centers = np.load(workdir / state["file"]) if leads(mesh) else np.empty(shape, np.float32)
+    return state["done"], told(mesh, centers), [Iteration(**p) for p in state["passes"]]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _keep(
+    workdir: Path | None, settings: str, done: int, centers: Float32[np.ndarray, "k E"], passes: list[Iteration], mesh: Mesh
+) -> None:
+    """Centers first, then the JSON that names them: whenever it is cut off, one whole state is there."""
+    if workdir is None or not leads(mesh):
         return
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / f"kmeans-{done % 2}.npy"

@@ -1,21 +1,21 @@
-"""From embeddings to the labels of every record of a shard set; taken up where it was interrupted."""
+"""From embeddings to the labels of every record of a shard set: in pieces, each of which is made once."""
 
-import json
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float32, Int32, Int64
 
 from ove.labels.assign import nearest_blocks
 from ove.labels.embed import Embedded
-from ove.labels.search import Scores
+from ove.labels.parts import WHOLE, Part, temporary_of
+from ove.labels.processes import leads, told_json
+from ove.labels.search import Scores, row_mesh
 from ove.shards.labels import NONE, fingerprint_of_array
-from ove.shards.manifest import digest, write_json
-
-_STATE = "assign.json"
-_LABELS = "assign.npy"
-_BLOCKS_A_SAVE = 64
+from ove.shards.manifest import digest, publish
 
 
 def kept_points(embedded: Embedded, keep: Bool[np.ndarray, "R"] | None) -> Int64[np.ndarray, "n"]:
@@ -25,51 +25,101 @@ def kept_points(embedded: Embedded, keep: Bool[np.ndarray, "R"] | None) -> Int64
     return np.flatnonzero(keep[embedded.records])
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """The labels that are wanted of a shard set, in files of `piece_records` records each."""
+
+    embedded: Embedded
+    chosen: Int64[np.ndarray, "n"]
+    """The embeddings whose records get labels (`kept_points`)."""
+    centers: Float32[np.ndarray, "k E"]
+    n_labels: int
+    n_records: int
+    """Of the shard set."""
+    piece_records: int
+    scores: Scores
+    folder: Path
+
+    @cached_property
+    def identity(self) -> str:
+        """Changes with all that decides the labels, and how they are cut."""
+        of = [self.embedded.identity, fingerprint_of_array(self.centers), fingerprint_of_array(self.chosen)]
+        return digest([*of, self.n_labels, self.n_records, self.piece_records, self.scores])
+
+    @property
+    def count(self) -> int:
+        """How many files there are in all."""
+        return -(-self.n_records // self.piece_records)
+
+    def members(self, number: int) -> range:
+        """The records of a piece."""
+        return range(number * self.piece_records, min((number + 1) * self.piece_records, self.n_records))
+
+    def path(self, number: int) -> Path:
+        """Of a piece."""
+        return self.folder / f"{self._prefix}{number:06d}.npy"
+
+    def lacking(self) -> list[int]:
+        """The pieces that have not been made."""
+        there = {path.name for path in self.folder.glob(f"{self._prefix}*.npy")}
+        return [number for number in range(self.count) if self.path(number).name not in there]
+
+    def forget_others(self) -> None:
+        """Deletes pieces of other embeddings, centers or settings."""
+        for old in self.folder.glob("labels-*.npy"):
+            if not old.name.startswith(self._prefix):
+                old.unlink(missing_ok=True)
+
+    def assembled(self) -> Int32[np.ndarray, "R M"]:
+        """All pieces under each other, mapped from a file that has no name."""
+        path = self.folder / ".labels.tmp"
+        rows = np.lib.format.open_memmap(path, "w+", np.int32, (self.n_records, self.n_labels))
+        path.unlink()
+        for number in range(self.count):
+            rows[self.members(number)] = np.load(self.path(number))
+        return rows
+
+    @property
+    def _prefix(self) -> str:
+        return f"labels-{self.identity[:12]}-"
+
+
 def label_records(
-    embedded: Embedded,
-    keep: Bool[np.ndarray, "R"] | None,
-    centers: Float32[np.ndarray, "k E"],
-    n_labels: int,
-    n_records: int,
-    workdir: Path,
-    scores: Scores = "float32",
+    pieces: Pieces,
+    part: Part = WHOLE,
+    mesh: Mesh | None = None,
     on_point: Callable[[int, int], None] = lambda done, total: None,
-) -> Int32[np.ndarray, "R M"]:
-    """The `n_labels` nearest centers of each record of the shard set, mapped from a file in `workdir`.
+) -> int:
+    """Makes the pieces that are lacking, the nearest centers of each record, and returns of how many records they are.
 
-    −1 for records that are not kept, could not be read, or have no direction. A call with the same inputs goes on where an
-    earlier one had got to. `on_point` is told how many embeddings of how many are done.
+    −1 for records that are not kept, could not be read, or have no direction. `part` (i, n): every n-th piece from the i-th on,
+    so that n machines share the work. `mesh`: by default of all devices; all its processes must call it, the first writes.
+    `on_point` is told how many embeddings of how many are done.
     """
-    chosen = kept_points(embedded, keep)
-    settings = digest(
-        [embedded.identity, fingerprint_of_array(centers), n_labels, n_records, fingerprint_of_array(chosen), scores]
-    )
-    path, state = workdir / _LABELS, workdir / _STATE
-    workdir.mkdir(parents=True, exist_ok=True)
-    done = _done(state, path, settings)
-    if done == 0:
-        state.unlink(missing_ok=True)  # lest an older state speak of the new file
-        fresh = np.lib.format.open_memmap(path, "w+", np.int32, (n_records, n_labels))
-        fresh[:] = NONE
-        fresh.flush()
-        write_json(state, {"settings": settings, "done": 0})
-    labels = np.lib.format.open_memmap(path, "r+")
-    rest = embedded.points.subset(chosen[done:])
-    for number, (start, block) in enumerate(nearest_blocks(rest, centers, n_labels, scores=scores)):
-        reached = done + start + len(block)
-        labels[embedded.records[chosen[done + start : reached]]] = block
-        on_point(reached, len(chosen))
-        if number % _BLOCKS_A_SAVE == _BLOCKS_A_SAVE - 1:
-            labels.flush()
-            write_json(state, {"settings": settings, "done": reached})
-    labels.flush()
-    write_json(state, {"settings": settings, "done": len(chosen)})
-    return labels
+    mesh = mesh or row_mesh()
+    mine = set(range(part[0], pieces.count, part[1]))
+    numbers = told_json(mesh, [number for number in pieces.lacking() if number in mine] if leads(mesh) else None)
+    edges = np.searchsorted(pieces.embedded.records[pieces.chosen], np.arange(pieces.count + 1) * pieces.piece_records)
+    spans = [pieces.chosen[edges[number] : edges[number + 1]] for number in numbers]
+    total, reached = sum(map(len, spans)), 0
+    points = pieces.embedded.points.subset(np.concatenate([np.zeros(0, np.int64), *spans]))
+    found = nearest_blocks(points, pieces.centers, pieces.n_labels, mesh, pieces.scores)
+    rows = np.zeros((0, pieces.n_labels), np.int32)  # of points of the next pieces
+    for number, span in zip(numbers, spans, strict=True):
+        while len(rows) < len(span):
+            rows = np.concatenate([rows, next(found)[1]])
+        labels = np.full((len(pieces.members(number)), pieces.n_labels), NONE, np.int32)
+        labels[pieces.embedded.records[span] - pieces.members(number).start] = rows[: len(span)]
+        rows, reached = rows[len(span) :], reached + len(span)
+        if leads(mesh):
+            _write(pieces.path(number), labels, part)
+        on_point(reached, total)
+    return sum(len(pieces.members(number)) for number in numbers)
 
 
-def _done(state: Path, path: Path, settings: str) -> int:
-    """Embeddings whose labels are in the file already."""
-    if not (state.is_file() and path.is_file()):
-        return 0
-    about = json.loads(state.read_text(encoding="utf-8"))
-    return about["done"] if about["settings"] == settings else 0
+def _write(path: Path, labels: Int32[np.ndarray, "r M"], part: Part) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_of(path, part)
+    with temporary.open("wb") as handle:
+        np.save(handle, labels)
+    publish(temporary, path)

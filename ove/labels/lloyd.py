@@ -12,7 +12,18 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float32, Int32
 
 from ove.labels.points import Points, unit
-from ove.labels.search import ROWS, Scores, Shape, nearest_of_all, nearest_of_mine, put_rows, shard_mapped, tiles_of
+from ove.labels.processes import whole
+from ove.labels.search import (
+    ROWS,
+    Scores,
+    Shape,
+    nearest_of_all,
+    nearest_of_mine,
+    put_blocks,
+    put_rows,
+    shard_mapped,
+    tiles_of,
+)
 
 _SPLIT = 1e-3
 """How far apart, in length 1, the two halves of a cluster that is split start."""
@@ -67,8 +78,8 @@ def one_pass(
 ) -> Pass:
     """Every point to its nearest center (ties: the lower index), and what that gives for each center.
 
-    On the devices are a piece of the centers and of their sums, and one block of points at a time. `on_block` is told how many
-    points are done.
+    On the devices are a piece of the centers and of their sums, and one block of points at a time. All processes of the mesh
+    must call it, and get the same. `on_block` is told how many points are done.
     """
     k, width = centers_kE.shape
     shape = Shape(len(points), k, mesh)
@@ -85,15 +96,15 @@ def one_pass(
         )
     )
     under_way: list[tuple[int, Array]] = []
-    for start, block in points.blocks(shape.block_points):
-        found, first = step(centers, found, put_rows(mesh, block), np.int32(start))
+    for start, block in put_blocks(mesh, points, shape.block_points):
+        found, first = step(centers, found, block, np.int32(start))
         under_way.append((min(start + shape.block_points, len(points)), first))
         if len(under_way) > _UNDER_WAY:  # else all points would wait on the devices
             done, first = under_way.pop(0)
             first.block_until_ready()
             if on_block is not None:
                 on_block(done)
-    return Pass(*(np.asarray(array)[:k] for array in found))
+    return Pass(*(whole(mesh, array)[:k] for array in found))
 
 
 @lru_cache(maxsize=16)

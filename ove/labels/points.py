@@ -52,6 +52,7 @@ class Points:
 
     def block(self, start: int, length: int) -> Float[np.ndarray, "length E"]:
         """`length` points from `start` on; rows of 0 after the last."""
+        start = min(start, len(self))
         stop = min(start + length, len(self))
         if self._chosen is None and len(self._parts) == 1 and stop - start == length:
             return np.asarray(self._parts[0][start:stop])
@@ -59,9 +60,13 @@ class Points:
         found[: stop - start] = self.rows(np.arange(start, stop))
         return found
 
-    def blocks(self, length: int) -> Iterator[tuple[int, Float[np.ndarray, "length E"]]]:
-        """All points in blocks of equal length, each with the index of its first; a thread reads ahead."""
-        return ahead(lambda start: (start, self.block(start, length)), range(0, len(self), length))
+    def blocks(self, length: int, rows: slice | None = None) -> Iterator[tuple[int, Float[np.ndarray, "_ E"]]]:
+        """All points in blocks of equal length, each with the index of its first; a thread reads ahead.
+
+        `rows`: only these of every block are wanted, the others are not read.
+        """
+        first, last = (0, length) if rows is None else (rows.start, rows.stop)
+        return ahead(lambda start: (start, self.block(start + first, last - first)), range(0, len(self), length))
 
 
 def as_points(points: "Points | Float[np.ndarray, 'N E']") -> Points:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Int32
+
+from ove.labels.points import Points
 
 Scores = Literal["float32", "bfloat16"]
 """Type in which factors are multiplied; products are summed in float32 either way."""
@@ -23,8 +25,9 @@ _TILES_A_BLOCK = 8
 
 
 def row_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of the given devices, or of all, along one axis."""
-    return Mesh(np.array(jax.devices() if devices is None else devices), (ROWS,))
+    """A mesh of the given devices, or of all of all processes, along one axis; those of a process stand side by side."""
+    found = sorted(jax.devices() if devices is None else devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(found), (ROWS,))
 
 
 class Shape:
@@ -55,6 +58,24 @@ def put_rows(mesh: Mesh, rows: np.ndarray, length: int | None = None) -> Array:
         return np.concatenate([part, np.zeros((stop - start - len(part), *rows.shape[1:]), rows.dtype)])
 
     return jax.make_array_from_callback((length, *rows.shape[1:]), NamedSharding(mesh, PartitionSpec(ROWS)), piece)
+
+
+def put_blocks(mesh: Mesh, points: Points, length: int) -> Iterator[tuple[int, Array]]:
+    """All points in blocks of `length` rows that are cut over the mesh, each with the index of its first.
+
+    A process reads, a thread ahead, only the rows that its own devices get. Points after the last are 0.
+    """
+    sharding, shape = NamedSharding(mesh, PartitionSpec(ROWS)), (length, points.width)
+    each = length // mesh.devices.size
+    places = [place for place, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
+    mine = slice(places[0] * each, (places[-1] + 1) * each)
+
+    def piece(index: tuple[slice, ...], block: np.ndarray) -> np.ndarray:
+        first, last, _ = index[0].indices(length)
+        return block[first - mine.start : last - mine.start]
+
+    for start, block in points.blocks(length, mine):
+        yield start, jax.make_array_from_callback(shape, sharding, functools.partial(piece, block=block))
 
 
 def tiles_of(block_nE: Float[Array, "n E"], tile: int) -> tuple[Float32[Array, "tiles b E"], Bool[Array, "tiles b"]]:

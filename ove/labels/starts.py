@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int, Int32
 
 from ove.labels.points import Points, unit
+from ove.labels.processes import processes_of, told
 
 POINTS_A_CENTER = 128
 """Points for each center that the two-level start looks at, at most."""
@@ -44,13 +46,14 @@ def two_level(
     points: Points,
     k: int,
     seed: int,
+    mesh: Mesh,
     coarse: Callable[[Points, int], Float32[np.ndarray, "c E"]],
     nearest: Callable[[Points, Float32[np.ndarray, "c E"]], Int32[np.ndarray, "n"]],
 ) -> Float32[np.ndarray, "k E"]:
     """k centers from about √k clusters, each clustered by itself into its share of the k, by its number of points.
 
     `coarse` clusters, `nearest` tells the cluster of each point. At most `POINTS_A_CENTER`·k points are looked at, one cluster
-    of them in memory at a time. Takes a time of the order of N·√k.
+    of them in memory at a time; the processes of the mesh share the clusters out. Takes a time of the order of N·√k.
     """
     index = np.sort(_draw(len(points), min(len(points), POINTS_A_CENTER * k), seed))
     sample = points.subset(index)
@@ -59,16 +62,29 @@ def two_level(
     cluster = nearest(sample, coarse(sample.subset(few), n_coarse))
     members = [np.flatnonzero(cluster == c) for c in range(n_coarse)]
     shares = shares_of(k, np.array([len(m) for m in members]))
-    devices = jax.local_devices()
+    processes = processes_of(mesh)
+    parts = {process: np.flatnonzero(shares)[place :: len(processes)] for place, process in enumerate(processes)}
+    mine = _clusters(sample, members, shares, parts[jax.process_index()].tolist(), seed, mesh)
+    cluster_of, centers = np.repeat(np.arange(n_coarse), shares), np.empty((k, points.width), np.float32)
+    for process, part in parts.items():
+        theirs = np.isin(cluster_of, part)
+        rows = mine if process == jax.process_index() else np.empty((theirs.sum(), points.width), np.float32)
+        centers[theirs] = told(mesh, rows, process)
+    return centers
+
+
+def _clusters(
+    sample: Points, members: list[np.ndarray], shares: np.ndarray, numbers: list[int], seed: int, mesh: Mesh
+) -> Float32[np.ndarray, "n E"]:
+    """The centers of some clusters, one after the other, on the devices of this process."""
+    devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     most = max(map(len, members)), int(shares.max())
     pending: list[tuple[Array, int]] = []
-    centers: list[np.ndarray] = []
-    for number in np.flatnonzero(shares).tolist():
-        device = devices[number % len(devices)]
+    centers = [np.empty((0, sample.width), np.float32)]
+    for place, number in enumerate(numbers):
         chances = np.random.default_rng((seed, number)).random(most[1], np.float32)
-        pending.append(
-            (_inner(sample.rows(members[number]), int(shares[number]), most[0], chances, device), int(shares[number]))
-        )
+        device, share = devices[place % len(devices)], int(shares[number])
+        pending.append((_inner(sample.rows(members[number]), share, most[0], chances, device), share))
         if len(pending) > len(devices):  # so many are under way at a time
             centers.append(_first(*pending.pop(0)))
     return np.concatenate(centers + [_first(*some) for some in pending])

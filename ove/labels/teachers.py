@@ -67,8 +67,8 @@ class Tower:
         run: Callable[[Any, jax.Array], jax.Array],
         batch_size: int,
     ) -> None:
-        """`run(model, pictures)` embeds; the model is copied to all devices, a batch of `batch_size` each is cut over them."""
-        mesh = row_mesh()
+        """`run(model, pictures)` embeds; each device of this process has a copy of the model, for `batch_size` pictures."""
+        mesh = row_mesh(jax.local_devices())
         self.identity = identity
         self.pictures_at_once = batch_size * mesh.devices.size
         self.pictures_a_clip = CLIP_FRAMES

@@ -9,11 +9,13 @@ import pytest
 from synthetic import image_record_of, write_image_set
 
 import ove.labels.embed
-import ove.labels.label
+import ove.labels.search
 from ove.config import LabelsConfig
 from ove.errors import BadShard, ConfigError
+from ove.labels.assign import nearest
 from ove.labels.embed import Embedded, embed_shards, open_embeddings
-from ove.labels.label import kept_points, label_records
+from ove.labels.label import Pieces, kept_points, label_records
+from ove.labels.parts import WHOLE, temporary_of
 from ove.labels.teachers import Thumbnails
 from ove.labels.thumbnails import thumbnail_image
 from ove.shards.manifest import publish
@@ -49,7 +51,7 @@ def test_killed_and_started_again_gives_the_same_bytes(write_kinds: Write, tmp_p
     with pytest.raises(KeyboardInterrupt):
         embed_shards(shards, "vid", teacher, killed, CONFIG, on_record=kill)
     first = next(killed.glob("chunk-*"))
-    (killed / f".{first.name.replace('000000', '000001')}.tmp").write_bytes(b"half of a file")
+    temporary_of(first.with_name(first.name.replace("000000", "000001")), WHOLE).write_bytes(b"half of a file")
     written = first.stat().st_mtime_ns
     with pytest.raises(BadShard, match=r"lacks 3 of 4 files of embeddings.*run `python -m launch\.labels embed"):
         open_embeddings(killed, shards, "vid", teacher.identity, "float32")
@@ -116,7 +118,7 @@ def test_pictures_of_any_size_with_bad_ones_among_them(tmp_path: Path) -> None:
     for place in (0, 2, 4, 10):
         wanted = thumbnail_image(decode_image(shards.image(int(found.records[place]))))
         np.testing.assert_array_equal(found.points.rows(np.array([place]))[0], wanted)
-    labels = label_records(found, None, np.eye(3, found.points.width, dtype=np.float32), 2, 17, tmp_path / "work")
+    labels = _labels(found, None, np.eye(3, found.points.width, dtype=np.float32), 2, 17, tmp_path / "work")
     assert np.flatnonzero((labels < 0).any(1)).tolist() == sorted(found.bad)
 
 
@@ -161,26 +163,55 @@ def test_embeddings_that_are_not_finite_stop_it(write_kinds: Write, tmp_path: Pa
     assert not list((tmp_path / "work").glob("chunk-*"))
 
 
-def test_labelling_again_and_after_a_kill_between_two_settings(write_kinds: Write, tmp_path: Path) -> None:
-    write_kinds(tmp_path / "set", 9)
-    shards, teacher, out = ShardSet.open(tmp_path / "set"), Thumbnails(), tmp_path / "work"
-    embed_shards(shards, "obj", teacher, out, CONFIG)
-    found = _open(out, shards, teacher)
-    centers = np.random.default_rng(0).normal(size=(4, found.points.width)).astype(np.float32)
-
-    def label(n_labels: int, **more: object) -> np.ndarray:
-        return np.array(label_records(found, None, centers, n_labels, 9, out, **more))
-
-    first = label(2)
-    np.testing.assert_array_equal(label(2), first)  # nothing is left to do
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(ove.labels.label, "write_json", _interrupt)  # the new file is there, what it is of is not yet said
-        label(3)
-    np.testing.assert_array_equal(label(2), first)
-    assert kept_points(found, np.arange(9) < 4).tolist() == [0, 1, 2, 3]
-    nobody = label_records(found, np.zeros(9, bool), centers, 2, 9, out)
-    assert (nobody == -1).all()
+def _labels(found: Embedded, keep: np.ndarray | None, centers: np.ndarray, m: int, n: int, out: Path) -> np.ndarray:
+    pieces = Pieces(found, kept_points(found, keep), centers, m, n, 4, "float32", out)
+    label_records(pieces)
+    return np.array(pieces.assembled())
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+@pytest.fixture
+def embedded(write_kinds: Write, tmp_path: Path) -> Embedded:
+    """Of 17 records, in `tmp_path / "work"`."""
+    write_kinds(tmp_path / "set", 17)
+    shards, teacher = ShardSet.open(tmp_path / "set"), Thumbnails()
+    embed_shards(shards, "obj", teacher, tmp_path / "work", CONFIG)
+    return _open(tmp_path / "work", shards, teacher)
+
+
+def test_labels_are_made_in_pieces_each_once_whatever_the_parts(
+    embedded: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, centers = tmp_path / "work", np.random.default_rng(0).normal(size=(4, embedded.points.width)).astype(np.float32)
+    keep = np.arange(17) % 5 != 1
+    keep[8:12] = False  # a piece without any point
+    pieces = Pieces(embedded, kept_points(embedded, keep), centers, 2, 17, 4, "float32", out)
+    monkeypatch.setitem(ove.labels.search._TILES, "cpu", (8, 8))  # blocks that end elsewhere than pieces
+    assert label_records(pieces, (1, 2)) == 8 and pieces.lacking() == [0, 2, 4]
+    dates = [path.stat().st_mtime_ns for path in sorted(out.glob("labels-*"))]
+    told: list[tuple[int, int]] = []
+    assert label_records(pieces, on_point=lambda done, total: told.append((done, total))) == 9
+    assert told == [(3, 3), (3, 3), (3, 3)]
+    assert not pieces.lacking() and label_records(pieces, (0, 2)) == 0
+    assert [pieces.path(number).stat().st_mtime_ns for number in (1, 3)] == dates
+    np.testing.assert_array_equal(pieces.assembled(), np.where(keep[:, None], nearest(embedded.points, centers, 2), -1))
+    other = Pieces(embedded, kept_points(embedded, None), centers, 2, 17, 4, "float32", out)
+    assert other.lacking() == [0, 1, 2, 3, 4]  # what lies there is of other records
+    other.forget_others()
+    assert not list(out.glob("labels-*")) and list(out.glob("chunk-*"))
+    assert (_labels(embedded, np.zeros(17, bool), centers, 2, 17, out) == -1).all()
+    assert not list(out.glob(".*.tmp"))
+
+
+def test_labelling_goes_on_after_a_kill(embedded: Embedded, tmp_path: Path) -> None:
+    out, centers = tmp_path / "work", np.random.default_rng(0).normal(size=(4, embedded.points.width)).astype(np.float32)
+    pieces = Pieces(embedded, kept_points(embedded, None), centers, 2, 17, 4, "float32", out)
+
+    def kill(done: int, total: int) -> None:
+        if done > 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        label_records(pieces, on_point=kill)
+    assert pieces.lacking() == [2, 3, 4]
+    np.testing.assert_array_equal(_labels(embedded, None, centers, 2, 17, out), nearest(embedded.points, centers, 2))
+    assert kept_points(embedded, np.arange(17) < 4).tolist() == [0, 1, 2, 3]

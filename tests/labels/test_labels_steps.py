@@ -57,7 +57,7 @@ def test_what_was_made_with_other_settings_is_not_used(write_kinds: Write, tmp_p
     one = ["--bank", "obj"]
     for task in ("embed", "kmeans", "assign"):
         _run(tmp_path, *one, task=task)
-    before, embedded = read_labels(tmp_path, "obj"), _dates(tmp_path, "work/obj/chunk*")
+    before, embedded = read_labels(tmp_path, "obj"), _dates(tmp_path, "steps/obj/chunk*")
     with pytest.raises(BadShard, match="no centers made with these settings; run the task kmeans first"):
         _run(tmp_path, *one, "--centers", 3, task="assign")
     with pytest.raises(BadShard, match="duplicates have not been looked for with these settings; run the task dedup first"):
@@ -67,11 +67,11 @@ def test_what_was_made_with_other_settings_is_not_used(write_kinds: Write, tmp_p
             _run(tmp_path, *one, *NEAR, "--set", "labels.store=float16", task=task)
     _run(tmp_path, *one, "--centers", 3)
     after = read_labels(tmp_path, "obj")
-    assert (before.n_centers, after.n_centers) == (4, 3) and _dates(tmp_path, "work/obj/chunk*") == embedded
+    assert (before.n_centers, after.n_centers) == (4, 3) and _dates(tmp_path, "steps/obj/chunk*") == embedded
     _run(tmp_path, *one, "--centers", 3, "--labels", 3)  # the same centers
     assert read_labels(tmp_path, "obj").info["centers"] == after.info["centers"]
     _run(tmp_path, *one, "--set", "labels.store=float16")
-    assert _dates(tmp_path, "work/obj/chunk*") != embedded
+    assert _dates(tmp_path, "steps/obj/chunk*") != embedded
     capsys.readouterr()
     _run(tmp_path, *one, "--set", "labels.store=float16", "--set", "labels.threads=1")
     assert "has these labels already" in capsys.readouterr().out
@@ -96,7 +96,7 @@ def test_pictures_have_the_bank_obj(tmp_path: Path) -> None:
     _run(write_image_set(tmp_path / "set", 24, make), "--set", "labels.duplicates=exact")
     found = read_labels(tmp_path / "set", "obj")
     assert found.labels.shape == (24, 2) and (found.labels >= 0).all()
-    page = (tmp_path / "set" / "labels" / "work" / "obj" / "duplicates.html").read_text()
+    page = (tmp_path / "set" / "labels" / "steps" / "obj" / "duplicates.html").read_text()
     assert "0 of 24 samples show what others show" in page
     with pytest.raises(ConfigError, match=r"--bank vid: .* holds images: give obj"):
         _run(tmp_path / "set", "--bank", "vid")
@@ -129,7 +129,7 @@ def test_bad_records_and_duplicates_have_no_label_and_are_counted(damaged: Path,
         assert ((found.labels >= 0).all(1) | (found.labels < 0).all(1)).all() and found.info["unreadable"] == 2
     _run(damaged, "--set", "labels.duplicates=exact", task="assign")
     assert "3 records have none (2 cannot be read)" in capsys.readouterr().out
-    dropped = [json.loads(line) for line in (damaged / "labels/work/vid/dropped.jsonl").read_text().splitlines()]
+    dropped = [json.loads(line) for line in (damaged / "labels/steps/vid/dropped.jsonl").read_text().splitlines()]
     assert [(line["record"], line["kept"]) for line in dropped] == [(30, "0017")]
 
 
@@ -163,7 +163,7 @@ def test_a_set_with_records_without_labels_trains(damaged: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "error", "sentence"),
     [
-        (["--part", "0/2"], ConfigError, r"--part shares out the task embed; give `embed --part"),
+        (["--part", "0/2"], ConfigError, r"--part shares out the tasks embed and assign, not all; name one"),
         (["dedup"], ConfigError, r"labels\.duplicates = 'keep': nothing to do; give --set labels\.duplicates=near"),
         (["kmeans"], BadShard, r"holds no embeddings of the bank vid; run `python -m launch\.labels embed --shards"),
         (["kmeans", "--from", "other"], ConfigError, "nothing to do for kmeans"),

@@ -67,7 +67,7 @@ def test_the_command_labels_with_weights(write_kinds: Write, tmp_path: Path, req
         embed = jax.jit(lambda pictures: encoder.from_pixels(pictures).pooled)
         side_px = 28
     for bank, which in (("obj", [4]), ("vid", range(8))):
-        found = open_embeddings(tmp_path / "labels" / "work" / bank, shards, bank, identity, "float32")
+        found = open_embeddings(tmp_path / "labels" / "steps" / bank, shards, bank, identity, "float32")
         for index in (0, 11):
             pictures = [cut(picture, side_px) for picture in decode_frames(shards.video(index), which)]
             each = _unit(np.concatenate([np.asarray(embed(jnp.asarray(picture[None]))) for picture in pictures]))
