@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _check(options: argparse.Namespace) -> None:
     if options.part != WHOLE and options.task not in _IN_PARTS:
         raise ConfigError(
-            f"--part shares out the tasks {' and '.join(_IN_PARTS)}, not {options.task}; name one of the two, and run what lies "
+            f"--part shares out the tasks {' and '.join(_IN_PARTS)}, not {options.task}; name one of them, and run what lies "
             "between them once, when all parts are embedded."
         )
     if options.engine is not None:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
 from ove.errors import BadCheckpoint
@@ -103,3 +104,28 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
 def test_pictures_are_cut_as_transformers_does(case: str) -> None:
     wanted = GOLDEN[f"processor/{case}/cut"]
     np.testing.assert_array_equal(cut(GOLDEN[f"processor/{case}/picture"], len(wanted)), wanted)
+
+
+@pytest.mark.parametrize("shape", [(3, 100), (100, 3), (40, 1000), (700, 41), (1, 40)])
+def test_the_middle_of_a_long_picture_is_that_of_the_whole(shape: tuple[int, int]) -> None:
+    waves = np.sin(np.arange(shape[0])[:, None, None] / 9 + np.arange(shape[1])[:, None] / 7 + np.arange(3))
+    picture = (127 + 120 * waves).astype(np.uint8)
+    height, width = (28 if side == min(shape) else int(28 * side / min(shape)) for side in shape)
+    assert max(height, width) > 16 * 28
+    whole = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    top, left = (height - 28) // 2, (width - 28) // 2
+    assert np.abs(cut(picture, 28) - whole[top : top + 28, left : left + 28]).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 16384), (16384, 1)])
+def test_long_pictures_are_never_blown_up_as_a_whole(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    resize = Image.Image.resize
+
+    def noted(self: Image.Image, size: tuple[int, int], *more: object, **named: object) -> Image.Image:
+        sizes.append((self.size, size))
+        return resize(self, size, *more, **named)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    assert cut(np.full((*shape, 3), 77, np.uint8), 224).tolist() == [[[77] * 3] * 224] * 224
+    assert [size for _, size in sizes] == [(224, 224)] and max(sizes[0][0]) < 12
