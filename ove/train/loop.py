@@ -147,7 +147,8 @@ class _Run:
                 self.first_step, self.began = start, time.perf_counter()
                 self.clock.restart()
             self.profiler.before(step)
-            state, metrics = compiled(state, fed.on_device)
+            with self.clock.dispatching():
+                state, metrics = compiled(state, fed.on_device)
             self.clock.dispatched(metrics["loss"])
             if traced := self.profiler.after(step, metrics["loss"]):
                 self.report(traced)
