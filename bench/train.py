@@ -6,7 +6,13 @@ An encoder of base size cut to 4 layers, clips of 2,048 tokens, a bank of 400,00
 sample; float32. Each trainer steps through batches in a process of its own; they take turns, so that all meet the same noise.
 `host`: the share of a step of ours in which the device has been given nothing yet or no longer (dispatch and reading the
 metrics), measured as the loop works: one step is under way while the metrics of the one before are read. `--quick`: a small
-encoder and bank, to see that it runs. Needs requirements-bench.txt. The last line is one JSON object.
+encoder and bank, to see that it runs. Needs requirements-bench.txt.
+
+python bench/train.py --loop [--config configs/toy.py] [--shards DIR] [--steps 60]
+
+runs `launch.train` itself for so many steps, by default on toy videos that are made for it, and tells what its log says of the
+host: `host_share`, `host_wait`, `data_wait` (docs/watching.md), medians over the logged lines after the first.
+The last line of either is one JSON object.
 """
 
 import argparse
@@ -15,6 +21,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +146,36 @@ class Other:
         self.process.wait()
 
 
+def real_loop(options: argparse.Namespace) -> None:
+    """A run of launch.train, as one would start it, and what it says of its host."""
+
+    def launch(name: str, *words: object) -> None:
+        done = subprocess.run([sys.executable, "-m", f"launch.{name}", *map(str, words)], cwd=ROOT, stdout=subprocess.DEVNULL)
+        if done.returncode:
+            raise SystemExit(f"launch.{name} ended with {done.returncode}; see its message above")
+
+    with tempfile.TemporaryDirectory() as folder:
+        shards = options.shards
+        if shards is None:
+            shards = Path(folder) / "shards"
+            launch("toy", "--out", f"{folder}/videos", "--train", 64, "--probe", 0, "--val", 0)
+            launch("shards", "--videos", f"{folder}/videos/train", "--out", shards, "--size", 84)
+            launch("labels", "--shards", shards, "--centers", 16, "--labels", 3)
+        settings = {"batches.shards": shards.resolve(), "train.steps": options.steps, "train.log_every": 5, "train.pictures": 0}
+        words = [f"--config.{key}={value}" for key, value in settings.items()]
+        launch("train", f"--config={options.config}", f"--workdir={folder}/run", *words)
+        lines = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()][1:]
+    found = {
+        name: statistics.median(line[name] for line in lines) for name in ("host_share", "host_wait", "data_wait", "step_ms")
+    }
+    print(
+        f"{len(lines)} lines of {options.steps} steps of {options.config}, {found['step_ms']:.0f} ms each: host at work "
+        f"{found['host_share']:.2%} (target: below {MOST_HOST:.0%}), device waiting for it {found['host_wait']:.2%}, for data "
+        f"{found['data_wait']:.2%}"
+    )
+    print(json.dumps(found))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -147,7 +184,14 @@ def main() -> None:
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--serve", choices=["torch", "margin_softmax", "sigmoid"], help=argparse.SUPPRESS)
+    parser.add_argument("--loop", action="store_true", help="the host's share in a run of launch.train")
+    parser.add_argument("--config", default="configs/toy.py", help="of the run")
+    parser.add_argument("--shards", type=Path, help="what it is trained on")
+    parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
+    if options.loop:
+        real_loop(options)
+        return
     sizes = QUICK if options.quick else FULL
     if options.serve:
         serve(options, sizes)
