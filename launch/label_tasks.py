@@ -94,7 +94,7 @@ class Tasks:
             chosen = kept_points(embedded, self._stock.kept(embedded))
             settings = self._stock.centers_settings(embedded, chosen)
             is_done = self._stock.read("centers.json").get("made_with") == settings and (folder / "centers.npy").is_file()
-        self._processes.agree("set of embeddings", settings)
+        self._processes.agree("set of embeddings or of settings", settings)
         if self._processes.gather("centers", "done" if is_done else "lacking")[0] == "done":
             return
         found = kmeans(
@@ -146,7 +146,7 @@ class Tasks:
                 self._stock.folder,
             )
             identity = pieces.identity
-        self._processes.agree("set of embeddings or centers", identity)
+        self._processes.agree("set of embeddings, centers or settings", identity)
         if self._is_first:
             pieces.forget_others()
         fresh = label_records(pieces, self._inputs.part, on_point=self._progress.of("assigned"))
