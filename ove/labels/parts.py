@@ -14,14 +14,14 @@ WHOLE: Part = (0, 1)
 
 
 @contextmanager
-def working(folder: Path, part: Part = WHOLE) -> Iterator[None]:
+def working(folder: Path, part: Part = WHOLE, remedy: str = "wait for it or give another --work") -> Iterator[None]:
     """Keeps others out of a folder: with `WHOLE` all, else who does the same part or the whole; BadShard if they were first.
 
     The lock is one of the system, and ends with this process, however that ends. Other parts may come and go. The whole begins
     with deleting what those that were killed left half-written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sentence = f"{folder}: another launch.labels works on it; wait for it or give another --work."
+    sentence = f"{folder}: another launch.labels works on it; {remedy}."
     mine: AbstractContextManager[None] = nullcontext()
     if part != WHOLE:
         part_sentence = f"{folder}: another launch.labels does part {part[0]}/{part[1]}; wait for it or do another part."

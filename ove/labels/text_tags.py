@@ -6,6 +6,7 @@ Everything lies in `FOLDER/text/`: `read/`, `count/` and `tag/` with a file a sh
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from jaxtyping import Int32
 
 from ove.config.engines import EnginesConfig
 from ove.config.text import TextConfig
-from ove.errors import BadShard
+from ove.errors import BadShard, ConfigError
 from ove.labels.engines.jobs import Done, Job, Process
 from ove.labels.engines.local import Outcomes
 from ove.labels.engines.run import Progress, run
 from ove.labels.ocr import reader_version
+from ove.labels.parts import working
 from ove.labels.texts import ShardText, count, read, tag
 from ove.labels.vocabulary import Vocabulary, build_vocabulary, merged_counts, read_vocabulary, write_vocabulary
 from ove.labels.words import words_version
@@ -82,10 +84,20 @@ def text_tags(
 
     All sets share one vocabulary: the most frequent words of all of them, or the one in the file `vocabulary`. What an
     earlier run has finished is kept, shard by shard. `progress` is called with "read", "count" or "tag" and how far that is
-    in one set. No word in any picture raises BadShard.
+    in one set. No word in any picture raises BadShard, a folder given twice ConfigError.
     """
     runner = _Runner(engines, engine, progress)
     sets = [ShardSet.open(folder.absolute()) for folder in folders]
+    places = [shards.folder.resolve() for shards in sets]
+    if len(set(places)) < len(places):
+        raise ConfigError(f"{max(places, key=places.count)}: is given more than once; its words would be counted as often.")
+    with ExitStack() as held:
+        for shards in sets:
+            held.enter_context(working(shards.folder / "text", remedy="wait for it to end"))
+        return _text_tags(sets, config, runner, vocabulary)
+
+
+def _text_tags(sets: Sequence[ShardSet], config: TextConfig, runner: _Runner, vocabulary: Path | None) -> list[TextReport]:
     read_by = reader_version(config)
     counted = [_read_and_count(shards, config, read_by, runner) for shards in sets]
     if vocabulary is not None:

@@ -82,3 +82,11 @@ def test_parts_of_the_labels_are_put_together_by_the_last(
 def test_an_engine_is_for_ocr(write_kinds: Write, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--engine is an option of ocr; embed is a JAX program: start several processes"):
         command.main(["embed", "--shards", str(tmp_path), "--engine", "ray"])
+
+
+def test_the_text_of_a_folder_is_read_by_one_at_a_time_and_once(write_kinds: Write, tmp_path: Path) -> None:
+    write_kinds(tmp_path, 3)
+    with working(tmp_path / "text"), pytest.raises(BadShard, match=r"text: another launch\.labels works on it; wait for it to"):
+        command.main(["ocr", "--shards", str(tmp_path)])
+    with pytest.raises(ConfigError, match="is given more than once"):
+        command.main(["ocr", "--shards", str(tmp_path), f"{tmp_path}/../{tmp_path.name}"])

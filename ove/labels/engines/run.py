@@ -11,7 +11,7 @@ from ove.config.engines import EnginesConfig
 from ove.errors import BadShard, ConfigError, OveError
 from ove.labels.engines.jobs import Done, Job, Process, finish, read_done
 from ove.labels.engines.local import Outcomes, local
-from ove.shards.lock import locked
+from ove.labels.parts import working
 from ove.shards.manifest import publish, temporary_name
 
 DEAD_LETTERS = "dead-letters.jsonl"
@@ -64,9 +64,7 @@ def run(
     tried anew when the same step is started again. ConfigError ends the step at once, for it would be the same for every
     shard. More than `config.max_dead_share` of the jobs set aside raise BadShard.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        _clean(folder)
+    with working(folder, remedy="wait for it to end"):
         todo = [job for job in jobs if read_done(folder, job) is None]
         dead = _attempts(process, todo, len(jobs), folder, config, progress, engine or local(config))
         _clean(folder)
