@@ -3,7 +3,8 @@
 #   bash launch/cluster/gpus.sh [--dry-run] [--gpus 0,1,2,3] [--port P] --config=FILE --workdir=DIR [arguments of launch.train]
 # One process over all GPUs (launch/cluster/one_machine.sh) computes the same; processes of their own read and decode in parallel.
 # Without --gpus: all that nvidia-smi lists. On a machine without GPUs, --gpus 0,1 starts two processes on the CPU.
-# If one process fails, the others are ended too, and this script exits with the first code that was not 0.
+# If one process fails, the others are ended too, and this script exits with the first code that was not 0, nor 69 (another one
+# was lost) if that one has left a code.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -46,6 +47,7 @@ if [ "$dry" = 1 ]; then exit 0; fi
 # The processes agree on the step after which they save and end.
 trap 'kill -TERM "${children[@]}" 2>/dev/null || true' TERM INT
 first=0
+failed_at=
 left=("${children[@]}")
 while [ ${#left[@]} -gt 0 ]; do
   alive=()
@@ -53,15 +55,15 @@ while [ ${#left[@]} -gt 0 ]; do
     if kill -0 "$child" 2>/dev/null; then alive+=("$child"); continue; fi
     code=0
     wait "$child" || code=$?
-    if [ "$first" = 0 ] && [ "$code" != 0 ]; then
-      first=$code
-      failed_at=$SECONDS
-      # 75: told to stop, as the others are. Anything else: they would wait for one that is gone.
-      if [ "$code" != 75 ]; then kill -TERM "${children[@]}" 2>/dev/null || true; fi
-    fi
+    if [ "$code" != 0 ] && [ -z "$failed_at" ] && { [ "$first" = 0 ] || [ "$first" = 69 ]; }; then first=$code; fi
   done
+  # 75: told to stop, as the others are. Anything else: they would wait for one that is gone.
+  if [ "$first" != 0 ] && [ "$first" != 75 ] && [ -z "$failed_at" ]; then
+    failed_at=$SECONDS
+    kill -TERM "${children[@]}" 2>/dev/null || true
+  fi
   left=("${alive[@]}")
-  if [ "$first" != 0 ] && [ "$first" != 75 ] && [ $((SECONDS - failed_at)) -gt 20 ]; then
+  if [ -n "$failed_at" ] && [ $((SECONDS - failed_at)) -gt 20 ]; then
     kill -KILL "${left[@]}" 2>/dev/null || true
   fi
   if [ ${#left[@]} -gt 0 ]; then sleep 1; fi

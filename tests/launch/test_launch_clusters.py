@@ -163,6 +163,14 @@ def test_a_process_that_fails_ends_those_of_the_other_gpus(say: Say, tmp_path: P
     assert len(said(tmp_path, "python-of-the-test")) == 3
 
 
+@pytest.mark.parametrize(("codes", "last"), [((69, 2), 2), ((2, 69), 2), ((69, 139), 139), ((69, 69), 69)])
+def test_the_process_that_was_lost_says_why_not_those_that_lost_it(
+    say: Say, tmp_path: Path, codes: tuple[int, int], last: int
+) -> None:
+    program(tmp_path, "python-of-the-test", f'case "$*" in *--process-id=1*) exit {codes[1]} ;; esac; exit {codes[0]}')
+    assert say("gpus.sh", "--gpus", "0,1", *WORDS).returncode == last
+
+
 def test_gpus_are_counted_by_nvidia_smi(say: Say, tmp_path: Path) -> None:
     program(tmp_path, "nvidia-smi", "printf '0\\n1\\n'")
     program(tmp_path, "python-of-the-test", "echo $CUDA_VISIBLE_DEVICES")
