@@ -72,7 +72,7 @@ def interventions(bench: Bench) -> Study:
     by_kind = {_CHANGES[row.intervention]: row for row in found.rows}
     means = [row.top1()[0] for row in found.rows]
     as_paper = means[0] > means[1] > means[2] >= means[3]
-    order = " > ".join(name for name, _ in sorted(by_kind.items(), key=lambda item: -item[1].top1()[0]))
+    order = _order({name: row.top1()[0] for name, row in by_kind.items()})
     words = (
         f"{_of(found)} {bench.config.budget_tokens:,} tokens; number and places of the tokens stay as they are. Half of the "
         "chosen patches (not of the frames that are kept whole) show something else, or all tokens exchange their places. "
@@ -155,6 +155,13 @@ def _errors(found: Comparison) -> str:
         f"{bars} What other validation videos would change is not in them: the 95 % interval of a single score for their "
         f"number is about ±{50 * (high - low):.1f} points; but all scores are on the same videos, each scored exactly once."
     )
+
+
+def _order(means: dict[str, float]) -> str:
+    """Names from the highest mean to the lowest; equal ones say so."""
+    names = sorted(means, key=lambda name: -means[name])
+    signs = (" = " if means[a] == means[b] else " > " for a, b in itertools.pairwise(names))
+    return names[0] + "".join(sign + name for sign, name in zip(signs, names[1:], strict=True))
 
 
 def _verdict(margins: Sequence[float], budgets: Sequence[int]) -> str:

@@ -17,6 +17,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS, _LINES = ("o", "s", "^", "D", "v", "P"), ("-", "--", "-.", ":")
 _INK, _FAINT = "#222222", "#767676"
 _WIDTH_IN = 6.2
+_NAME_GAP = 0.07
+"""Between the names of curves, of the axis' height: a line of words."""
 _NAME_LETTERS = 28
 """In a line of a name beside a row of dots."""
 _STYLE: dict[Any, Any] = {
@@ -55,24 +57,30 @@ def curves(
 ) -> Figure:
     """Shares in percent over a quantity on a logarithmic axis; each curve is named at its end. `floor`: a level to compare."""
     figure, (axes,) = _page(3.9)
-    ends = spread([100 * curve.y[-1] for curve in found], 5.5)
+    bars = [_bars(curve.y, curve.half) for curve in found]
+    top = max(float(np.max(100 * np.asarray(curve.y) + bar[1])) for curve, bar in zip(found, bars, strict=True))
+    top = max(1.05 * top, 5.0)
+    named = [*(100 * curve.y[-1] for curve in found), *([100 * floor[1]] if floor else [])]
+    ends = spread(named, _NAME_GAP * top)
     x_end = max(max(curve.x) for curve in found)
-    for curve, end, colour, marker, line in zip(found, ends, cycle(COLOURS), cycle(_MARKERS), cycle(_LINES), strict=False):
-        y, half = 100 * np.asarray(curve.y), 100 * np.nan_to_num(curve.half)
+    for curve, bar, end, colour, marker, line in zip(
+        found, bars, ends, cycle(COLOURS), cycle(_MARKERS), cycle(_LINES), strict=False
+    ):
+        y = 100 * np.asarray(curve.y)
         axes.errorbar(
-            curve.x, y, half, color=colour, marker=marker, linestyle=line, capsize=4, linewidth=2, markersize=7, clip_on=False
+            curve.x, y, bar, color=colour, marker=marker, linestyle=line, capsize=4, linewidth=2, markersize=7, clip_on=False
         )
         axes.text(x_end * 1.12, end, curve.name, color=colour, va="center", fontweight="bold")
     if floor:
         axes.axhline(100 * floor[1], color=_FAINT, linestyle=":", linewidth=1.5)
-        axes.text(x_end * 1.12, 100 * floor[1], floor[0], color=_FAINT, va="center")
+        axes.text(x_end * 1.12, ends[-1], floor[0], color=_FAINT, va="center")
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     places = sorted({x for curve in found for x in curve.x})
     axes.xaxis.set_major_locator(FixedLocator(places))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: ticks.get(x, f"{x:,.0f}")))
     axes.set(xlabel=x_label, ylabel=y_label)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, top)
     return figure
 
 
@@ -88,7 +96,8 @@ def dots(
     n_lines = max(name.count("\n") for name in names) + 1
     figure, (axes,) = _page(1.2 + (0.24 + 0.2 * n_lines) * len(found))
     means = {name: 100 * float(np.mean(values)) for name, values in found.items()}
-    reach = max(means[name] + 100 * float(np.nan_to_num(halves[name])) for name in found)
+    bars = {name: _bars([means[name] / 100], [halves[name]]) for name in found}
+    reach = max(means[name] + float(bars[name][1, 0]) for name in found)
     first = next(iter(found))
     axes.axvline(means[first], color=COLOURS[0], linestyle="--", linewidth=1.2)
     for row, (name, values) in enumerate(found.items()):
@@ -96,7 +105,7 @@ def dots(
         half = 100 * halves[name]
         axes.scatter(100 * np.asarray(values), [row] * len(values), s=26, facecolors="none", edgecolors=_FAINT, zorder=2)
         axes.errorbar(
-            means[name], row, xerr=np.nan_to_num(half), color=colour, marker=marker, capsize=4, linewidth=2, markersize=7
+            means[name], row, xerr=bars[name], color=colour, marker=marker, capsize=4, linewidth=2, markersize=7, zorder=3
         )
         words = f"{means[name]:.1f}" + ("" if np.isnan(half) else f" ± {half:.1f}")
         axes.text(1.02, row, words, va="center", transform=axes.get_yaxis_transform())
@@ -174,6 +183,12 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
     places = np.empty(len(level))
     places[order] = level + gap * np.arange(len(level))
     return places.tolist()
+
+
+def _bars(shares: Sequence[float], halves: Sequence[float]) -> Float[np.ndarray, "2 n"]:
+    """How far the error bars of shares reach down and up, in percent: not beyond 0 and 100, which no share is."""
+    y, half = 100 * np.asarray(shares, float), 100 * np.nan_to_num(np.asarray(halves, float))
+    return np.stack([np.minimum(half, y), np.minimum(half, 100 - y)])
 
 
 def _page(height_in: float, rows: int = 1) -> tuple[Figure, Sequence[Axes]]:

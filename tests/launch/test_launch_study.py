@@ -8,6 +8,7 @@ import pytest
 from synthetic import BUDGET, GOP, RECORDS
 
 from launch import shards, study
+from launch.studies import scores
 from launch.studies.sets import Bench
 from ove.batches.toy import write_video
 from ove.config import ProbeConfig, StudyConfig
@@ -104,6 +105,10 @@ def test_what_is_missing_is_said(ask: Callable, arguments: list[str], tmp_path: 
 def test_shards_that_do_not_tell_their_settings_take_no_option(ask: Callable, arguments: list[str], tmp_path: Path) -> None:
     answer = ask(study.main, "bias", *arguments, "--config.maps=('sampling=accumulate',)", f"--out={tmp_path}")
     assert answer.code == 2 and "does not tell how it was made, so no option can be tried" in answer.err
+
+
+def test_equal_scores_are_called_equal() -> None:
+    assert scores._order({"intact": 0.5, "half": 0.25, "other": 0.5, "shuffled": 0.25}) == "intact = other > half = shuffled"
 
 
 def test_options_are_read_as_the_video_section_has_them() -> None:

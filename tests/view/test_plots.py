@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -25,7 +26,13 @@ CURVES = [plots.Curve(name, [72, 144, 288, 576], [y, y + 0.01, y, y + 0.02], [0.
           (("codec", 0.5), ("frames", 0.495), ("tiling", 0.49), ("one with a long name", 0.2))]  # fmt: skip
 RNG = np.random.default_rng(0)
 STRETCHES = [plots.Stretch(name, *(RNG.random(64) + i for i in (1, 0, 2))) for name in ("codec, as configured", "frames")]
+NEAR_CHANCE = [
+    plots.Curve("codec", [72, 288], [0.19, 0.125], [0.8, 0.0]),
+    plots.Curve("frames", [72, 288], [0.3, 0.15], [0.8, 0.9]),
+]
 FIGURES = {
+    "curves near chance": lambda: plots.curves(NEAR_CHANCE, "tokens", "top-1, %", ("chance", 0.125)),
+    "wide dots": lambda: plots.dots({"a": [0.1], "b": [0.2, 0.6]}, {"a": math.nan, "b": 1.9}, "top-1, %", ("chance", 0.5)),
     "curves": lambda: plots.curves(CURVES, "tokens", "top-1, %", ("chance", 0.125), {72.0: "72\n(3.1%)"}),
     "dots": lambda: plots.dots(
         {
@@ -70,6 +77,15 @@ def test_no_words_are_cut_or_lie_over_each_other(name: str) -> None:
     inside = [(text, box.shrunk(0.9, 0.7)) for text, box in boxes]
     for (a, box), (b, other) in itertools.combinations(inside, 2):
         assert not box.overlaps(other), f"{a!r} lies over {b!r}"
+
+
+@pytest.mark.parametrize(("name", "axis"), [("curves near chance", 1), ("wide dots", 0)])
+def test_error_bars_of_shares_end_at_0_and_100_percent(name: str, axis: int) -> None:
+    (axes,) = FIGURES[name]().axes
+    ends = np.concatenate([np.concatenate(lines.get_segments())[:, axis] for lines in axes.findobj(LineCollection)])
+    assert ends.min() == 0 and ends.max() == pytest.approx(100)
+    low, high = sorted((axes.get_xlim, axes.get_ylim)[axis]())
+    assert low == 0 and 100 <= high < 110
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=6))
