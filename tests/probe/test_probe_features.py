@@ -1,5 +1,6 @@
 """Every record goes through the encoder once, in order, with its label; kept, stored or made anew it gives the same."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -65,6 +66,16 @@ def test_files_and_encoding_anew_give_the_same_tokens(model: Frozen, shard_folde
     some = np.array([23, 0, 17])
     np.testing.assert_array_equal(anew.batch(some, None), kept.tokens[some])
     assert anew.labels.tolist() == kept.labels.tolist()
+
+
+def test_labels_are_read_once_for_all_looks_at_a_set(
+    model: Frozen, shard_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = looks_at(shard_folder)
+    labels = Encoded(model, looks).labels
+    monkeypatch.setattr(ShardSet, "record", None)  # whoever reads again, fails
+    again = Encoded(model, dataclasses.replace(looks, mode="frames"))
+    np.testing.assert_array_equal(again.labels, labels)
 
 
 def test_a_file_that_was_not_finished_is_made_again(model: Frozen, shard_folder: Path, tmp_path: Path) -> None:
