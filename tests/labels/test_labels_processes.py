@@ -16,7 +16,7 @@ from launch import labels as command
 
 Write = Callable[[Path, int], None]
 ROOT = Path(__file__).parents[2]
-SETTINGS = ["--bank", "obj", "--centers", "10", "--labels", "3", "--iterations", "2", "--set", "labels.chunk_records=8"]
+SETTINGS = ["--bank", "vid", "--centers", "10", "--labels", "3", "--iterations", "2", "--set", "labels.chunk_records=8"]
 SETTINGS += ["--set", "labels.silence_limit_s=10", "--set", "labels.meet_limit_s=60"]
 
 
@@ -77,8 +77,8 @@ def test_two_processes_leave_what_one_leaves(write_kinds: Write, tmp_path: Path,
     assert job.ended() == [0, 0], job.said(0).read_text()[-3000:] + job.said(1).read_text()[-3000:]
     wanted = _left(tmp_path / "one")
     assert len(wanted) > 15 and _left(tmp_path / "two") == wanted
-    assert "obj: 40 records, 3 labels each of 10 centers" in job.said(0).read_text()
-    assert "obj:" not in job.said(1).read_text()
+    assert "vid: 40 records, 3 labels each of 10 centers" in job.said(0).read_text()
+    assert "vid:" not in job.said(1).read_text()
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_different_settings_are_refused_by_both(write_kinds: Write, tmp_path: Pa
     job.start("all", "--shards", str(tmp_path / "set"), each=lambda index: ["--seed", str(index)])
     assert job.ended(120) == [2, 2]
     assert "process 1 has another set of embeddings or of settings than process 0" in job.said(0).read_text()
-    assert not (tmp_path / "set" / "labels" / "steps" / "obj" / "kmeans.json").exists()
+    assert not (tmp_path / "set" / "labels" / "steps" / "vid" / "kmeans.json").exists()
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_a_process_that_is_lost_ends_the_other_and_started_again_they_go_on(
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     long = ["--set", "labels.start=random", "--centers", "150", "--iterations", "400"]
     job.start("all", "--shards", str(tmp_path / "two"), each=lambda index: long)
-    state = tmp_path / "two" / "labels" / "steps" / "obj" / "kmeans.json"
+    state = tmp_path / "two" / "labels" / "steps" / "vid" / "kmeans.json"
     while not state.exists():
         assert all(process.poll() is None for process in job.running), job.said(0).read_text()[-3000:]
         time.sleep(0.01)
