@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [page.name for page in PAGES]
 PLACEHOLDER = re.compile(r"[A-Z_]+|…")
-NUMBER = re.compile(r"(^|=)[NI]$")
-"""Of processes, steps: numbers that the reader is to fill in."""
+NUMBER = re.compile(r"(^|=)([NI]|\$\w+)$")
+"""Of processes, steps: numbers that the reader, or the shell, is to fill in."""
 
 
 def test_site_builds_without_a_warning(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def commands(text: str) -> Iterator[tuple[str, list[str], bool]]:
         found = re.fullmatch(r"\s*(?:python -m launch\.(\w+)|bash launch/(quickstart)\.sh)(.*)", line)
         if found:
             words = shlex.split(re.sub(r"[\[\]](?!['\"])", " ", found[3]), comments=True)
-            words = [NUMBER.sub(r"\g<1>1", word) for word in words if word != "…"]
+            words = [NUMBER.sub(r"\g<1>1", word) for word in words if word not in ("…", "&")]
             yield found[1] or found[2], words, is_whole
 
 
