@@ -22,6 +22,7 @@ from ove.errors import BadCheckpoint, ConfigError, DamagedCheckpoint
 from ove.train import seal
 from ove.train.fingerprint import fingerprints
 from ove.train.processes import Processes
+from ove.train.saving import SaveBarrier
 from ove.train.sharding import leaf_name
 from ove.train.state import TrainState
 
@@ -59,6 +60,7 @@ class Checkpoints:
         """
         self.folder = workdir.resolve() / "checkpoints"
         self._processes = processes
+        self._barrier = SaveBarrier(self.folder)
         self._writes = keep is not None
         kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
         if keep_every:
@@ -74,7 +76,7 @@ class Checkpoints:
                 preservation_policy=policies.AnyPreservationPolicy(kept),
                 create=self._writes,
                 cleanup_tmp_directories=self._writes,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+                async_options=ocp.AsyncOptions(barrier_sync_fn=self._barrier, post_finalization_callback=self._seal),
             ),
         )
         self._saving: int | None = None
@@ -100,7 +102,9 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta))
         self.wait()
         self._saving = step
-        if not self._manager.save(step, args=args):
+        with self._barrier.watched(step):
+            is_saved = self._manager.save(step, args=args)
+        if not is_saved:
             raise BadCheckpoint(f"{self.folder}: step {step} could not be saved, for a folder of that name is in the way.")
 
     def meta(self, step: int) -> Meta:
@@ -149,12 +153,12 @@ class Checkpoints:
 
     def check(self) -> None:
         """BadCheckpoint if the save under way has failed; does not wait for it."""
-        with self._saves():
+        with self._barrier.watched(self._saving):
             self._manager.check_for_errors()
 
     def wait(self) -> None:
         """Until the save under way, if any, is finished; BadCheckpoint if it failed."""
-        with self._saves():
+        with self._barrier.watched(self._saving):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
@@ -169,16 +173,6 @@ class Checkpoints:
         # After an error a save may wait for processes that are gone.
         if error is None or self._processes is None or self._processes.count == 1:
             self.close()
-
-    @contextlib.contextmanager
-    def _saves(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # of the file system or of tensorstore, whatever its type
-            raise BadCheckpoint(
-                f"{self.folder}: step {self._saving} could not be saved ({seal.beginning(error)}); make room or give another "
-                "--workdir, and start again: the checkpoint before it is whole."
-            ) from error
 
     def _seal(self) -> None:
         """Notes the files of the checkpoint that is being saved; orbax calls it when all are written, and then renames them."""

@@ -1,24 +1,29 @@
 """A save that fails in the background ends the run with one sentence, and the checkpoint before it is whole."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
-from train_processes import CONFIG, ROOT
+from train_processes import CONFIG, ROOT, Job
 
+from ove.errors import BadCheckpoint, ProcessLost
 from ove.train.checkpoint import restore_encoder
+from ove.train.saving import SaveBarrier
 
 LIMITED = """
-import resource, signal, sys
+import os, resource, signal, sys
+import jax
 from launch import command, train
 from ove.train import loop, processes
 
 report_of = loop.opening.described
 
 def described(state, mesh):
-    if int(state.step):
+    if int(state.step) or str(jax.process_index()) == os.environ.get("FULL"):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # as if the disk were full: less than a bank's rows
     return report_of(state, mesh)
@@ -45,3 +50,50 @@ def test_one_sentence_is_the_last_word(shard_folder: Path, tmp_path: Path, compi
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"error: {workdir}/checkpoints: step 4 could not be saved (") and "make room" in last
     assert restore_encoder(workdir)[2] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("full", [0, 1])
+def test_where_one_process_cannot_save_none_waits_for_it(
+    full: int, shard_folder: Path, tmp_path: Path, compiled_programs: Path
+) -> None:
+    job = Job(tmp_path / "run", shard_folder, compiled_programs, 2)
+    job.command[1:3] = ["-c", LIMITED]
+    job.environment["FULL"] = str(full)
+    job.start("--config.train.steps=4000", "--config.train.save_every=5")
+    job.wait_until(lambda: job.steps() >= 5)
+    codes = job.ended(60)
+    assert codes[full] == 2 and codes[1 - full] in (ProcessLost.exit_code, -signal.SIGABRT)
+    assert job.steps() < 100
+    assert "error: " in (last := job.said(full).read_text().splitlines()[-1]) and "step 5 could not be saved (" in last
+
+
+def test_after_a_failure_there_is_no_waiting_for_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr("orbax.checkpoint.multihost.get_barrier_sync_fn", lambda: lambda key, timeout_ms: waited.append(key))
+    barrier = SaveBarrier(tmp_path)
+
+    def save() -> None:
+        barrier(key="begin", timeout_ms=1)
+        try:
+            raise OSError("disk full\nand more")
+        finally:
+            barrier(key="end", timeout_ms=1)
+
+    with pytest.raises(OSError, match="disk full"):
+        save()
+    assert waited == ["begin"]
+    for _ in range(2):
+        with pytest.raises(BadCheckpoint, match=r"step 7 could not be saved \(disk full\); make room"), barrier.watched(7):
+            pytest.fail("the save before it has failed")
+
+
+def test_who_waits_in_vain_for_another_process_blames_that_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def wait(key: str, timeout_ms: int) -> None:
+        raise jax.errors.JaxRuntimeError("process 1 is gone")
+
+    monkeypatch.setattr("orbax.checkpoint.multihost.get_barrier_sync_fn", lambda: wait)
+    barrier = SaveBarrier(tmp_path)
+    with pytest.raises(ProcessLost, match=r"another process did not come .* \(process 1 is gone\)"), barrier.watched(7):
+        barrier(key="begin", timeout_ms=1)
