@@ -163,8 +163,6 @@ class _Run:
                 under_way = None
                 if self.evaluations.is_due(step) and not is_told_to_stop:
                     self._evaluate(step, state)
-                if self.log:
-                    self.log.flush()
                 self.processes.meet(f"the end of the save of step {step}")  # or the next step would wait, and be timed so
                 self.clock.restart()
             if is_told_to_stop and step < steps:

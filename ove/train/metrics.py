@@ -3,13 +3,18 @@
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from clu import metrics
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+from ove.train.workdir import naming
 
 _TOTALS = ("skipped", "spike", "positive_overflow")
 """Metrics (without the bank's name) of which the sum over the steps of a line is logged."""
@@ -54,28 +59,35 @@ class MetricsLog:
         if self.path.exists():
             kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
             temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(line + "\n" for line in kept))
+            with naming(temporary):
+                temporary.write_text("".join(line + "\n" for line in kept))
             os.replace(temporary, self.path)
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._board = folder / "tensorboard"
+        self._board.mkdir(parents=True, exist_ok=True)
+        # Not SummaryWriter: its thread dies of a full disk without a word, and then the next line waits for it for ever.
+        self._events = EventsWriter(str(self._board / "events"))
+        if step:
+            self._events.write_event(
+                Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START))
+            )
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Appends one line, with null for numbers that are not finite, and the other numbers to the events."""
         line = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
         }
-        with self.path.open("a") as file:
+        with naming(self.path), self.path.open("a") as file:
             file.write(json.dumps({"step": step, **line}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, float) and math.isfinite(value):
-                self._events.add_scalar(name, value, step)
-
-    def flush(self) -> None:
-        """Writes out the events that are buffered."""
-        self._events.flush()
+        numbers = {name: value for name, value in values.items() if isinstance(value, float) and math.isfinite(value)}
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()])
+        with naming(self._board):
+            self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            self._events.flush()
 
     def close(self) -> None:
-        """Writes out the rest."""
-        self._events.close()
+        """Nothing more is written."""
+        with naming(self._board):
+            self._events.close()
 
 
 def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left: float) -> str:

@@ -17,6 +17,7 @@ from ove.errors import ConfigError
 from ove.train.processes import Processes
 from ove.train.sharding import check_division
 from ove.train.state import TrainState
+from ove.train.workdir import naming
 
 Report = Callable[[str], None]
 QUARANTINE = "quarantine.jsonl"
@@ -44,13 +45,16 @@ def agree(processes: Processes, config: RunConfig, workdir: Path, data_fingerpri
 def save_config(config: RunConfig, workdir: Path) -> None:
     """Writes `workdir/config.json`."""
     temporary = workdir / ".config.json.tmp"
-    temporary.write_text(json.dumps(to_mapping(config), indent=2) + "\n")
+    with naming(temporary):
+        temporary.write_text(json.dumps(to_mapping(config), indent=2) + "\n")
     os.replace(temporary, workdir / "config.json")
 
 
 def save_table(table: str, workdir: Path, report: Report) -> None:
     """Writes the table of the parameters to `workdir/parameters.txt`, and to the screen."""
-    (workdir / "parameters.txt").write_text(table + "\n")
+    path = workdir / "parameters.txt"
+    with naming(path):
+        path.write_text(table + "\n")
     report(table)
 
 
@@ -64,7 +68,7 @@ def quarantine(path: Path, report: Report) -> OnBad:
         if (bad.shards, bad.record) not in noted:
             noted.add((bad.shards, bad.record))
             report(f"record {bad.record} of {bad.shards} is set aside: {bad.reason}")
-            with path.open("a") as file:
+            with naming(path), path.open("a") as file:
                 file.write(json.dumps(vars(bad), ensure_ascii=False) + "\n")
 
     return note

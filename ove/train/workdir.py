@@ -1,4 +1,4 @@
-"""One run a workdir: whoever trains in it holds a lock, which ends with the process, however that ends."""
+"""The folder of a run: one run trains in it at a time, and what cannot be written to it is named."""
 
 import contextlib
 import errno
@@ -15,6 +15,17 @@ from ove.train.processes import Processes
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LOOK_S = 1.0
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within it an error of writing to `path` names that: the system names no file when the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextlib.contextmanager
@@ -35,7 +46,7 @@ def claimed(workdir: Path, processes: Processes, report: Callable[[str], None]) 
 
 @contextlib.contextmanager
 def held(workdir: Path, wait_s: float, report: Callable[[str], None]) -> Iterator[None]:
-    """Within it no other run trains in `workdir`, which must exist; ConfigError if one does.
+    """Within it no other run trains in `workdir`, which must exist; ConfigError if one does. The lock ends with the process.
 
     A run on this machine is refused at once. One on another machine may be gone, and only its lock not yet (a file server
     gives up the locks of a lost host after a while), so that is waited for, `wait_s` long. Where a file system has no locks,
@@ -57,8 +68,9 @@ def held(workdir: Path, wait_s: float, report: Callable[[str], None]) -> Iterato
                 )
             is_told = True
             time.sleep(min(_LOOK_S, wait_s))
-        os.truncate(handle, 0)
-        os.pwrite(handle, json.dumps([platform.node(), os.getpid()]).encode(), 0)
+        with naming(workdir):
+            os.truncate(handle, 0)
+            os.pwrite(handle, json.dumps([platform.node(), os.getpid()]).encode(), 0)
         yield
     finally:
         os.close(handle)

@@ -1,5 +1,6 @@
 """What a run says of itself: lines after the place of resumption are cut, times are those of the device."""
 
+import errno
 import json
 import math
 import time
@@ -8,6 +9,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from ove.train.clock import Clock
 from ove.train.metrics import Averages, MetricsLog, progress_line
@@ -143,3 +146,41 @@ def test_what_the_host_does_while_the_device_waits_delays_it(monkeypatch: pytest
     assert values["host_wait"] == pytest.approx(6 * 70 / (6 * 120), abs=0.1)
     assert values["data_wait"] == pytest.approx(5 * 20 / (6 * 120), abs=0.05)
     assert values["host_share"] == pytest.approx(6 * 100 / (6 * 120), abs=0.1)
+
+
+def test_a_disk_that_is_full_is_named_by_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(self: EventsWriter) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = MetricsLog(tmp_path, 0)
+    log.write(1, {"loss": 0.5})
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space") as caught:
+        patch.setattr(EventsWriter, "flush", full)
+        log.write(2, {"loss": 0.5})
+    assert caught.value.filename == str(tmp_path / "tensorboard")
+    log.path = Path("/dev/full")
+    with pytest.raises(OSError, match="No space") as caught:
+        log.write(3, {"loss": 0.5})
+    assert caught.value.filename == "/dev/full"
+    log.close()
+
+
+def test_the_numbers_are_events_and_a_new_start_hides_those_after_it(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, 4)
+    log.write(5, {"loss/vid": 0.5, "norm": float("nan"), "order": 7})
+    log.close()
+    (file,) = (tmp_path / "tensorboard").glob("events.*")
+    found = [Event.FromString(record) for record in records(file.read_bytes())]
+    assert [event.step for event in found] == [0, 5, 5]
+    assert found[1].session_log.status == SessionLog.START
+    assert [(value.tag, value.simple_value) for value in found[2].summary.value] == [("loss/vid", 0.5)]
+
+
+def records(framed: bytes) -> list[bytes]:
+    """Of a TFRecord file: length (8 bytes), checksum (4), record, checksum (4)."""
+    found = []
+    while framed:
+        end = 12 + int.from_bytes(framed[:8], "little")
+        found.append(framed[12:end])
+        framed = framed[end + 4 :]
+    return found
