@@ -237,7 +237,8 @@ class Checkpoints:
 def restore_encoder(workdir: Path, step: int | None = None) -> tuple[EncoderConfig, encoder.Params, int]:
     """The encoder of a run: its configuration, its parameters, and the step they were saved at (by default the newest).
 
-    BadCheckpoint if there is none, or of another version; DamagedCheckpoint, with the steps there are besides.
+    Of several processes all must call it, and each gets them. BadCheckpoint if there is none, or of another version;
+    DamagedCheckpoint, with the steps there are besides.
     """
     if not (workdir / "checkpoints").is_dir():
         raise BadCheckpoint(f"{workdir}: holds no checkpoints; give the --workdir of a training run.")

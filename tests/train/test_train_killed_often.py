@@ -1,6 +1,8 @@
 """A run killed 20 times, at random moments and during saves, is bit for bit the run that was not; 8 devices become 4."""
 
+import collections
 import random
+import re
 import shutil
 import signal
 import time
@@ -9,8 +11,10 @@ from pathlib import Path
 import pytest
 from train_processes import Job
 
-STEPS, KILLS = 150, 20
-OPTIONS = (f"--config.train.steps={STEPS}", "--config.train.save_every=5")
+STEPS, KILLS, SAVE_EVERY = 250, 20, 5
+PLACES = ("a save", "a save", "a step", "a save", "the start")
+"""Where kills fall, again and again."""
+OPTIONS = (f"--config.train.steps={STEPS}", f"--config.train.save_every={SAVE_EVERY}")
 
 
 @pytest.mark.slow
@@ -22,26 +26,33 @@ def test_killed_twenty_times(processes: int, shard_folder: Path, tmp_path: Path,
     assert [line["step"] for line in whole.lines()] == list(range(1, STEPS + 1))
     dice = random.Random(processes)
     job = Job(tmp_path / "killed", shard_folder, compiled_programs, processes)
-    kills, during_saves = 0, 0
-    while kills < KILLS:
+    start_s, landed, resumed = 5.0, collections.Counter[str](), set[str]()
+    for kill in range(KILLS):
         job.start(*OPTIONS)
-        if kills % 3 == 0:
-            job.wait_until(job.is_saving)
-        elif kills % 3 == 1:
-            job.wait_until(job.has_logged)
-            time.sleep(dice.uniform(0, 1))
+        if PLACES[kill % len(PLACES)] == "the start":
+            time.sleep(dice.uniform(0.1, 1.0) * start_s)
         else:
-            time.sleep(dice.uniform(0.5, 12))
-        during_saves += job.is_saving()
-        # Of several processes sometimes all are killed, sometimes one; then the others must end by themselves: within
-        # silence_limit_s = 10, or, before all have found each other, meet_limit_s = 40.
-        killed = range(processes) if dice.random() < 0.5 else [dice.randrange(processes)]
-        for index in killed:
+            job.wait_until(job.has_logged)
+            start_s, reached = time.time() - job.started_s, job.steps() + dice.randint(1, 2 * SAVE_EVERY)
+            is_saving = PLACES[kill % len(PLACES)] == "a save"
+            job.wait_until(lambda reached=reached: job.steps() >= reached)
+            job.wait_until(lambda is_saving=is_saving: job.is_saving() == is_saving)
+            time.sleep(dice.uniform(0, 0.03) if is_saving else 0.0)
+        has_logged = job.has_logged()
+        resumed.update(re.findall(r"resumed from step (\d+)", job.said(0).read_text()))
+        assert all(process.poll() is None for process in job.running), "over before it was killed"
+        # Of several processes all are killed, or one, and then the others must end by themselves.
+        one = kill % 3 == 2
+        for index in [dice.randrange(processes)] if one else range(processes):
             job.signal(index, signal.SIGKILL)
-        assert all(code != 0 for code in job.ended(90)), "the run was over before it was killed"
-        kills += 1
-        assert job.steps() < STEPS - 8
-    assert during_saves >= KILLS // 4
+        codes = job.ended(90)
+        assert 0 not in codes and -signal.SIGKILL in codes
+        # What was being saved can no longer be finished, and says so.
+        landed["a save" if job.is_saving() else "a step" if has_logged else "the start"] += 1
+        assert job.steps() < STEPS
+    print(f"{processes} processes, {KILLS} kills: {dict(landed)}; taken up at {len(resumed)} steps, at last from {job.steps()}")
+    assert sum(landed.values()) == KILLS and len(resumed) >= KILLS // 3
+    assert landed["a save"] >= KILLS // 3 and landed["a step"] >= 2 and landed["the start"] >= 2, landed
     job.to_the_end(*OPTIONS)
     assert job.lines() == whole.lines()
     assert job.leaves(STEPS) == whole.leaves(STEPS)

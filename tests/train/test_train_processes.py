@@ -1,5 +1,6 @@
 """Several processes are one run: the same losses, one log, an end together."""
 
+import json
 import os
 import signal
 import socket
@@ -96,6 +97,23 @@ def test_clusters_announce_themselves() -> None:
     assert is_announced({"TPU_WORKER_HOSTNAMES": "t-0.t,t-1.t"})
 
 
+SLOW_SAVE = """
+import sys, time
+import jax
+from launch import command, train
+from ove.train import checkpoint, processes
+
+save = checkpoint.Checkpoints.save
+
+def slowly(*arguments):
+    save(*arguments)
+    time.sleep(4.0 * jax.process_index())
+
+checkpoint.Checkpoints.save = slowly
+command.run(lambda: train.main(sys.argv[1:]), processes.leave)
+"""
+
+
 def losses(job: Job) -> list[float]:
     return [line["loss"] for line in job.lines()]
 
@@ -161,6 +179,19 @@ def test_a_process_that_stands_still_ends_the_other(shard_folder: Path, tmp_path
     finally:
         frozen.kill()
         frozen.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_waiting_for_another_process_to_save_belongs_to_no_step(
+    shard_folder: Path, tmp_path: Path, compiled_programs: Path
+) -> None:
+    job = Job(tmp_path / "run", shard_folder, compiled_programs, 2)
+    job.command[1:3] = ["-c", SLOW_SAVE]
+    job.to_the_end("--config.train.steps=6", "--config.train.save_every=3")
+    lines = [json.loads(line) for line in (job.workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[3]["step_ms"] < 3000
 
 
 @pytest.mark.slow
