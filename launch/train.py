@@ -2,7 +2,7 @@
 
 On several machines, once on each: under SLURM, Open MPI and GKE as it is, on Cloud TPU with --distributed, elsewhere with
 --coordinator=HOST:PORT --num-processes=N --process-id=I. Exits with 0 when done; 75 when SIGTERM stopped it and it saved, and
-is to be started again; 2 when it cannot go on as asked; 70 when it was stuck.
+is to be started again; 2 when it cannot go on as asked; 69 when another process was lost; 70 when it was stuck.
 """
 
 import argparse
