@@ -109,6 +109,10 @@ class Job:
         lines = self.lines()
         return lines[-1]["step"] if lines else 0
 
+    def saved(self) -> int:
+        """The newest step whose checkpoint is finished, 0 if there is none."""
+        return max((int(path.name) for path in (self.workdir / "checkpoints").glob("*") if path.name.isdigit()), default=0)
+
     def has_logged(self) -> bool:
         """Whether something was logged since the start."""
         path = self.workdir / "metrics.jsonl"

@@ -6,15 +6,21 @@ import re
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from train_processes import Job
 
-STEPS, KILLS, SAVE_EVERY = 250, 20, 5
+STEPS, KILLS, SAVE_EVERY = 300, 20, 5
 PLACES = ("a save", "a save", "a step", "a save", "the start")
 """Where kills fall, again and again."""
 OPTIONS = (f"--config.train.steps={STEPS}", f"--config.train.save_every={SAVE_EVERY}")
+
+
+def wait_for_more(job: Job, count: Callable[[], int], more: int) -> None:
+    reached = count() + more
+    job.wait_until(lambda: count() >= reached)
 
 
 @pytest.mark.slow
@@ -33,11 +39,14 @@ def test_killed_twenty_times(processes: int, shard_folder: Path, tmp_path: Path,
             time.sleep(dice.uniform(0.1, 1.0) * start_s)
         else:
             job.wait_until(job.has_logged)
-            start_s, reached = time.time() - job.started_s, job.steps() + dice.randint(1, 2 * SAVE_EVERY)
-            is_saving = PLACES[kill % len(PLACES)] == "a save"
-            job.wait_until(lambda reached=reached: job.steps() >= reached)
-            job.wait_until(lambda is_saving=is_saving: job.is_saving() == is_saving)
-            time.sleep(dice.uniform(0, 0.03) if is_saving else 0.0)
+            start_s = time.time() - job.started_s
+            if PLACES[kill % len(PLACES)] == "a save":
+                wait_for_more(job, job.saved, SAVE_EVERY * dice.randint(0, 2))
+                job.wait_until(job.is_saving)
+                time.sleep(dice.uniform(0, 0.03))
+            else:
+                wait_for_more(job, job.steps, dice.randint(1, 2 * SAVE_EVERY))
+                job.wait_until(lambda: not job.is_saving())
         has_logged = job.has_logged()
         resumed.update(re.findall(r"resumed from step (\d+)", job.said(0).read_text()))
         assert all(process.poll() is None for process in job.running), "over before it was killed"
@@ -51,7 +60,7 @@ def test_killed_twenty_times(processes: int, shard_folder: Path, tmp_path: Path,
         landed["a save" if job.is_saving() else "a step" if has_logged else "the start"] += 1
         assert job.steps() < STEPS
     print(f"{processes} processes, {KILLS} kills: {dict(landed)}; taken up at {len(resumed)} steps, at last from {job.steps()}")
-    assert sum(landed.values()) == KILLS and len(resumed) >= KILLS // 3
+    assert sum(landed.values()) == KILLS and len(resumed) >= KILLS // 5
     assert landed["a save"] >= KILLS // 3 and landed["a step"] >= 2 and landed["the start"] >= 2, landed
     job.to_the_end(*OPTIONS)
     assert job.lines() == whole.lines()
