@@ -18,7 +18,7 @@ def get_config(arg: str = "") -> ConfigDict:
     ]
 
     c.centers = ConfigDict()
-    c.centers.undrawn_positives = "ignore"  # else nearly every row is a negative of all: half are drawn, a quarter are positives
+    c.centers.undrawn_positives = "ignore"  # else most rows are negatives: half are drawn, a quarter positives
 
     # preset "tiny" of spec §1, cut to two layers
     c.encoder = ConfigDict()
