@@ -1,12 +1,11 @@
 """Who may work on a folder at the same time: one command, or several that each make a part of the same step."""
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from ove.errors import BadShard
+from ove.shards.lock import held
 
 Part = tuple[int, int]
 """(i, n): the i-th of n parts."""
@@ -25,8 +24,8 @@ def working(folder: Path, part: Part = WHOLE, remedy: str = "wait for it or give
     mine: AbstractContextManager[None] = nullcontext()
     if part != WHOLE:
         part_sentence = f"{folder}: another launch.labels does part {part[0]}/{part[1]}; wait for it or do another part."
-        mine = _locked(folder / f".lock-{part[0]}-{part[1]}", fcntl.LOCK_EX | fcntl.LOCK_NB, part_sentence)
-    with _locked(folder / ".lock", (fcntl.LOCK_EX if part == WHOLE else fcntl.LOCK_SH) | fcntl.LOCK_NB, sentence), mine:
+        mine = held(folder / f".lock-{part[0]}-{part[1]}", fcntl.LOCK_EX | fcntl.LOCK_NB, part_sentence)
+    with held(folder / ".lock", (fcntl.LOCK_EX if part == WHOLE else fcntl.LOCK_SH) | fcntl.LOCK_NB, sentence), mine:
         for leftover in folder.glob(".*.tmp") if part == WHOLE else ():
             leftover.unlink(missing_ok=True)
         yield
@@ -36,27 +35,10 @@ def working(folder: Path, part: Part = WHOLE, remedy: str = "wait for it or give
 def in_turn(path: Path) -> Iterator[None]:
     """Waits until nobody else holds this file; then holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path, fcntl.LOCK_EX, ""):
+    with held(path, fcntl.LOCK_EX, ""):
         yield
 
 
 def temporary_of(path: Path, part: Part) -> Path:
     """Where this part builds a file: parts of another number may be making the same one."""
     return path.with_name(f".{path.name}.{part[0]}-{part[1]}.tmp")
-
-
-@contextmanager
-def _locked(path: Path, how: int, sentence: str) -> Iterator[None]:
-    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, how)
-        except BlockingIOError as error:
-            raise BadShard(sentence) from error
-        except OSError as error:
-            raise BadShard(
-                f"{path}: cannot be locked ({error.strerror}); use a file system with locks (Lustre: mount it with -o flock)."
-            ) from error
-        yield
-    finally:
-        os.close(handle)

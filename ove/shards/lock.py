@@ -15,11 +15,28 @@ _SCRATCH = ".scratch-"
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keeps a second run out of the folder; the lock ends with this process, however that ends."""
-    handle = os.open(out / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    """Keeps a second run out of the folder; BadShard if there is one."""
+    sentence = f"{out}: another run is writing to this folder; wait for it or give another --out."
+    with held(out / ".lock", fcntl.LOCK_EX | fcntl.LOCK_NB, sentence):
+        yield
+
+
+@contextmanager
+def held(path: Path, how: int, sentence: str) -> Iterator[None]:
+    """Holds the lock of a file, `how` as in `fcntl.flock`; it ends with this process, however that ends.
+
+    BadShard with the `sentence` if others hold it and `how` is not to wait, or where the file system has no locks.
+    """
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
     try:
-        if not _taken(handle):
-            raise BadShard(f"{out}: another run is writing to this folder; wait for it or give another --out.")
+        try:
+            fcntl.flock(handle, how)
+        except BlockingIOError as error:
+            raise BadShard(sentence) from error
+        except OSError as error:
+            raise BadShard(
+                f"{path}: cannot be locked ({error.strerror}); use a file system with locks (Lustre: mount it with -o flock)."
+            ) from error
         yield
     finally:
         os.close(handle)
