@@ -13,7 +13,7 @@ import faiss
 import jax
 import numpy as np
 
-from ove.labels.kmeans import kmeans
+from ove.labels.clusters.kmeans import kmeans
 
 FULL = (200_000, 256, 2_000, 10)
 QUICK = (40_000, 128, 500, 5)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from synthetic import BUDGET, GOP, GRID, frames_of
 
-from ove.batches.modes import View
-from ove.batches.patches import on_time_grid, patchify
 from ove.config.probe import INTERVENTIONS
 from ove.errors import ConfigError
 from ove.probe.interventions import see_changed
 from ove.shards.read import ShardSet
+from ove.stream.modes import View
+from ove.video.patches import on_time_grid, patchify
 
 VIEW = View(BUDGET, GOP, "keep")
 WHOLE = 8

@@ -6,8 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ove.probe.features import Embeddings
-from ove.probe.knn import TEMPERATURE, knn, retrieval_at_1
-from ove.probe.linear import fit_linear
+from ove.probe.heads.knn import TEMPERATURE, knn, retrieval_at_1
+from ove.probe.heads.linear import fit_linear
 
 CLASSES = 4
 

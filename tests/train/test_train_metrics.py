@@ -12,8 +12,8 @@ import pytest
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from ove.train.clock import Clock
-from ove.train.metrics import Averages, MetricsLog, progress_line
+from ove.train.monitor.clock import Clock
+from ove.train.monitor.metrics import Averages, MetricsLog, progress_line
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -96,7 +96,7 @@ class Device:
 def run_steps(monkeypatch: pytest.MonkeyPatch, device_s: float, data_s: float, n: int, host_s: float = 0.0) -> dict[str, float]:
     """n steps, dispatched one ahead as the loop does it; the host is at work for `host_s` after each."""
     device, clock = Device(), Clock()
-    monkeypatch.setattr("ove.train.clock._finished_at", device.finish)
+    monkeypatch.setattr("ove.train.monitor.clock._finished_at", device.finish)
     results: list[jax.Array] = []
     clock.restart()
     for _ in range(n):
