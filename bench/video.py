@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from ove.config import VideoConfig  # noqa: E402
-from ove.video.clip_builder import Gathered  # noqa: E402
+from ove.video.clip_builder import ClipBuilder  # noqa: E402
 from ove.video.decode import read_video  # noqa: E402
 from ove.video.demux import DecodedFrame  # noqa: E402
 from ove.video.saliency import saliency  # noqa: E402
@@ -37,7 +37,7 @@ _LIMIT_SHARE, _LIMIT_TRANSCODE_MS = 0.5, 150.0
 _STEPS = (  # (module, what is called there, name of the step); time within an inner step counts for that one only
     ("ove.video.decode", "survey", "survey: packets counted by demuxing"),
     ("ove.video.decode", "decoded_frames", "decode with vectors exported"),
-    ("ove.video.clip_builder", "Gathered._picture", "RGB and resize"),
+    ("ove.video.clip_builder", "ClipBuilder._picture", "RGB and resize"),
     ("ove.video.signals", "dense_field", "vectors to a dense field"),
     ("ove.video.signals", "gradient", "gradient of intra blocks"),
     ("ove.video.signals", "gradient_into", "gradient of intra blocks"),
@@ -133,9 +133,9 @@ def _frames_only(path: Path, wanted: set[int], config: VideoConfig) -> None:
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        gathered = Gathered(config, None, len(wanted))
+        builder = ClipBuilder(config, None, len(wanted))
         for number, frame in enumerate(container.decode(stream)):
-            gathered.add(DecodedFrame(frame, b"", None), number in wanted)
+            builder.add(DecodedFrame(frame, b"", None), number in wanted)
 
 
 def _ours(path: Path, config: VideoConfig) -> None:

@@ -15,7 +15,7 @@ from ove.video.signals import SignalStack, with_residual_of
 from ove.video.transcode import transcoded_signals
 
 
-class Gathered:
+class ClipBuilder:
     """The sampled frames of one pass over a file, each once, and their own signals."""
 
     def __init__(self, config: VideoConfig, gray: GrayDecoder | None, n_sampled: int) -> None:
@@ -31,18 +31,18 @@ class Gathered:
         self._stack = SignalStack(n_sampled, lists=config.vectors)
 
     def add(self, decoded: DecodedFrame, sampled: bool) -> None:
-        """Takes note of the next frame; CannotIsolate where its residual was asked for and cannot be had."""
+        """Adds the next frame; NoBitstreamSignals where its residual is wanted and cannot be had."""
         self.times_s.append(decoded.time_s)
         if self.gray is not None:
-            self.gray.follow(decoded.packet, decoded.header)
+            self.gray.observe(decoded.packet, decoded.header)
         if sampled:
             self.pictures.append(self._picture(decoded.frame))
         self._add_signals(decoded, sampled)
 
-    def pass_over(self, decoded: DecodedFrame) -> None:
-        """Takes note of a frame that is not among those to be sampled."""
+    def skip(self, decoded: DecodedFrame) -> None:
+        """Passes over a frame before the first that may be sampled."""
         if self.gray is not None:
-            self.gray.follow(decoded.packet, decoded.header)
+            self.gray.observe(decoded.packet, decoded.header)
 
     def signals(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
         """Signals as shown, in the given order of the sampled frames (indices may repeat)."""
@@ -67,7 +67,7 @@ class Gathered:
         return content(rgb, self.config.size_px, self.config.geometry, self._orientation)
 
 
-class Accumulated(Gathered):
+class PooledClipBuilder(ClipBuilder):
     """The sampled frames, and the signals of all frames since the sampled one before, pooled."""
 
     def __init__(self, config: VideoConfig, gray: GrayDecoder | None, n_sampled: int) -> None:

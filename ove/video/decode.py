@@ -9,9 +9,9 @@ from jaxtyping import Float64, Int32
 from ove.config import VideoConfig
 from ove.errors import BadClip
 from ove.records import Clip, CodecSignals
-from ove.video.bitstream.codecs import bitstream_reader, told_or_refused
-from ove.video.bitstream.gray import CannotIsolate, GrayDecoder
-from ove.video.clip_builder import Accumulated, Gathered
+from ove.video.bitstream.codecs import bitstream_reader, fall_back_or_raise
+from ove.video.bitstream.gray import GrayDecoder, NoBitstreamSignals
+from ove.video.clip_builder import ClipBuilder, PooledClipBuilder
 from ove.video.demux import Damaged, Deadline, Survey, decoded_frames, survey
 from ove.video.geometry import in_square, placement
 from ove.video.packets import PacketTable
@@ -42,8 +42,8 @@ def read_video(path: Path, config: VideoConfig, span: Span | None = None) -> tup
     if opener := bitstream_reader(path, found, config.source):
         try:
             return _read(path, config, found, deadline, packets, opener, span)
-        except CannotIsolate as reason:
-            told_or_refused(path, found, config.source, reason)
+        except NoBitstreamSignals as reason:
+            fall_back_or_raise(path, found, config.source, reason)
     return _read(path, config, found, deadline, packets, None, span)
 
 
@@ -58,26 +58,26 @@ def _read(
 ) -> tuple[Clip, CodecSignals]:
     """`read_video` with signals from the bitstream, or, without an opener of gray decoders, from a transcode."""
     energies = packets.energies() if packets else None
-    gathered, cut = _gather(path, config, found.n_packets, energies, deadline, opener, span)
-    cut, n_decoded = cut or found.cut, len(gathered.times_s)
+    builder, cut = _gather(path, config, found.n_packets, energies, deadline, opener, span)
+    cut, n_decoded = cut or found.cut, len(builder.times_s)
     if n_decoded == 0 or (cut and config.truncated == "refuse"):
         why = cut or "the decoder gives no picture"
         raise BadClip(f"{path}: truncated or damaged: {n_decoded} frames decode ({why}); get a whole copy.")
     if n_decoded != found.n_packets:
         # Packets without a frame to show: VP8's hidden references, an open GOP's first pictures. Sample what there is.
-        energies = packets.energies(gathered.times_s) if packets else None
-        gathered, _ = _gather(path, config, n_decoded, energies, deadline, opener, span)
+        energies = packets.energies(builder.times_s) if packets else None
+        builder, _ = _gather(path, config, n_decoded, energies, deadline, opener, span)
     index = sample_indices(n_decoded, config.n_frames, config.sampling, energies)
     unique, order = np.unique(index, return_inverse=True)
-    pictures = np.stack(gathered.pictures)
+    pictures = np.stack(builder.pictures)
     frames = in_square(pictures, config.size_px)
     rows, columns = pictures.shape[1:3]
     clip = Clip(
         frames=frames if len(unique) == len(index) else frames[order],
         frame_index=index,
-        pts_s=_seconds([gathered.times_s[i] for i in unique], unique, found.fps)[order],
+        pts_s=_seconds([builder.times_s[i] for i in unique], unique, found.fps)[order],
         is_i_frame=i_frame_flags(config.n_frames, config.gop_frames),
-        source="bitstream" if gathered.has_vectors else "transcode",
+        source="bitstream" if builder.has_vectors else "transcode",
         codec=found.codec,
         n_decoded=n_decoded,
         fps=found.fps,
@@ -86,7 +86,7 @@ def _read(
         if config.geometry == "letterbox"
         else None,
     )
-    return clip, gathered.signals(order)
+    return clip, builder.signals(order)
 
 
 def _gather(
@@ -97,25 +97,25 @@ def _gather(
     deadline: Deadline,
     opener: Callable[[], GrayDecoder] | None,
     span: Span | None,
-) -> tuple[Gathered, str]:
+) -> tuple[ClipBuilder, str]:
     """Decodes the whole file, or what a span needs, and keeps what would be sampled if there were `n_frames` frames.
 
     Also, where the file is damaged and may be, what was wrong with the first frame that is missing.
     """
     wanted = set(sample_indices(n_frames, config.n_frames, config.sampling, energies).tolist())
     gray = opener() if opener else None
-    gathered = (Accumulated if config.sampling == "accumulate" else Gathered)(config, gray, len(wanted))
+    builder = (PooledClipBuilder if config.sampling == "accumulate" else ClipBuilder)(config, gray, len(wanted))
     try:
         for decoded in decoded_frames(path, deadline, gray is not None, span):
             if decoded.is_before:
-                gathered.pass_over(decoded)
+                builder.skip(decoded)
             else:
-                gathered.add(decoded, len(gathered.times_s) in wanted)
+                builder.add(decoded, len(builder.times_s) in wanted)
     except Damaged as error:
         if config.truncated == "refuse":
             raise
-        return gathered, str(error).removeprefix(f"{path}: ")
-    return gathered, ""
+        return builder, str(error).removeprefix(f"{path}: ")
+    return builder, ""
 
 
 def _seconds(times_s: list[float | None], index: Int32[np.ndarray, "U"], fps: float) -> Float64[np.ndarray, "U"]:

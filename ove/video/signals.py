@@ -30,7 +30,7 @@ class SignalStack:
         return self._n
 
     def add(self, frame: VideoFrame, packet: bytes, gray: GrayDecoder) -> None:
-        """Adds a frame that was decoded with vectors exported, given its packet; CannotIsolate where it has no residual."""
+        """Adds a frame, decoded with vectors exported, given its packet; NoBitstreamSignals where it has no residual."""
         height, width, t = frame.height, frame.width, self._n
         top, left = gray.start_px(height, width)
         down, across = top % CELL_PX, left % CELL_PX
@@ -41,9 +41,9 @@ class SignalStack:
             self._residual = np.empty((self._capacity, height, width), np.int16)
         if gray.has_vectors:
             # Of a pair that the crop cuts, the macroblock that is not shown counts, too.
-            reach = height + -(top + height) % (_PAIR_CELLS * CELL_PX) if gray.pairs else height
+            reach = height + -(top + height) % (_PAIR_CELLS * CELL_PX) if gray.mbaff else height
             motion, has_vector = dense_field(gray.vectors(frame, packet), reach, width, self._lists, (top, left))
-            if gray.pairs:
+            if gray.mbaff:
                 has_vector = _whole_pairs(has_vector, top // CELL_PX)[: cells(down + height)]
                 motion = np.where(has_vector[..., None], motion[: len(has_vector)], np.float32(0))
             self._motion[t], self._has_vector[t] = motion, has_vector

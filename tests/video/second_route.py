@@ -48,7 +48,7 @@ def shown_frames(path: Path) -> list[Shown]:
     gray = GRAY_DECODERS[stream.codec](stream.extradata)
     found = []
     for decoded in decoded_frames(path, Deadline(path, 60.0), keep_packets=True):
-        gray.follow(decoded.packet, decoded.header)
+        gray.observe(decoded.packet, decoded.header)
         luma, bits = luma_of(decoded.frame)
         kind = "_IPB"[int(decoded.frame.pict_type)]
         alone = gray.luma(decoded.packet)[0].astype(int) - (1 << (bits - 1))

@@ -16,10 +16,9 @@ from ove.config import VideoConfig
 from ove.errors import BadClip
 from ove.video.bitstream import h264 as h264_residual
 from ove.video.bitstream import h264_syntax as h264
-from ove.video.bitstream.gray import CannotIsolate
-from ove.video.bitstream.h264 import GrayH264
-from ove.video.bitstream.h264_weights import pps_without_weights, slice_without_weights
-from ove.video.bitstream.nal import BitReader, BitWriter, annex_b, cut_bits, escaped, packet_nals, unescaped
+from ove.video.bitstream.gray import NoBitstreamSignals
+from ove.video.bitstream.h264 import GrayH264, slice_without_weights
+from ove.video.bitstream.nal import BitReader, BitWriter, annex_b, clear_bits, cut_bits, escaped, packet_nals, unescaped
 from ove.video.decode import read_video
 from ove.video.demux import Deadline, decoded_frames, survey
 from ove.video.signals import _whole_pairs
@@ -100,8 +99,8 @@ def test_slice_headers_end_where_ffmpeg_says(write_video, params):
 
 @pytest.mark.parametrize("cabac", [True, False])
 def test_weights_of_luma_and_chroma_are_cut_out(cabac):
-    sps = h264.SequenceHeader(0, 1, False, 8, 6, 0, 5, False, 4, 4, True, False, 0, 0)
-    pps = h264.PictureHeader(3, 0, cabac, False, 1, (2, 1), True, 0, 9, True, False)
+    sps = h264.Sps(0, 1, False, 8, 6, 0, 5, False, 4, 4, True, False, 0, 0)
+    pps = h264.Pps(3, 0, cabac, False, 1, (2, 1), True, 0, 9, True, False)
     before, table, after = BitWriter(0x61), BitWriter(), BitWriter()
     for value in (0, 5, 3):  # first macroblock, P, parameter set
         before.unsigned(value)
@@ -210,7 +209,7 @@ def test_parameter_sets_may_come_with_the_first_packet(write_video):
     packets = [one.packet for one in decoded_frames(path, Deadline(path, 60.0), keep_packets=True)]
     _, nals = h264.split_avcc(header)
     whole, late = GrayH264(header), GrayH264(header[:5] + b"\xe0\x00")  # a header without sets, as in `avc3`
-    late.follow(b"".join(len(nal).to_bytes(4, "big") + nal for nal in nals) + packets[0])
+    late.observe(b"".join(len(nal).to_bytes(4, "big") + nal for nal in nals) + packets[0])
     for packet in packets[1:]:
         np.testing.assert_array_equal(late.luma(packet)[0], whole.luma(packet)[0])
     assert late.start_px(80, 112) == (0, 0)
@@ -222,11 +221,11 @@ def test_parameter_sets_that_change_in_between_are_refused(write_video):
     gray = GrayH264(survey(path, Deadline(path, 60.0)).extradata)
     nals = list(packet_nals(data, 0))
     pps = next(nal for nal in nals if nal[0] & 31 == h264.NAL_PPS)
-    other = pps_without_weights(pps, h264.read_pps(pps))
+    other = clear_bits(pps, h264.read_pps(pps).weighted_pred_bit, 3)
     piece = next(nal for nal in nals if nal[0] & 31 == h264.NAL_SLICE)
-    gray.follow(annex_b([pps, piece]))
-    with pytest.raises(CannotIsolate, match="change between two IDR pictures"):
-        gray.follow(annex_b([other, piece]))
+    gray.observe(annex_b([pps, piece]))
+    with pytest.raises(NoBitstreamSignals, match="change between two IDR pictures"):
+        gray.observe(annex_b([other, piece]))
 
 
 def test_pictures_of_single_fields_are_transcoded_and_that_is_said_once(tmp_path, write_video, caplog):
@@ -243,10 +242,10 @@ def test_pictures_of_single_fields_are_transcoded_and_that_is_said_once(tmp_path
         piece.raw("1", str(number % 2))
         if idr:
             piece.unsigned(0)
-        piece.number(number, sps.order_count_bits)
+        piece.number(number, sps.poc_lsb_bits)
         piece.raw("00" if idr else "0" if intra else "000")  # default references, no commands
         piece.raw("1", "010" if pps.deblocking_control else "")  # QP delta 0; no deblocking
-        n_macroblocks = sps.columns * sps.rows // 2
+        n_macroblocks = sps.width_mbs * sps.height_mbs // 2
         if intra:
             piece.raw("00100111" * n_macroblocks)
         else:

@@ -12,7 +12,7 @@ from ove.errors import BadClip
 from ove.records import CodecSignals
 from ove.video.bitstream import hevc as hevc_residual
 from ove.video.bitstream import hevc_syntax as hevc
-from ove.video.bitstream.gray import CannotIsolate
+from ove.video.bitstream.gray import NoBitstreamSignals
 from ove.video.bitstream.hevc import GrayHevc
 from ove.video.bitstream.nal import BitReader, BitWriter, annex_b, packet_nals
 from ove.video.decode import read_video
@@ -46,7 +46,7 @@ def test_a_second_route_gives_the_same_residual(write_video, frames, pix_fmt, pa
 
 def test_weights_left_in_the_stream_would_show(write_video, monkeypatch):
     path = write_video("v.mp4", STILL, codec="libx265", crf="12", x265_params=f"{OPEN}bframes=0:ref=1:weightp=1")
-    monkeypatch.setattr(hevc_residual, "pps_without_weights", lambda nal, pps: nal)
+    monkeypatch.setattr(hevc_residual, "clear_bits", lambda nal, start, count: nal)
     monkeypatch.setattr(hevc_residual, "slice_without_weights", lambda nal, sps, pps: nal)
     (share,) = share_of_hevc(path, partial(unmoved_candidates, reach=2)).values()
     assert share.explained < 0.7 * share.cells
@@ -106,24 +106,24 @@ def test_reference_sets_are_read_as_they_are_meant():
         w.unsigned(0)
         w.raw(*flags)  # used; not used and left out (00) or kept (01): of −1, −3, 2 and the set itself
     r = BitReader(w.aligned())
-    first = hevc.read_picture_set(r, [], 3)
+    first = hevc.read_st_ref_pic_set(r, [], 3)
     assert list(first) == [(-1, True), (-3, False), (2, True)]
-    assert list(hevc.read_picture_set(r, [first], 3)) == [(1, False), (3, True)]
-    assert list(hevc.read_picture_set(r, [first], 3)) == [(-1, True), (-2, False), (-4, True), (1, True)]
+    assert list(hevc.read_st_ref_pic_set(r, [first], 3)) == [(1, False), (3, True)]
+    assert list(hevc.read_st_ref_pic_set(r, [first], 3)) == [(-1, True), (-2, False), (-4, True), (1, True)]
 
 
 def test_streams_that_cannot_be_taken_apart_say_so(write_video):
-    with pytest.raises(CannotIsolate, match="no known parameter set"):
+    with pytest.raises(NoBitstreamSignals, match="no known parameter set"):
         GrayHevc(b"").luma(b"\x00\x00\x01\x02\x01\xd0\x00\x80")
     path = write_video("v.hevc", PLAIN[:6], codec="libx265", x265_params="log-level=none:bframes=0")
     gray = GrayHevc(survey(path, Deadline(path, 60.0)).extradata)
     nals = list(packet_nals(path.read_bytes(), 0))
-    piece = next(nal for nal in nals if hevc.kind(nal) == 1)
-    pps = next(nal for nal in nals if hevc.kind(nal) == hevc.NAL_PPS)
-    gray.follow(annex_b([pps, piece]))
+    piece = next(nal for nal in nals if hevc.nal_unit_type(nal) == 1)
+    pps = next(nal for nal in nals if hevc.nal_unit_type(nal) == hevc.NAL_PPS)
+    gray.observe(annex_b([pps, piece]))
     flipped = bytearray(pps)
     flipped[-1] ^= 0b1000
-    with pytest.raises(CannotIsolate, match=r"change between two pictures|extensions|cannot be read"):
-        gray.follow(annex_b([bytes(flipped), piece]))
-    with pytest.raises(CannotIsolate):
+    with pytest.raises(NoBitstreamSignals, match=r"change between two pictures|extensions|cannot be read"):
+        gray.observe(annex_b([bytes(flipped), piece]))
+    with pytest.raises(NoBitstreamSignals):
         gray.luma(annex_b([piece[:4]]))

@@ -9,7 +9,7 @@ from video_files import P_ONLY, moving_texture
 
 from ove.config import VideoConfig
 from ove.video.bitstream import h264_syntax as h264
-from ove.video.bitstream.gray import CannotIsolate, decode_one, luma_of, open_decoder
+from ove.video.bitstream.gray import NoBitstreamSignals, decode_one, luma_of, open_decoder
 from ove.video.bitstream.h264 import GrayH264, gray_access_unit
 from ove.video.bitstream.nal import BitReader, BitWriter, unescaped
 from ove.video.decode import read_video
@@ -102,7 +102,11 @@ def test_gray_picture_is_uniform(write_video, pix_fmt, options, gray):
         extradata = container.streams.video[0].codec_context.extradata
     length_bytes, sets = h264.split_avcc(extradata)
     sps = h264.read_sps(next(nal for nal in sets if nal[0] & 31 == h264.NAL_SPS))
-    assert (sps.columns, sps.rows, sps.frames_only) == (5, 4 if options.get("x264_params") else 3, "x264_params" not in options)
+    assert (sps.width_mbs, sps.height_mbs, sps.frame_mbs_only) == (
+        5,
+        4 if options.get("x264_params") else 3,
+        "x264_params" not in options,
+    )
     # A decoder that gives up at the first error: those that conceal put gray where they have nothing.
     context = open_decoder("h264", extradata, err_detect="explode")
     unit = b"".join(len(nal).to_bytes(length_bytes, "big") + nal for nal in gray_access_unit(sps, 200))
@@ -145,7 +149,7 @@ def test_headers_survive_zeros_and_refuse_to_end_early():
 
 
 def test_streams_that_cannot_be_taken_apart_say_so():
-    with pytest.raises(CannotIsolate, match="no known parameter set"):
+    with pytest.raises(NoBitstreamSignals, match="no known parameter set"):
         GrayH264(b"").luma(b"\x00\x00\x01\x41\x9a\x00\x80")
-    with pytest.raises(CannotIsolate, match="cannot be read"):
+    with pytest.raises(NoBitstreamSignals, match="cannot be read"):
         GrayH264(b"\x01\x64\x00\x16\xff\xe1\x00\x04\x67\x64\x00\x16")

@@ -10,7 +10,7 @@ from video_files import grainy, moving_texture, woven
 from ove.config import VideoConfig
 from ove.errors import BadClip
 from ove.video.bitstream.codecs import GRAY_DECODERS
-from ove.video.bitstream.gray import CannotIsolate, decode_one, luma_of, open_decoder
+from ove.video.bitstream.gray import NoBitstreamSignals, decode_one, luma_of, open_decoder
 from ove.video.bitstream.mpeg4 import GrayMpeg4, gray_vop
 from ove.video.bitstream.mpeg12 import GrayMpeg12, gray_picture
 from ove.video.decode import read_video
@@ -91,12 +91,12 @@ def test_packets_that_cannot_be_decoded_alone_are_refused(write_video, codec, su
     packet = next(one.packet for one in decoded if int(one.frame.pict_type) == 2)
     gray = GRAY_DECODERS[codec](header)
     gray.luma(packet)
-    with pytest.raises(CannotIsolate, match="several pictures"):
-        gray.follow(packet + packet)
+    with pytest.raises(NoBitstreamSignals, match="several pictures"):
+        gray.observe(packet + packet)
         gray.luma(packet + packet)
-    with pytest.raises(CannotIsolate, match="without a header"):
+    with pytest.raises(NoBitstreamSignals, match="without a header"):
         GRAY_DECODERS[codec](b"").luma(packet)
-    with pytest.raises(CannotIsolate, match=r"fails to decode alone|does not come out"):
+    with pytest.raises(NoBitstreamSignals, match=r"fails to decode alone|does not come out"):
         gray.luma(packet[: len(packet) // 3])
 
 
@@ -107,15 +107,15 @@ def test_changes_within_mpeg2_are_refused(write_video):
     gray = GrayMpeg12(header, "mpeg2video")
     other = bytearray(packets[0])
     other[7] ^= 1  # the frame rate
-    with pytest.raises(CannotIsolate, match="sequence header changes"):
-        gray.follow(bytes(other))
+    with pytest.raises(NoBitstreamSignals, match="sequence header changes"):
+        gray.observe(bytes(other))
     at = packets[1].index(b"\x00\x00\x01\xb5")
     field = bytearray(packets[1])
     field[at + 6] ^= 2  # picture_structure: one field
-    with pytest.raises(CannotIsolate, match="single fields"):
+    with pytest.raises(NoBitstreamSignals, match="single fields"):
         gray.luma(bytes(field))
-    with pytest.raises(CannotIsolate, match="matrices"):
-        gray.follow(packets[1][:at] + b"\x00\x00\x01\xb5\x30\x00\x00\x00" + packets[1][at:])
+    with pytest.raises(NoBitstreamSignals, match="matrices"):
+        gray.observe(packets[1][:at] + b"\x00\x00\x01\xb5\x30\x00\x00\x00" + packets[1][at:])
 
 
 def test_mpeg4_layers_of_other_kinds_are_refused(write_video):
@@ -123,10 +123,10 @@ def test_mpeg4_layers_of_other_kinds_are_refused(write_video):
     header = survey(path, Deadline(path, 60.0)).extradata
     at = header.index(b"\x00\x00\x01\x20") + 4
     GrayMpeg4(header)
-    with pytest.raises(CannotIsolate, match="cannot be read"):
+    with pytest.raises(NoBitstreamSignals, match="cannot be read"):
         GrayMpeg4(header[: at + 4])
     bits = f"{int.from_bytes(header[at:], 'big'):0{8 * len(header[at:])}b}"
     assert (bits[9], bits[21], bits[25]) == ("1", "1", "0")  # with a version and control parameters, but no buffer model
     changed = bits[:26] + "01" + bits[28:]  # video_object_layer_shape: binary
-    with pytest.raises(CannotIsolate, match="rectangular"):
+    with pytest.raises(NoBitstreamSignals, match="rectangular"):
         GrayMpeg4(header[:at] + int(changed, 2).to_bytes(len(header) - at, "big"))

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from ove.errors import BadClip
-from ove.video.bitstream.gray import CannotIsolate, GrayDecoder
+from ove.video.bitstream.gray import GrayDecoder, NoBitstreamSignals
 from ove.video.bitstream.h264 import GrayH264
 from ove.video.bitstream.hevc import GrayHevc
 from ove.video.bitstream.mpeg4 import GrayMpeg4
@@ -48,7 +48,7 @@ def bitstream_reader(path: Path, found: Survey, source: str) -> Callable[[], Gra
     return None if opener is None or source == "transcode" else partial(opener, found.extradata)
 
 
-def told_or_refused(path: Path, found: Survey, source: str, reason: CannotIsolate) -> None:
+def fall_back_or_raise(path: Path, found: Survey, source: str, reason: NoBitstreamSignals) -> None:
     """Logs why a file's signals come from a transcode after all; BadClip if the bitstream was asked for."""
     why = f"{path}: its {found.codec} bitstream does not tell motion and residual exactly: {reason}"
     if source == "bitstream":

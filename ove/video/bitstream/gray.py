@@ -2,8 +2,7 @@
 
 Every motion-compensated prediction from a uniform gray picture is that gray, whatever the vector, the reference index or the
 interpolation. A picture decoded alone after a gray one therefore comes out as clip(gray + residual) (spec §2). What a gray
-picture is in each codec, and what else a picture needs to be decoded alone, stands in `h264_residual`, `hevc_residual`,
-`mpeg12_residual` and `mpeg4_residual`.
+picture is in each codec, and what else a picture needs to be decoded alone, stands in `h264`, `hevc`, `mpeg12` and `mpeg4`.
 """
 
 from abc import ABC, abstractmethod
@@ -24,23 +23,23 @@ _MANY = 0.3
 """Share of the cells from which on the gradient of the whole picture is quicker than that of single cells (measured)."""
 
 
-class CannotIsolate(Exception):
-    """The pictures of this stream cannot be decoded one by one after a gray reference; the reason is the message."""
+class NoBitstreamSignals(Exception):
+    """The bitstream gives no exact signals; the message says why."""
 
 
 class GrayDecoder(ABC):
     """Decodes single packets of one stream against a gray reference."""
 
-    pairs = False
-    """Blocks are coded in pairs one above the other, whose lines may alternate: FFmpeg does not tell for which they do."""
+    mbaff = False
+    """Macroblocks are coded in pairs, frame- or field-wise (MBAFF); FFmpeg does not export which."""
     has_vectors = True
     """The ordinary decoder exports motion vectors; by them it is known which blocks are inter-coded."""
 
     @abstractmethod
-    def follow(self, packet: bytes, header: bytes = b"") -> None:
-        """Takes note of the parameters in a packet, and in another header of the stream that came with it, if one did.
+    def observe(self, packet: bytes, header: bytes = b"") -> None:
+        """Reads the parameter sets in a packet, and in a new stream header that came with it.
 
-        To be called with each packet of the stream, in the order of display.
+        Called with each packet of the stream, in display order.
         """
 
     @abstractmethod
@@ -59,7 +58,7 @@ class GrayDecoder(ABC):
         """Writes into `out` the luma residual of a decoded frame, given its packet, in 8-bit units; −128…127."""
         luma, bits = self.luma(packet)
         if luma.shape != out.shape:
-            raise CannotIsolate(f"a picture of it decodes alone to {luma.shape[1]}×{luma.shape[0]} pixels")
+            raise NoBitstreamSignals(f"a picture of it decodes alone to {luma.shape[1]}×{luma.shape[0]} pixels")
         np.subtract(luma, 1 << (bits - 1), out=out, dtype=np.int16, casting="unsafe")
         if bits > 8:
             out >>= bits - 8
@@ -86,7 +85,7 @@ def packet_of(data: bytes) -> av.Packet:
 
 
 def decode_one(context: VideoCodecContext, packets: list[bytes], which: int = -1) -> VideoFrame:
-    """The frame of one of these packets, decoded one after the other from a fresh start; CannotIsolate if none comes."""
+    """The frame of one of these packets, decoded one after the other from a fresh start; NoBitstreamSignals if none comes."""
     frames: list[VideoFrame] = []
     try:
         for number, data in enumerate(packets):
@@ -95,12 +94,12 @@ def decode_one(context: VideoCodecContext, packets: list[bytes], which: int = -1
             frames += context.decode(packet)
         frames += context.decode(None)
     except av.FFmpegError as error:
-        raise CannotIsolate(f"a picture of it fails to decode alone ({error.strerror})") from error
+        raise NoBitstreamSignals(f"a picture of it fails to decode alone ({error.strerror})") from error
     finally:
         context.flush_buffers()
     targets = [frame for frame in frames if frame.pts == which % len(packets)]
     if not targets:
-        raise CannotIsolate("a picture of it does not come out when decoded alone")
+        raise NoBitstreamSignals("a picture of it does not come out when decoded alone")
     return targets[0]
 
 

@@ -11,58 +11,58 @@ NAL_SLICE, NAL_IDR, NAL_SEI, NAL_SPS, NAL_PPS = 1, 5, 6, 7, 8
 _PROFILES_WITH_CHROMA_FORMAT = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
 _P, _B, _I, _SP, _SI = range(5)
 """slice_type modulo 5 (table 7-6)."""
-_MOST_REFERENCES = 32
+_MAX_REFERENCES = 32
 
 
 @dataclass(frozen=True)
-class SequenceHeader:
-    """What of a sequence parameter set (7.3.2.1.1) decides how a picture is coded."""
+class Sps:
+    """Fields of the SPS (7.3.2.1.1) needed to decode a picture."""
 
     sps_id: int
-    chroma_format: int
+    chroma_format_idc: int
     """0 monochrome, 1 4:2:0, 2 4:2:2, 3 4:4:4."""
-    separate_planes: bool
-    luma_bits: int
+    separate_colour_plane: bool
+    bit_depth_luma: int
     frame_num_bits: int
-    order_count_type: int
-    order_count_bits: int
+    poc_type: int
+    poc_lsb_bits: int
     """Of pic_order_cnt_lsb; 0 unless the type is 0."""
-    order_delta_always_zero: bool
-    columns: int
-    rows: int
+    delta_pic_order_always_zero: bool
+    width_mbs: int
+    height_mbs: int
     """Macroblocks of a frame, across and down."""
-    frames_only: bool
+    frame_mbs_only: bool
     """False for streams that may hold interlaced pictures."""
-    pairs: bool
-    """Frames are coded in pairs of macroblocks, each frame- or field-wise (MBAFF)."""
+    mbaff: bool
+    """Frames are coded in pairs of macroblocks, each frame- or field-wise."""
     crop_right_px: int
     crop_bottom_px: int
 
 
 @dataclass(frozen=True)
-class PictureHeader:
-    """What of a picture parameter set (7.3.2.2) matters here."""
+class Pps:
+    """Fields of the PPS (7.3.2.2) needed to read slice headers."""
 
     pps_id: int
     sps_id: int
     cabac: bool
-    order_count_in_frame: bool
+    bottom_field_pic_order: bool
     """bottom_field_pic_order_in_frame_present_flag."""
-    slice_groups: int
-    references: tuple[int, int] = (1, 1)
+    num_slice_groups: int
+    num_ref_idx: tuple[int, int] = (1, 1)
     """Active by default in list 0 and list 1."""
-    weighted_p: bool = False
-    weighted_b: int = 0
+    weighted_pred: bool = False
+    weighted_bipred_idc: int = 0
     """0: plain mean, 1: explicit weights in slice headers, 2: weights implied by distances, which keep a uniform gray."""
-    weights_at: int = 0
+    weighted_pred_bit: int = 0
     """Bits before weighted_pred_flag, counted without emulation prevention."""
     deblocking_control: bool = False
-    redundant_pictures: bool = False
+    redundant_pic_cnt: bool = False
 
 
 @dataclass(frozen=True)
 class SliceHeader:
-    """What of a slice header (7.3.3) matters here; positions are bits without emulation prevention."""
+    """Fields of a slice header (7.3.3); positions are bits without emulation prevention."""
 
     pps_id: int
     field: bool
@@ -85,52 +85,52 @@ def split_avcc(extradata: bytes) -> tuple[int, list[bytes]]:
     return length_bytes, nals
 
 
-def read_sps(nal: bytes) -> SequenceHeader:
+def read_sps(nal: bytes) -> Sps:
     """The sequence parameter set in a NAL unit; ValueError if it ends too early."""
     r = BitReader(unescaped(nal))
     r.bits(8)
     profile = r.bits(8)
     r.bits(16)
-    sps_id, chroma_format, separate_planes, luma_bits = r.unsigned(), 1, False, 8
+    sps_id, chroma_format_idc, separate_colour_plane, bit_depth_luma = r.unsigned(), 1, False, 8
     if profile in _PROFILES_WITH_CHROMA_FORMAT:
-        chroma_format = r.unsigned()
-        separate_planes = chroma_format == 3 and r.flag()
-        luma_bits = 8 + r.unsigned()
+        chroma_format_idc = r.unsigned()
+        separate_colour_plane = chroma_format_idc == 3 and r.flag()
+        bit_depth_luma = 8 + r.unsigned()
         r.unsigned()
         r.bits(1)
         if r.flag():
-            _skip_scaling_lists(r, 8 if chroma_format != 3 else 12)
-    frame_num_bits, order_count_type = r.unsigned() + 4, r.unsigned()
-    order_count_bits = r.unsigned() + 4 if order_count_type == 0 else 0
-    delta_always_zero = False
-    if order_count_type == 1:
-        delta_always_zero = r.flag()
+            _skip_scaling_lists(r, 8 if chroma_format_idc != 3 else 12)
+    frame_num_bits, poc_type = r.unsigned() + 4, r.unsigned()
+    poc_lsb_bits = r.unsigned() + 4 if poc_type == 0 else 0
+    delta_pic_order_always_zero = False
+    if poc_type == 1:
+        delta_pic_order_always_zero = r.flag()
         r.signed()
         r.signed()
         for _ in range(r.unsigned()):
             r.signed()
     r.unsigned()
     r.bits(1)
-    columns, map_rows, frames_only = r.unsigned() + 1, r.unsigned() + 1, r.flag()
-    pairs = not frames_only and r.flag()
+    width_mbs, map_rows, frame_mbs_only = r.unsigned() + 1, r.unsigned() + 1, r.flag()
+    mbaff = not frame_mbs_only and r.flag()
     r.bits(1)
     _, right, _, bottom = (r.unsigned() for _ in range(4)) if r.flag() else (0, 0, 0, 0)
     # Crop units (table 6-1, 7-19 … 7-22): chroma samples, and of one field where there may be fields.
-    unit_x = 2 if chroma_format in (1, 2) else 1
-    unit_y = (2 if chroma_format == 1 else 1) * (1 if frames_only else 2)
-    return SequenceHeader(
+    unit_x = 2 if chroma_format_idc in (1, 2) else 1
+    unit_y = (2 if chroma_format_idc == 1 else 1) * (1 if frame_mbs_only else 2)
+    return Sps(
         sps_id=sps_id,
-        chroma_format=chroma_format,
-        separate_planes=separate_planes,
-        luma_bits=luma_bits,
+        chroma_format_idc=chroma_format_idc,
+        separate_colour_plane=separate_colour_plane,
+        bit_depth_luma=bit_depth_luma,
         frame_num_bits=frame_num_bits,
-        order_count_type=order_count_type,
-        order_count_bits=order_count_bits,
-        order_delta_always_zero=delta_always_zero,
-        columns=columns,
-        rows=map_rows * (1 if frames_only else 2),
-        frames_only=frames_only,
-        pairs=pairs,
+        poc_type=poc_type,
+        poc_lsb_bits=poc_lsb_bits,
+        delta_pic_order_always_zero=delta_pic_order_always_zero,
+        width_mbs=width_mbs,
+        height_mbs=map_rows * (1 if frame_mbs_only else 2),
+        frame_mbs_only=frame_mbs_only,
+        mbaff=mbaff,
         crop_right_px=right * unit_x,
         crop_bottom_px=bottom * unit_y,
     )
@@ -148,31 +148,31 @@ def _skip_scaling_lists(r: BitReader, count: int) -> None:
             last = following or last
 
 
-def read_pps(nal: bytes) -> PictureHeader:
+def read_pps(nal: bytes) -> Pps:
     """The picture parameter set in a NAL unit; ValueError if it ends too early."""
     r = BitReader(unescaped(nal))
     r.bits(8)
-    pps_id, sps_id, cabac, order_count_in_frame = r.unsigned(), r.unsigned(), r.flag(), r.flag()
-    slice_groups = r.unsigned() + 1
-    if slice_groups > 1:
-        return PictureHeader(pps_id, sps_id, cabac, order_count_in_frame, slice_groups)
-    references, weights_at = (r.unsigned() + 1, r.unsigned() + 1), r.position
-    weighted_p, weighted_b = r.flag(), r.bits(2)
+    pps_id, sps_id, cabac, bottom_field_pic_order = r.unsigned(), r.unsigned(), r.flag(), r.flag()
+    num_slice_groups = r.unsigned() + 1
+    if num_slice_groups > 1:
+        return Pps(pps_id, sps_id, cabac, bottom_field_pic_order, num_slice_groups)
+    num_ref_idx, weighted_pred_bit = (r.unsigned() + 1, r.unsigned() + 1), r.position
+    weighted_pred, weighted_bipred_idc = r.flag(), r.bits(2)
     for _ in range(3):
         r.signed()
-    deblocking_control, _, redundant_pictures = r.flag(), r.flag(), r.flag()
-    return PictureHeader(
+    deblocking_control, _, redundant_pic_cnt = r.flag(), r.flag(), r.flag()
+    return Pps(
         pps_id=pps_id,
         sps_id=sps_id,
         cabac=cabac,
-        order_count_in_frame=order_count_in_frame,
-        slice_groups=slice_groups,
-        references=references,
-        weighted_p=weighted_p,
-        weighted_b=weighted_b,
-        weights_at=weights_at,
+        bottom_field_pic_order=bottom_field_pic_order,
+        num_slice_groups=num_slice_groups,
+        num_ref_idx=num_ref_idx,
+        weighted_pred=weighted_pred,
+        weighted_bipred_idc=weighted_bipred_idc,
+        weighted_pred_bit=weighted_pred_bit,
         deblocking_control=deblocking_control,
-        redundant_pictures=redundant_pictures,
+        redundant_pic_cnt=redundant_pic_cnt,
     )
 
 
@@ -184,42 +184,42 @@ def read_slice_pps_id(payload: bytes) -> int:
     return r.unsigned()
 
 
-def read_slice(payload: bytes, sps: SequenceHeader, pps: PictureHeader) -> SliceHeader:
+def read_slice(payload: bytes, sps: Sps, pps: Pps) -> SliceHeader:
     """The header of a slice's NAL unit without emulation prevention; ValueError if it makes no sense."""
     r = BitReader(payload[:4096])
     nal_ref_idc, nal_type = (r.bits(8) >> 5) & 3, payload[0] & 31
     r.unsigned()
     slice_type, pps_id = r.unsigned() % 5, r.unsigned()
-    r.bits((2 if sps.separate_planes else 0) + sps.frame_num_bits)
-    field = not sps.frames_only and r.flag()
+    r.bits((2 if sps.separate_colour_plane else 0) + sps.frame_num_bits)
+    field = not sps.frame_mbs_only and r.flag()
     if field:
         r.bits(1)
-    explicit = (slice_type in (_P, _SP) and pps.weighted_p) or (slice_type == _B and pps.weighted_b == 1)
+    explicit = (slice_type in (_P, _SP) and pps.weighted_pred) or (slice_type == _B and pps.weighted_bipred_idc == 1)
     if not explicit:
         return SliceHeader(pps_id, field)
     if nal_type == NAL_IDR:
         r.unsigned()
-    r.bits(sps.order_count_bits)
-    if sps.order_count_type == 0 and pps.order_count_in_frame and not field:
+    r.bits(sps.poc_lsb_bits)
+    if sps.poc_type == 0 and pps.bottom_field_pic_order and not field:
         r.signed()
-    if sps.order_count_type == 1 and not sps.order_delta_always_zero:
-        for _ in range(2 if pps.order_count_in_frame and not field else 1):
+    if sps.poc_type == 1 and not sps.delta_pic_order_always_zero:
+        for _ in range(2 if pps.bottom_field_pic_order and not field else 1):
             r.signed()
-    if pps.redundant_pictures:
+    if pps.redundant_pic_cnt:
         r.unsigned()
     lists = 2 if slice_type == _B else 1
     r.bits(lists - 1)  # direct_spatial_mv_pred_flag
-    references = list(pps.references)
+    num_ref_idx = list(pps.num_ref_idx)
     if r.flag():
-        references[:lists] = [r.unsigned() + 1 for _ in range(lists)]
-    if max(references) > _MOST_REFERENCES:
+        num_ref_idx[:lists] = [r.unsigned() + 1 for _ in range(lists)]
+    if max(num_ref_idx) > _MAX_REFERENCES:
         raise ValueError("a slice header names too many references")
     for _ in range(lists):  # ref_pic_list_modification (7.3.3.1)
         if r.flag():
             while r.unsigned() != 3:
                 r.unsigned()
     start = r.position
-    _skip_weights(r, references[:lists], chroma=sps.chroma_format > 0 and not sps.separate_planes)
+    _skip_weights(r, num_ref_idx[:lists], chroma=sps.chroma_format_idc > 0 and not sps.separate_colour_plane)
     end = r.position
     if nal_ref_idc:
         _skip_marking(r, nal_type == NAL_IDR)
@@ -235,12 +235,12 @@ def read_slice(payload: bytes, sps: SequenceHeader, pps: PictureHeader) -> Slice
     return SliceHeader(pps_id, field, (start, end), r.position)
 
 
-def _skip_weights(r: BitReader, references: list[int], chroma: bool) -> None:
+def _skip_weights(r: BitReader, num_ref_idx: list[int], chroma: bool) -> None:
     """Reads past pred_weight_table (7.3.3.2)."""
     r.unsigned()
     if chroma:
         r.unsigned()
-    for _ in range(sum(references)):
+    for _ in range(sum(num_ref_idx)):
         for numbers in (2, 4) if chroma else (2,):
             if r.flag():
                 for _ in range(numbers):

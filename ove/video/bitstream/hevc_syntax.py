@@ -11,62 +11,65 @@ from ove.video.bitstream.nal import BitReader, unescaped
 NAL_VPS, NAL_SPS, NAL_PPS = 32, 33, 34
 FIRST_IRAP, LAST_IRAP, IDR = 16, 23, (19, 20)
 """nal_unit_type of the pictures at which decoding may begin, and of those after which nothing refers back (table 7-1)."""
+_B, _P = 0, 1
+"""slice_type (table 7-7)."""
 _PROFILE_BITS, _LEVEL_BITS = 88, 8
-_MOST_PICTURES = 16
+_MAX_REFERENCES = 16
+_MAX_REF_PICS = 16
 
-PictureSet = Sequence[tuple[int, bool]]
+StRefPicSet = Sequence[tuple[int, bool]]
 """Short-term references (7.4.8), those before the picture first: distance in order of display, and whether it uses them."""
 
 
 @dataclass(frozen=True)
-class SequenceHeader:
-    """What of a sequence parameter set (7.3.2.2) decides how a slice header reads."""
+class Sps:
+    """Fields of the SPS (7.3.2.2) needed to read a slice header."""
 
     sps_id: int
     chroma_planes: bool
     """ChromaArrayType is not 0."""
-    separate_planes: bool
-    blocks: int
+    separate_colour_plane: bool
+    num_ctbs: int
     """Coding tree blocks of a picture."""
-    order_count_bits: int
+    poc_lsb_bits: int
     sao: bool
-    picture_sets: tuple[PictureSet, ...]
-    long_term: bool
-    long_term_used: tuple[bool, ...]
+    st_ref_pic_sets: tuple[StRefPicSet, ...]
+    long_term_ref_pics: bool
+    lt_used_by_curr_pic: tuple[bool, ...]
     """Of the long-term references that the set lists: whether pictures use them."""
-    temporal_vectors: bool
+    temporal_mvp: bool
 
 
 @dataclass(frozen=True)
-class PictureHeader:
-    """What of a picture parameter set (7.3.2.3) decides how a slice header reads."""
+class Pps:
+    """Fields of the PPS (7.3.2.3) needed to read a slice header."""
 
     pps_id: int
     sps_id: int
-    dependent_slices: bool
-    output_flag: bool
-    extra_bits: int
-    cabac_init: bool
-    references: tuple[int, int]
+    dependent_slice_segments: bool
+    output_flag_present: bool
+    num_extra_slice_header_bits: int
+    cabac_init_present: bool
+    num_ref_idx: tuple[int, int]
     """Active by default in list 0 and list 1."""
-    chroma_offsets: bool
-    weights_at: int
+    slice_chroma_qp_offsets: bool
+    weighted_pred_bit: int
     """Bits before weighted_pred_flag, counted without emulation prevention."""
-    weighted_p: bool
-    weighted_b: bool
+    weighted_pred: bool
+    weighted_bipred: bool
     entry_points: bool
     """Tiles or rows that are decoded apart: slice headers tell where each begins."""
-    filter_across_slices: bool
+    loop_filter_across_slices: bool
     deblocking_override: bool
-    deblocking_off: bool
-    lists_modification: bool
-    header_extension: bool
-    chroma_offset_lists: bool = False
+    deblocking_disabled: bool
+    lists_modification_present: bool
+    slice_header_extension: bool
+    chroma_qp_offset_lists: bool = False
     other_extensions: bool = False
     """Layers, depth or screen content."""
 
 
-def kind(nal: bytes) -> int:
+def nal_unit_type(nal: bytes) -> int:
     """nal_unit_type of a NAL unit of the base layer (7.3.1.2); −1 for other layers and empty units."""
     if len(nal) < 3 or nal[0] & 1 or nal[1] >> 3:
         return -1
@@ -90,7 +93,7 @@ def read_vps_id(nal: bytes) -> int:
     return nal[2] >> 4
 
 
-def read_sps(nal: bytes) -> SequenceHeader:
+def read_sps(nal: bytes) -> Sps:
     """The sequence parameter set in a NAL unit; ValueError if it ends too early."""
     r = BitReader(unescaped(nal), skip_bits=16 + 4)
     sub_layers = r.bits(3)
@@ -100,13 +103,13 @@ def read_sps(nal: bytes) -> SequenceHeader:
     for profile, level in present:
         r.bits(_PROFILE_BITS * profile + _LEVEL_BITS * level)
     sps_id, chroma_format = r.unsigned(), r.unsigned()
-    separate_planes = chroma_format == 3 and r.flag()
+    separate_colour_plane = chroma_format == 3 and r.flag()
     width, height = r.unsigned(), r.unsigned()
     for _ in range(4 if r.flag() else 0):
         r.unsigned()
     r.unsigned()
     r.unsigned()
-    order_count_bits = r.unsigned() + 4
+    poc_lsb_bits = r.unsigned() + 4
     for _ in range(3 * (sub_layers + 1) if r.flag() else 3):
         r.unsigned()
     block_bits = r.unsigned() + 3
@@ -122,27 +125,27 @@ def read_sps(nal: bytes) -> SequenceHeader:
         r.unsigned()
         r.unsigned()
         r.bits(1)
-    picture_sets: list[PictureSet] = []
+    st_ref_pic_sets: list[StRefPicSet] = []
     count = r.unsigned()
     for _ in range(count):
-        picture_sets.append(read_picture_set(r, picture_sets, count))
-    long_term = r.flag()
+        st_ref_pic_sets.append(read_st_ref_pic_set(r, st_ref_pic_sets, count))
+    long_term_ref_pics = r.flag()
     used = []
-    for _ in range(r.unsigned() if long_term else 0):
-        r.bits(order_count_bits)
+    for _ in range(r.unsigned() if long_term_ref_pics else 0):
+        r.bits(poc_lsb_bits)
         used.append(r.flag())
     size = 1 << block_bits
-    return SequenceHeader(
+    return Sps(
         sps_id=sps_id,
-        chroma_planes=chroma_format > 0 and not separate_planes,
-        separate_planes=separate_planes,
-        blocks=-(-width // size) * -(-height // size),
-        order_count_bits=order_count_bits,
+        chroma_planes=chroma_format > 0 and not separate_colour_plane,
+        separate_colour_plane=separate_colour_plane,
+        num_ctbs=-(-width // size) * -(-height // size),
+        poc_lsb_bits=poc_lsb_bits,
         sao=sao,
-        picture_sets=tuple(picture_sets),
-        long_term=long_term,
-        long_term_used=tuple(used),
-        temporal_vectors=r.flag(),
+        st_ref_pic_sets=tuple(st_ref_pic_sets),
+        long_term_ref_pics=long_term_ref_pics,
+        lt_used_by_curr_pic=tuple(used),
+        temporal_mvp=r.flag(),
     )
 
 
@@ -157,7 +160,7 @@ def _skip_scaling_lists(r: BitReader) -> None:
                 r.signed()
 
 
-def read_picture_set(r: BitReader, known: Sequence[PictureSet], count: int) -> PictureSet:
+def read_st_ref_pic_set(r: BitReader, known: Sequence[StRefPicSet], count: int) -> StRefPicSet:
     """st_ref_pic_set (7.3.7) after `known` ones of `count` in the sequence's set; in a slice header all are known."""
     if known and r.flag():
         back = r.unsigned() + 1 if len(known) == count else 1
@@ -174,7 +177,7 @@ def read_picture_set(r: BitReader, known: Sequence[PictureSet], count: int) -> P
         # Nearest first on either side (7-61, 7-62).
         return sorted((one for one in kept if one[0] < 0), reverse=True) + sorted(one for one in kept if one[0] > 0)
     before, after = r.unsigned(), r.unsigned()
-    if max(before, after) > _MOST_PICTURES:
+    if max(before, after) > _MAX_REF_PICS:
         raise ValueError("a reference picture set is too large")
     found = []
     for number, step in ((before, -1), (after, 1)):
@@ -185,59 +188,60 @@ def read_picture_set(r: BitReader, known: Sequence[PictureSet], count: int) -> P
     return found
 
 
-def read_pps(nal: bytes) -> PictureHeader:
+def read_pps(nal: bytes) -> Pps:
     """The picture parameter set in a NAL unit; ValueError if it ends too early."""
     r = BitReader(unescaped(nal), skip_bits=16)
-    pps_id, sps_id, dependent_slices, output_flag, extra_bits = r.unsigned(), r.unsigned(), r.flag(), r.flag(), r.bits(3)
-    _, cabac_init, references = r.bits(1), r.flag(), (r.unsigned() + 1, r.unsigned() + 1)
+    pps_id, sps_id, dependent_slice_segments = r.unsigned(), r.unsigned(), r.flag()
+    output_flag_present, num_extra_slice_header_bits = r.flag(), r.bits(3)
+    _, cabac_init_present, num_ref_idx = r.bits(1), r.flag(), (r.unsigned() + 1, r.unsigned() + 1)
     r.signed()
     _, transform_skip = r.bits(1), r.flag()
     if r.flag():
         r.unsigned()
     r.signed()
     r.signed()
-    chroma_offsets, weights_at = r.flag(), r.position
-    weighted_p, weighted_b, _, tiles, rows = r.flag(), r.flag(), r.bits(1), r.flag(), r.flag()
+    slice_chroma_qp_offsets, weighted_pred_bit = r.flag(), r.position
+    weighted_pred, weighted_bipred, _, tiles, rows = r.flag(), r.flag(), r.bits(1), r.flag(), r.flag()
     if tiles:
         boundaries = r.unsigned() + r.unsigned()
         for _ in range(0 if r.flag() else boundaries):
             r.unsigned()
         r.bits(1)
-    filter_across_slices, deblocking_override, deblocking_off = r.flag(), False, False
+    loop_filter_across_slices, deblocking_override, deblocking_disabled = r.flag(), False, False
     if r.flag():
-        deblocking_override, deblocking_off = r.flag(), r.flag()
-        for _ in range(0 if deblocking_off else 2):
+        deblocking_override, deblocking_disabled = r.flag(), r.flag()
+        for _ in range(0 if deblocking_disabled else 2):
             r.signed()
     if r.flag():
         _skip_scaling_lists(r)
-    lists_modification, _, header_extension = r.flag(), r.unsigned(), r.flag()
-    chroma_offset_lists = other_extensions = False
+    lists_modification_present, _, slice_header_extension = r.flag(), r.unsigned(), r.flag()
+    chroma_qp_offset_lists = other_extensions = False
     if r.flag():
         range_extension, other_extensions = r.flag(), r.bits(7) != 0
         if range_extension:
             if transform_skip:
                 r.unsigned()
             r.bits(1)
-            chroma_offset_lists = r.flag()
-    return PictureHeader(
+            chroma_qp_offset_lists = r.flag()
+    return Pps(
         pps_id=pps_id,
         sps_id=sps_id,
-        dependent_slices=dependent_slices,
-        output_flag=output_flag,
-        extra_bits=extra_bits,
-        cabac_init=cabac_init,
-        references=references,
-        chroma_offsets=chroma_offsets,
-        weights_at=weights_at,
-        weighted_p=weighted_p,
-        weighted_b=weighted_b,
+        dependent_slice_segments=dependent_slice_segments,
+        output_flag_present=output_flag_present,
+        num_extra_slice_header_bits=num_extra_slice_header_bits,
+        cabac_init_present=cabac_init_present,
+        num_ref_idx=num_ref_idx,
+        slice_chroma_qp_offsets=slice_chroma_qp_offsets,
+        weighted_pred_bit=weighted_pred_bit,
+        weighted_pred=weighted_pred,
+        weighted_bipred=weighted_bipred,
         entry_points=tiles or rows,
-        filter_across_slices=filter_across_slices,
+        loop_filter_across_slices=loop_filter_across_slices,
         deblocking_override=deblocking_override,
-        deblocking_off=deblocking_off,
-        lists_modification=lists_modification,
-        header_extension=header_extension,
-        chroma_offset_lists=chroma_offset_lists,
+        deblocking_disabled=deblocking_disabled,
+        lists_modification_present=lists_modification_present,
+        slice_header_extension=slice_header_extension,
+        chroma_qp_offset_lists=chroma_qp_offset_lists,
         other_extensions=other_extensions,
     )
 
@@ -245,5 +249,117 @@ def read_pps(nal: bytes) -> PictureHeader:
 def read_slice_pps_id(nal: bytes) -> int:
     """Id of the picture parameter set that a slice refers to."""
     r = BitReader(nal[:16], skip_bits=17)
-    r.bits(1 if FIRST_IRAP <= kind(nal) <= LAST_IRAP else 0)
+    r.bits(1 if FIRST_IRAP <= nal_unit_type(nal) <= LAST_IRAP else 0)
     return r.unsigned()
+
+
+@dataclass(frozen=True)
+class SliceHeader:
+    """Positions in bits of a slice header (7.3.6.1), without emulation prevention."""
+
+    weights: tuple[int, int]
+    """Where pred_weight_table begins and ends."""
+    end: int
+    """Where the header ends, before byte_alignment."""
+
+
+def read_slice(nal: bytes, payload: bytes, sps: Sps, pps: Pps) -> SliceHeader | None:
+    """The header of a slice with explicit weights, None for others; `payload` is `nal` without emulation prevention.
+
+    ValueError if it makes no sense.
+    """
+    r = BitReader(payload[:4096], skip_bits=16)
+    first = r.flag()
+    r.bits(1 if FIRST_IRAP <= nal_unit_type(nal) <= LAST_IRAP else 0)
+    r.unsigned()
+    dependent = not first and pps.dependent_slice_segments and r.flag()
+    r.bits(0 if first else (sps.num_ctbs - 1).bit_length())
+    if dependent:
+        return None
+    r.bits(pps.num_extra_slice_header_bits)
+    slice_type = r.unsigned()
+    r.bits(pps.output_flag_present + 2 * sps.separate_colour_plane)
+    n_pictures, temporal_mvp = (0, False) if nal_unit_type(nal) in IDR else _skip_references(r, sps)
+    filtered = [r.flag() for _ in range(sps.sao * (1 + sps.chroma_planes))]
+    if not ((slice_type == _P and pps.weighted_pred) or (slice_type == _B and pps.weighted_bipred)):
+        return None
+    num_ref_idx = _skip_lists(r, slice_type, pps, n_pictures, temporal_mvp)
+    start = r.position
+    _skip_weights(r, num_ref_idx, sps.chroma_planes)
+    end = r.position
+    _skip_rest(r, pps, any(filtered))
+    return SliceHeader((start, end), r.position)
+
+
+def _skip_references(r: BitReader, sps: Sps) -> tuple[int, bool]:
+    """Reads past the pictures that may be referred to; how many are, and whether vectors are predicted from one."""
+    r.bits(sps.poc_lsb_bits)
+    sets = sps.st_ref_pic_sets
+    if not r.flag():
+        chosen = read_st_ref_pic_set(r, sets, len(sets))
+    else:
+        chosen = sets[r.bits((len(sets) - 1).bit_length())]
+    n_pictures = sum(used for _, used in chosen)
+    if sps.long_term_ref_pics:
+        listed = r.unsigned() if sps.lt_used_by_curr_pic else 0
+        for i in range(listed + r.unsigned()):
+            if i < listed:
+                n_pictures += sps.lt_used_by_curr_pic[r.bits((len(sps.lt_used_by_curr_pic) - 1).bit_length())]
+            else:
+                r.bits(sps.poc_lsb_bits)
+                n_pictures += r.bits(1)
+            if r.flag():
+                r.unsigned()
+    return n_pictures, sps.temporal_mvp and r.flag()
+
+
+def _skip_lists(r: BitReader, slice_type: int, pps: Pps, n_pictures: int, temporal_mvp: bool) -> tuple[int, ...]:
+    """Reads past what makes up the reference lists; their lengths (7.3.6.1, 7.3.6.2)."""
+    lists = 2 if slice_type == _B else 1
+    num_ref_idx = tuple(r.unsigned() + 1 for _ in range(lists)) if r.flag() else pps.num_ref_idx[:lists]
+    if max(num_ref_idx) > _MAX_REFERENCES:
+        raise ValueError("a slice header names too many references")
+    if pps.lists_modification_present and n_pictures > 1:
+        for number in num_ref_idx:
+            if r.flag():
+                r.bits(number * (n_pictures - 1).bit_length())
+    r.bits((slice_type == _B) + pps.cabac_init_present)
+    if temporal_mvp:
+        from_first = lists == 1 or r.flag()
+        if num_ref_idx[0 if from_first else 1] > 1:
+            r.unsigned()
+    return num_ref_idx
+
+
+def _skip_weights(r: BitReader, num_ref_idx: tuple[int, ...], chroma: bool) -> None:
+    """Reads past pred_weight_table (7.3.6.3)."""
+    r.unsigned()
+    if chroma:
+        r.signed()
+    for number in num_ref_idx:
+        luma = [r.flag() for _ in range(number)]
+        both = [r.flag() for _ in range(number)] if chroma else [False] * number
+        for in_luma, in_chroma in zip(luma, both, strict=True):
+            for _ in range(2 * in_luma + 4 * in_chroma):
+                r.signed()
+
+
+def _skip_rest(r: BitReader, pps: Pps, filtered: bool) -> None:
+    """Reads past what follows the weights, up to the alignment (7.3.6.1)."""
+    r.unsigned()
+    for _ in range(3 if pps.slice_chroma_qp_offsets else 1):
+        r.signed()
+    r.bits(1 if pps.chroma_qp_offset_lists else 0)
+    deblocking_disabled = pps.deblocking_disabled
+    if pps.deblocking_override and r.flag():
+        deblocking_disabled = r.flag()
+        for _ in range(0 if deblocking_disabled else 2):
+            r.signed()
+    if pps.loop_filter_across_slices and (filtered or not deblocking_disabled):
+        r.bits(1)
+    if pps.entry_points:
+        number = r.unsigned()
+        if number:
+            r.bits(number * (r.unsigned() + 1))
+    if pps.slice_header_extension:
+        r.bits(8 * r.unsigned())

@@ -10,7 +10,7 @@ import numpy as np
 from av.video.frame import PictureType, VideoFrame
 from jaxtyping import Shaped, UInt8, UInt16
 
-from ove.video.bitstream.gray import CannotIsolate, GrayDecoder, decode_one, luma_of, open_decoder
+from ove.video.bitstream.gray import GrayDecoder, NoBitstreamSignals, decode_one, luma_of, open_decoder
 from ove.video.bitstream.nal import BitReader, BitWriter
 
 _START = b"\x00\x00\x01"
@@ -30,28 +30,28 @@ class GrayMpeg12(GrayDecoder):
         """Takes the sequence header from the stream's header if it is there; else the first packet brings it."""
         self._context = open_decoder(codec, b"", vectors=True, err_detect="explode")
         self._sequence, self._gray = b"", b""
-        self.follow(extradata)
+        self.observe(extradata)
 
-    def follow(self, packet: bytes, header: bytes = b"") -> None:
-        """Takes over a first sequence header; CannotIsolate where a later one, or a picture, changes what it says."""
+    def observe(self, packet: bytes, header: bytes = b"") -> None:
+        """Takes over a first sequence header; NoBitstreamSignals where a later one, or a picture, changes what it says."""
         if header:
-            self.follow(header)
+            self.observe(header)
         picture = packet.find(_PICTURE)
         head = packet if picture < 0 else packet[: packet.find(_START + b"\x01", picture)]
         if any(_extension(head, at) in (_MATRICES, _SCALABLE) for at in _places(head, _EXTENSION)):
-            raise CannotIsolate("it is scalable, or its pictures change the matrices for those after them")
+            raise NoBitstreamSignals("it is scalable, or its pictures change the matrices for those after them")
         start = packet.find(_SEQUENCE)
         if start < 0:
             return
         end = _AFTER_SEQUENCE.search(packet, start)
         sequence = packet[start : end.start() if end else None]
         if self._sequence and sequence != self._sequence:
-            raise CannotIsolate("its sequence header changes within the stream")
+            raise NoBitstreamSignals("its sequence header changes within the stream")
         if not self._sequence:
             try:
                 self._gray = gray_picture(sequence)
             except (ValueError, IndexError) as error:
-                raise CannotIsolate(f"its sequence header cannot be read ({error})") from error
+                raise NoBitstreamSignals(f"its sequence header cannot be read ({error})") from error
             self._sequence = sequence
 
     def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
@@ -69,12 +69,12 @@ class GrayMpeg12(GrayDecoder):
         """What of a packet is its picture, if that can be decoded alone."""
         pictures = _places(packet, _PICTURE)
         if not self._sequence or not pictures:
-            raise CannotIsolate("a picture of it comes without a header")
+            raise NoBitstreamSignals("a picture of it comes without a header")
         for at in _places(packet, _EXTENSION):
             if _extension(packet, at) == _PICTURE_EXTENSION and packet[at + 6] & 3 != _FRAME_STRUCTURE:
-                raise CannotIsolate("it holds pictures of single fields")
+                raise NoBitstreamSignals("it holds pictures of single fields")
         if len(pictures) > 1:
-            raise CannotIsolate("a packet of it holds several pictures")
+            raise NoBitstreamSignals("a packet of it holds several pictures")
         return packet[pictures[0] :]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from av.video.frame import PictureType, VideoFrame
 from jaxtyping import Shaped, UInt8, UInt16
 
-from ove.video.bitstream.gray import CannotIsolate, GrayDecoder, decode_one, luma_of, open_decoder
+from ove.video.bitstream.gray import GrayDecoder, NoBitstreamSignals, decode_one, luma_of, open_decoder
 from ove.video.bitstream.nal import BitReader, BitWriter
 
 _VOP = b"\x00\x00\x01\xb6"
@@ -25,13 +25,13 @@ class GrayMpeg4(GrayDecoder):
         self._header, self._gray = b"", b""
         self._take(extradata)
 
-    def follow(self, packet: bytes, header: bytes = b"") -> None:
-        """Takes over a first header; CannotIsolate where a later one says something else, and where a packet is no P or I."""
+    def observe(self, packet: bytes, header: bytes = b"") -> None:
+        """Reads the first header; NoBitstreamSignals where a later one differs, and where a packet is neither I nor P."""
         start = packet.find(_VOP)
         if packet.find(_VOP, start + 4) > 0:
-            raise CannotIsolate("a packet of it holds several pictures")
+            raise NoBitstreamSignals("a packet of it holds several pictures")
         if 0 <= start < len(packet) - 4 and packet[start + 4] >> 6 == _B:
-            raise CannotIsolate("it holds B-pictures, whose motion vectors FFmpeg does not tell")
+            raise NoBitstreamSignals("it holds B-pictures, whose motion vectors FFmpeg does not tell")
         self._take(header)
         self._take(packet[:start] if start >= 0 else packet)
 
@@ -42,9 +42,9 @@ class GrayMpeg4(GrayDecoder):
         try:
             gray = gray_vop(header[layer + 4 :])
         except ValueError as error:
-            raise CannotIsolate(f"its header cannot be read ({error})") from error
+            raise NoBitstreamSignals(f"its header cannot be read ({error})") from error
         if self._gray and gray != self._gray:
-            raise CannotIsolate("its header changes within the stream")
+            raise NoBitstreamSignals("its header changes within the stream")
         if not self._gray:
             # With the remarks of its encoder, by which FFmpeg chooses the inverse transform.
             self._header, self._gray = header, gray
@@ -63,15 +63,15 @@ class GrayMpeg4(GrayDecoder):
         """What of a packet is its picture."""
         start = packet.find(_VOP)
         if not self._gray or start < 0:
-            raise CannotIsolate("a picture of it comes without a header")
+            raise NoBitstreamSignals("a picture of it comes without a header")
         return packet[start:]
 
 
 def gray_vop(layer: bytes) -> bytes:
     """An intra VOP of uniform mid-gray for a layer with this header (without its start code; 6.2.3).
 
-    Every macroblock is intra with DC differences of 0: at quantiser 1 the prediction 1024 / 8 is exact (7.4.3). CannotIsolate
-    for layers whose pictures hold more than texture and vectors.
+    Every macroblock is intra with DC differences of 0: at quantiser 1 the prediction 1024 / 8 is exact (7.4.3).
+    NoBitstreamSignals for layers whose pictures hold more than texture and vectors.
     """
     r = BitReader(layer[:160])
     r.bits(9)
@@ -86,7 +86,7 @@ def gray_vop(layer: bytes) -> bytes:
         r.bits(79 if r.flag() else 0)
     shape, _, resolution, _, fixed_rate = r.bits(2), r.bits(1), r.bits(16), r.bits(1), r.flag()
     if shape != _RECTANGULAR:
-        raise CannotIsolate("its pictures are not rectangular")
+        raise NoBitstreamSignals("its pictures are not rectangular")
     time_bits = max(1, (resolution - 1).bit_length())
     r.bits(time_bits if fixed_rate else 0)
     _, width, _, height, _ = r.bits(1), r.bits(13), r.bits(1), r.bits(13), r.bits(1)
@@ -94,7 +94,7 @@ def gray_vop(layer: bytes) -> bytes:
     if sprite == _GMC:
         r.bits(9)
     if sprite not in (0, _GMC) or r.flag():
-        raise CannotIsolate("it uses sprites, or samples of other than 8 bits")
+        raise NoBitstreamSignals("it uses sprites, or samples of other than 8 bits")
     if r.flag():  # quant_type: matrices, ended by a 0 or by their length
         for _ in range(2):
             if r.flag():
@@ -103,7 +103,7 @@ def gray_vop(layer: bytes) -> bytes:
     estimated, _, partitioned = not r.flag(), r.bits(1), r.flag()
     layered = version != 1 and r.bits(2) != 0
     if estimated or partitioned or layered or r.flag():
-        raise CannotIsolate("it uses partitions, scalability or complexity estimation")
+        raise NoBitstreamSignals("it uses partitions, scalability or complexity estimation")
 
     vop = BitWriter(*_VOP)
     vop.raw("00", "0", "1", "0" * time_bits, "1", "1", "000")  # I; time 0; coded; DC always by its own code

@@ -98,6 +98,23 @@ def cut_bits(payload: bytes, start: int, end: int) -> bytes:
     return (shorter << fill).to_bytes((start + rest + fill) // 8, "big")
 
 
+def splice_bits(payload: bytes, cut: tuple[int, int], header_end: int, stop: str, fill: str) -> bytes:
+    """The first `header_end` bits of a payload without those of `cut`, then `stop`, then `fill` to the end of the byte."""
+    (start, end), n_bytes = cut, -(-header_end // 8)
+    value, total, after = int.from_bytes(payload[:n_bytes], "big"), 8 * n_bytes, header_end - end
+    header = BitWriter()
+    header.number(value >> (total - start), start)
+    header.number((value >> (total - header_end)) & ((1 << after) - 1), after)
+    return header.aligned(stop, fill)
+
+
+def clear_bits(nal: bytes, start: int, count: int) -> bytes:
+    """A NAL unit with `count` bits set to 0 from bit `start` of its payload (counted without emulation prevention)."""
+    payload = unescaped(nal)
+    cleared = int.from_bytes(payload, "big") & ~(((1 << count) - 1) << (8 * len(payload) - start - count))
+    return escaped(cleared.to_bytes(len(payload), "big"))
+
+
 def packet_nals(packet: bytes, length_bytes: int) -> Iterator[bytes]:
     """The NAL units of a packet, one by one; `length_bytes` of a prefix before each, 0 for start codes (Annex B).
 
