@@ -138,7 +138,7 @@ def test_a_shard_that_does_not_arrive_is_named(
     start = time.monotonic()
     with pytest.raises(error, match=f"{server.url}/shard-00001.arrayrecord.*{words}"):
         shards.record(8)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 20  # the server would hang for 30
     asked = len(server.asked)
     with pytest.raises(error):
         shards.record(9)
