@@ -26,9 +26,9 @@ def real_videos() -> list[Path]:
 @pytest.fixture(scope="session")
 def golden_folders() -> list[Path]:
     """Published-format checkpoints with the reference's inputs and outputs, where the folder beside the checkout holds some."""
-    folders = sorted(p.parent for p in (SHARED / "golden").rglob("io.npz"))
+    folders = sorted(p.parent for p in (SHARED / "golden" / "onevision_encoder").rglob("io.npz"))
     if not folders:
-        pytest.skip("no folder ../shared/golden on this machine")
+        pytest.skip("no folder ../shared/golden/onevision_encoder on this machine")
     return folders
 
 
