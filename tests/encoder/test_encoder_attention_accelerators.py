@@ -74,9 +74,8 @@ def test_devices_share_batch_and_heads(kernel: Callable) -> None:
 def lowered(function: Callable, platform: str, *arguments: jax.ShapeDtypeStruct) -> str:
     """The program for a machine that is not there; the Triton kernel asks which GPU it is for."""
     h100 = AbstractDevice("NVIDIA H100 80GB HBM3", None, "gpu")
-    traced = jax.jit(function).trace(*arguments)
     with use_abstract_mesh(AbstractMesh((), (), abstract_device=h100 if platform == "cuda" else None)):
-        return traced.lower(lowering_platforms=(platform,)).as_text()
+        return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
 
 
 @pytest.mark.parametrize(("kernel", "platform"), [(pallas_attention, "cuda"), (splash_attention, "tpu")])
