@@ -113,11 +113,11 @@ def _group_size(line: str) -> int:
     XLA writes groups out, counts them ([groups, devices of each]), or names axes of a mesh, of which it may take parts only:
     {{0,1},{2,3}}, [2,4]<=[8], mesh['data'=8,'fsdp'=2] {'data','fsdp':(1)2}.
     """
-    groups = re.search(r"replica_groups=(.*?)(?:, [a-z_]+=|$)", line)
+    groups = re.search(r"replica_groups=(mesh.*?\{[^{}]*\}|.*?)(?:, [a-z_]+=|$)", line)
     if not groups or groups[1] == "{}":
         return 0
     listed, counted = re.match(r"\{\{([0-9,]+)\}", groups[1]), re.match(r"\[\d+,(\d+)\]", groups[1])
-    named = re.match(r"mesh\[(.*?)\].*\{([^{}]*)\}$", groups[1])
+    named = re.match(r"mesh\[(.*?)\].*?\{([^{}]*)\}$", groups[1])
     if listed:
         return len(listed[1].split(","))
     if counted:
