@@ -194,6 +194,27 @@ def test_static_clips_give_four_frames_whole():
     assert whole(always_high)[:2] == [0, 1]  # 252 or more of 255 is not static: I-frames, then ties by index
 
 
+@pytest.mark.parametrize(
+    ("high", "middle", "static"),
+    [
+        (125.5 / 255, 0.0, True),  # high scores below 126: static, whatever the middle
+        (126.5 / 255, 0.0, False),
+        (0.9, 0.9 * (1 - 0.379), True),  # below 252, and less than 0.38 of itself above the middle
+        (0.9, 0.9 * (1 - 0.381), False),
+        (251.5 / 255, 251.5 / 255, True),
+        (252.5 / 255, 252.5 / 255, False),
+    ],
+)
+def test_a_clip_is_static_by_the_rule_of_the_specification(high, middle, static):
+    """Spec §2, with scores of two values: 20 % at the 95th percentile, the rest at the median."""
+    scores = np.full((16, 8, 8), middle, np.float32)
+    scores[:, :, :2] = high
+    flat = choose_patches(Saliency(scores), i_frame_flags(16, 8), 256, video_preset("probe", gop_frames=8)).flat
+    whole = np.flatnonzero(np.bincount(flat // 64, minlength=16) == 64).tolist()
+    assert (whole == [0, 5, 10, 15]) == static
+    assert static or {0, 8} <= set(whole)
+
+
 def test_budgets_are_tokens_or_shares():
     grid = (64, 16, 16)
     assert [budget_of(b, grid) for b in (2048, 2048.0, 0.125, 0.03125, 1.0, 1)] == [2048, 2048, 2048, 512, 16384, 1]
