@@ -73,6 +73,8 @@ def test_five_percent_of_damaged_records_are_replaced_counted_and_named_the_same
     assert len(told) == len(bad) and {entry.shards for entry in told} == {str(damaged)}
     for entry in told:
         assert (f"{entry.record:04d}: is no whole" if entry.key else f"record {entry.record % 8} is damaged") in entry.reason
+    # 18 draws with replacement out of 114 records: those of a place, not of the first bad one again and again.
+    assert len(set(records[is_replaced].tolist())) >= 12
     again, told_again, _ = run(config_of(damaged, threads=3), epochs * COUNT // 12)
     assert told_again == told
     for one, other in zip(batches, again, strict=True):

@@ -58,6 +58,23 @@ def test_frames_shows_one_whole_frame_of_each_chunk(record: VideoRecord, patches
     assert tyx.tolist() == [[step, y, x] for step in steps for y in range(2) for x in range(2)]
 
 
+@pytest.mark.parametrize(("budget", "frames"), [(4, [4]), (8, [2, 6]), (16, [1, 3, 5, 7]), (32, list(range(8)))])
+def test_evaluation_takes_the_middle_frame_of_each_chunk_and_training_any(
+    record: VideoRecord, patches: np.ndarray, budget: int, frames: list[int]
+) -> None:
+    view = View(budget, GOP, "keep")
+    seen, tyx = see(record, FRAMES, view, None)
+    np.testing.assert_array_equal(seen, patches[frames].reshape(budget, -1))
+    assert tyx[::4, 0].tolist() == on_time_grid(np.array(frames), T).tolist()
+    np.testing.assert_array_equal(see(record, TILING, view, None)[0], seen)
+    frame_of_step = {int(step): frame for frame, step in enumerate(on_time_grid(np.arange(T), T))}
+    drawn = [see(record, FRAMES, view, np.random.default_rng(seed))[1][::4, 0].tolist() for seed in range(60)]
+    counts = np.bincount([frame_of_step[step] for steps in drawn for step in steps], minlength=T)
+    assert counts.sum() == 60 * len(frames)
+    share = len(frames) / T
+    assert np.abs(counts / 60 - share).max() <= 4.5 * np.sqrt(share * (1 - share) / 60)
+
+
 def test_tiling_shows_the_same_frames_as_one_tall_image(record: VideoRecord) -> None:
     whole = see(record, FRAMES, VIEW, np.random.default_rng(3))[0]
     seen, tyx = see(record, TILING, VIEW, np.random.default_rng(3))
