@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,6 +37,7 @@ class Forked:
         self.seconds: dict[str, float] = {}
         self.durations: dict[str, float] = {}
         self.failed: list[str] = []
+        self.kills = Counter[str]()
         self.writes = 0
 
     # The parent.
@@ -58,6 +60,7 @@ class Forked:
             found = self._tried(text, limit_s)
             if self.is_child:
                 return
+            self.kills.update(found["failed"][:1])
             self._say({"mutant": number, **found})
             for path in self.cache.iterdir():  # also what a child that was ended has half written
                 if path.name not in kept:
@@ -91,11 +94,12 @@ class Forked:
 
     # The child.
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        of_file: dict[str, float] = {}
-        for name, seconds in self.seconds.items():
-            file = name.split("::")[0]
-            of_file[file] = of_file.get(file, 0) + seconds
-        items.sort(key=lambda item: of_file.get(item.nodeid.split("::")[0], 0))
+        seconds, kills = Counter[str](), Counter[str]()
+        for name, spent in self.seconds.items():
+            seconds[_file(name)] += spent
+        for name, number in self.kills.items():
+            kills[_file(name)] += number
+        items.sort(key=lambda item: (-kills[file := _file(item.nodeid)], seconds[file], file, -self.kills[item.nodeid]))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -108,6 +112,10 @@ class Forked:
 
     def pytest_sessionfinish(self) -> None:
         self.report.write_text(json.dumps({"durations": self.durations, "failed": self.failed}))
+
+
+def _file(test: str) -> str:
+    return test.split("::")[0]
 
 
 def _import(name: str) -> None:

@@ -4,10 +4,11 @@ python bench/mutants.py PATH… [--tests TEST…] [--kinds constant …] [--most
 
 Changes numbers, booleans, comparisons, operators, `and`/`or`/`not`, min/max, and drops calls and augmented assignments, one
 at a time (bench/mutant_list.py), in a copy of the repository in a temporary folder. Runs the tests that mirror the file and
-the nearest that import it (bench/mutant_tests.py) without the slow ones, fast files first, up to the first failure, each
-mutant in a child of a warm process (bench/mutant_worker.py). A mutant that takes too long counts as killed. --most: that many
-mutants of each file, drawn by --seed. Prints each mutant with its verdict; the last line is one JSON object. --quick: 4
-mutants of ove/batches/order.py. Exit code 1 if tests fail on an unchanged file or a file has none.
+the nearest that import it (bench/mutant_tests.py) without the slow ones, those first that have failed before, then fast
+files, up to the first failure, each mutant in a child of a warm process (bench/mutant_worker.py). A mutant that takes too
+long counts as killed. --most: that many mutants of each file, drawn by --seed. Prints each mutant with its verdict; the last
+line is one JSON object. --quick: 4 mutants of ove/batches/order.py. Exit code 1 if tests fail on an unchanged file or a file
+has none.
 """
 
 import argparse
