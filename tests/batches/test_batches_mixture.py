@@ -115,6 +115,16 @@ def test_a_picture_is_cropped_anew_in_each_epoch_source_and_run_and_alike_each_t
     assert len(set(crops.values())) > 0.95 * len(crops)  # a few crops of small pictures are the same by chance
 
 
+def test_heads_over_one_set_go_through_it_in_orders_of_their_own_and_text_is_not_cropped(folders: dict[str, str]) -> None:
+    heads = (HeadConfig(bank, 7, shards=(folders["few"],), size_px=SIZE) for bank in ("obj", "ocr"))
+    batches = take(config_of(*heads), 3)
+    record = {bank: joined(batches, bank, "record") for bank in ("obj", "ocr")}
+    assert record["obj"].tolist() != record["ocr"].tolist()
+    for bank, views in (("obj", 3), ("ocr", 1)):
+        patches = joined(batches, bank, "patches")
+        assert len({patches[at].tobytes() for at in np.flatnonzero(record[bank] == 0)}) == views
+
+
 def test_labels_come_from_the_file_or_else_from_the_record_and_missing_ones_are_minus_one(folders: dict[str, str]) -> None:
     batches = take(three_heads(folders), 6)
     labels, source, record = (joined(batches, "obj", name) for name in ("labels", "source", "record"))

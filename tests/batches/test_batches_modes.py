@@ -13,9 +13,12 @@ from synthetic import BUDGET, GOP, GRID, PATCH_PX, SIZE_PX, T, record_of
 from ove.batches.modes import CODEC, FRAMES, IMAGE, MODES, TILING, View, see
 from ove.batches.order import schedule
 from ove.batches.patches import on_time_grid, patchify
+from ove.config import VideoConfig
 from ove.errors import BadShard, ConfigError
+from ove.records import Saliency
 from ove.shards.schema import VideoRecord, decode_frames
 from ove.shards.sources import InputFile
+from ove.video.select import choose_patches
 
 VIEW = View(BUDGET, GOP, "keep")
 
@@ -45,6 +48,24 @@ def test_codec_shows_the_selection_in_flat_order(record: VideoRecord, patches: n
     scores = record.saliency[~i_frames]
     assert scores[chosen[~i_frames]].min() >= scores[~chosen[~i_frames]].max()
     assert len(flat) == BUDGET
+
+
+@pytest.mark.parametrize(
+    "options", [{"static_fallback": True}, {"outside": "zero"}, {"buckets": 4}, {"iframe_policy": "score"}], ids=str
+)
+def test_a_view_chooses_as_the_video_settings_of_the_same_names_do(options: dict) -> None:
+    valid = np.zeros((4, 4), bool)
+    valid[1:3] = True
+    scores = np.where(valid, np.random.default_rng(0).uniform(0.2, 0.4, (8, 4, 4)), -1).astype(np.float32)
+    scores[:3] += np.float32(0.05) * valid  # so that time is not all the same
+    budget = 8 * 8 + 4 if "outside" in options else 40
+    settings = {"iframe_policy": "keep", **options}
+    chosen = View(budget, GOP, **settings).choose(Saliency(scores, valid))
+    config = VideoConfig(n_frames=8, gop_frames=GOP, **settings)
+    expected = choose_patches(Saliency(scores, valid), np.arange(8) % GOP == 0, budget, config).flat
+    np.testing.assert_array_equal(chosen, expected)
+    if "outside" not in options:  # without it there would be too few patches
+        assert chosen.tolist() != View(budget, GOP, "keep").choose(Saliency(scores, valid)).tolist()
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1])
