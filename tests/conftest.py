@@ -6,10 +6,14 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
 
+import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("ove", "beartype.beartype")
+
+hypothesis.settings.register_profile("ove", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("ove")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
