@@ -29,17 +29,17 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from launch.shard_records import RecordMaker  # noqa: E402
-from ove.batches.modes import View  # noqa: E402
-from ove.batches.pipeline import Pipeline  # noqa: E402
 from ove.config import BatchesConfig, HeadConfig, ShardsConfig, VideoConfig  # noqa: E402
 from ove.records import Saliency  # noqa: E402
 from ove.shards.h264 import decode_clip  # noqa: E402
 from ove.shards.labels import write_labels  # noqa: E402
+from ove.shards.make import RecordMaker  # noqa: E402
 from ove.shards.read import ShardSet  # noqa: E402
 from ove.shards.schema import ImageRecord, Record, VideoRecord  # noqa: E402
-from ove.shards.sources import InputFile  # noqa: E402
 from ove.shards.write import write_shards  # noqa: E402
+from ove.sources.folders import InputFile  # noqa: E402
+from ove.stream.modes import View  # noqa: E402
+from ove.stream.pipeline import Pipeline  # noqa: E402
 
 THREADS = 2
 CLIPS, PICTURES, CENTERS, LABELS = 12, 96, 1000, 10

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from needs import need
 
-from ove.labels.kmeans import kmeans
+from ove.labels.clusters.kmeans import kmeans
 
 need("faiss")
 import faiss  # noqa: E402

@@ -7,7 +7,7 @@ at a time (bench/mutant_list.py), in a copy of the repository in a temporary fol
 the nearest that import it (bench/mutant_tests.py) without the slow ones, those first that have failed before, then fast
 files, up to the first failure, each mutant in a child of a warm process (bench/mutant_worker.py). A mutant that takes too
 long counts as killed. --most: that many mutants of each file, drawn by --seed. Prints each mutant with its verdict; the last
-line is one JSON object. --quick: 4 mutants of ove/batches/order.py. Exit code 1 if tests fail on an unchanged file or a file
+line is one JSON object. --quick: 4 mutants of ove/stream/order.py. Exit code 1 if tests fail on an unchanged file or a file
 has none.
 """
 
@@ -29,7 +29,7 @@ from mutant_tests import Imports
 from mutant_worker import work
 
 ROOT = Path(__file__).resolve().parents[1]
-QUICK = "ove/batches/order.py"
+QUICK = "ove/stream/order.py"
 
 
 class NoBaseline(Exception):

@@ -25,10 +25,10 @@ sys.path.insert(0, str(ROOT))
 
 from ove.config import VideoConfig  # noqa: E402
 from ove.errors import BadClip  # noqa: E402
-from ove.shards.workers import Died, outcomes  # noqa: E402
 from ove.video.decode import read_video  # noqa: E402
 from ove.video.saliency import saliency  # noqa: E402
 from ove.video.select import select  # noqa: E402
+from ove.workers import Died, outcomes  # noqa: E402
 
 _CONFIG = {"n_frames": 16, "size_px": 56, "gop_frames": 8, "time_limit_s": 10.0}
 _BUDGET = 64

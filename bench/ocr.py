@@ -28,8 +28,8 @@ import jieba  # noqa: E402
 import pages  # noqa: E402
 
 from ove.config.text import TextConfig  # noqa: E402
-from ove.labels.ocr import Reader  # noqa: E402
-from ove.labels.words import words  # noqa: E402
+from ove.labels.text.ocr import Reader  # noqa: E402
+from ove.labels.text.words import words  # noqa: E402
 
 ENGLISH = """
 harbour ticket kitchen window garden bridge market museum station library holiday engine morning evening summer winter

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from presets import RULES, draw, selected  # noqa: E402
 
-from ove.batches.toy import encode  # noqa: E402
+from ove.toy import encode  # noqa: E402
 from ove.video.decode import read_video  # noqa: E402
 from ove.video.saliency import saliency  # noqa: E402
 from ove.view.overlay import overlay  # noqa: E402

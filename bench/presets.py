@@ -19,9 +19,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from ove.batches.toy import encode  # noqa: E402
 from ove.config import VideoConfig, video_preset  # noqa: E402
 from ove.records import Clip, Selection  # noqa: E402
+from ove.toy import encode  # noqa: E402
 from ove.video.decode import read_video  # noqa: E402
 from ove.video.saliency import saliency  # noqa: E402
 from ove.video.select import choose_patches  # noqa: E402

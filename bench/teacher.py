@@ -1,6 +1,6 @@
 """How fast CLIP towers of full size embed pictures here, on random weights; and one pass of k-means at their width.
 
-`python bench/teacher.py [--quick] [--towers B/32 H/14] [--compute float32]`. Towers are those of `ove.labels.clip` with batches
+`python bench/teacher.py [--quick] [--towers B/32 H/14] [--compute float32]`. Towers are those of `ove.labels.teachers.clip` with batches
 as `launch.labels embed` makes them; decoding and cutting are timed apart, per picture of 640×480. Rates are those of the median
 call: programs have been compiled before. An operation is an addition or a multiplication; those of a tower are counted from
 its sizes. The last line is JSON.
@@ -19,13 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ove.labels.assign import nearest
-from ove.labels.clip import ClipConfig, ClipTower, skeleton
-from ove.labels.lloyd import one_pass
-from ove.labels.points import as_points
-from ove.labels.preprocess import cut
-from ove.labels.search import row_mesh
-from ove.labels.teachers import Tower
+from ove.labels.clusters.assign import nearest
+from ove.labels.clusters.lloyd import one_pass
+from ove.labels.clusters.points import as_points
+from ove.labels.clusters.search import row_mesh
+from ove.labels.teachers.clip import ClipConfig, ClipTower, skeleton
+from ove.labels.teachers.preprocess import cut
+from ove.labels.teachers.teacher import Tower
 from ove.shards.pictures import decode_picture, encode_jpeg
 
 TOWERS = {

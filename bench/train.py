@@ -63,8 +63,8 @@ def ours(sizes: dict[str, int], batch: int, loss: str, accumulate: int) -> Step:
     import jax
 
     from ove.config import BatchesConfig, CentersConfig, HeadConfig, RunConfig, TrainConfig
+    from ove.train.init import init_state
     from ove.train.sharding import batch_sharding, make_mesh, state_shardings
-    from ove.train.state import init_state
     from ove.train.step import make_step
 
     head = HeadConfig("vid", batch, negatives=SHARE, labels_per_step=LABELS)

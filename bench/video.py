@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from ove.config import VideoConfig  # noqa: E402
+from ove.video.clip_builder import Gathered  # noqa: E402
 from ove.video.decode import read_video  # noqa: E402
 from ove.video.demux import DecodedFrame  # noqa: E402
-from ove.video.gather import Gathered  # noqa: E402
 from ove.video.saliency import saliency  # noqa: E402
 from ove.video.select import choose_patches  # noqa: E402
 
@@ -37,14 +37,14 @@ _LIMIT_SHARE, _LIMIT_TRANSCODE_MS = 0.5, 150.0
 _STEPS = (  # (module, what is called there, name of the step); time within an inner step counts for that one only
     ("ove.video.decode", "survey", "survey: packets counted by demuxing"),
     ("ove.video.decode", "decoded_frames", "decode with vectors exported"),
-    ("ove.video.gather", "Gathered._picture", "RGB and resize"),
+    ("ove.video.clip_builder", "Gathered._picture", "RGB and resize"),
     ("ove.video.signals", "dense_field", "vectors to a dense field"),
     ("ove.video.signals", "gradient", "gradient of intra blocks"),
     ("ove.video.signals", "gradient_into", "gradient of intra blocks"),
-    ("ove.video.h264_residual", "GrayH264.luma", "gray residual: decoding alone"),
+    ("ove.video.bitstream.h264", "GrayH264.luma", "gray residual: decoding alone"),
     ("ove.video.signals", "SignalStack.add", "vectors fetched, residual stored"),
     ("ove.video.transcode", "encode", "transcode: encoding"),
-    ("ove.video.gather", "transcoded_signals", "transcode: decoding"),
+    ("ove.video.clip_builder", "transcoded_signals", "transcode: decoding"),
     ("ove.video.saliency", "remove_camera", "camera fit"),
     ("ove.video.saliency", "_motion_scales", "percentiles"),
     ("ove.video.saliency", "_scale", "percentiles"),

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.command import run
+from launch.cli.command import run
 from ove.errors import BadInput
 from ove.probe.annotations.benchmarks import BENCHMARKS
 from ove.probe.annotations.samples import Matched, list_lines, match

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import jax
 from jax.sharding import Sharding
 
-from launch import command, config_file
-from ove.batches.pipeline import Pipeline
-from ove.batches.samples import Stream
+from launch.cli import command, config_file
 from ove.config import BatchesConfig, RunConfig
 from ove.errors import ConfigError
+from ove.stream.pipeline import Pipeline
+from ove.stream.samples import Stream
 from ove.train.feed import to_devices
 from ove.train.sharding import batch_sharding, make_mesh
 

@@ -11,19 +11,19 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from launch.command import run
-from ove.batches.modes import CODEC, IMAGE, View, see
+from launch.cli.command import run
 from ove.centers.files import write_centers
 from ove.config import RunConfig
 from ove.config.mapping import from_mapping
 from ove.encoder import encoder
 from ove.errors import ConfigError
-from ove.labels.assign import nearest
+from ove.labels.clusters.assign import nearest
 from ove.shards.labels import BANKS
 from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
-from ove.train.bank_rows import SavedBank, open_bank
-from ove.train.checkpoint import restore_encoder
+from ove.stream.modes import CODEC, IMAGE, View, see
+from ove.train.checkpoints.checkpoint import restore_encoder
+from ove.train.checkpoints.saved_bank import SavedBank, open_bank
 
 BATCH = 16
 """Records that go through the encoder at once."""

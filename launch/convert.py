@@ -11,18 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from launch.command import run
+from launch.cli.command import run
 from ove.config import EncoderConfig, RunConfig
 from ove.encoder import published
 from ove.encoder.encoder import Encoder
 from ove.encoder.presets import PRESETS
-from ove.encoder.published_layout import published_tensors
-from ove.encoder.published_origin import Origin, read_origin, write_origin
-from ove.encoder.weight_files import SAFETENSORS
+from ove.encoder.published.layout import published_tensors
+from ove.encoder.published.origin import Origin, read_origin, write_origin
+from ove.encoder.published.weight_files import SAFETENSORS
 from ove.errors import ConfigError
-from ove.train.checkpoint import Checkpoints, restore_encoder
-from ove.train.guards import no_losses
-from ove.train.state import TrainState
+from ove.train.checkpoints.checkpoint import Checkpoints, restore_encoder
+from ove.train.init import TrainState
+from ove.train.monitor.guards import no_losses
 
 ORIGIN = "published.safetensors"
 """In the folder of a run made here: what its published file says beyond the parameters."""

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import cv2
 
-from launch.command import run
-from launch.config_file import settings
-from ove.batches.inputs import InputConfig, Tokens, find_inputs, read_tokens
-from ove.batches.native import MAX_TOKENS
+from launch.cli.command import run
+from launch.cli.config_file import settings
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError
-from ove.probe.encode import Keep, Weights, encode, open_weights, read_ahead
-from ove.probe.feature_file import FeatureFile
+from ove.features.feature_file import FeatureFile
+from ove.features.from_files import Keep, Weights, encode, open_weights, read_ahead
+from ove.tokens.from_files import InputConfig, Tokens, find_inputs, read_tokens
+from ove.tokens.native import MAX_TOKENS
 
 _EVERY_S = 10.0
 _EVERY_ON_SCREEN_S = 0.5

@@ -15,22 +15,22 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from launch.command import run
-from launch.config_file import settings
+from launch.cli.command import run
+from launch.cli.config_file import settings
 from launch.shards import GRACE_S
-from ove.batches import mosaics
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadClip, ConfigError
 from ove.records import Clip, CodecSignals, Saliency, Selection
-from ove.shards.quarantine import BadFile, write_quarantine
-from ove.shards.sources import InputFile, files_in_folder
-from ove.shards.workers import Died, outcomes
+from ove.sources.folders import InputFile, files_in_folder
+from ove.sources.quarantine import BadFile, write_quarantine
+from ove.tokens import mosaics
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
 from ove.video.select import budget_of, choose_patches, i_frame_flags
 from ove.view.animation import write_animation
 from ove.view.overlay import overlay
+from ove.workers import Died, outcomes
 
 _EXPORTS = ("npz", "mosaics")
 _PICTURES = ("sheet", "video")

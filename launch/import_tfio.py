@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from launch import shards
-from launch.command import run
-from launch.tfio_environment import ENVIRONMENT, ROOT, environment
+from launch.cli.command import run
+from launch.tensorflow_environment.make import ENVIRONMENT, ROOT, environment
 from ove.errors import BadClip, BadShard, ConfigError, Unavailable
 from ove.shards.manifest import digest, read_manifest, write_json
 

@@ -7,20 +7,20 @@ their devices; the first writes and speaks.
 import numpy as np
 from jaxtyping import UInt8
 
+from launch.cli.together import together
 from launch.label_progress import Progress
 from launch.label_stock import Stock
-from launch.together import together
+from ove.distributed import Processes
 from ove.errors import ConfigError
+from ove.labels.clusters.kmeans import Centroids, kmeans
 from ove.labels.dedup import find_duplicates
 from ove.labels.dedup_report import read_kept, write_lists, write_report
 from ove.labels.embed import Embedded, embed_shards
-from ove.labels.kmeans import Centroids, kmeans
 from ove.labels.label import Pieces, kept_points, label_records
 from ove.labels.parts import WHOLE, in_turn
 from ove.shards.labels import write_labels
 from ove.shards.manifest import publish, temporary_name, write_json
 from ove.shards.schema import ImageRecord, decode_frames, decode_image
-from ove.train.processes import Processes
 
 
 class Tasks:

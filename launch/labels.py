@@ -15,19 +15,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from launch import config_file, several, text_tags
-from launch.command import run
+from launch import text_tags
+from launch.cli import config_file, several
+from launch.cli.command import run
+from launch.cli.together import together
 from launch.label_stock import Inputs, Stock
 from launch.label_tasks import Tasks
-from launch.together import together
 from ove.config import LabelsConfig
 from ove.config.mapping import from_mapping
+from ove.distributed import Processes, leave
 from ove.errors import BadShard, ConfigError
 from ove.labels.parts import WHOLE, Part, working
 from ove.shards.labels import Bank
 from ove.shards.read import ShardSet
-from ove.shards.remote import uri_of
-from ove.train.processes import Processes, leave
+from ove.shards.remote.remote_shards import uri_of
 
 _TASKS = ("embed", "dedup", "kmeans", "assign", "all")
 _IN_PARTS = ("embed", "assign")

@@ -10,14 +10,14 @@ from typing import Any
 
 import jax
 
-from launch import command, config_file
+from launch.cli import command, config_file
 from ove.config import RunConfig
 from ove.errors import ConfigError
-from ove.train import costs
-from ove.train.compiled import compile_step, traffic, whole_leaves
-from ove.train.costs import MACHINES, Machine, Workplace
+from ove.plan import costs
+from ove.plan.costs import MACHINES, Machine, Workplace
+from ove.plan.programs import compile_step, traffic, whole_leaves
+from ove.train.monitor.throughput import workload
 from ove.train.sharding import check_division, make_mesh
-from ove.train.throughput import workload
 
 CENTERS = {"obj": 2_000_000, "vid": 400_000, "ocr": 365_187}
 LABELS = {"obj": 10, "vid": 10, "ocr": 100}

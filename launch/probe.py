@@ -10,13 +10,13 @@ from pathlib import Path
 
 import jax
 
-from launch import command, config_file, several
+from launch.cli import command, config_file, several
+from ove import distributed as processes
 from ove.config import ProbeConfig
 from ove.probe.compare import compare
 from ove.probe.predictions import check_name, write_predictions
 from ove.probe.report import as_csv, as_json, table
 from ove.shards.read import ShardSet
-from ove.train import processes
 
 _MEET_LIMIT_S, _SILENCE_LIMIT_S = 600.0, 60.0
 """How long processes wait for each other at the start; one not heard of for so long ends all others."""

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launch import command, config_file
+from launch.cli import command, config_file
 from ove.errors import ConfigError, OveError
 from ove.shards.read import ShardSet
-from ove.shards.sources import InputFile, find_files
+from ove.sources.folders import InputFile, find_files
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE_PX = 84

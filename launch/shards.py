@@ -4,16 +4,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from launch.command import run
-from launch.config_file import settings
-from launch.progress_line import ProgressLine, duration
-from launch.shard_records import RecordMaker, selection_of
+from launch.cli.command import run
+from launch.cli.config_file import settings
+from launch.cli.progress_line import ProgressLine, duration
 from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import ConfigError
-from ove.shards.inputs import find_inputs
 from ove.shards.lock import scratch_folder
+from ove.shards.make import RecordMaker, selection_of
 from ove.shards.write import QUARANTINE, Progress, Summary, write_shards
+from ove.sources.inputs import find_inputs
 
 GRACE_S = 60.0
 """What a process may take for a video beyond the time limit of reading it, before it is ended."""

@@ -11,14 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from launch.command import run
+from launch.cli.command import run
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
 from ove.records import Saliency, Selection
 from ove.shards.labels import BANKS, NONE, read_labels
 from ove.shards.read import ShardSet
-from ove.shards.remote import local_file
+from ove.shards.remote.remote_shards import local_file
 from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image
 from ove.video.select import choose_patches
 from ove.view.record import image_sheet, in_words, moments, video_sheet

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from launch import command, config_file
+from launch.cli import command, config_file
 from launch.studies import places, scores
 from launch.studies.sets import Bench
 from ove.config import StudyConfig

@@ -5,9 +5,9 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from launch.command import run
-from launch.config_file import load, settings
-from launch.progress_line import ProgressLine, duration
+from launch.cli.command import run
+from launch.cli.config_file import load, settings
+from launch.cli.progress_line import ProgressLine, duration
 from ove.config.engines import EnginesConfig
 from ove.config.mapping import from_mapping
 from ove.config.text import TextConfig
@@ -15,7 +15,7 @@ from ove.errors import ConfigError
 from ove.labels.engines.cluster import ray_engine
 from ove.labels.engines.local import local
 from ove.labels.engines.run import Progress
-from ove.labels.text_tags import VOCABULARY, TextReport, text_tags
+from ove.labels.text.pipeline import VOCABULARY, TextReport, text_tags
 
 _SECTIONS = ("text", "engines")
 _DOES = {"read": "pictures read", "count": "words counted", "tag": "records tagged"}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import cv2
 
-from launch import command
-from ove.batches.toy import CLASSES, write_video
+from launch.cli import command
+from ove.toy import CLASSES, write_video
 
 SPLITS = {"train": 0, "probe": 1_000_003, "val": 2_000_003}
 """Added to the seed, so that no video is in two splits (seeds under a million apart are meant to be different runs)."""

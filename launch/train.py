@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from launch import command, config_file, several
+from launch.cli import command, config_file, several
+from ove import distributed as processes
 from ove.config import RunConfig
-from ove.probe.in_training import Evaluator
-from ove.train import processes
+from ove.probe.online import Evaluator
 from ove.train.hooks import Hooks
 from ove.train.loop import train
-from ove.train.profiler import Span, parse_span
+from ove.train.monitor.profiler import Span, parse_span
 from ove.view.batches import FirstBatches
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from launch.command import run
+from launch.cli.command import run
 from ove.errors import BadShard, ConfigError, Unavailable
 from ove.shards.labels import BANKS, NONE, read_labels, verify_labels
 from ove.shards.manifest import Manifest, read_manifest
-from ove.shards.remote import local_file, local_folder
+from ove.shards.remote.remote_shards import local_file, local_folder
 from ove.shards.verify import Problem, Verified, verify
 
 _SHOWN = 12

@@ -90,7 +90,7 @@ class Batch:
     labels: Int32[np.ndarray, "B M"]
     """Class centers of each sample in the bank, nearest first; −1: none."""
     mode: Int32[np.ndarray, "B"]
-    """Index into `ove.batches.modes.MODES`."""
+    """Index into `ove.stream.modes.MODES`."""
     replaced: Bool[np.ndarray, "B"]
     """True if the record drawn could not be used and another took its place."""
     source: Int32[np.ndarray, "B"]

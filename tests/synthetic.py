@@ -12,8 +12,8 @@ from ove.config import ShardsConfig
 from ove.shards.labels import BANKS, write_labels
 from ove.shards.pictures import encode_jpeg
 from ove.shards.schema import ImageRecord, VideoRecord, encode_frames
-from ove.shards.sources import InputFile
 from ove.shards.write import write_shards
+from ove.sources.folders import InputFile
 
 T, SIZE_PX, PATCH_PX, GOP = 8, 28, 14, 4
 GRID = (T, SIZE_PX // PATCH_PX, SIZE_PX // PATCH_PX)

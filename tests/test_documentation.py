@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from launch import config_file, import_tfio
+from launch import import_tfio
+from launch.cli import config_file
 from ove.errors import OveError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "probe": LEVEL_0 | {"video", "shards", "labels", "batches", "encoder", "centers", "train"},
     "view": LEVEL_0 | {"video", "shards", "labels", "batches", "encoder", "centers", "train"},
 }
-OF_TRAIN = {"ove.train.checkpoint", "ove.train.optimizer"}
+OF_TRAIN = {"ove.train.checkpoints.checkpoint", "ove.train.optimizer"}
 JAX_FOLDERS = {"encoder", "centers", "labels", "train", "probe"}
 SOURCES = sorted((ROOT / "ove").rglob("*.py"))
 

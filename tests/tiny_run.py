@@ -10,8 +10,8 @@ import numpy as np
 from synthetic import BUDGET, CENTERS, GOP, LABELS, SIZE_PX
 
 from ove.config import BatchesConfig, EncoderConfig, HeadConfig, RunConfig, TrainConfig
+from ove.train.init import TrainState, init_state
 from ove.train.sharding import make_mesh, state_shardings
-from ove.train.state import TrainState, init_state
 from ove.train.step import DeviceBatch
 
 STEPS = 14

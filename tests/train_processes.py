@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ove.train.checkpoint import Checkpoints, Leaf
+from ove.train.checkpoints.checkpoint import Checkpoints, Leaf
 
 ROOT = Path(__file__).resolve().parents[1]
 EXACT = re.compile(r"step|order|bad_records|lr.*|loss.*|grad_norm/.*|embedding_cosine/.*")

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Int
 
 from launch.studies.sets import Bench, called
+from ove.features.frozen import open_frozen, untrained
 from ove.probe.choices import Choices, choices_of
-from ove.probe.encoders import open_frozen, untrained
 from ove.probe.retrieval import PARTS, retrieve
 from ove.probe.scores import mean_and_half_width
 from ove.view import plots

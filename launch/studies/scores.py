@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from launch.studies.sets import Bench, called
 from ove.probe.compare import Comparison, Row, compare
-from ove.probe.kept import Kept
+from ove.probe.score_cache import Kept
 from ove.shards.read import ShardSet
 from ove.view import plots
 from ove.view.study import Column, Study, Value

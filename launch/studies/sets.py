@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from launch import shards as launch_shards
-from ove.batches.modes import View
 from ove.config import ProbeConfig, StudyConfig, VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.config.study import CHOICE, parse_option
@@ -14,6 +13,7 @@ from ove.errors import ConfigError
 from ove.probe.compare import view_of
 from ove.shards.manifest import digest
 from ove.shards.read import ShardSet
+from ove.stream.modes import View
 
 Tell = Callable[[str], None]
 

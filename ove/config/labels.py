@@ -37,7 +37,7 @@ class LabelsConfig:
     """Near-duplicates are sought only among samples that share one of their two nearest of so many cells; 0: 1 for every
     200,000 samples; 1: among all."""
     start: Literal["auto", "spread", "random", "two_level"] = "auto"
-    """Where k-means begins (`ove.labels.kmeans`)."""
+    """Where k-means begins (`ove.labels.clusters.kmeans`)."""
     n_centers: int = 64
     """k of k-means, per bank; at most half the number of samples."""
     n_labels: int = 10

@@ -58,7 +58,7 @@ class TrainConfig:
     silence_limit_s: float = 60.0
     """A process not heard of for so long ends all others."""
     on_spike: Literal["ignore", "skip", "stop"] = "ignore"
-    """A bank's loss that jumps (`ove.train.guards.judge`): is only reported, its step changes nothing, or the run ends."""
+    """A bank's loss that jumps (`ove.train.monitor.guards.judge`): is only reported, its step changes nothing, or the run ends."""
     spike_mads: float = 10.0
     """By how many median absolute deviations above its median a loss has jumped."""
     eval_every: int = 0
@@ -68,7 +68,7 @@ class TrainConfig:
     pictures: int = 2
     """Samples of each bank and mode that are drawn at the start of a run, into `pictures/`; 0: none."""
     peak_tflops: float = 0.0
-    """10¹² operations a second that one device could do, for the model FLOPs utilisation; 0: by `ove.train.throughput`."""
+    """10¹² operations a second that one device could do, for the model FLOPs utilisation; 0: by `ove.train.monitor.throughput`."""
     seed: int = 0
 
     def __post_init__(self) -> None:

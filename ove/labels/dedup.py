@@ -13,10 +13,10 @@ from jaxtyping import Array, Bool, Float32, Int64, UInt64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ove.labels.assign import nearest
-from ove.labels.kmeans import kmeans
-from ove.labels.points import Points, unit
-from ove.labels.search import ROWS, put_rows, row_mesh
+from ove.labels.clusters.assign import nearest
+from ove.labels.clusters.kmeans import kmeans
+from ove.labels.clusters.points import Points, unit
+from ove.labels.clusters.search import ROWS, put_rows, row_mesh
 
 SAMPLES_A_CELL = 200_000
 """Of how many samples a cell is made, by default; up to twice as many are compared all with all."""

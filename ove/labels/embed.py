@@ -13,12 +13,12 @@ from jaxtyping import Float32, Int64, UInt64
 from safetensors.numpy import save_file
 
 from ove.config import LabelsConfig
-from ove.encoder.weight_files import Tensors, read_safetensors
+from ove.encoder.published.weight_files import Tensors, read_safetensors
 from ove.errors import BadCheckpoint, BadShard, ConfigError
+from ove.labels.clusters.points import Points
 from ove.labels.parts import WHOLE, Part, temporary_of
-from ove.labels.points import Points
 from ove.labels.samples import BadSample, Sample, read_samples
-from ove.labels.teachers import Teacher
+from ove.labels.teachers.teacher import Teacher
 from ove.shards.labels import Bank
 from ove.shards.manifest import digest, publish
 from ove.shards.read import ShardSet

@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float32, Int32, Int64
 
-from ove.labels.assign import nearest_blocks
+from ove.labels.clusters.assign import nearest_blocks
+from ove.labels.clusters.search import Scores, row_mesh
 from ove.labels.embed import Embedded
 from ove.labels.parts import WHOLE, Part, temporary_of
 from ove.labels.processes import leads, told_json
-from ove.labels.search import Scores, row_mesh
 from ove.shards.labels import NONE, fingerprint_of_array
 from ove.shards.manifest import digest, publish
 

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Shaped
 
-from ove.labels.search import ROWS, shard_mapped
+from ove.labels.clusters.search import ROWS, shard_mapped
 
 _AT_ONCE_BYTES = 2**26
 """How much of an array is on its way at a time, and so on every device."""

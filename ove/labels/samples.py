@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from ove.errors import BadShard
-from ove.labels.teachers import Teacher
+from ove.labels.teachers.teacher import Teacher
 from ove.shards.labels import Bank
 from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, decode_frames, decode_image

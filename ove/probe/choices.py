@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from ove.batches.modes import View
 from ove.errors import BadClip, BadShard
 from ove.records import Saliency
 from ove.shards.read import ShardSet
+from ove.stream.modes import View
 
 
 @dataclass(frozen=True)

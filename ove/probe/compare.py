@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ove.batches.modes import MODES, View
 from ove.config import ProbeConfig
 from ove.errors import BadInput, BadShard, ConfigError
-from ove.probe.attentive import fit
-from ove.probe.encoders import Frozen, open_frozen, untrained
+from ove.features.frozen import Frozen, open_frozen, untrained
+from ove.probe.dataset import UNKNOWN, Looks
 from ove.probe.features import Encoded, Source, embed, extract, stored
-from ove.probe.kept import Kept
-from ove.probe.knn import knn
-from ove.probe.linear import fit_linear
-from ove.probe.looks import UNKNOWN, Looks
+from ove.probe.heads.attentive import fit
+from ove.probe.heads.knn import knn
+from ove.probe.heads.linear import fit_linear
+from ove.probe.score_cache import Kept
 from ove.probe.scores import Said, Scores, mean_and_half_width
 from ove.shards.read import ShardSet
+from ove.stream.modes import MODES, View
 
 _EVERY_S = 10.0
 """Between two lines of progress."""

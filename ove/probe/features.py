@@ -14,8 +14,8 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float16, Float32, Int, Int32, Shaped
 
 from ove.errors import BadInput
-from ove.probe.encoders import Frozen
-from ove.probe.looks import Look, Looks, ahead
+from ove.features.frozen import Frozen
+from ove.probe.dataset import Look, Looks, ahead
 
 BATCH = 16
 """Samples that go through the encoder at once, at least; rounded up to the number of local devices."""

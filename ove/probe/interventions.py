@@ -6,11 +6,11 @@ Number and positions of the tokens stay as they are in all cases but the last, i
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from ove.batches.modes import CODEC, View, see
-from ove.batches.patches import gather, positions
 from ove.errors import ConfigError
 from ove.records import Saliency
 from ove.shards.schema import VideoRecord, decode_frames
+from ove.stream.modes import CODEC, View, see
+from ove.video.patches import gather, positions
 
 SHARE = 0.5
 """Of the tokens of the frames that are not kept whole, how many get other content."""

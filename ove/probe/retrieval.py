@@ -7,17 +7,17 @@ from typing import Literal
 
 import numpy as np
 
-from ove.batches.modes import View
-from ove.batches.patches import all_positions, gather, on_time_grid, patchify, positions
 from ove.errors import BadClip, BadShard, ConfigError
-from ove.probe.encoders import Frozen
+from ove.features.frozen import Frozen
+from ove.probe.dataset import UNKNOWN, Look, Looks
 from ove.probe.features import embed
-from ove.probe.knn import retrieval_at_1
-from ove.probe.looks import UNKNOWN, Look, Looks
+from ove.probe.heads.knn import retrieval_at_1
 from ove.probe.scores import Accuracy
 from ove.records import Saliency
 from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
+from ove.stream.modes import View
+from ove.video.patches import all_positions, gather, on_time_grid, patchify, positions
 
 Parts = Literal["frames", "halves"]
 PARTS: tuple[Parts, ...] = ("frames", "halves")

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int32
 from scipy.special import softmax, stdtrit
 
-from ove.probe.looks import UNKNOWN
+from ove.probe.dataset import UNKNOWN
 
 _NORMAL95 = 1.96
 AMONG = 5

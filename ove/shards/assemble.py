@@ -11,8 +11,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from ove.errors import BadClip, BadShard
 from ove.shards.manifest import MANIFEST, Manifest, Shard, fingerprint_of, publish, temporary_name, write_manifest
 from ove.shards.markers import BankLabels, Form, Group, marker_path, merged, shard_path, write_group
-from ove.shards.quarantine import BadFile, write_quarantine
 from ove.shards.schema import Record, VideoRecord, kind_of, pack
+from ove.sources.quarantine import BadFile, write_quarantine
 
 QUARANTINE = "quarantine.jsonl"
 

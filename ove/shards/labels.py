@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int32, Shaped
 
 from ove.errors import BadShard
 from ove.shards.manifest import publish, read_manifest, temporary_name, write_json
-from ove.shards.remote import local_file, local_folder, origin, uri_of
+from ove.shards.remote.remote_shards import local_file, local_folder, origin, uri_of
 
 Bank = Literal["vid", "obj", "ocr"]
 BANKS: tuple[Bank, ...] = get_args(Bank)

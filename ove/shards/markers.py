@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ove.shards.manifest import Shard, digest, write_json
-from ove.shards.quarantine import BadFile
 from ove.shards.schema import SCHEMA_VERSION
-from ove.shards.sources import InputFile
+from ove.sources.folders import InputFile
+from ove.sources.quarantine import BadFile
 
 
 @dataclass(frozen=True)

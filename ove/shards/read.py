@@ -11,7 +11,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 
 from ove.errors import BadShard
 from ove.shards.manifest import Manifest, Shard, read_manifest
-from ove.shards.remote import RemoteShards, local_folder, origin
+from ove.shards.remote.remote_shards import RemoteShards, local_folder, origin
 from ove.shards.schema import ImageRecord, Record, VideoRecord, unpack
 
 _RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"

@@ -14,10 +14,10 @@ from ove.shards.assemble import QUARANTINE, Packed, Summary, finish_folder, fini
 from ove.shards.lock import locked
 from ove.shards.manifest import MANIFEST
 from ove.shards.markers import Group, inputs_of, read_group
-from ove.shards.quarantine import BadFile
 from ove.shards.schema import Record
-from ove.shards.sources import InputFile
-from ove.shards.workers import Died, cores, outcomes
+from ove.sources.folders import InputFile
+from ove.sources.quarantine import BadFile
+from ove.workers import Died, cores, outcomes
 
 __all__ = ["QUARANTINE", "Progress", "Summary", "write_shards"]
 _OWN_FILES = re.compile(r"shard-(\d+)\.(arrayrecord|done\.json)")

@@ -6,8 +6,8 @@ from jax.sharding import Mesh
 
 from ove.centers.files import read_rows
 from ove.config import RunConfig
+from ove.train.init import TrainState
 from ove.train.sharding import placement
-from ove.train.state import TrainState
 
 
 def take_centroids(state: TrainState, config: RunConfig, n_centers: dict[str, int], mesh: Mesh) -> TrainState:

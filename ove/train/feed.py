@@ -9,9 +9,9 @@ import jax
 from jax.sharding import Sharding
 from jaxtyping import Array
 
-from ove.batches.pipeline import Pipeline, Progress
 from ove.centers.check import check_labels
 from ove.records import Batch
+from ove.stream.pipeline import Pipeline, Progress
 
 _NAMES = "patches", "positions", "labels"
 _LOOK_S = 0.5

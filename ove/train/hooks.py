@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ove.records import Batch
-from ove.train.evaluation import Evaluate
-from ove.train.profiler import Span
+from ove.train.monitor.evaluation import Evaluate
+from ove.train.monitor.profiler import Span
 
 Draw = Callable[[int, Mapping[str, Batch]], list[Path]]
 """A step and its batches → the pictures made of them."""

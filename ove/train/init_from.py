@@ -11,9 +11,9 @@ from ove.config import EncoderConfig, RunConfig
 from ove.encoder import published
 from ove.encoder.encoder import Params
 from ove.errors import ConfigError
-from ove.train.checkpoint import restore_encoder
+from ove.train.checkpoints.checkpoint import restore_encoder
 from ove.train.fsdp import leaf_name
-from ove.train.state import TrainState
+from ove.train.init import TrainState
 
 _MUST_AGREE = ("layers", "width", "heads", "mlp", "patch_px", "norm", "norm_eps", "rope", "rope_theta", "head")
 _PROJECTION = "pool/project/kernel"

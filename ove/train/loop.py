@@ -8,29 +8,29 @@ from pathlib import Path
 
 import jax
 
-from ove.batches.pipeline import Pipeline
 from ove.config import RunConfig
-from ove.train import opening
+from ove.distributed import Processes
+from ove.stream.pipeline import Pipeline
+from ove.train import setup as opening
 from ove.train.centroids import take_centroids
-from ove.train.checkpoint import Checkpoints
-from ove.train.clock import Clock
-from ove.train.evaluation import Evaluations
+from ove.train.checkpoints.checkpoint import Checkpoints
+from ove.train.checkpoints.resume import place_in_data, resume
 from ove.train.feed import Fed, Feed
 from ove.train.hooks import NO_HOOKS, Draw, Hooks
+from ove.train.hosts.preemption import Preemption
+from ove.train.hosts.watchdog import Watchdog
+from ove.train.hosts.workdir import claimed
+from ove.train.init import TrainState, init_state
 from ove.train.init_from import take_encoder
-from ove.train.metrics import MetricsLog, progress_line
-from ove.train.opening import QUARANTINE, Report
-from ove.train.overview import parameter_table
-from ove.train.preemption import Preemption
-from ove.train.processes import Processes
-from ove.train.profiler import Profiler
-from ove.train.resume import place_in_data, resume
+from ove.train.monitor.clock import Clock
+from ove.train.monitor.evaluation import Evaluations
+from ove.train.monitor.metrics import MetricsLog, progress_line
+from ove.train.monitor.overview import parameter_table
+from ove.train.monitor.profiler import Profiler
+from ove.train.monitor.watch import Watch
+from ove.train.setup import QUARANTINE, Report
 from ove.train.sharding import batch_sharding, make_mesh, placement, state_shardings
-from ove.train.state import TrainState, init_state
 from ove.train.step import DeviceBatch, make_step
-from ove.train.watch import Watch
-from ove.train.watchdog import Watchdog
-from ove.train.workdir import claimed
 
 
 def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HOOKS) -> TrainState:

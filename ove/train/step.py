@@ -13,11 +13,11 @@ from ove.centers.objective import BankGradient, Plan, bank_gradient, bank_update
 from ove.centers.placement import follow
 from ove.centers.rows import RowAdamW
 from ove.config import HeadConfig, RunConfig
-from ove.train.encode import Encoding, Held
-from ove.train.guards import is_applied, judge
+from ove.train.encoder_grads import Encoding, Held
+from ove.train.init import TrainState, n_negatives
+from ove.train.monitor.guards import is_applied, judge
 from ove.train.optimizer import at_step, clip, learning_rate, make_optimizer
 from ove.train.sharding import batch_sharding, check_division, placement
-from ove.train.state import TrainState, n_negatives
 
 DeviceBatch = dict[str, dict[str, Array]]
 """By bank: `patches` (B, N, P) uint8, `positions` (B, N, 3) and `labels` (B, M) int32."""

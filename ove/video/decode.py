@@ -9,14 +9,14 @@ from jaxtyping import Float64, Int32
 from ove.config import VideoConfig
 from ove.errors import BadClip
 from ove.records import Clip, CodecSignals
+from ove.video.bitstream.codecs import bitstream_reader, told_or_refused
+from ove.video.bitstream.gray import CannotIsolate, GrayDecoder
+from ove.video.clip_builder import Accumulated, Gathered
 from ove.video.demux import Damaged, Deadline, Survey, decoded_frames, survey
-from ove.video.gather import Accumulated, Gathered
 from ove.video.geometry import in_square, placement
 from ove.video.packets import PacketTable
-from ove.video.residual import CannotIsolate, GrayDecoder
 from ove.video.sampling import sample_indices
 from ove.video.select import i_frame_flags
-from ove.video.sources import bitstream_reader, told_or_refused
 from ove.video.span import Span
 
 

@@ -77,7 +77,7 @@ class Deadline:
     """The moment after which work on a file stops.
 
     Checked between packets, and by FFmpeg itself whenever it reads. Where one call of FFmpeg computes for ever, only the end
-    of the process helps: the commands work on files in processes that are ended in time (`ove.shards.workers`).
+    of the process helps: the commands work on files in processes that are ended in time (`ove.workers`).
     """
 
     def __init__(self, path: Path, limit_s: float) -> None:

@@ -6,7 +6,7 @@ import av
 import numpy as np
 from jaxtyping import Float64, Shaped
 
-from ove.video.nal import BitReader, packet_nals, unescaped
+from ove.video.bitstream.nal import BitReader, packet_nals, unescaped
 
 _WINDOW = 7
 _HEAD_BYTES = 16

@@ -8,8 +8,8 @@ from einops import reduce, repeat
 from jaxtyping import Bool, Float32, Int, Int16
 
 from ove.records import CELL_PX, CodecSignals
+from ove.video.bitstream.gray import GrayDecoder, gradient, gradient_into
 from ove.video.motion import cells, dense_field
-from ove.video.residual import GrayDecoder, gradient, gradient_into
 
 _PAIR_CELLS = 4
 """Rows of cells in a pair of macroblocks."""

@@ -8,8 +8,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
-from ove.video.h264_residual import GrayH264
-from ove.video.residual import packet_of
+from ove.video.bitstream.gray import packet_of
+from ove.video.bitstream.h264 import GrayH264
 from ove.video.signals import SignalStack
 
 _FLAG_GLOBAL_HEADER = 1 << 22

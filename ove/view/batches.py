@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
 
-from ove.batches.modes import MODES
 from ove.records import Batch
+from ove.stream.modes import MODES
 from ove.view import colours
 from ove.view.page import FAINT, Page
 

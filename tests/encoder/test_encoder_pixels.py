@@ -11,10 +11,10 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ove.batches import patches as on_host
 from ove.config import EncoderConfig
 from ove.encoder import check, encoder, pixels
 from ove.errors import BadInput, OveError
+from ove.video import patches as on_host
 
 CONFIG = EncoderConfig(layers=1, width=32, heads=1, mlp=64)
 GRID = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))

@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch_files import Call, Name, Stored, TorchFile
 
-from ove.encoder.torch_file import read_torch
+from ove.encoder.published.torch_file import read_torch
 from ove.errors import BadCheckpoint
 
 

@@ -84,7 +84,7 @@ def golden() -> dict[str, np.ndarray]:
 def compare_full() -> None:
     import jax
 
-    from ove.labels.clip_files import load_clip
+    from ove.labels.teachers.clip_files import load_clip
 
     for name, sizes in FULL.items():
         model = tower(sizes)

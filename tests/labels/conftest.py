@@ -8,8 +8,8 @@ import pytest
 
 from ove.config import ShardsConfig
 from ove.shards.schema import VideoRecord, encode_frames
-from ove.shards.sources import InputFile
 from ove.shards.write import write_shards
+from ove.sources.folders import InputFile
 
 KINDS, T, SIZE_PX = 4, 8, 28
 

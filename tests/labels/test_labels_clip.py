@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from ove.errors import BadCheckpoint
-from ove.labels.clip_files import load_clip
-from ove.labels.preprocess import cut
+from ove.labels.teachers.clip_files import load_clip
+from ove.labels.teachers.preprocess import cut
 
 GOLDEN = np.load(Path(__file__).with_name("clip_golden.npz"))
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ove.labels.dedup
+from ove.labels.clusters.points import as_points
+from ove.labels.clusters.search import row_mesh
 from ove.labels.dedup import Duplicates, find_duplicates
 from ove.labels.dedup_report import read_kept, write_lists, write_report
-from ove.labels.points import as_points
-from ove.labels.search import row_mesh
-from ove.labels.thumbnails import thumbnail_image
+from ove.labels.teachers.thumbnails import thumbnail_image
 
 
 def _find(rows: np.ndarray, threshold: float | None = 0.9, pixels: np.ndarray | None = None, **more: object) -> Duplicates:

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from synthetic import image_record_of, write_image_set
 
+import ove.labels.clusters.search
 import ove.labels.embed
-import ove.labels.search
 from ove.config import LabelsConfig
 from ove.errors import BadShard, ConfigError
-from ove.labels.assign import nearest
+from ove.labels.clusters.assign import nearest
 from ove.labels.embed import Embedded, embed_shards, open_embeddings
 from ove.labels.label import Pieces, kept_points, label_records
 from ove.labels.parts import WHOLE, temporary_of
-from ove.labels.teachers import Thumbnails
-from ove.labels.thumbnails import thumbnail_image
+from ove.labels.teachers.teacher import Thumbnails
+from ove.labels.teachers.thumbnails import thumbnail_image
 from ove.shards.manifest import publish
 from ove.shards.pictures import encode_png
 from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, decode_image
-from ove.shards.sources import InputFile
+from ove.sources.folders import InputFile
 
 Write = Callable[[Path, int], None]
 CONFIG = LabelsConfig(chunk_records=5)
@@ -185,7 +185,7 @@ def test_labels_are_made_in_pieces_each_once_whatever_the_parts(
     keep = np.arange(17) % 5 != 1
     keep[8:12] = False  # a piece without any point
     pieces = Pieces(embedded, kept_points(embedded, keep), centers, 2, 17, 4, "float32", out)
-    monkeypatch.setitem(ove.labels.search._TILES, "cpu", (8, 8))  # blocks that end elsewhere than pieces
+    monkeypatch.setitem(ove.labels.clusters.search._TILES, "cpu", (8, 8))  # blocks that end elsewhere than pieces
     assert label_records(pieces, (1, 2)) == 8 and pieces.lacking() == [0, 2, 4]
     dates = [path.stat().st_mtime_ns for path in sorted(out.glob("labels-*"))]
     told: list[tuple[int, int]] = []

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ove.labels.search
+import ove.labels.clusters.search
 from ove.errors import ConfigError
-from ove.labels.assign import nearest
-from ove.labels.kmeans import Centroids, kmeans
-from ove.labels.lloyd import moved, one_pass
-from ove.labels.points import Points, as_points
-from ove.labels.search import row_mesh
-from ove.labels.starts import shares_of
+from ove.labels.clusters.assign import nearest
+from ove.labels.clusters.kmeans import Centroids, kmeans
+from ove.labels.clusters.lloyd import moved, one_pass
+from ove.labels.clusters.points import Points, as_points
+from ove.labels.clusters.search import row_mesh
+from ove.labels.clusters.starts import shares_of
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_nothing_moves_where_nothing_can_be_split() -> None:
 def test_tiles_do_not_matter(monkeypatch: pytest.MonkeyPatch, tiles: tuple[int, int]) -> None:
     points, centers = _points(4, 70), _points(5, 83)
     whole, labels = kmeans(points, 27, 3, seed=0), nearest(points, centers, 5)
-    monkeypatch.setitem(ove.labels.search._TILES, "cpu", tiles)
+    monkeypatch.setitem(ove.labels.clusters.search._TILES, "cpu", tiles)
     np.testing.assert_allclose(kmeans(points, 27, 3, seed=0).centers, whole.centers, atol=1e-5)
     np.testing.assert_array_equal(nearest(points, centers, 5), labels)
 
@@ -173,7 +173,7 @@ def test_nearest_is_what_brute_force_finds(seed: int, count: int, k: int, m: int
 
 @pytest.mark.parametrize("tile", [1, 512])
 def test_ties_go_to_the_lower_index(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
-    monkeypatch.setitem(ove.labels.search._TILES, "cpu", (8, tile))
+    monkeypatch.setitem(ove.labels.clusters.search._TILES, "cpu", (8, tile))
     centers = np.eye(4)[[1, 0, 0, 2, 0, 1]]
     np.testing.assert_array_equal(nearest(np.eye(4)[[0, 1]], centers, 6), [[1, 2, 4, 0, 3, 5], [0, 5, 1, 2, 3, 4]])
 

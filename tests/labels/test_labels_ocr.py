@@ -10,9 +10,9 @@ import pytest
 from launch import labels, shards
 from ove.config.text import TextConfig
 from ove.errors import BadShard, ConfigError
-from ove.labels.ocr import Reader, reader_version
-from ove.labels.vocabulary import read_vocabulary
-from ove.labels.words import words
+from ove.labels.text.ocr import Reader, reader_version
+from ove.labels.text.vocabulary import read_vocabulary
+from ove.labels.text.words import words
 from ove.shards.labels import read_labels
 from ove.shards.manifest import read_manifest
 from ove.shards.read import ShardSet

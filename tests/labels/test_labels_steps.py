@@ -11,13 +11,13 @@ import pytest
 from synthetic import BUDGET, GOP, image_record_of, record_of, write_image_set, write_set
 
 from launch import labels as command
-from ove.batches.pipeline import Pipeline
 from ove.config import BatchesConfig, EncoderConfig, HeadConfig, RunConfig, TrainConfig
 from ove.errors import BadCheckpoint, BadShard, ConfigError
 from ove.shards.labels import read_centers, read_labels, write_labels
 from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord
-from ove.shards.sources import InputFile
+from ove.sources.folders import InputFile
+from ove.stream.pipeline import Pipeline
 from ove.train.loop import train
 
 Write = Callable[[Path, int], None]

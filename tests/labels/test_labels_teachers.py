@@ -15,10 +15,10 @@ from launch import labels as command
 from ove.config import LabelsConfig
 from ove.encoder.published import load
 from ove.errors import BadCheckpoint, ConfigError
-from ove.labels.clip_files import load_clip
 from ove.labels.embed import open_embeddings
-from ove.labels.preprocess import cut
-from ove.labels.teachers import make_teacher, teacher_identity
+from ove.labels.teachers.clip_files import load_clip
+from ove.labels.teachers.preprocess import cut
+from ove.labels.teachers.teacher import make_teacher, teacher_identity
 from ove.shards.labels import read_labels
 from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ove.errors import ConfigError
-from ove.labels.thumbnails import IMAGE_PX, INTERVALS, LOOK_PX, WINDOW_PX, thumbnail_image, thumbnails
+from ove.labels.teachers.thumbnails import IMAGE_PX, INTERVALS, LOOK_PX, WINDOW_PX, thumbnail_image, thumbnails
 
 S = 56
 LOOKS = INTERVALS * 3 * LOOK_PX**2

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ove.labels.vocabulary as module
+import ove.labels.text.vocabulary as module
 from ove.errors import BadShard
-from ove.labels.tags import tags_of
-from ove.labels.vocabulary import (
+from ove.labels.text.tags import tags_of
+from ove.labels.text.vocabulary import (
     Vocabulary,
     build_vocabulary,
     cached_vocabulary,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ove.labels.words import script, words, words_version
+from ove.labels.text.words import script, words, words_version
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from launch import command
+from launch.cli import command
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from launch import centers
 from ove.centers.shuffle import row_of
 from ove.errors import BadCheckpoint, BadInput, ConfigError
 from ove.train.centroids import take_centroids
-from ove.train.checkpoint import Checkpoints
+from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.loop import train
 from ove.train.sharding import make_mesh
 

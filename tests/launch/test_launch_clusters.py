@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from launch import train
-from ove.train.processes import EXIT_PREEMPTED
-from ove.train.watchdog import EXIT_STUCK
+from ove.distributed import EXIT_PREEMPTED
+from ove.train.hosts.watchdog import EXIT_STUCK
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "launch" / "cluster"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import command, config_file
+from launch.cli import command, config_file
 from ove.config import RunConfig
 from ove.errors import ConfigError
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from launch import convert
 from ove.config import EncoderConfig
 from ove.encoder import encoder, published
-from ove.train.checkpoint import restore_encoder
+from ove.train.checkpoints.checkpoint import restore_encoder
 
 NO_HEAD = CONFIG | {"use_head": False, "num_hidden_layers": 1}
 TOWER_CONFIG = {"model_type": "llava_onevision2", "vision_config": NO_HEAD}

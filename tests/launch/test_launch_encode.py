@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from launch import encode
-from ove.batches import inputs
-from ove.batches.images import read_image
-from ove.batches.native import fit_size, resize
 from ove.config import EncoderConfig, VideoConfig
 from ove.encoder import published
 from ove.encoder.encoder import init
-from ove.probe.encode import read_ahead
+from ove.features.from_files import read_ahead
+from ove.sources.images import read_image
+from ove.tokens import from_files as inputs
+from ove.tokens.native import fit_size, resize
 from ove.video.decode import read_video
 
 ROOT = Path(__file__).resolve().parents[2]

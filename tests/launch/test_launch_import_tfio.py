@@ -18,8 +18,9 @@ import pyarrow.parquet
 import pytest
 from remote_servers import serving
 
-from launch import import_tfio, tfio_environment
-from launch.tfio_environment import ENVIRONMENT, environment
+from launch import import_tfio
+from launch.tensorflow_environment import make as tfio_environment
+from launch.tensorflow_environment.make import ENVIRONMENT, environment
 from ove.errors import BadClip, ConfigError, Unavailable
 from ove.shards.read import ShardSet
 from ove.shards.schema import decode_image

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import pytest
 
-from ove.batches.toy import write_video
+from ove.toy import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORES = {"codec", "frames", "untrained_codec", "untrained_frames"}

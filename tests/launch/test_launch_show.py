@@ -13,8 +13,8 @@ from ove.records import Selection
 from ove.shards.pictures import encode_jpeg
 from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord
-from ove.shards.sources import InputFile
 from ove.shards.write import write_shards
+from ove.sources.folders import InputFile
 from ove.view.record import moments
 
 

@@ -10,11 +10,11 @@ from synthetic import BUDGET, GOP, RECORDS
 from launch import shards, study
 from launch.studies import scores
 from launch.studies.sets import Bench
-from ove.batches.toy import write_video
 from ove.config import ProbeConfig, StudyConfig
 from ove.config.study import parse_option
 from ove.errors import ConfigError
 from ove.shards.read import ShardSet
+from ove.toy import write_video
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from launch import annotations as command
-from launch import config_file
+from launch.cli import config_file
 from ove.config import ProbeConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadInput

@@ -11,11 +11,11 @@ from jax.sharding import Mesh
 from scipy.special import erf
 
 from ove.config import ProbeConfig
-from ove.labels.clip import ClipConfig
-from ove.probe import attentive
-from ove.probe.attentive import Probe, _Trainer, fit
-from ove.probe.encoders import Frozen
+from ove.features.frozen import Frozen
+from ove.labels.teachers.clip import ClipConfig
 from ove.probe.features import Features
+from ove.probe.heads import attentive
+from ove.probe.heads.attentive import Probe, _Trainer, fit
 from ove.probe.scores import Accuracy, Said
 
 Numbers = dict[str, np.ndarray]

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 from synthetic import BUDGET, CLASSES, GOP, RECORDS, image_record_of, record_of, write_image_set, write_set
 
-from ove.batches.modes import CODEC, View, see
 from ove.config import EncoderConfig, ProbeConfig
 from ove.encoder import encoder, published
 from ove.errors import BadShard, ConfigError
+from ove.features.frozen import frozen, open_frozen, untrained
 from ove.probe import compare as module
 from ove.probe.compare import compare, view_of
-from ove.probe.encoders import frozen, open_frozen, untrained
+from ove.probe.dataset import Looks
 from ove.probe.features import Embeddings, Features, stored
-from ove.probe.kept import Kept
-from ove.probe.looks import Looks
+from ove.probe.score_cache import Kept
 from ove.probe.scores import Accuracy, Said, Scores
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
-from ove.shards.sources import InputFile
+from ove.sources.folders import InputFile
+from ove.stream.modes import CODEC, View, see
 
 ENCODER = EncoderConfig(layers=1, width=64, heads=1, mlp=64)
 VAL = 13

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from synthetic import BUDGET, CLASSES, GOP, RECORDS, write_set
 
-from ove.batches.modes import CODEC, View, see
 from ove.config import EncoderConfig
 from ove.encoder import encoder
 from ove.errors import BadInput, BadShard
-from ove.probe.encoders import Frozen, frozen
+from ove.features.frozen import Frozen, frozen
+from ove.probe.dataset import UNKNOWN, Looks
 from ove.probe.features import BATCH, Encoded, embed, extract, part_of, stored
-from ove.probe.looks import UNKNOWN, Looks
 from ove.shards.read import ShardSet
+from ove.stream.modes import CODEC, View, see
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=2, mlp=64)
 PARAMS = encoder.init(CONFIG, jax.random.key(0))

@@ -12,15 +12,15 @@ import pytest
 from synthetic import BUDGET, CLASSES, GOP, record_of, write_set
 
 from launch.train import _hooks
-from ove.batches.modes import View
 from ove.config import BatchesConfig, EncoderConfig, EvaluationConfig, ProbeConfig, RunConfig, TrainConfig
 from ove.encoder import encoder
 from ove.errors import BadShard, ConfigError
-from ove.probe import in_training
-from ove.probe.encoders import frozen
-from ove.probe.in_training import Evaluator
+from ove.features.frozen import frozen
+from ove.probe import online as in_training
+from ove.probe.online import Evaluator
 from ove.shards.schema import VideoRecord
-from ove.shards.sources import InputFile
+from ove.sources.folders import InputFile
+from ove.stream.modes import View
 
 ENCODER = EncoderConfig(layers=1, width=64, heads=1, mlp=64, init_std=0.125)
 TRAIN, VAL = 16, 12

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from synthetic import BUDGET, CLASSES, GOP, GRID, RECORDS, T, frames_of, record_of
 
-from ove.batches.modes import View
-from ove.batches.patches import on_time_grid, patchify
 from ove.config.probe import INTERVENTIONS
 from ove.errors import BadClip, ConfigError
-from ove.probe import looks as looks_module
+from ove.probe import dataset as looks_module
+from ove.probe.dataset import Looks
 from ove.probe.interventions import see_changed
-from ove.probe.looks import Looks
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord, encode_frames
-from ove.shards.sources import InputFile
+from ove.sources.folders import InputFile
+from ove.stream.modes import View
+from ove.video.patches import on_time_grid, patchify
 
 VIEW = View(BUDGET, GOP, "keep")
 WHOLE = 8

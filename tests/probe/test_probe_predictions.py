@@ -16,7 +16,7 @@ from ove.probe.compare import Comparison, compare
 from ove.probe.predictions import predictions, write_predictions
 from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, VideoRecord
-from ove.shards.sources import InputFile
+from ove.sources.folders import InputFile
 
 VAL = 23
 STRANGE = "grey"

@@ -7,8 +7,8 @@ from sklearn.preprocessing import StandardScaler
 
 from ove.errors import BadInput
 from ove.probe.features import Embeddings
-from ove.probe.knn import knn, retrieval_at_1
-from ove.probe.linear import fit_linear
+from ove.probe.heads.knn import knn, retrieval_at_1
+from ove.probe.heads.linear import fit_linear
 
 CLASSES, TEMPERATURE = 4, 0.07
 

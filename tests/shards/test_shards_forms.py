@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from shards_material import record_of, write_video
 
 from launch import shards as command
-from ove.batches.patches import gather
 from ove.config import VideoConfig
 from ove.errors import BadShard, ConfigError
 from ove.records import Saliency
@@ -22,6 +21,7 @@ from ove.shards import h264
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord, decode_frames, decode_mosaics, pack, unpack
 from ove.shards.verify import verify
+from ove.video.patches import gather
 from ove.video.select import choose_patches
 
 T, SIZE_PX = 70, 56

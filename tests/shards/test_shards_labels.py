@@ -10,8 +10,8 @@ from ove.config import ShardsConfig
 from ove.errors import BadShard
 from ove.shards.labels import read_centers, read_labels, verify_labels, write_labels
 from ove.shards.schema import VideoRecord
-from ove.shards.sources import InputFile
 from ove.shards.write import write_shards
+from ove.sources.folders import InputFile
 
 
 def write_set(out: Path, count: int, level: int = 0) -> None:

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from source_files import encoded, picture
 
-from launch.shard_records import RecordMaker
-from ove.batches.images import is_plain, read_image
 from ove.config import ShardsConfig, VideoConfig
 from ove.errors import BadClip, BadShard
+from ove.shards.make import RecordMaker
 from ove.shards.pictures import picture_format, whole_picture
 from ove.shards.schema import ImageRecord, decode_image, pack, unpack
-from ove.shards.sources import InputFile
+from ove.sources.folders import InputFile
+from ove.sources.images import is_plain, read_image
 
 RGB = picture(1)
 

@@ -17,11 +17,11 @@ from shards_material import PATCH_PX, SIZE_PX, T, make_record, write_video
 
 from ove.config import ShardsConfig
 from ove.errors import BadClip, BadShard, ConfigError
-from ove.shards.quarantine import read_quarantine
 from ove.shards.read import ShardSet
-from ove.shards.sources import find_files
 from ove.shards.verify import verify
 from ove.shards.write import Progress, Summary, write_shards
+from ove.sources.folders import find_files
+from ove.sources.quarantine import read_quarantine
 
 MADE_WITH = {"video": {"size_px": SIZE_PX}}
 
@@ -157,7 +157,7 @@ _KILLED = """
 import sys
 from pathlib import Path
 from ove.config import ShardsConfig
-from ove.shards.sources import find_files
+from ove.sources.folders import find_files
 from ove.shards.write import write_shards
 from shards_material import make_record_slowly
 if __name__ == "__main__":

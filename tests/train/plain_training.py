@@ -14,7 +14,7 @@ from ove.centers.sample import draw_rows
 from ove.centers.shuffle import row_of
 from ove.config import RunConfig
 from ove.encoder import encoder
-from ove.train.state import TrainState
+from ove.train.init import TrainState
 from ove.train.step import DeviceBatch
 
 Arrays = dict[str, np.ndarray]

@@ -7,8 +7,8 @@ from synthetic import write_set
 from tiny_run import config_of
 
 from ove.errors import BadInput
-from ove.train.alarms import PATIENCE, Alarms
 from ove.train.loop import train
+from ove.train.monitor.alarms import PATIENCE, Alarms
 
 
 def metrics(cosine: float = 0.3, overflow: float = 0.0) -> dict[str, float]:
@@ -48,7 +48,7 @@ def test_positives_without_room_are_reported_at_once_and_once() -> None:
 
 def test_labels_past_the_bank_stop_a_run_with_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = write_set(tmp_path / "shards")
-    from ove.batches.pipeline import Pipeline
+    from ove.stream.pipeline import Pipeline
 
     opened = Pipeline.__init__
 

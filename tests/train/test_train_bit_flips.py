@@ -10,8 +10,8 @@ import pytest
 from tiny_run import STEPS, config_of, state_on
 
 from ove.errors import DamagedCheckpoint
-from ove.train.checkpoint import Checkpoints, Meta
-from ove.train.state import TrainState
+from ove.train.checkpoints.checkpoint import Checkpoints, Meta
+from ove.train.init import TrainState
 
 KINDS = ("state/ocdbt.process_0/d", "state/d", "state", "meta", "")
 """Folders of a step, by what lies in them: arrays, the index of the arrays, notes of orbax, ours, and of the whole."""

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tiny_run import STEPS, config_of, state_on
 
 from ove.errors import BadCheckpoint, ConfigError, DamagedCheckpoint
-from ove.train.checkpoint import Checkpoints, restore_encoder
-from ove.train.fingerprint import fingerprints
+from ove.train.checkpoints.checkpoint import Checkpoints, restore_encoder
+from ove.train.checkpoints.fingerprint import fingerprints
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_reader_is_told_what_else_there_is(run: Path) -> None:
 
 
 def test_another_version_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ove.train.checkpoint.SCHEMA_VERSION", 7)
+    monkeypatch.setattr("ove.train.checkpoints.checkpoint.SCHEMA_VERSION", 7)
     with pytest.raises(BadCheckpoint, match="has schema version 2, this program reads 7"):
         restore_encoder(run)
 

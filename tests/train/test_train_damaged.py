@@ -9,13 +9,13 @@ import jax
 import pytest
 from tiny_run import STEPS, config_of, state_on
 
-from ove.batches.pipeline import Pipeline
 from ove.config import RunConfig
 from ove.errors import BadCheckpoint, DamagedCheckpoint
-from ove.train.checkpoint import Checkpoints
+from ove.stream.pipeline import Pipeline
+from ove.train.checkpoints.checkpoint import Checkpoints
+from ove.train.checkpoints.resume import resume
+from ove.train.init import TrainState
 from ove.train.loop import train
-from ove.train.resume import resume
-from ove.train.state import TrainState
 
 BEFORE = STEPS // 2
 

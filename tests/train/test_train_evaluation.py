@@ -11,15 +11,15 @@ import pytest
 from tiny_run import config_of
 
 from ove.config import EncoderConfig
+from ove.distributed import Processes
 from ove.encoder.encoder import Params
 from ove.errors import BadShard
 from ove.records import Batch
-from ove.train.checkpoint import Checkpoints
-from ove.train.evaluation import GIVE_UP, Evaluations
+from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.hooks import Hooks
 from ove.train.loop import train
-from ove.train.processes import Processes
-from ove.train.profiler import Span
+from ove.train.monitor.evaluation import GIVE_UP, Evaluations
+from ove.train.monitor.profiler import Span
 
 
 def failing(error: BaseException):

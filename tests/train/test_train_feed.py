@@ -10,9 +10,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from synthetic import BUDGET, CENTERS, GOP, write_set
 
-from ove.batches.pipeline import Pipeline
 from ove.config import BatchesConfig, HeadConfig
 from ove.errors import BadInput, BadShard
+from ove.stream.pipeline import Pipeline
 from ove.train.feed import Feed
 from ove.train.sharding import batch_sharding, make_mesh
 

@@ -11,14 +11,16 @@ import pytest
 from train_processes import CONFIG, ROOT, Job
 
 from ove.errors import BadCheckpoint, ProcessLost
-from ove.train.checkpoint import restore_encoder
-from ove.train.saving import SaveBarrier
+from ove.train.checkpoints.async_save import SaveBarrier
+from ove.train.checkpoints.checkpoint import restore_encoder
 
 LIMITED = """
 import os, resource, signal, sys
 import jax
-from launch import command, train
-from ove.train import loop, processes
+from launch import train
+from launch.cli import command
+from ove.train import loop
+from ove import distributed as processes
 
 report_of = loop.opening.described
 

@@ -16,9 +16,9 @@ from tiny_run import batch, config_of, state_on
 from ove.config import RunConfig, TrainConfig
 from ove.errors import ConfigError, TrainingStopped
 from ove.records import Batch
-from ove.train.guards import ENOUGH, WINDOW, check_step, judge, no_losses
+from ove.train.init import TrainState
+from ove.train.monitor.guards import ENOUGH, WINDOW, check_step, judge, no_losses
 from ove.train.sharding import make_mesh
-from ove.train.state import TrainState
 from ove.train.step import make_step
 
 judged = jax.jit(judge, static_argnums=2)

@@ -15,7 +15,7 @@ from ove.centers.shuffle import row_of
 from ove.config import RunConfig
 from ove.encoder import encoder
 from ove.encoder.encoder import Params, normalise
-from ove.train.checkpoint import Checkpoints
+from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.init_from import take_encoder
 from ove.train.loop import train
 

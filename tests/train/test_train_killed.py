@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from train_processes import EXACT
 
-from ove.train.checkpoint import Checkpoints, Leaf
+from ove.train.checkpoints.checkpoint import Checkpoints, Leaf
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, SAVE_EVERY = 84, 8

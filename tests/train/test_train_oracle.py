@@ -14,8 +14,8 @@ from tiny_run import config_of, replace_encoder, state_on
 
 from ove.config import CentersConfig, HeadConfig, RunConfig
 from ove.config.train import BankRates
+from ove.train.init import TrainState
 from ove.train.sharding import batch_sharding, make_mesh
-from ove.train.state import TrainState
 from ove.train.step import DeviceBatch, make_step
 
 C, N_DEVICES = 37, 2

@@ -10,9 +10,9 @@ import pytest
 from tiny_run import STEPS, config_of
 
 from launch import train as command
+from ove.distributed import EXIT_PREEMPTED
+from ove.train.hosts.preemption import Preemption
 from ove.train.loop import train
-from ove.train.preemption import Preemption
-from ove.train.processes import EXIT_PREEMPTED
 
 
 def losses(workdir: Path) -> list[float]:

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from ove.train import processes
+from ove import distributed as processes
 
-ADVICE = "has changed with this version of JAX: adapt ove/train/processes.py (`service`, `Processes`), then these names"
+ADVICE = "has changed with this version of JAX: adapt ove/distributed.py (`service`, `Processes`), then these names"
 
 
 def test_the_service_is_where_it_is_looked_for() -> None:

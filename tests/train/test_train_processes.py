@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from train_processes import ROOT, Job
 
+from ove.distributed import EXIT_PREEMPTED, Address, Processes, address_of, is_announced
 from ove.errors import ConfigError
-from ove.train.processes import EXIT_PREEMPTED, Address, Processes, address_of, is_announced
 
 MEET = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ove.errors import ConfigError, TrainingStopped
-from ove.train import processes
-from ove.train.fingerprint import fingerprints
+from ove import distributed as processes
+from ove.train.checkpoints.fingerprint import fingerprints
 
 index, port = int(sys.argv[1]), sys.argv[2]
 processes.join(processes.Address(f"localhost:{port}", 2, index), 60, 20)
@@ -99,8 +99,10 @@ def test_clusters_announce_themselves() -> None:
 SLOW_SAVE = """
 import sys, time
 import jax
-from launch import command, train
-from ove.train import checkpoint, processes
+from launch import train
+from launch.cli import command
+from ove.train.checkpoints import checkpoint
+from ove import distributed as processes
 
 save = checkpoint.Checkpoints.save
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from ove.errors import ConfigError
-from ove.train.profiler import Profiler, Span, parse_span
+from ove.train.monitor.profiler import Profiler, Span, parse_span
 
 
 def test_a_span_is_steps_and_how_many() -> None:

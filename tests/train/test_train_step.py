@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 from tiny_run import batch, config_of, state_on
 
 from ove.config import RunConfig
-from ove.train.checkpoint import Checkpoints
+from ove.train.checkpoints.checkpoint import Checkpoints
+from ove.train.init import TrainState
 from ove.train.sharding import batch_sharding, make_mesh, state_shardings
-from ove.train.state import TrainState
 from ove.train.step import make_step
 
 Outcome = tuple[TrainState, dict[str, float]]

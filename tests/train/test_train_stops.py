@@ -10,8 +10,8 @@ from tiny_run import config_of
 
 from ove.errors import TrainingStopped
 from ove.shards.schema import VideoRecord
-from ove.shards.sources import InputFile
-from ove.train.checkpoint import Checkpoints
+from ove.sources.folders import InputFile
+from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.loop import train
 
 

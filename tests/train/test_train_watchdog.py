@@ -7,11 +7,11 @@ import time
 
 from train_processes import ROOT
 
-from ove.train.watchdog import EXIT_STUCK, Watchdog
+from ove.train.hosts.watchdog import EXIT_STUCK, Watchdog
 
 STUCK = """
 import time
-from ove.train.watchdog import Watchdog
+from ove.train.hosts.watchdog import Watchdog
 
 def waits_for_ever():
     time.sleep(1000)

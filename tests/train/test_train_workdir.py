@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tiny_run import config_of
 
+from ove.distributed import Processes
 from ove.errors import ConfigError
-from ove.train import workdir
+from ove.train.hosts import workdir
+from ove.train.hosts.workdir import claimed, held
 from ove.train.loop import train
-from ove.train.processes import Processes
-from ove.train.workdir import claimed, held
 
 
 def test_a_second_run_is_refused_at_once_and_changes_nothing(shard_folder: Path, tmp_path: Path) -> None:

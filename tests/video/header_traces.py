@@ -9,7 +9,7 @@ from typing import NamedTuple
 import av
 from av import logging as av_logging
 
-from ove.video.nal import BitWriter, annex_b
+from ove.video.bitstream.nal import BitWriter, annex_b
 
 
 class Field(NamedTuple):

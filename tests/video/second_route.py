@@ -17,9 +17,9 @@ import numpy as np
 from av import logging as av_logging
 from interpolation import CELL, MARGIN, displaced, half_samples, hevc_quarter_samples, mean, padded, quarter_samples
 
+from ove.video.bitstream.codecs import GRAY_DECODERS
+from ove.video.bitstream.gray import luma_of
 from ove.video.demux import Deadline, decoded_frames, survey
-from ove.video.residual import luma_of
-from ove.video.sources import GRAY_DECODERS
 
 Predicted = Iterable[np.ndarray]
 """Pictures that a block's prediction may have been taken from, all of them whole pictures."""

@@ -11,7 +11,7 @@ from video_files import P_ONLY, moving_texture
 
 from launch.extract import main
 from ove.errors import BadClip, ConfigError
-from ove.shards.quarantine import read_quarantine
+from ove.sources.quarantine import read_quarantine
 from ove.video.select import select
 
 

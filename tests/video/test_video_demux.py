@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_files import moving_texture
 
-from launch.shard_records import RecordMaker
 from ove.config import ShardsConfig, VideoConfig
 from ove.errors import BadClip
+from ove.shards.make import RecordMaker
 from ove.shards.schema import pack, unpack
-from ove.shards.sources import InputFile
+from ove.sources.folders import InputFile
 from ove.video import demux
+from ove.video.bitstream.gray import gradient, gradient_into
 from ove.video.decode import read_video
 from ove.video.demux import Damaged, Deadline
-from ove.video.residual import gradient, gradient_into
 
 SMALL = VideoConfig(n_frames=16, size_px=56, gop_frames=8)
 KEEP = VideoConfig(n_frames=16, size_px=56, gop_frames=8, truncated="keep")

@@ -14,14 +14,14 @@ from video_files import P_ONLY, faded, grainy, moving_texture, woven
 
 from ove.config import VideoConfig
 from ove.errors import BadClip
-from ove.video import h264_headers as h264
-from ove.video import h264_residual
+from ove.video.bitstream import h264 as h264_residual
+from ove.video.bitstream import h264_syntax as h264
+from ove.video.bitstream.gray import CannotIsolate
+from ove.video.bitstream.h264 import GrayH264
+from ove.video.bitstream.h264_weights import pps_without_weights, slice_without_weights
+from ove.video.bitstream.nal import BitReader, BitWriter, annex_b, cut_bits, escaped, packet_nals, unescaped
 from ove.video.decode import read_video
 from ove.video.demux import Deadline, decoded_frames, survey
-from ove.video.h264_residual import GrayH264
-from ove.video.h264_weights import pps_without_weights, slice_without_weights
-from ove.video.nal import BitReader, BitWriter, annex_b, cut_bits, escaped, packet_nals, unescaped
-from ove.video.residual import CannotIsolate
 from ove.video.signals import _whole_pairs
 
 PLAIN, FADED = grainy(moving_texture(16, 112, 80)), grainy(faded(moving_texture(16, 112, 80)))

@@ -6,9 +6,9 @@ import pytest
 from header_traces import Field, HeaderWriter, Tracer, tracing
 from video_files import moving_texture, write_file
 
-from ove.video import h264_headers as h264
-from ove.video.h264_weights import pps_without_weights, slice_without_weights
-from ove.video.nal import unescaped
+from ove.video.bitstream import h264_syntax as h264
+from ove.video.bitstream.h264_weights import pps_without_weights, slice_without_weights
+from ove.video.bitstream.nal import unescaped
 
 P, B, INTRA, SP, SI = range(5)
 

@@ -10,13 +10,13 @@ from video_files import faded, grainy, moving_texture
 from ove.config import VideoConfig
 from ove.errors import BadClip
 from ove.records import CodecSignals
-from ove.video import hevc_headers as hevc
-from ove.video import hevc_residual
+from ove.video.bitstream import hevc as hevc_residual
+from ove.video.bitstream import hevc_syntax as hevc
+from ove.video.bitstream.gray import CannotIsolate
+from ove.video.bitstream.hevc import GrayHevc
+from ove.video.bitstream.nal import BitReader, BitWriter, annex_b, packet_nals
 from ove.video.decode import read_video
 from ove.video.demux import Deadline, survey
-from ove.video.hevc_residual import GrayHevc
-from ove.video.nal import BitReader, BitWriter, annex_b, packet_nals
-from ove.video.residual import CannotIsolate
 from ove.video.signals import with_residual_of
 
 PLAIN = grainy(moving_texture(16, 112, 80))

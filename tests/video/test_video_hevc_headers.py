@@ -7,9 +7,9 @@ import pytest
 from header_traces import Field, HeaderWriter, Tracer, tracing
 from video_files import moving_texture, write_file
 
-from ove.video import hevc_headers as hevc
-from ove.video.hevc_weights import pps_without_weights, slice_without_weights
-from ove.video.nal import unescaped
+from ove.video.bitstream import hevc_syntax as hevc
+from ove.video.bitstream.hevc_weights import pps_without_weights, slice_without_weights
+from ove.video.bitstream.nal import unescaped
 
 B, P, INTRA = range(3)
 KINDS = [0, 1, 2, 3, 6, 7, 8, 9, 16, 19, 20, 21]

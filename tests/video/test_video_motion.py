@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_files import P_ONLY, moving_texture
 
-from ove.batches import toy
+from ove import toy
 from ove.config import VideoConfig
 from ove.errors import ConfigError
 from ove.video.decode import read_video

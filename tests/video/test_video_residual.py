@@ -8,11 +8,11 @@ from interpolation import displaced, padded, quarter_samples
 from video_files import P_ONLY, moving_texture
 
 from ove.config import VideoConfig
-from ove.video import h264_headers as h264
+from ove.video.bitstream import h264_syntax as h264
+from ove.video.bitstream.gray import CannotIsolate, decode_one, luma_of, open_decoder
+from ove.video.bitstream.h264 import GrayH264, gray_access_unit
+from ove.video.bitstream.nal import BitReader, BitWriter, unescaped
 from ove.video.decode import read_video
-from ove.video.h264_residual import GrayH264, gray_access_unit
-from ove.video.nal import BitReader, BitWriter, unescaped
-from ove.video.residual import CannotIsolate, decode_one, luma_of, open_decoder
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow")
 

@@ -9,13 +9,13 @@ from video_files import grainy, moving_texture, woven
 
 from ove.config import VideoConfig
 from ove.errors import BadClip
+from ove.video.bitstream.codecs import GRAY_DECODERS
+from ove.video.bitstream.gray import CannotIsolate, decode_one, luma_of, open_decoder
+from ove.video.bitstream.mpeg4 import GrayMpeg4, gray_vop
+from ove.video.bitstream.mpeg12 import GrayMpeg12, gray_picture
+from ove.video.bitstream.nal import BitWriter
 from ove.video.decode import read_video
 from ove.video.demux import Deadline, decoded_frames, survey
-from ove.video.mpeg4_residual import GrayMpeg4, gray_vop
-from ove.video.mpeg12_residual import GrayMpeg12, gray_picture
-from ove.video.nal import BitWriter
-from ove.video.residual import CannotIsolate, decode_one, luma_of, open_decoder
-from ove.video.sources import GRAY_DECODERS
 
 PLAIN = grainy(moving_texture(16, 110, 78))
 CONFIG = VideoConfig(n_frames=16, size_px=56)

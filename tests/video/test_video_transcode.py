@@ -5,8 +5,8 @@ import pytest
 from interpolation import displaced, padded, quarter_samples
 from video_files import grainy, moving_texture
 
-from ove.video.h264_residual import GrayH264
-from ove.video.residual import luma_of, open_decoder, packet_of
+from ove.video.bitstream.gray import luma_of, open_decoder, packet_of
+from ove.video.bitstream.h264 import GrayH264
 from ove.video.transcode import encode, transcoded_signals
 
 

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ove.batches.modes import CODEC, IMAGE, MODES, TILING
-from ove.batches.patches import patchify
 from ove.records import Batch
+from ove.stream.modes import CODEC, IMAGE, MODES, TILING
+from ove.video.patches import patchify
 from ove.view.batches import STEPS, FirstBatches, draw, put_back
 
 PX = 14

@@ -16,7 +16,7 @@ from ove.config.engines import EnginesConfig
 from ove.errors import ConfigError, OveError
 from ove.labels.engines.jobs import Job
 from ove.labels.engines.local import Attempt, Outcomes
-from ove.shards.workers import in_time
+from ove.workers import in_time
 
 _AHEAD = 3
 """Jobs handed to Ray per job that it can run at once: what waits is also what an autoscaler adds machines for."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from ove.config.engines import EnginesConfig
 from ove.labels.engines.jobs import Job
-from ove.shards.workers import Died, outcomes
+from ove.workers import Died, outcomes
 
 Attempt = Callable[[Job], str | None]
 """Runs a job: None, or why it failed."""

@@ -1,0 +1,25 @@
+"""One command as several processes: the options that say which process this is, and the meeting of all."""
+
+import argparse
+import os
+
+from ove import distributed as processes
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """`--coordinator`, `--num-processes`, `--process-id` and `--distributed`."""
+    several = parser.add_argument_group("several processes (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID)")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is, with a free port")
+    several.add_argument("--num-processes", metavar="N", type=int, help="how many processes are started")
+    several.add_argument("--process-id", metavar="I", type=int, help="which of them this is, 0 … N − 1")
+    several.add_argument("--distributed", action="store_true", help="ask the cluster for all three")
+
+
+def join(arguments: argparse.Namespace, meet_limit_s: float, silence_limit_s: float) -> None:
+    """Meets the other processes, if the options, the environment or the cluster say that there are any.
+
+    ConfigError if only a part of the address is given, or the others do not come (`ove.distributed.join`).
+    """
+    address = processes.address_of(arguments.coordinator, arguments.num_processes, arguments.process_id, os.environ)
+    if address or arguments.distributed or processes.is_announced(os.environ):
+        processes.join(address, meet_limit_s, silence_limit_s)

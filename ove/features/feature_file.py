@@ -1,0 +1,116 @@
+"""Features of many files → one .npz, in bounded memory, whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from ove.errors import OveError
+from ove.features.from_files import Encoding
+
+
+class FeatureFile:
+    """Collects encodings on disk and writes them in the end; a run that is interrupted leaves nothing behind.
+
+    What is in the file: docs/encoder.md. Numbers wait in nameless files beside `path`, so that the memory needed does not grow
+    with features; of each file that is encoded only its name and a few numbers are held.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """OveError or OSError if nothing can be written at `path`, which is best known before hours of work."""
+        if path.is_dir():
+            raise OveError(f"{path}: is a folder; give the name of a file, for example {path}/features.npz.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._columns: dict[str, _Column] = {}
+        self._files: list[str] = []
+        self._rows: dict[str, list[Any]] = {"effective_hw": [], "n_tokens": [], "source": [], "cut": []}
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+
+    def __enter__(self) -> "FeatureFile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        for column in self._columns.values():
+            column.file.close()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def add(self, path: Path, encoding: Encoding) -> None:
+        """The features of one file."""
+        seen = encoding.seen
+        self._files.append(str(path))
+        values = (seen.effective_hw, len(seen.patches), seen.source, seen.cut)
+        for column, value in zip(self._rows.values(), values, strict=True):
+            column.append(value)
+        if encoding.pooled is not None:
+            self._append("pooled", encoding.pooled[None])
+        for name, tokens in (("tokens", encoding.tokens), ("hidden", encoding.hidden)):
+            if tokens is not None:
+                self._append(name, tokens)
+        if encoding.tokens is not None or encoding.hidden is not None:
+            self._append("positions", seen.positions)
+
+    def write(self, bad: Sequence[tuple[Path, str]], weights: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Writes the .npz under a temporary name and renames it; `weights` and `settings` become JSON texts."""
+        n_tokens = np.array(self._rows["n_tokens"], np.int32)
+        arrays = {
+            "files": np.array(self._files, np.str_),
+            "effective_hw": np.array(self._rows["effective_hw"], np.int32).reshape(-1, 2),
+            "n_tokens": n_tokens,
+            "source": np.array(self._rows["source"], np.str_),
+            "cut": np.array(self._rows["cut"], np.str_),
+            "bad_files": np.array([str(path) for path, _ in bad], np.str_),
+            "bad_reasons": np.array([reason for _, reason in bad], np.str_),
+            "weights": np.array(json.dumps(weights)),
+            "settings": np.array(json.dumps(settings)),
+        }
+        if "positions" in self._columns:
+            arrays["offsets"] = np.concatenate([[0], np.cumsum(n_tokens, dtype=np.int64)])
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
+                for name, column in self._columns.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        column.copy_to(member)
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _append(self, name: str, rows: Shaped[np.ndarray, "n ..."]) -> None:
+        if name not in self._columns:
+            self._columns[name] = _Column(self.path.parent, rows)
+        self._columns[name].append(rows)
+
+
+class _Column:
+    """One growing array, in a file that has no name and so vanishes with the process."""
+
+    def __init__(self, folder: Path, like: Shaped[np.ndarray, "n ..."]) -> None:
+        self.file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (FeatureFile closes it)
+        self._dtype, self._row_shape, self._n = like.dtype, like.shape[1:], 0
+
+    def append(self, rows: Shaped[np.ndarray, "n ..."]) -> None:
+        assert rows.dtype == self._dtype and rows.shape[1:] == self._row_shape
+        self.file.write(np.ascontiguousarray(rows).tobytes())
+        self._n += len(rows)
+
+    def copy_to(self, member: Any) -> None:
+        """Writes the array in numpy's format to an open file."""
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._n, *self._row_shape)}
+        np.lib.format.write_array_header_1_0(member, header)
+        self.file.seek(0)
+        shutil.copyfileobj(self.file, member, 1 << 20)

@@ -1,0 +1,199 @@
+"""Weights and the tokens of many files → features: batches of bounded shapes, files read ahead, devices kept busy."""
+
+import dataclasses
+import functools
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float32
+
+from ove.config import EncoderConfig
+from ove.encoder import encoder, published
+from ove.errors import BadCheckpoint, BadClip, ConfigError, OveError
+from ove.tokens.from_files import Tokens
+from ove.tokens.packing import Plan, Shapes, batches, fill, unpack, unpack_pooled
+from ove.train.checkpoints.checkpoint import restore_encoder
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+_FINGERPRINT_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An encoder that is ready to run."""
+
+    config: EncoderConfig
+    params: encoder.Params
+    step: int | None
+    """Training step of a run's checkpoint; None for published weights."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same parameters, whatever kind of file they came from; names, shapes and values count."""
+        digest = hashlib.sha256()
+        for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(self.params), key=lambda item: str(item[0])):
+            value = np.ascontiguousarray(leaf)
+            digest.update(f"{jax.tree_util.keystr(path)} {value.dtype.name}{list(value.shape)}".encode())
+            digest.update(value.tobytes())
+        return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+
+
+def open_weights(path: Path, compute: Literal["float32", "bfloat16"] = "float32") -> Weights:
+    """The encoder of a published folder or file, or of the newest checkpoint of a training run's folder.
+
+    Parameters are float32, activations of type `compute`. BadCheckpoint if there is no encoder.
+    """
+    if (path / "checkpoints").is_dir():
+        config, params, step = restore_encoder(path)
+        return Weights(dataclasses.replace(config, compute=compute), params, step)
+    if not path.exists():
+        raise BadCheckpoint(
+            f"{path}: no such weights; give a folder with config.json and model.safetensors, a file of weights, or the "
+            "--workdir of a training run."
+        )
+    model = published.load(path)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return Weights(dataclasses.replace(model.config, compute=compute), params, None)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What is wanted of each file."""
+
+    pooled: bool = True
+    """One embedding; of weights with a pooling head."""
+    tokens: bool = False
+    """All tokens after the last norm (of weights without a head: after the last block)."""
+    hidden: int | None = None
+    """All tokens after so many blocks, before any further norm; 0: those that go into the first block."""
+
+    def check(self, config: EncoderConfig) -> None:
+        """ConfigError if an encoder has nothing of the kind."""
+        if self.pooled and not config.head:
+            raise ConfigError(
+                "these weights have no pooling head and so give no embedding of a whole file; ask for tokens (--tokens), and "
+                "average them yourself if that is what you want."
+            )
+        if self.hidden is not None and not 0 <= self.hidden <= config.layers:
+            raise ConfigError(f"hidden = {self.hidden} must be within 0…{config.layers}, the number of blocks.")
+        if not self.pooled and not self.tokens and self.hidden is None:
+            raise ConfigError("nothing is asked for; keep embeddings, tokens or a hidden layer.")
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the encoder made of one file; None for what was not asked for."""
+
+    seen: Tokens
+    pooled: Float32[np.ndarray, "D"] | None
+    tokens: Float32[np.ndarray, "n D"] | None
+    hidden: Float32[np.ndarray, "n D"] | None
+
+
+def encode(
+    weights: Weights, sequences: Iterable[Tokens], keep: Keep, *, longest: int, batch_tokens: int = 16384, equal: bool = False
+) -> Iterator[Encoding]:
+    """The features of each sequence, in order; all local devices share the rows of each batch.
+
+    `longest`: the most tokens that a sequence may have (`equal`: that all of them have). `batch_tokens`: tokens that go through
+    the encoder at a time. Sequences share rows but never attend to each other, so what is made of one does not depend on
+    its neighbours, up to rounding. One batch is computed while the next is put together.
+    """
+    keep.check(weights.config)
+    mesh = Mesh(np.array(jax.local_devices()), ("rows",))
+    rows = NamedSharding(mesh, PartitionSpec("rows"))
+    params = jax.device_put(weights.params, NamedSharding(mesh, PartitionSpec()))
+    shapes = Shapes(longest, batch_tokens, mesh.size, equal)
+    running: tuple[Plan, list[Tokens], dict[str, Array]] | None = None
+    for plan, items in batches(sequences, lambda item: len(item.patches), shapes):
+        patches, positions, segment_ids = fill(plan, [(item.patches, item.positions) for item in items])
+        given = jax.device_put((patches, positions, None if plan.is_plain else segment_ids), rows)
+        n_segments = None if plan.is_plain else plan.n_segments
+        made = _forward(weights.config, keep, params, *given, n_segments=n_segments)
+        if running is not None:
+            yield from _unpacked(*running)
+        running = plan, items, made
+    if running is not None:
+        yield from _unpacked(*running)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="n_segments")
+def _forward(
+    config: EncoderConfig,
+    keep: Keep,
+    params: encoder.Params,
+    patches: Array,
+    positions: Array,
+    segment_ids: Array | None,
+    n_segments: int | None,
+) -> dict[str, Array]:
+    wants_hidden = keep.hidden is not None
+    made = encoder.apply(config, params, patches, positions, segment_ids, n_segments=n_segments, hidden=wants_hidden)
+    wanted: dict[str, Any] = {}
+    if keep.pooled:
+        wanted["pooled"] = made.pooled
+    if keep.tokens:
+        wanted["tokens"] = made.tokens
+    if keep.hidden is not None and made.hidden is not None:
+        blocks = made.hidden.before_post_norm
+        wanted["hidden"] = blocks[keep.hidden - 1] if keep.hidden else made.hidden.after_pre_norm
+    return {name: value.astype(jnp.float32) for name, value in wanted.items()}
+
+
+def _unpacked(plan: Plan, items: list[Tokens], made: dict[str, Array]) -> Iterator[Encoding]:
+    found: dict[str, Any] = {}
+    for name, value in jax.device_get(made).items():
+        if name == "pooled":
+            found[name] = unpack_pooled(plan, value if value.ndim == 3 else value[:, None])
+        else:
+            found[name] = unpack(plan, value)
+    for i, item in enumerate(items):
+        of_item = {name: found[name][i] if name in found else None for name in ("pooled", "tokens", "hidden")}
+        for name, value in of_item.items():
+            if value is not None and not np.isfinite(value).all():
+                raise BadCheckpoint(f"the {name} of a file are not finite: the weights are damaged, or need compute = float32.")
+        yield Encoding(item, **of_item)
+
+
+def read_ahead(
+    paths: Sequence[Path], read: Callable[[Path], T], threads: int, set_aside: Callable[[Path, str], None]
+) -> Iterator[tuple[Path, T]]:
+    """What `read` makes of each file, in order, read by `threads` threads that are at most a few files ahead.
+
+    Files that cannot be read are told to `set_aside` with the reason and left out.
+    """
+    waiting: deque[tuple[Path, Future[T]]] = deque()
+    rest = iter(paths)
+    with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
+        try:
+            while True:
+                while len(waiting) < 2 * threads and (path := next(rest, None)) is not None:
+                    waiting.append((path, pool.submit(read, path)))
+                if not waiting:
+                    return
+                path, future = waiting.popleft()
+                try:
+                    result = future.result()
+                except BadClip as error:
+                    set_aside(path, str(error))
+                except OveError:
+                    raise  # of the settings, not of the file
+                except Exception as error:  # the border where a bad file is set aside, whatever a decoder raises over it
+                    _log.info("%s: unexpected error", path, exc_info=True)
+                    set_aside(path, f"{path}: cannot be used ({type(error).__name__}: {error}).")
+                else:
+                    yield path, result
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

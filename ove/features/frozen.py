@@ -1,0 +1,141 @@
+"""Encoders under test: runs of ours, published weights, CLIP vision towers; all answer the same two questions."""
+
+import functools
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange, reduce
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float16, Float32, Int32, UInt8
+
+from ove.config import EncoderConfig
+from ove.encoder import encoder
+from ove.errors import ConfigError
+from ove.features.from_files import Weights, open_weights
+from ove.labels.teachers.clip import ClipConfig, skeleton
+from ove.labels.teachers.clip_files import is_clip, load_clip
+from ove.stream.modes import MODES
+
+Compute = Literal["float32", "bfloat16"]
+What = Literal["tokens", "embeddings"]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """An encoder whose parameters lie on all local devices; each takes its part of every batch."""
+
+    name: str
+    """What it was opened from, and the step."""
+    config: EncoderConfig | ClipConfig
+    params: Any
+    fingerprint: str
+    """Changes with any parameter, and with the dtype it computes in."""
+    compute: Compute
+    mesh: Mesh
+    part: tuple[int, int] = (0, 1)
+    """(number, of how many): which part of the samples this process takes; all processes of a job take theirs together."""
+
+    @property
+    def width(self) -> int:
+        """D of its tokens."""
+        return self.config.width
+
+    @property
+    def norm_eps(self) -> float:
+        """Of its norms."""
+        return self.config.norm_eps
+
+    def check(self, modes: tuple[str, ...]) -> None:
+        """ConfigError for modes that there are not, or that it cannot see: a CLIP tower sees whole frames and pictures."""
+        unknown = [mode for mode in modes if mode not in MODES]
+        if unknown or not modes:
+            raise ConfigError(f"modes = {list(modes)}: name one or more of {', '.join(MODES)}.")
+        if isinstance(self.config, ClipConfig) and (wrong := set(modes) - {"frames", "image"}):
+            raise ConfigError(
+                f"{self.name}: a CLIP tower sees only whole frames, so there is no {', '.join(sorted(wrong))}; set modes to "
+                "['frames'] or ['image']."
+            )
+
+    def tokens(self, patches: UInt8[np.ndarray, "B N P"], positions: Int32[np.ndarray, "B N 3"]) -> Float16[Array, "B n D"]:
+        """What a probe gets: all tokens after the last norm. B must be a multiple of the local devices."""
+        return self._made(patches, positions, "tokens")
+
+    def embeddings(self, patches: UInt8[np.ndarray, "B N P"], positions: Int32[np.ndarray, "B N 3"]) -> Float32[Array, "B E"]:
+        """One vector a sample: what its head pools, else the mean of its tokens (of a CLIP tower's projected frames)."""
+        return self._made(patches, positions, "embeddings")
+
+    def _made(self, patches: np.ndarray, positions: np.ndarray, what: What) -> Array:
+        rows = NamedSharding(self.mesh, PartitionSpec("rows"))
+        given = jax.device_put((patches, positions), rows)
+        if isinstance(self.config, ClipConfig):
+            rows_columns = int(positions[..., 1].max()) + 1, int(positions[..., 2].max()) + 1
+            return _clip(self.config, self.compute, rows_columns, what, self.params, given[0])
+        return _ours(self.config, what, self.params, *given)
+
+
+def open_frozen(path: Path, compute: Compute = "float32") -> Frozen:
+    """An encoder from a run, published weights or a CLIP folder; BadCheckpoint if there is none."""
+    if is_clip(path):
+        tower = load_clip(path)
+        params = nnx.to_pure_dict(nnx.state(tower, nnx.Param))
+        return _placed(f"CLIP tower {path}", tower.config, params, compute)
+    weights = open_weights(path, compute)
+    name = f"{path}" if weights.step is None else f"step {weights.step} of {path}"
+    return _placed(f"encoder of {name}", weights.config, weights.params, compute)
+
+
+def untrained(like: Frozen, seed: int) -> Frozen:
+    """The same network with fresh weights; ConfigError for a CLIP tower, of which no initialisation is known here."""
+    if isinstance(like.config, ClipConfig):
+        raise ConfigError(f"{like.name}: has no untrained counterpart; set probe.untrained=False.")
+    params = encoder.init(like.config, jax.random.key(seed))
+    return _placed(f"untrained, seed {seed}", like.config, params, like.compute, like.part)
+
+
+def frozen(config: EncoderConfig, params: encoder.Params, name: str = "encoder") -> Frozen:
+    """An encoder whose parameters are at hand; this process takes all samples, whatever others do."""
+    return _placed(name, config, params, config.compute, (0, 1))
+
+
+def _placed(
+    name: str, config: EncoderConfig | ClipConfig, params: Any, compute: Compute, part: tuple[int, int] | None = None
+) -> Frozen:
+    if isinstance(config, EncoderConfig):
+        fingerprint = Weights(replace(config, compute=compute), params, None).fingerprint
+    else:
+        fingerprint = Weights(config, params, None).fingerprint  # type: ignore[arg-type]
+    kind = hashlib.sha256(f"{fingerprint} {config} {compute}".encode()).hexdigest()[:16]
+    mesh = Mesh(np.array(jax.local_devices()), ("rows",))
+    placed = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    return Frozen(name, config, placed, kind, compute, mesh, part or (jax.process_index(), jax.process_count()))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _ours(config: EncoderConfig, what: What, params: Any, patches: Array, positions: Array) -> Array:
+    made = encoder.apply(config, params, patches, positions)
+    if what == "tokens":  # the head, whose result nobody takes, is not computed
+        return made.tokens.astype(jnp.float16)
+    pooled = made.tokens.mean(axis=1) if made.pooled is None else made.pooled
+    return pooled.astype(jnp.float32)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _clip(config: ClipConfig, compute: str, grid: tuple[int, int], what: What, params: Any, patches: Array) -> Array:
+    """Whole frames, put together from their patches; each goes through the tower by itself."""
+    patch_px = math.isqrt(patches.shape[2] // 3)
+    frames = rearrange(patches, "b (t y x) (p q c) -> (b t) (y p) (x q) c", y=grid[0], x=grid[1], p=patch_px, q=patch_px)
+    if frames.shape[1:3] != (config.image_px, config.image_px):
+        sized = jax.image.resize(frames.astype(jnp.float32), (len(frames), config.image_px, config.image_px, 3), "cubic")
+        frames = jnp.clip(jnp.round(sized), 0, 255).astype(jnp.uint8)
+    tower = nnx.merge(skeleton(config)[0], params)
+    x = tower.blocks_of(frames, jnp.dtype(compute))
+    if what == "tokens":
+        return rearrange(tower.tokens(x), "(b t) n d -> b (t n) d", b=len(patches)).astype(jnp.float16)
+    return reduce(tower.embedding(x), "(b t) e -> b e", "mean", b=len(patches))

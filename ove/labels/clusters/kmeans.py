@@ -1,0 +1,180 @@
+"""Spherical k-means: vectors → class centers, spread over the devices, from points that need not fit into memory."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, Float32, Int32
+
+from ove.errors import ConfigError
+from ove.labels.clusters.assign import nearest
+from ove.labels.clusters.lloyd import moved, one_pass
+from ove.labels.clusters.points import Points, as_points, unit
+from ove.labels.clusters.search import Scores, row_mesh
+from ove.labels.clusters.starts import scattered, spread, two_level
+from ove.labels.processes import leads, told, told_json
+from ove.shards.manifest import digest, publish, temporary_name, write_json
+
+Start = Literal["auto", "spread", "random", "two_level"]
+_SPREAD_AT_MOST = 2**27
+"""Similarities that `auto` lets the start `spread` compute."""
+_COARSE_ITERATIONS = 10
+_STATE = "kmeans.json"
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What a pass over all points found."""
+
+    objective: float
+    """Mean over the points of 1 − cosine with the nearest center."""
+    imbalance: float
+    """k · Σ size² / (Σ size)²: 1 for clusters of equal size."""
+    empty: int
+    """Centers without points."""
+
+
+@dataclass(frozen=True)
+class Centroids:
+    """What k-means found."""
+
+    centers: Float32[np.ndarray, "k E"]
+    """Of length 1 each."""
+    sizes: Int32[np.ndarray, "k"]
+    """Points nearest to each center."""
+    passes: list[Iteration] = field(default_factory=list)
+    """Before the first step, and after each."""
+
+    @property
+    def objective(self) -> list[float]:
+        """Of each pass; never rising."""
+        return [p.objective for p in self.passes]
+
+
+def kmeans(
+    points: Points | Float[np.ndarray, "N E"],
+    k: int,
+    iterations: int,
+    seed: int,
+    *,
+    start: Start | Float32[np.ndarray, "k E"] = "auto",
+    mesh: Mesh | None = None,
+    scores: Scores = "float32",
+    workdir: Path | None = None,
+    identity: str = "",
+    report: Callable[[str], None] = lambda line: None,
+    on_points: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Centroids:
+    """k centers of N points by Lloyd's iterations with cosine similarity; the same every time for the same seed.
+
+    `start`: centers to begin with, or `spread` (k-means++, points in memory), `random` points, `two_level` (clusters of
+    clusters), `auto`: `spread` where that is quick, else `two_level`. It ends early when no center moves. A center without
+    points takes half of a large cluster. Points need not have length 1; those of zeros have no direction and are left out. k
+    above the number of the others raises ConfigError.
+
+    With a `workdir`, centers are kept there after every iteration, and a call with the same `identity` (of the points) and
+    settings goes on from the last one. `mesh`: by default of all devices. All its processes must call it alike, and get the
+    same; the first of them keeps the centers, and what it decides counts. `report` is told a line for each pass, `on_points`
+    how many points of how many are done in it.
+    """
+    points, mesh = as_points(points), mesh or row_mesh()
+    if not 1 <= k <= len(points):
+        raise _too_many(k, len(points))
+    given = start if isinstance(start, str) else digest(np.asarray(start).tolist())
+    settings = digest([identity, len(points), points.width, k, seed, given, scores])
+    done, centers, passes = _resume(workdir, settings, (k, points.width), mesh)
+    if centers is None:
+        report(f"k-means: {len(points):,} points, {k:,} centers, start {given if isinstance(start, str) else 'given'}")
+        centers = told(mesh, _start(points, k, seed, start, mesh, scores))
+        _keep(workdir, settings, 0, centers, passes, mesh)
+    while True:
+        on_block = partial(_tell, on_points, f"pass {done + 1}/{iterations + 1}", len(points))
+        found = one_pass(points, centers, mesh, scores, on_block)
+        if k > found.count:
+            raise _too_many(k, found.count)
+        passes.append(Iteration(found.objective, found.imbalance, found.empty))
+        report(_line(done, passes[-1]))
+        after = told(mesh, moved(found, centers, points))
+        if done >= iterations or np.array_equal(after, centers):
+            return Centroids(centers, found.sizes, passes)
+        centers, done = after, done + 1
+        _keep(workdir, settings, done, centers, passes, mesh)
+
+
+def _start(
+    points: Points, k: int, seed: int, start: Start | Float32[np.ndarray, "k E"], mesh: Mesh, scores: Scores
+) -> Float32[np.ndarray, "k E"]:
+    if not isinstance(start, str):
+        return unit(start)
+    if start == "auto":
+        start = "spread" if len(points) * k <= _SPREAD_AT_MOST else "two_level"
+    if start == "two_level":
+        centers = two_level(
+            points,
+            k,
+            seed,
+            mesh,
+            coarse=lambda few, n: kmeans(few, n, _COARSE_ITERATIONS, seed, start="spread", mesh=mesh, scores=scores).centers,
+            nearest=lambda some, centers: nearest(some, centers, 1, mesh, scores)[:, 0],
+        )
+    elif start == "spread":
+        rows = unit(points.rows(np.arange(len(points))))
+        real = rows[np.any(rows, axis=1)]
+        centers = spread(real, k, seed) if k <= len(real) else real
+    else:
+        centers = scattered(points, k, seed)
+    if len(centers) < k:
+        raise _too_many(k, len(centers))
+    return centers
+
+
+def _resume(
+    workdir: Path | None, settings: str, shape: tuple[int, int], mesh: Mesh
+) -> tuple[int, Float32[np.ndarray, "k E"] | None, list[Iteration]]:
+    """(iterations done, centers, passes) of an interrupted call with the same settings, or of none."""
+    if workdir is None:
+        return 0, None, []
+    state: dict[str, Any] | None = told_json(mesh, _read(workdir / _STATE) if leads(mesh) else None)
+    if state is None or state["settings"] != settings:
+        return 0, None, []
+    centers = np.load(workdir / state["file"]) if leads(mesh) else np.empty(shape, np.float32)
+    return state["done"], told(mesh, centers), [Iteration(**p) for p in state["passes"]]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _keep(
+    workdir: Path | None, settings: str, done: int, centers: Float32[np.ndarray, "k E"], passes: list[Iteration], mesh: Mesh
+) -> None:
+    """Centers first, then the JSON that names them: whenever it is cut off, one whole state is there."""
+    if workdir is None or not leads(mesh):
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / f"kmeans-{done % 2}.npy"
+    temporary = temporary_name(path)
+    with temporary.open("wb") as handle:
+        np.save(handle, centers)
+    publish(temporary, path)
+    write_json(workdir / _STATE, {"settings": settings, "done": done, "file": path.name, "passes": [asdict(p) for p in passes]})
+
+
+def _tell(on_points: Callable[[str, int, int], None], what: str, total: int, done: int) -> None:
+    on_points(what, done, total)
+
+
+def _line(done: int, found: Iteration) -> str:
+    return (
+        f"after {done} iterations: objective {found.objective:.5f} (mean cosine {1 - found.objective:.5f}), imbalance "
+        f"{found.imbalance:.2f}, {found.empty} empty"
+    )
+
+
+def _too_many(k: int, count: int) -> ConfigError:
+    return ConfigError(f"k-means cannot make {k} centers of {count} points that are not 0; ask for 1…{count} centers.")

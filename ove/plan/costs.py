@@ -1,0 +1,216 @@
+"""What a training step costs a device before it is run: memory, bytes through collectives, operations, time (docs/scaling.md).
+
+Collectives are counted exactly, and a test compares them with compiled programs. Memory is a model, a fifth below what the
+compiler plans on a CPU for stage 2 (docs/scaling.md says for what). Time is an estimate.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from ove.centers.health import NORMS
+from ove.centers.placement import padded
+from ove.centers.sample import sample_shard
+from ove.config import HeadConfig, RunConfig
+from ove.encoder import encoder
+from ove.train.fsdp import AXIS as FSDP
+from ove.train.fsdp import leaf_name
+from ove.train.init import n_negatives
+from ove.train.monitor.throughput import bank_flops, encoder_flops
+from ove.train.sharding import BANK, DATA, axis_sizes, rule_of
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A kind of device, for estimates."""
+
+    tflops: float
+    """10¹² bfloat16 operations a second."""
+    memory_gib: float
+    domain: int
+    """Devices that `near` connects."""
+    near: float
+    """10⁹ bytes a second that a device can send to others of its domain."""
+    far: float
+    """The same to others."""
+
+
+MACHINES = {
+    "h100": Machine(989.0, 80e9 / 2**30, 8, 450.0, 50.0),
+    "h200": Machine(989.0, 141e9 / 2**30, 8, 450.0, 50.0),
+    "v5p": Machine(459.0, 95.0, 8960, 600.0, 600.0),
+}
+"""NVIDIA's data sheets: NVLink 900 GB/s both ways, a 400 Gb/s adapter a GPU; Google's page on v5p: 4,800 Gb/s a chip."""
+BUSY = 0.45
+"""Share of a device's operations that products reach; an assumption."""
+Bytes = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A configuration on a number of devices, with what the data say."""
+
+    config: RunConfig
+    n_devices: int
+    n_centers: Mapping[str, int]
+    tokens_of: Mapping[str, int]
+    labels_of: Mapping[str, int]
+    """Labels of a stored sample, of each bank."""
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """Name → size."""
+        return axis_sizes(self.config.mesh, self.n_devices)
+
+    @property
+    def bank_shards(self) -> int:
+        """Parts that a bank is cut into."""
+        return self.n_devices // (self.axes[DATA] if BANK in self.axes else 1)
+
+    def parameters(self) -> dict[str, tuple[int, bool]]:
+        """Name → (numbers, whether it is cut over fsdp) of the encoder's parameters."""
+        abstract = jax.eval_shape(partial(encoder.init, self.config.encoder), jax.random.key(0))
+        flat = jax.tree_util.tree_flatten_with_path(abstract)[0]
+        cuts = self.axes[FSDP] > 1
+        return {leaf_name(path): (leaf.size, cuts and FSDP in rule_of("params/" + leaf_name(path))) for path, leaf in flat}
+
+    def slots(self, head: HeadConfig) -> int:
+        """Rows of a shard of the bank that a step works on."""
+        n = self.n_centers[head.bank]
+        draw = partial(
+            sample_shard,
+            length=padded(n, self.bank_shards) // self.bank_shards,
+            n_centers=n,
+            n_negatives=n_negatives(head.negatives, n),
+            n_shards=self.bank_shards,
+            config=self.config.centers,
+        )
+        labels = jax.ShapeDtypeStruct((head.batch_size, head.labels_per_step), jnp.int32)
+        return len(jax.eval_shape(draw, jax.random.key(0), labels, jax.ShapeDtypeStruct((), jnp.int32)).ids)
+
+
+def memory(at: Workplace) -> Bytes:
+    """Bytes on one device: what stays (`encoder`, `banks`, both with moments), and what a step needs on top at its fullest."""
+    config, axes, compute = at.config, at.axes, _width(at.config)
+    parameters = at.parameters()
+    local = sum(n // (axes[FSDP] if cut else 1) for n, cut in parameters.values())
+    layers = config.encoder.layers
+    of_blocks = sum(n for name, (n, _) in parameters.items() if name.startswith("blocks/")) // layers
+    others = sum(n for name, (n, _) in parameters.items() if not name.startswith("blocks/"))
+    counted = {"encoder": 12.0 * local, "banks": 0.0, "batch": 0.0}
+    slots = {head.bank: at.slots(head) for head in config.batches.heads}
+    for head in config.batches.heads:
+        rows, width = padded(at.n_centers[head.bank], at.bank_shards) // at.bank_shards, config.encoder.embedding_width
+        counted["banks"] += rows * (12 * width + 12)
+        tokens = at.tokens_of[head.bank]
+        counted["batch"] += head.batch_size / at.n_devices * (tokens * (config.encoder.patch_values + 12) + 4)
+    kept = [_activations(at, head) for head in config.batches.heads]
+    accumulates = config.train.accumulate > 1
+    counted["gradients"] = (8.0 if accumulates else 4.0) * local
+    counted["gathered"] = compute * (2 * of_blocks + others) if axes[FSDP] > 1 else compute * (of_blocks + others)
+    counted["activations"] = max(kept) if accumulates else sum(kept)
+    counted["layer"] = max(_one_layer(at, head) for head in config.batches.heads)
+    counted["bank step"] = sum(4.0 * slots[head.bank] * config.encoder.embedding_width for head in config.batches.heads)
+    counted["bank step"] += max(_bank_work(at, head) for head in config.batches.heads)
+    return counted
+
+
+def total(counted: Bytes) -> float:
+    """Bytes of `memory` at the fullest moment: banks work while activations are held, the encoder's gradients come after."""
+    stays = counted["encoder"] + counted["banks"] + counted["batch"] + counted["activations"]
+    backward = counted["gradients"] + counted["gathered"] + counted["layer"] + counted["bank step"]
+    return stays + backward
+
+
+def collectives(at: Workplace) -> Bytes:
+    """Bytes a device and step: gathers by their result, the others by their operand, as `ove.plan.programs.traffic` counts."""
+    found = {"all-gather": 0.0, "reduce-scatter": 0.0, "all-reduce": 0.0}
+    for kind, size, _ in _collectives(at):
+        found[kind] += size
+    return found
+
+
+def seconds(at: Workplace, machine: Machine) -> dict[str, float]:
+    """Estimated seconds of a step: `compute`, `near` and `far` (sent within and between domains, in rings), and their `sum`.
+
+    Ideally what is sent is hidden behind what is computed: the step then takes the largest of the three.
+    """
+    flops, again = 0.0, _again(at.config)
+    for head in at.config.batches.heads:
+        flops += again * head.batch_size * encoder_flops(at.config.encoder, at.tokens_of[head.bank])
+        flops += bank_flops(at.config, head, at.n_centers[head.bank])
+    found = {"compute": flops / at.n_devices / (machine.tflops * 1e12 * BUSY), "near": 0.0, "far": 0.0}
+    for kind, size, group in _collectives(at):
+        sent = (2 if kind == "all-reduce" else 1) * size * (group - 1) / group
+        is_near = group <= machine.domain
+        found["near" if is_near else "far"] += sent / 1e9 / (machine.near if is_near else machine.far)
+    return found | {"sum": sum(found.values())}
+
+
+def _collectives(at: Workplace) -> list[tuple[str, float, int]]:
+    """(kind, bytes, devices that take part) of everything that devices exchange in a step."""
+    config, axes, n, accumulate = at.config, at.axes, at.n_devices, at.config.train.accumulate
+    fsdp, parameters, heads = axes[FSDP], at.parameters(), at.config.batches.heads
+    cut = {name: size for name, (size, is_cut) in parameters.items() if is_cut}
+    blocks = sum(size for name, size in cut.items() if name.startswith("blocks/"))
+    outside = sum(cut.values()) - blocks
+    found: list[tuple[str, float, int]] = []
+    if cut:
+        times = len(heads) * (2 if accumulate == 1 else 3 * accumulate)
+        found += [("all-gather", float(_width(config) * (times * blocks + outside)), fsdp)]
+        found += [("reduce-scatter", 4.0 * (len(heads) * accumulate * blocks + outside), fsdp), ("all-reduce", 3 * 4.0, fsdp)]
+    found += [("all-reduce", 4.0 * sum(cut.values()) / fsdp, n // fsdp)]
+    found += [("all-reduce", 4.0 * sum(size for size, is_cut in parameters.values() if not is_cut), n)]
+    for head in heads:
+        embeddings = 4.0 * head.batch_size * config.encoder.embedding_width
+        found.append(("all-gather", embeddings + 4.0 * head.batch_size * at.labels_of[head.bank], n))
+        for axis, size in axes.items():
+            if axis != DATA or BANK not in axes:
+                found.append(("reduce-scatter", embeddings if size > 1 else 0.0, size))
+            embeddings /= size
+        norms = min(at.slots(head), max(1, NORMS // at.bank_shards)) * at.bank_shards
+        found.append(("all-reduce", 4.0 * (10 + norms), at.bank_shards))
+        if config.centers.loss == "margin_softmax":
+            found.append(("all-reduce", 4.0 * head.batch_size * (1 + 2 * head.labels_per_step), at.bank_shards))
+    return [(kind, size, group) for kind, size, group in found if group > 1]
+
+
+def _width(config: RunConfig) -> int:
+    return jnp.dtype(config.encoder.compute).itemsize
+
+
+def _again(config: RunConfig) -> float:
+    """Operations of the encoder to those of one forward and backward pass; of these a third is the forward pass."""
+    mlp = config.encoder.mlp / (config.encoder.mlp + 2 * config.encoder.width)
+    remat = {"none": 0.0, "dots": mlp, "full": 1.0}[config.encoder.remat]
+    return 1 + (remat + (config.train.accumulate > 1)) / 3
+
+
+def _activations(at: Workplace, head: HeadConfig) -> float:
+    """Bytes that the backward pass of one microbatch keeps of all layers."""
+    c = at.config.encoder
+    token = {"none": 6 * c.width + c.mlp, "dots": 5 * c.width, "full": c.width}[c.remat] * _width(at.config)
+    log_total = 0 if c.remat == "full" else 4 * c.heads
+    return c.layers * _tokens(at, head) * (token + log_total)
+
+
+def _one_layer(at: Workplace, head: HeadConfig) -> float:
+    """Bytes at work in the backward pass of one layer, about: what its parts keep, and gradients of the widest of them."""
+    c = at.config.encoder
+    return _tokens(at, head) * ((6 * c.width + 3 * c.mlp) * _width(at.config) + 4 * 2 * c.width)
+
+
+def _tokens(at: Workplace, head: HeadConfig) -> float:
+    """Of one microbatch on a device."""
+    return head.batch_size / at.n_devices / at.config.train.accumulate * at.tokens_of[head.bank]
+
+
+def _bank_work(at: Workplace, head: HeadConfig) -> float:
+    """Bytes of a bank's step beyond the gradient of its rows (docs/centers.md)."""
+    width, batch = at.config.encoder.embedding_width, head.batch_size
+    chunk = math.ceil(at.slots(head) / math.ceil(at.slots(head) / at.config.centers.chunk_rows))
+    return 4.0 * (3 * batch * width + 3 * chunk * batch + 6 * chunk * width)

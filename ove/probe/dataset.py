@@ -1,0 +1,113 @@
+"""What an encoder under test gets to see of each record of a labelled shard set, of videos or of pictures."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+from jaxtyping import Int32, UInt8
+
+from ove.errors import BadShard
+from ove.probe.interventions import see_changed
+from ove.shards.read import ShardSet
+from ove.shards.schema import VideoRecord
+from ove.stream.modes import MODES, View, see
+
+UNKNOWN = -1
+"""The class of a sample whose class name the training set lacks: whatever a probe says of it is wrong."""
+_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Look:
+    """One sample."""
+
+    patches: UInt8[np.ndarray, "N P"]
+    positions: Int32[np.ndarray, "N 3"]
+    label: int
+    """Index into the classes of the training set, or UNKNOWN."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The samples of a shard set in one mode at one budget."""
+
+    shards: ShardSet
+    classes: tuple[str, ...]
+    """Of the set that probes are trained on."""
+    mode: str
+    view: View
+    intervention: str = "none"
+    seed: int = 0
+    """Of interventions and augmentation."""
+    jitter: bool = False
+    flip: float = 0.0
+    """Augmentation, of samples that are asked for with an epoch: as in `ProbeConfig`."""
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def about(self) -> dict[str, Any]:
+        """All that decides what samples look like without augmentation, as JSON."""
+        view = {name: value for name, value in vars(self.view).items() if not name.startswith("_")}
+        changed = {} if self.intervention == "none" else {"intervention": self.intervention, "seed": self.seed}
+        return {"shards": self.shards.fingerprint, "classes": list(self.classes), "mode": self.mode, "view": view} | changed
+
+    def __call__(self, index: int, epoch: int | None = None) -> Look:
+        """The sample with an index, without an epoch always the same.
+
+        BadShard for a damaged record, one without a label, or a picture where the mode needs a video.
+        """
+        record = self.shards.record(index) if self.mode == "image" else self.shards.video(index)
+        label = self._class_of(record.key, record.label)
+        rng = np.random.default_rng((self.seed, index, 0 if epoch is None else 1 + epoch))
+        if self.intervention != "none":
+            assert isinstance(record, VideoRecord)
+            number = int((index + rng.integers(1, max(2, len(self)))) % len(self))
+            other = self.shards.video(number) if self.intervention == "other_video" else record
+            patches, positions = see_changed(record, other, self.intervention, self.view, rng)
+            return Look(patches, positions, label)
+        augments = epoch is not None
+        patches, positions = see(record, MODES.index(self.mode), self.view, rng if augments and self.jitter else None)
+        if augments and rng.uniform() < self.flip:
+            columns = record.grid_tyx[2] if isinstance(record, VideoRecord) else int(positions[:, 2].max()) + 1
+            patches, positions = mirrored(patches, positions, columns)
+        return Look(patches, positions, label)
+
+    def labels(self) -> Int32[np.ndarray, "S"]:
+        """The classes of all samples, without decoding pictures; the records are read once for all looks at a set."""
+        return np.array([self._class_of(key, name) for key, name in self.shards.names], np.int32)
+
+    def _class_of(self, key: str, name: str | None) -> int:
+        if name is None:
+            raise BadShard(
+                f"{self.shards.folder}: {key} has no label; give the files labels by subfolder or list, then run "
+                "launch.shards again."
+            )
+        return self.classes.index(name) if name in self.classes else UNKNOWN
+
+
+def mirrored(
+    patches: UInt8[np.ndarray, "N P"], positions: Int32[np.ndarray, "N 3"], columns: int
+) -> tuple[UInt8[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]:
+    """The tokens of the mirrored clip: pixels of each patch turned from left to right, x → columns − 1 − x."""
+    patch_px = math.isqrt(patches.shape[1] // 3)
+    pixels = rearrange(patches, "n (p q c) -> n p q c", p=patch_px, q=patch_px)[:, :, ::-1]
+    return rearrange(pixels, "n p q c -> n (p q c)"), np.array([0, 0, columns - 1], np.int32) + positions * np.array(
+        [1, 1, -1], np.int32
+    )
+
+
+def ahead(look: Callable[[int], Look], indices: Sequence[int], batch: int) -> Iterator[list[Look]]:
+    """Samples in the given order, `batch` at a time, the next ones being read while the caller works on these."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        waiting: list[Future[Look]] = []
+        for start in range(0, len(indices), batch):
+            now, waiting = waiting, [pool.submit(look, index) for index in indices[start : start + batch]]
+            if now:
+                yield [future.result() for future in now]
+        if waiting:
+            yield [future.result() for future in waiting]

@@ -1,0 +1,171 @@
+"""The attentive probe: one learned query pools the tokens of a frozen encoder, LayerNorm, linear classifier (spec §6)."""
+
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from ove.config import ProbeConfig
+from ove.encoder.pool import Pool
+from ove.errors import BadInput
+from ove.features.frozen import Frozen
+from ove.probe.dataset import UNKNOWN
+from ove.probe.features import Source, of_all, part_of
+from ove.probe.scores import Accuracy, Said, Scores, Tally
+
+HEAD_WIDTH = 64
+_LINEAR_SCALE = 1e-3
+"""Of the classifier's initial weights (spec §6)."""
+_SCORED_AT_ONCE = 64
+
+
+class Probe(nnx.Module):
+    """MAP pool with heads of width 64 and an MLP of four times the width, LayerNorm, linear."""
+
+    def __init__(self, width: int, n_classes: int, norm_eps: float, *, rngs: nnx.Rngs):
+        heads = max(1, width // HEAD_WIDTH)
+        while width % heads:
+            heads -= 1
+        self.pool = Pool(width, heads, 4 * width, norm_eps, init_std=width**-0.5, rngs=rngs)
+        self.norm = nnx.LayerNorm(width, epsilon=norm_eps, rngs=rngs)
+        self.linear = nnx.Linear(width, n_classes, rngs=rngs)
+        self.linear.kernel[...] *= _LINEAR_SCALE
+
+    def __call__(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B classes"]:
+        """Logits."""
+        return self.linear(self.norm(self.pool(tokens)))
+
+
+def fit(encoder: Frozen, config: ProbeConfig, n_classes: int, train: Source, val: Source, seed: int) -> tuple[Scores, Said]:
+    """Trains a probe on `train` and scores every sample of `val` once an epoch; a function of `seed` alone.
+
+    Besides the scores, what it says of `val` after the last epoch.
+
+    Of `encoder` only the width, the eps of its norms and its part of the samples count. Every epoch takes whole batches in a
+    new order; what does not fill one waits for the next epoch. Devices share each batch; several processes train alike, and
+    each scores its part of the samples. BadInput for training samples of an unknown class.
+    """
+    n = len(train.labels)
+    if n == 0 or len(val.labels) == 0 or (train.labels == UNKNOWN).any():
+        raise BadInput(
+            "a probe needs at least one sample to train on and one to be scored on, all of the former of known classes."
+        )
+    trainer = _Trainer(encoder, config, n_classes, n, seed)
+    rng = np.random.default_rng(seed)
+    of_epochs: list[Accuracy] = []
+    for epoch in range(config.epochs):
+        order = rng.permutation(n)[: trainer.steps_per_epoch * trainer.batch_size].reshape(-1, trainer.batch_size)
+        for tokens, labels in _batches(train, order, epoch):
+            trainer.step(tokens, labels)
+        accuracy, said = trainer.score(val)
+        of_epochs.append(accuracy)
+    best = max(range(config.epochs), key=lambda epoch: (of_epochs[epoch].top1, -epoch))
+    return Scores(of_epochs[-1], of_epochs[best], best + 1, trainer.score(train)[0]), said
+
+
+class _Program(NamedTuple):
+    """What is compiled once for probes that differ in nothing but their seed and their data."""
+
+    init: Callable[[Any], Any]
+    """Parameters → the state of the optimizer."""
+    step: Callable[..., Any]
+    """(parameters, optimizer's state), tokens, labels → the next; those given are gone."""
+    predict: Callable[[Any, Array], Array]
+    """Parameters, tokens → logits."""
+
+
+@functools.lru_cache(maxsize=16)
+def _program(
+    width: int, norm_eps: float, n_classes: int, n_steps: int, lr: float, lr_end: float, smoothing: float, clip_norm: float
+) -> _Program:
+    graphdef = nnx.split(nnx.eval_shape(lambda: Probe(width, n_classes, norm_eps, rngs=nnx.Rngs(0))))[0]
+    schedule = optax.linear_schedule(lr, lr_end, n_steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optax.adamw(schedule, weight_decay=0.0))
+
+    def predict(params: Any, tokens: Array) -> Array:
+        return nnx.merge(graphdef, params)(tokens.astype(jnp.float32))
+
+    def loss_of(params: Any, tokens: Array, labels: Array) -> Array:
+        smooth = optax.smooth_labels(jax.nn.one_hot(labels, n_classes), smoothing)
+        losses = optax.softmax_cross_entropy(predict(params, tokens), smooth)
+        is_sample = labels != UNKNOWN  # the others only fill the batch up, so that the devices get equal parts
+        return jnp.where(is_sample, losses, 0).sum() / is_sample.sum()
+
+    def step(state: tuple, tokens: Array, labels: Array) -> tuple:
+        params, opt_state = state
+        grads = jax.grad(loss_of)(params, tokens, labels)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    return _Program(optimizer.init, jax.jit(step, donate_argnums=0), jax.jit(predict))
+
+
+class _Trainer:
+    """The parameters of a probe and what changes them."""
+
+    def __init__(self, encoder: Frozen, config: ProbeConfig, n_classes: int, n: int, seed: int) -> None:
+        self._part = encoder.part
+        self.batch_size = min(config.batch_size, n)
+        self.steps_per_epoch = n // self.batch_size
+        self._n_classes = n_classes
+        self._devices, self._rows = encoder.mesh.size, NamedSharding(encoder.mesh, PartitionSpec("rows"))
+        n_steps = self.steps_per_epoch * config.epochs
+        self._program = _program(
+            encoder.width,
+            encoder.norm_eps,
+            n_classes,
+            n_steps,
+            config.lr,
+            config.lr_end,
+            config.label_smoothing,
+            config.clip_norm,
+        )
+        params = nnx.split(Probe(encoder.width, n_classes, encoder.norm_eps, rngs=nnx.Rngs(seed)))[1]
+        whole = NamedSharding(encoder.mesh, PartitionSpec())
+        self._state: Any = jax.device_put((params, self._program.init(params)), whole)
+
+    def step(self, tokens: np.ndarray, labels: np.ndarray) -> None:
+        """One update."""
+        self._state = self._program.step(self._state, *self._placed(tokens, labels, self.batch_size))
+
+    def score(self, source: Source) -> tuple[Accuracy, Said]:
+        """Each sample once, whatever the number of processes; each of them gets what is said of all."""
+        tally = Tally(self._n_classes)
+        mine = np.array(part_of(len(source.labels), self._part))
+        parts = [mine[start : start + _SCORED_AT_ONCE] for start in range(0, len(mine), _SCORED_AT_ONCE)]
+        for tokens, labels in _batches(source, parts, None):
+            placed, _ = self._placed(tokens, labels, _SCORED_AT_ONCE)
+            tally.add(np.asarray(self._program.predict(self._state[0], placed))[: len(labels)], labels)
+        said = tally.said()
+        if self._part[1] > 1:
+            tally.counts = np.asarray(multihost_utils.process_allgather(tally.counts)).sum(axis=0)
+            said = Said(*(of_all(rows, len(source.labels), self._part) for rows in (said.classes, said.probabilities)))
+        return tally.accuracy(), said
+
+    def _placed(self, tokens: np.ndarray, labels: np.ndarray, size: int) -> tuple[Array, Array]:
+        """Filled up to a size that the devices divide."""
+        missing = -(-size // self._devices) * self._devices - len(labels)
+        tokens = np.concatenate([tokens, np.zeros((missing, *tokens.shape[1:]), tokens.dtype)]) if missing else tokens
+        labels = np.concatenate([labels, np.full(missing, UNKNOWN, labels.dtype)])
+        return jax.device_put((tokens, labels), self._rows)
+
+
+def _batches(source: Source, parts: Any, epoch: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Tokens and labels of some lists of samples, the next ones being fetched while the caller works on these."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = None
+        for indices in parts:
+            now, waiting = waiting, (pool.submit(source.batch, indices, epoch), source.labels[indices])
+            if now is not None:
+                yield np.asarray(now[0].result()), now[1]
+        if waiting is not None:
+            yield np.asarray(waiting[0].result()), waiting[1]

@@ -1,0 +1,62 @@
+"""The probe that a training run calls every so many steps."""
+
+from pathlib import Path
+
+from ove.config import EncoderConfig, ProbeConfig, RunConfig
+from ove.encoder.encoder import Params
+from ove.errors import BadShard, ConfigError
+from ove.features.frozen import Frozen, frozen
+from ove.probe.dataset import Looks
+from ove.probe.features import embed, extract
+from ove.probe.heads.attentive import fit
+from ove.probe.heads.knn import knn
+from ove.shards.read import ShardSet
+from ove.stream.modes import MODES, View
+
+
+class Evaluator:
+    """Top-1 on labelled shards, as `RunConfig.evaluation` says."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Opens the shards; BadShard or ConfigError, before the run starts, if they are missing, unlabelled or do not fit."""
+        self._config = config.evaluation
+        wanted = self._config.modes
+        unknown = [mode for mode in wanted if mode not in MODES]
+        if unknown or not wanted:
+            raise ConfigError(f"evaluation.modes = {list(wanted)}: name one or more of {', '.join(MODES)}.")
+        if not self._config.train_shards:
+            raise ConfigError(
+                f"train.eval_every = {config.train.eval_every}, but there is nothing to evaluate on; name labelled shards in "
+                "evaluation.train_shards and evaluation.val_shards, or set train.eval_every to 0."
+            )
+        self._train, self._val = (ShardSet.open(Path(p)) for p in (self._config.train_shards, self._config.val_shards))
+        batches = config.batches
+        self._view = View(
+            batches.budget_tokens,
+            batches.gop_frames,
+            batches.iframe_policy,
+            batches.buckets,
+            batches.static_fallback,
+            batches.outside,
+        )
+        for shards in (self._train, self._val):
+            self._view.check(shards.grid_tyx, {MODES.index(mode) for mode in wanted})
+        if len(self._train.classes) < 2:
+            raise BadShard(
+                f"{self._train.folder}: an evaluation needs labels of at least two classes, found {len(self._train.classes)}; "
+                "give the videos labels by subfolder or list, and write the shards again."
+            )
+
+    def __call__(self, config: EncoderConfig, params: Params) -> dict[str, float]:
+        """`PROBE_MODE_top1`, 0…1, for every mode; BadShard for a damaged record or one without a label."""
+        encoder = frozen(config, params)
+        return {f"{self._config.probe}_{mode}_top1": self._score(encoder, mode) for mode in self._config.modes}
+
+    def _score(self, encoder: Frozen, mode: str) -> float:
+        classes = tuple(self._train.classes)
+        looks = [Looks(shards, classes, mode, self._view) for shards in (self._train, self._val)]
+        if self._config.probe == "knn":
+            train_near, val_near = (embed(encoder, each) for each in looks)
+            return knn(len(classes), train_near, val_near, self._config.neighbours)[0].last.top1
+        train, val = (extract(encoder, each) for each in looks)
+        return fit(encoder, ProbeConfig(epochs=self._config.epochs), len(classes), train, val, seed=0)[0].last.top1

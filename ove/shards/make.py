@@ -1,0 +1,153 @@
+"""One input → one record: a video with its saliency and its pixels in the forms that are asked for, or a picture."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8, UInt16
+
+from ove.config import ShardsConfig, VideoConfig
+from ove.errors import BadClip, ConfigError
+from ove.records import Saliency
+from ove.shards.h264 import encode_clip
+from ove.shards.pictures import MOSAIC_QUALITY, encode_jpeg, encode_png, whole_picture
+from ove.shards.schema import MAX_PATCHES, ImageRecord, Record, VideoRecord, encode_frames
+from ove.sources.folders import InputFile
+from ove.sources.images import is_plain, read_image
+from ove.sources.inputs import Contents, read_input
+from ove.video.decode import read_video
+from ove.video.patches import gather, unpatchify
+from ove.video.saliency import saliency
+from ove.video.select import choose_patches, i_frame_flags
+from ove.video.span import Span
+
+_SELECTION = ("selection", "gop_frames", "iframe_policy", "outside", "buckets", "static_fallback")
+"""Settings of the video section that decide which patches go into mosaics."""
+_KEPT = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
+"""How the files begin that records may hold: JPEG, PNG, WebP."""
+_LOSSY = (b"\xff\xd8\xff", b"RIFF", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+"""How files begin (JPEG, WebP, JPEG 2000) that become JPEG where they have to be encoded anew; AVIF, too."""
+
+
+@dataclass(frozen=True)
+class RecordMaker:
+    """Makes the record of an input; picklable, and usable by several processes at once."""
+
+    kind: str
+    """What inputs are taken for: "video" or "image"."""
+    video: VideoConfig
+    shards: ShardsConfig
+    scratch: Path
+    """Folder for temporary files."""
+
+    def __call__(self, file: InputFile) -> Record:
+        """The record of one input; one that cannot be used raises BadClip, which names it."""
+        contents = read_input(file, self.kind, self.shards)
+        labels = {bank: np.array(values, np.int32) for bank, values in contents.labels.items()}
+        if self.kind == "image":
+            return self._image(file, contents, labels)
+        return self._video(file, contents, labels)
+
+    def _video(self, file: InputFile, contents: Contents, labels: dict[str, np.ndarray]) -> VideoRecord:
+        with self._as_file(file, contents) as path:
+            clip, signals = read_video(path, self.video, file.span_s and Span(*file.span_s))
+        try:
+            found = saliency(signals, self.video)
+            store = self.shards.store
+            flat, mosaics = self._mosaics(clip.frames, found, clip.is_i_frame) if "mosaics" in store else (None, [])
+        except BadClip as error:
+            raise BadClip(f"{file.name}: {error}", error.position) from error
+        return VideoRecord(
+            key=file.key,
+            frames=encode_frames(clip.frames, self.shards.jpeg_quality) if "frames" in store else [],
+            size_px=self.video.size_px,
+            patch_px=self.video.patch_px,
+            frame_index=clip.frame_index,
+            pts_s=np.asarray(clip.pts_s, np.float64),
+            is_i_frame=clip.is_i_frame,
+            saliency=found.scores.astype(np.float16),
+            source=clip.source,
+            codec=clip.codec,
+            n_decoded=clip.n_decoded,
+            fps=float(clip.fps),
+            label=contents.label,
+            residual_exact=signals.residual_exact,
+            cut=clip.cut,
+            labels=labels,
+            h264=encode_clip(clip.frames, self.shards.h264_crf) if "h264" in store else b"",
+            mosaics=mosaics,
+            mosaic_flat=np.zeros(0, np.uint16) if flat is None else flat,
+            valid=clip.valid,
+        )
+
+    def _mosaics(
+        self, frames: UInt8[np.ndarray, "T S S 3"], found: Saliency, is_i_frame: np.ndarray
+    ) -> tuple[UInt16[np.ndarray, "N"], list[bytes]]:
+        """The flat indices of the selected patches, and the pictures that hold them, from the frames as they were decoded."""
+        chosen = choose_patches(_as_stored(found), is_i_frame, self.shards.budget_tokens, self.video)
+        patch_px, (_, rows, columns) = self.video.patch_px, chosen.grid_tyx
+        n_mosaics = -(-len(chosen.flat) // (rows * columns))
+        patches = np.zeros((n_mosaics * rows * columns, patch_px * patch_px * 3), np.uint8)
+        patches[: len(chosen.flat)] = gather(frames, chosen.flat, patch_px)
+        pictures = unpatchify(patches, (n_mosaics, rows, columns), patch_px)
+        return chosen.flat.astype(np.uint16), encode_frames(pictures, MOSAIC_QUALITY)
+
+    def _image(self, file: InputFile, contents: Contents, labels: dict[str, np.ndarray]) -> ImageRecord:
+        media = contents.media
+        picture = read_image(media) if isinstance(media, Path) else read_image(Path(file.name), media)
+        data = media.read_bytes() if isinstance(media, Path) else media
+        whole = whole_picture(data)
+        if whole is None and data.startswith(_KEPT):
+            raise BadClip(f"{file.name}: ends before its picture does; get a whole copy.")
+        height, width = picture.shape[:2]
+        longest = self.shards.max_side_px or max(height, width)
+        if max(height, width) > longest:
+            scale = longest / max(height, width)
+            height, width = max(1, round(height * scale)), max(1, round(width * scale))
+            picture, whole = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), None
+        if whole is None or not is_plain(whole):
+            lossy = data.startswith(_LOSSY) or data[4:12] in (b"ftypavif", b"ftypavis")
+            whole = encode_jpeg(picture, self.shards.jpeg_quality) if lossy else encode_png(picture)
+        return ImageRecord(file.key, whole, height, width, contents.label, labels)
+
+    @contextlib.contextmanager
+    def _as_file(self, file: InputFile, contents: Contents) -> Iterator[Path]:
+        """The path of an input's video; one out of an archive is put into a private file as long as it is needed."""
+        if isinstance(contents.media, Path):
+            yield contents.media
+            return
+        path = self.scratch / f"{os.getpid()}{contents.suffix}"
+        path.write_bytes(contents.media)
+        try:
+            yield path
+        except BadClip as error:
+            raise BadClip(str(error).replace(str(path), file.name), error.position) from error
+        finally:
+            path.unlink()
+
+
+def selection_of(video: VideoConfig, shards: ShardsConfig) -> dict[str, Any] | None:
+    """How the patches of mosaics are selected, as the manifest tells it; None where there are none.
+
+    ConfigError for a budget that no clip can meet, or for clips of more patches than the records' indices can tell apart.
+    """
+    if "mosaics" not in shards.store:
+        return None
+    grid = (video.n_frames, video.grid, video.grid)
+    if np.prod(grid) > MAX_PATCHES:
+        raise ConfigError(
+            f"shards.store = mosaics: {'×'.join(map(str, grid))} patches are more than {MAX_PATCHES}; store frames or h264."
+        )
+    flags = i_frame_flags(video.n_frames, video.gop_frames)
+    choose_patches(Saliency(np.zeros(grid, np.float32)), flags, shards.budget_tokens, video)
+    return {"budget_tokens": shards.budget_tokens} | {key: getattr(video, key) for key in _SELECTION}
+
+
+def _as_stored(found: Saliency) -> Saliency:
+    """Scores as the record has them, so that a reader who selects by those gets the patches of the mosaics."""
+    return Saliency(found.scores.astype(np.float16).astype(np.float32), found.valid)

@@ -1,0 +1,203 @@
+"""Shard folders at a URI: gs:// read in place by ArrayRecord, everything else fetched shard by shard when first read.
+
+A remote folder has a local one in the cache that looks just like it, as far as it was needed; all code that reads a shard
+folder works on that. docs/remote.md says how addresses, credentials, the cache and time-outs are set.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from ove.config.remote import RemoteConfig
+from ove.errors import BadShard, Unavailable
+from ove.shards.manifest import MANIFEST, temporary_name, write_json
+from ove.shards.remote.cache import keep, lease, locked
+from ove.shards.remote.fetch import BrokeOff, NotThere, download, explained, in_time
+
+R = TypeVar("R")
+
+ORIGIN = ".origin.json"
+_URI = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/(/?)([^/].*|/.*)", re.DOTALL)
+_DIGITS = 24
+_PAUSE_S = 0.5
+"""Before the second attempt; twice as long before the third, and so on."""
+_STATUS = re.compile(r"HTTP status code: (\d{3})")
+_ERRNO = {"404": errno.ENOENT, "401": errno.EACCES, "403": errno.EACCES}
+
+
+def uri_of(folder: Path | str) -> str | None:
+    """The URI that was given as a folder, or None for a local one; `Path("s3://a/b")`, which folds slashes, counts as s3://a/b."""
+    match = _URI.fullmatch(str(folder))
+    if match is None or match[1] == "file" or (not match[2] and Path(folder).exists()):
+        return None
+    return f"{match[1]}://{match[3].lstrip('/')}"
+
+
+def join(uri: str, name: str) -> str:
+    """The URI of a file in a remote folder; what follows a ? in an https address (a token) stays at the end."""
+    head, mark, query = uri.partition("?") if uri.startswith("http") else (uri, "", "")
+    return f"{head.rstrip('/')}/{name}{mark}{query}"
+
+
+def local_folder(folder: Path | str) -> Path:
+    """A local folder for what may be a URI: a local one as it is, of a remote one its copy, with a fresh manifest.
+
+    A remote manifest that was changed gets another copy. Unavailable if the address cannot be read.
+    """
+    uri = uri_of(folder)
+    if uri is None:
+        return Path(str(folder).removeprefix("file://")) if isinstance(folder, str) else folder
+    config = RemoteConfig.from_environment()
+    config.cache.mkdir(parents=True, exist_ok=True)
+    # Into the cache's own folder first: where it belongs depends on what it says.
+    arriving = temporary_name(config.cache / f"{_name(uri)}-{threading.get_ident()}-{MANIFEST}")
+    try:
+        _fetch(join(uri, MANIFEST), arriving, config)
+        manifest = arriving.read_bytes()
+    except NotThere as error:
+        raise Unavailable(
+            f"{uri}: holds no {MANIFEST}, so it is no finished shard folder, or the address is wrong ({error})"
+        ) from error
+    finally:
+        arriving.unlink(missing_ok=True)
+    copy = config.cache / _name(f"{uri}\n{hashlib.sha256(manifest).hexdigest()}")
+    with locked(config.cache / ".lock"):
+        copy.mkdir(exist_ok=True)
+        os.close(lease(copy))
+        write_json(copy / ORIGIN, {"uri": uri})
+        if not (copy / MANIFEST).exists():
+            temporary = temporary_name(copy / MANIFEST)
+            temporary.write_bytes(manifest)
+            temporary.replace(copy / MANIFEST)
+    return copy
+
+
+def origin(folder: Path) -> str | None:
+    """The URI that a folder of the cache is a copy of; None for any other folder."""
+    path = folder / ORIGIN
+    return json.loads(path.read_text(encoding="utf-8"))["uri"] if path.is_file() else None
+
+
+def local_file(folder: Path, name: str, whole: Callable[[Path], bool] | None = None) -> Path:
+    """Where a file of a shard folder lies on this machine; of a copy of a remote folder it is fetched if need be.
+
+    `whole` tells whether what was fetched is what should be there, and makes it stay; without it the file is fetched anew each
+    time, for it may have changed. A remote folder without the file gives a path where nothing is.
+    """
+    path, uri = folder / name, origin(folder)
+    if uri is None or (whole is not None and path.exists()):
+        return path
+    config = RemoteConfig.from_environment()
+    if whole is None:
+        path.unlink(missing_ok=True)
+    try:
+        keep(path, 0, lambda temporary: _fetch(join(uri, name), temporary, config, whole), config)
+    except NotThere:
+        path.unlink(missing_ok=True)
+    return path
+
+
+class RemoteShards:
+    """The shards of a remote folder whose copy is `folder`; keeps the copy from being removed as long as it lives."""
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        self.uri = uri
+        self._folder = folder
+        self._config = RemoteConfig.from_environment()
+        weakref.finalize(self, os.close, lease(folder))
+        self._failed: dict[str, Exception] = {}
+
+    @property
+    def native(self) -> bool:
+        """Whether ArrayRecord reads the shards where they are."""
+        return self.uri.startswith("gs://")
+
+    def check_room(self, total: int) -> None:
+        """Unavailable if `total` bytes of shards can never lie in the cache together, as reading at random needs."""
+        if not self.native and total > self._config.cache_gb * 1e9:
+            raise Unavailable(
+                f"{self.uri}: its shards take {total / 1e9:.2f} GB, and the cache {self._config.cache} may hold "
+                f"{self._config.cache_gb:g} GB. Allow more with OVE_CACHE_GB, or copy a part of the set."
+            )
+
+    def read_in_place(self, file: str, read: Callable[[], R]) -> R:
+        """read() of a shard that ArrayRecord reads where it is, given up after the time limit; raises Unavailable.
+
+        Google's library would go on trying for a quarter of an hour. RuntimeError of damaged shards passes through.
+        """
+        uri = join(self.uri, file)
+        try:
+            return in_time(read, uri, self._config.timeout_s)
+        except RuntimeError as error:
+            status = _STATUS.search(str(error))
+            if status is None:
+                raise
+            raise explained(uri, OSError(_ERRNO.get(status[1], errno.EIO), str(error))) from error
+
+    def place(self, file: str, size: int, sha256: str) -> str:
+        """What ArrayRecord is to open for a shard: its URI, or its copy, which is fetched first if it is not there.
+
+        A shard that cannot be had raises Unavailable, one that is not what was written BadShard; both again and at once when
+        it is asked for again.
+        """
+        return join(self.uri, file) if self.native else str(self.copy(file, size, sha256))
+
+    def copy(self, file: str, size: int, sha256: str) -> Path:
+        """The copy of a shard, which is fetched first if it is not there; errors as of `place`."""
+        if file in self._failed:
+            raise self._failed[file]
+        path, uri = self._folder / file, join(self.uri, file)
+        if not path.exists():
+            try:
+                keep(path, size, lambda temporary: _fetch(uri, temporary, self._config, _is(uri, size, sha256)), self._config)
+            except (BadShard, Unavailable) as error:
+                self._failed[file] = error
+                raise
+        return path
+
+
+def _fetch(uri: str, target: Path, config: RemoteConfig, whole: Callable[[Path], bool] | None = None) -> None:
+    """Downloads a file, again if it breaks off or does not arrive `whole`, so often as `config.attempts` says."""
+    for attempt in range(1, config.attempts + 1):
+        # A name for each attempt: the thread of one that was given up may still be writing.
+        temporary = target.with_name(f"{target.name}.{threading.get_ident()}-{attempt}.tmp")
+        try:
+            download(uri, temporary, config)
+            if whole is not None and not whole(temporary):
+                raise BadShard(
+                    f"{uri}: is not what was written there (its checksum is another one), in {attempt} attempts; "
+                    "copy the folder to that place again, all of it."
+                )
+            temporary.replace(target)
+            return
+        except (BrokeOff, BadShard):
+            if attempt == config.attempts:
+                raise
+            time.sleep(_PAUSE_S * attempt)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _is(uri: str, size: int, sha256: str) -> Callable[[Path], bool]:
+    """A check of a shard that has arrived; one that is too short raises BrokeOff."""
+
+    def check(path: Path) -> bool:
+        found = path.stat().st_size
+        if found < size:
+            raise BrokeOff(f"{uri}: broke off after {found} of {size} bytes; check the network and run the same command again.")
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest() == sha256
+
+    return check
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]

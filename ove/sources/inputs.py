@@ -1,0 +1,170 @@
+"""A source of any kind → its inputs, and the contents of an input wherever they lie."""
+
+import bz2
+import gzip
+import lzma
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow
+
+from ove.config import ShardsConfig
+from ove.errors import BadClip
+from ove.sources.folders import InputFile, Inputs, files_in_folder, files_in_list, first_repeated
+from ove.sources.lists import is_table, rows_of_list
+from ove.sources.parquet import read_row, rows_in_parquet
+from ove.sources.quarantine import BadFile
+from ove.sources.tar import is_media, labels_of_sample, samples_in_tar
+from ove.sources.tfrecord import masked_crc, media_and_labels, parse_example, records_in_tfrecord
+
+_DECOMPRESS: dict[str, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
+    ".gz": gzip.GzipFile,
+    ".tgz": gzip.GzipFile,
+    ".bz2": bz2.BZ2File,
+    ".tbz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".txz": lzma.LZMAFile,
+}
+_SHARD_NAME = re.compile(r"-\d{5}-of-\d{5}$")
+"""How the files of a TFRecord set end that was written by TensorFlow's tools (train-00000-of-01024)."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an input holds."""
+
+    media: bytes | Path
+    """The encoded file itself, or where it lies."""
+    suffix: str
+    """Of its name, with the dot; empty where it has none."""
+    label: str | None
+    labels: dict[str, tuple[int, ...]]
+    """Class centers by bank."""
+
+
+def find_inputs(source: Path, kind: str, config: ShardsConfig, scratch: Path) -> Inputs:
+    """The inputs of a folder (files and archives), of a list (text, CSV, JSONL) or of one archive (tar, TFRecord, Parquet).
+
+    `kind`, "video" or "image", tells what is looked for in archives. Compressed tars and TFRecord files are decompressed to
+    hidden files in `scratch`, which end in `.tmp`. BadClip for a source that does not exist or holds nothing.
+    """
+    if not source.exists():
+        raise BadClip(f"{source}: no such file or folder; give a folder, a list of paths or an archive.")
+    if source.is_dir():
+        found = Inputs([], [])
+        for file in files_in_folder(source):
+            inside = _samples(file.path, file.key, kind, config, scratch)
+            found.files.extend([file] if inside is None else inside.files)
+            found.bad.extend([] if inside is None else inside.bad)
+    elif is_table(source):
+        found = rows_of_list(source, config.label_column)
+    elif is_media(source.suffix.lower()[1:], kind):
+        found = Inputs([InputFile(source, source.name, None)], [])
+    else:
+        found = _samples(source, source.name, kind, config, scratch) or Inputs(_listed(source), [])
+    if not found.files:
+        reason = f"; the first: {found.bad[0].reason}" if found.bad else ""
+        raise BadClip(f"{source}: holds no files that could be {kind}s{reason}")
+    if repeated := first_repeated(file.key for file in found.files):
+        raise BadClip(f"{source}: two inputs have the key {repeated}; rename one of them.")
+    return found
+
+
+def read_input(file: InputFile, kind: str, config: ShardsConfig) -> Contents:
+    """The encoded file of an input with its labels; what is damaged or lacks something raises BadClip."""
+    if file.inside is None:
+        return Contents(file.path, file.path.suffix, file.label, dict(file.labels))
+    readers = {"tar": _from_tar, "tfrecord": _from_tfrecord, "parquet": _from_parquet}
+    try:
+        return readers[file.inside.format](file, kind, config)
+    except (ValueError, pyarrow.ArrowException) as error:
+        raise BadClip(f"{file.name}: {error}.") from error
+
+
+def archive_format(path: Path) -> str | None:
+    """One of "tar", "tfrecord" and "parquet", by the name of a file; compression does not count."""
+    name = path.name.lower()
+    if name.endswith((".tgz", ".tbz2", ".txz")):
+        return "tar"
+    if path.suffix.lower() in _DECOMPRESS:
+        name = name.removesuffix(path.suffix.lower())
+    if name.endswith((".tar", ".parquet")):
+        return name.rpartition(".")[2]
+    if ".tfrecord" in name or name.endswith((".tfrec", ".tfr")) or _SHARD_NAME.search(name):
+        return "tfrecord"
+    return None
+
+
+def _listed(source: Path) -> list[InputFile]:
+    try:
+        return files_in_list(source)
+    except UnicodeDecodeError as error:
+        raise BadClip(f"{source}: is no list of paths in UTF-8 text, and no archive by its name; give one of these.") from error
+
+
+def _samples(path: Path, key: str, kind: str, config: ShardsConfig, scratch: Path) -> Inputs | None:
+    """The inputs of an archive; None for a file that is none."""
+    form = archive_format(path)
+    if form is None:
+        return None
+    if form == "parquet":
+        return rows_in_parquet(path, key, config.image_column)
+    copy, bad = _decompressed(path, scratch)
+    found = samples_in_tar(path, key, kind, copy) if form == "tar" else records_in_tfrecord(path, key, copy)
+    return Inputs(found.files, [*bad, *found.bad])
+
+
+def _decompressed(path: Path, scratch: Path) -> tuple[Path | None, list[BadFile]]:
+    """A decompressed copy of a compressed file, as far as it goes, and what was wrong with the rest."""
+    opener = _DECOMPRESS.get(path.suffix.lower())
+    if opener is None:
+        return None, []
+    scratch.mkdir(parents=True, exist_ok=True)
+    copy = scratch / f".{zlib.crc32(str(path.absolute()).encode()):08x}-{path.stem}.tmp"
+    try:
+        with opener(path) as packed, copy.open("wb") as plain:
+            while block := packed.read1(1 << 16):  # what can be had, so that little is lost before a cut
+                plain.write(block)
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
+        return copy, [BadFile(str(path), f"{path}: cannot be decompressed to its end ({error}); get a whole copy.")]
+    return copy, []
+
+
+def _from_tar(file: InputFile, kind: str, config: ShardsConfig) -> Contents:
+    assert file.inside is not None
+    parts = file.inside.parts
+    media = next(part for part in parts if is_media(part.name, kind))
+    about = {part.name: _bytes_of(file, part.start, part.size) for part in parts if not is_media(part.name, kind)}
+    label, labels = labels_of_sample(about, config.label_column)
+    return Contents(_bytes_of(file, media.start, media.size), f".{media.name.rpartition('.')[2]}", label, labels)
+
+
+def _from_tfrecord(file: InputFile, kind: str, config: ShardsConfig) -> Contents:
+    assert file.inside is not None
+    (part,) = file.inside.parts
+    data = _bytes_of(file, part.start, part.size + 4)
+    if masked_crc(data[:-4]) != data[-4:]:
+        raise ValueError("does not agree with its checksum; get a whole copy")
+    media, label, labels = media_and_labels(parse_example(data[:-4]), config.image_column, config.label_column)
+    return Contents(media, "", label, labels)
+
+
+def _from_parquet(file: InputFile, kind: str, config: ShardsConfig) -> Contents:
+    assert file.inside is not None
+    (part,) = file.inside.parts
+    media, label, labels = read_row(file.path, part.start, part.size, config.image_column, config.label_column)
+    return Contents(media, media.suffix if isinstance(media, Path) else "", label, labels)
+
+
+def _bytes_of(file: InputFile, start: int, size: int) -> bytes:
+    assert file.inside is not None
+    archive = file.inside.archive or file.path
+    with archive.open("rb") as data:
+        data.seek(start)
+        found = data.read(size)
+    if len(found) < size:
+        raise ValueError(f"the archive ends {size - len(found)} bytes too early; get a whole copy")
+    return found

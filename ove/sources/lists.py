@@ -1,0 +1,136 @@
+"""CSV and JSONL lists: a row a file, with its path, its class name and the labels of each bank."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ove.errors import BadClip
+from ove.sources.folders import InputFile, Inputs
+from ove.sources.quarantine import BadFile
+
+BANKS = ("obj", "vid", "ocr")
+"""Columns that hold labels of these banks."""
+PATH_COLUMNS = ("path", "file", "filename", "file_name")
+LABEL_COLUMNS = ("label", "class", "class_name")
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a list with named columns, by its suffix."""
+    return path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson")
+
+
+def rows_of_list(path: Path, label_column: str = "") -> Inputs:
+    """The files that the rows of a list name; rows that name none, or one for the second time, are bad, with their number.
+
+    CSV with a line of column names, or a JSON object a line; columns `path`, `label` (a class name), and a list of integers
+    for any of the banks obj, vid, ocr (in CSV as JSON or with spaces between); `start_s` and `end_s`, where a part of a video
+    is meant, in seconds, and `key`, what the record is called (else by its path, with the span). Relative paths start at the
+    list's folder. A list without the column `path` raises BadClip.
+    """
+    files: list[InputFile] = []
+    bad: list[BadFile] = []
+    seen: set[str] = set()
+    for number, row in _rows(path):
+        try:
+            if isinstance(row, ValueError):
+                raise row
+            name = _first(row, PATH_COLUMNS)
+            if not isinstance(name, str) or not name.strip():
+                raise ValueError(f"has no column {PATH_COLUMNS[0]} with the path of a file")
+            span = _span(row)
+            key = class_name(row.get("key")) or name.strip() + (f"#{span[0]:g}-{span[1]:g}" if span else "")
+            if key in seen:
+                raise ValueError(f"names {key}, which stands in a row before it; every file (or span) may stand in a list once")
+            label = class_name(_first(row, (label_column,) if label_column else LABEL_COLUMNS))
+            files.append(InputFile(path.parent / name.strip(), key, label, bank_labels(row), span_s=span))
+            seen.add(key)
+        except ValueError as error:
+            bad.append(BadFile(str(path), f"{path}: line {number}: {error}.", number))
+    return Inputs(files, bad)
+
+
+def bank_labels(row: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The labels in the columns obj, vid and ocr of a row; ValueError for what is no list of integers from 0 on."""
+    found = {bank: _integers(bank, row[bank]) for bank in BANKS if row.get(bank) is not None and row[bank] != ""}
+    return {bank: labels for bank, labels in found.items() if labels}
+
+
+def class_name(value: Any) -> str | None:
+    """A label as a class name: text as it is, numbers as text, nothing as None; ValueError for anything else."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError(f"its label is {value!r:.60}, and must be a class name or number")
+    return str(value).strip() or None
+
+
+def _span(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    given = [row.get(name) for name in ("start_s", "end_s")]
+    if all(value in (None, "") for value in given):
+        return None
+    try:
+        start, end = (float(value) for value in given)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"its span goes from {given[0]!r:.40} to {given[1]!r:.40}, and must have start_s and end_s in seconds"
+        ) from None
+    if not (0 <= start < end and math.isfinite(end)):
+        raise ValueError(f"its span goes from {start:g} s to {end:g} s; 0 ≤ start_s < end_s is needed")
+    return start, end
+
+
+def _integers(bank: str, value: Any) -> tuple[int, ...]:
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            value = json.loads(text) if text.startswith("[") else [int(word) for word in text.replace(",", " ").split()]
+        except ValueError:
+            value = text
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = [value]
+    if not isinstance(value, (list, tuple)) or not all(type(n) is int and 0 <= n < 1 << 31 for n in value):
+        raise ValueError(f"its labels of the bank {bank} are {value!r:.60}, and must be a list of integers from 0 on")
+    return tuple(value)
+
+
+def _first(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
+    return next((row[column] for column in columns if row.get(column) not in (None, "")), None)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+    """(number of the line, row or what is wrong with it)."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            if path.suffix.lower() in (".csv", ".tsv"):
+                yield from _csv_rows(path, csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+                return
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, _json_row(line)
+    except UnicodeDecodeError as error:
+        raise BadClip(f"{path}: is no list in UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8.") from error
+
+
+def _json_row(line: str) -> dict[str, Any] | ValueError:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return ValueError(f"is no JSON ({error})")
+    return row if isinstance(row, dict) else ValueError("is no JSON object")
+
+
+def _csv_rows(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+    columns = reader.fieldnames or []
+    if not set(PATH_COLUMNS) & set(columns):
+        raise BadClip(
+            f"{path}: its first line names the columns {', '.join(columns) or 'none'}; one of them must be {PATH_COLUMNS[0]}."
+        )
+    try:
+        for row in reader:
+            extra = ValueError("has more values than there are columns; put what holds commas into quotation marks")
+            yield reader.line_num, extra if None in row else row
+    except csv.Error as error:
+        yield reader.line_num, ValueError(f"cannot be read ({error})")

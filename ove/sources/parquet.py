@@ -1,0 +1,108 @@
+"""Parquet files with a column of encoded files, as Hugging Face's data sets have them: {bytes, path} and class names."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet as pq
+
+from ove.sources.folders import InputFile, Inputs, Inside, Part
+from ove.sources.lists import BANKS, LABEL_COLUMNS, bank_labels, class_name
+from ove.sources.quarantine import BadFile
+
+_USUAL = ("image", "jpg", "img", "png", "video", "mp4", "bytes", "image_bytes")
+_MEDIA_TYPES = ("Image", "Video")
+"""Of Hugging Face's features."""
+
+
+def rows_in_parquet(path: Path, key: str, image_column: str = "") -> Inputs:
+    """The rows of a file, of which only the footer is read; a file that is damaged or has no column of files is bad.
+
+    Keys are `key`, a slash and the number of the row.
+    """
+    try:
+        with pq.ParquetFile(path) as table:
+            groups = [table.metadata.row_group(n).num_rows for n in range(table.num_row_groups)]
+            file_column(table.schema_arrow, image_column)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        return Inputs([], [BadFile(str(path), f"{path}: cannot be used as a Parquet file: {error}.")])
+    places = [(group, row) for group, rows in enumerate(groups) for row in range(rows)]
+    return Inputs(
+        [
+            InputFile(path, f"{key}/{number:08d}", None, {}, Inside("parquet", (Part("", group, row),)))
+            for number, (group, row) in enumerate(places)
+        ],
+        [],
+    )
+
+
+def read_row(
+    path: Path, group: int, row: int, image_column: str, label_column: str
+) -> tuple[bytes | Path, str | None, dict[str, tuple[int, ...]]]:
+    """The encoded file (or the path of one beside), class name and labels by bank of a row; ValueError for what it lacks."""
+    table, column, label_columns, names = _row_group(path, path.stat().st_mtime_ns, group, image_column, label_column)
+    values = table.slice(row, 1).to_pylist()[0]
+    media = values[column]
+    if isinstance(media, dict):
+        media = media.get("bytes") or (media.get("path") and path.parent / media["path"])
+    if not media:
+        raise ValueError(f"has nothing in the column {column}")
+    label: str | None = None
+    for name in label_columns:
+        value = values[name]
+        if names.get(name) and isinstance(value, int):
+            if value >= len(names[name]):
+                raise ValueError(f"its label is {value}, and the file names {len(names[name])} classes")
+            value = names[name][value] if value >= 0 else None  # −1: without label
+        label = class_name(value)
+        if label is not None:
+            break
+    return media, label, bank_labels(values)
+
+
+def file_column(schema: pyarrow.Schema, image_column: str) -> str:
+    """The column that holds the files: the one that is asked for, or is said to be one, or looks like one; else ValueError."""
+    if image_column:
+        if image_column not in schema.names:
+            raise ValueError(f"it has no column {image_column}, but {', '.join(schema.names)}")
+        return image_column
+    told = [name for name, feature in _features(schema).items() if feature.get("_type") in _MEDIA_TYPES]
+    structs = [f.name for f in schema if pyarrow.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    usual = [name for name in _USUAL if name in schema.names and _is_binary(schema.field(name).type)]
+    found = [name for name in (*told, *structs, *usual) if name in schema.names]
+    if not found:
+        raise ValueError(f"none of its columns {', '.join(schema.names)} holds encoded files; give --image-column")
+    return found[0]
+
+
+@functools.lru_cache(maxsize=1)
+def _row_group(
+    path: Path, mtime_ns: int, group: int, image_column: str, label_column: str
+) -> tuple[pyarrow.Table, str, list[str], dict[str, list[str]]]:
+    """A row group, kept for the rows that follow; `mtime_ns` tells one version of a file from another."""
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        column = file_column(schema, image_column)
+        if label_column and label_column not in schema.names:
+            raise ValueError(f"it has no column {label_column}, but {', '.join(schema.names)}")
+        features = _features(schema)
+        names = {name: list(feature["names"]) for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
+        wanted = (label_column,) if label_column else (*LABEL_COLUMNS, *names)
+        labels = [name for name in dict.fromkeys(wanted) if name in schema.names]
+        banks = [bank for bank in BANKS if bank in schema.names]
+        return file.read_row_group(group, list({column, *labels, *banks}), use_threads=False), column, labels, names
+
+
+def _features(schema: pyarrow.Schema) -> dict[str, dict[str, Any]]:
+    """Hugging Face's description of the columns, where the file has one."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+
+
+def _is_binary(kind: pyarrow.DataType) -> bool:
+    return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)

@@ -1,0 +1,87 @@
+"""WebDataset tars: files whose names begin alike, up to the first dot, are one sample (`000123.jpg`, `000123.cls`, …)."""
+
+import json
+import sys
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ove.sources.folders import InputFile, Inputs, Inside, Part
+from ove.sources.lists import LABEL_COLUMNS, bank_labels, class_name
+from ove.sources.quarantine import BadFile
+
+MEDIA = {
+    "image": ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "jp2", "avif", "ppm"),
+    "video": ("mp4", "mkv", "webm", "mov", "avi", "m4v", "mpg", "mpeg", "ts", "flv", "wmv", "3gp", "ogv", "h264", "264"),
+}
+"""Last part of the extensions of what may be the picture or video of a sample."""
+
+
+def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) -> Inputs:
+    """The samples of a tar file that hold a picture or a video (`kind`); `copy` is the same, decompressed.
+
+    Keys are `key`, a slash and the name of the sample in the archive. Bad are samples of other files only, a sample that
+    comes twice, and an archive that ends early: what lies whole before that is used.
+    """
+    bad: list[BadFile] = []
+    samples: dict[str, list[Part]] = {}
+    archive = copy or path
+    length = archive.stat().st_size
+    position = 0
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # kept by tarfile, a kilobyte each
+                position = member.offset
+                folder, _, file = member.name.removeprefix("./").rpartition("/")
+                if not member.isfile() or file.startswith("."):
+                    continue
+                stem, _, extension = file.partition(".")
+                name = f"{folder}/{stem}" if folder else stem
+                if member.offset_data + member.size > length:
+                    bad.append(_bad(path, name, "the archive ends within it; get a whole copy"))
+                    samples.pop(name, None)
+                    break
+                samples.setdefault(name, []).append(Part(sys.intern(extension.lower()), member.offset_data, member.size))
+    except (tarfile.TarError, EOFError, OSError) as error:
+        reason = f"{path}: is no whole tar file ({error}); {len(samples)} samples before byte {position} can be read."
+        bad.append(BadFile(str(path), reason, position))
+    files = []
+    for name, parts in samples.items():
+        extensions = [part.name for part in parts]
+        if len(set(extensions)) < len(extensions):
+            bad.append(_bad(path, name, "stands in the archive more than once; sample names must be unique"))
+        elif not any(is_media(extension, kind) for extension in extensions):
+            bad.append(_bad(path, name, f"has no {kind} among its files ({', '.join(extensions)})"))
+        else:
+            files.append(InputFile(path, f"{key}/{name}", None, {}, Inside("tar", tuple(parts), copy)))
+    return Inputs(files, bad)
+
+
+def is_media(extension: str, kind: str) -> bool:
+    """Whether an extension ("jpg", "left.png") is that of a picture or of a video (`kind`)."""
+    return extension.rpartition(".")[2] in MEDIA[kind]
+
+
+def labels_of_sample(parts: Mapping[str, bytes], label_column: str) -> tuple[str | None, dict[str, tuple[int, ...]]]:
+    """Class name and labels by bank of a sample, from its `.cls`, `.json` or what `label_column` names.
+
+    `label_column` is an extension ("txt") or a key of the JSON. ValueError for files that do not hold what they should.
+    """
+    about: dict[str, Any] = {}
+    if "json" in parts:
+        about = json.loads(parts["json"])
+        if not isinstance(about, dict):
+            raise ValueError("its .json holds no object")
+    candidates: Sequence[str] = (label_column,) if label_column else ("cls", *LABEL_COLUMNS)
+    for candidate in candidates:
+        if candidate in parts:
+            return class_name(parts[candidate].decode("utf-8")), bank_labels(about)
+        if about.get(candidate) is not None:
+            return class_name(about[candidate]), bank_labels(about)
+    return None, bank_labels(about)
+
+
+def _bad(path: Path, name: str, reason: str) -> BadFile:
+    return BadFile(f"{path}/{name}", f"{path}/{name}: {reason}.")

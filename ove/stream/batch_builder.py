@@ -1,0 +1,67 @@
+"""A batch, made row by row in a thread of its own, which is left behind when a record takes too long."""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ove.records import Batch
+from ove.stream.samples import BadRecord, Stream
+
+Bad = tuple[int, BadRecord]
+"""The row of a batch for which a record was drawn, and what was wrong with that."""
+
+
+class Assembly:
+    """This host's rows of every batch of one head; picklable."""
+
+    def __init__(self, stream: Stream, batch_size: int, rows: range, limit_s: float) -> None:
+        """`rows` of the `batch_size` of a batch are made; a record that takes longer than `limit_s` is replaced."""
+        self.stream, self.batch_size, self.rows, self.limit_s = stream, batch_size, rows, limit_s
+
+    def make(self, step: int) -> dict[str, Any]:
+        """The rows of the batch of a step (0 and on): the fields of Batch by name, and `bad`, a list."""
+        places = [step * self.batch_size + row for row in self.rows]
+        filling = _Filling(self.stream, places, self.stream.empty(len(places)), 0, [])
+        filling.start()
+        while filling.is_alive():
+            row, source, record, began = filling.at
+            left = began + self.limit_s - time.monotonic()
+            if left < 0:
+                self.stream.slow.add((source, record))
+                filling = filling.taken_over(row)
+                filling.start()
+            else:
+                filling.join(left + 0.01)
+        if filling.error is not None:
+            raise filling.error
+        return {**vars(filling.batch), "bad": filling.bad}
+
+
+class _Filling(threading.Thread):
+    """Fills the rows of a batch, from `row` on."""
+
+    def __init__(self, stream: Stream, places: Sequence[int], batch: Batch, row: int, bad: list[Bad]) -> None:
+        super().__init__(name="batch", daemon=True)
+        self.stream, self.places, self.batch, self.row, self.bad = stream, places, batch, row, bad
+        self.at = (row, -1, -1, time.monotonic())
+        """Row, source and record that are worked on, and since when."""
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Fills the rows; what goes wrong is left in `error`, for whoever waits to raise."""
+        try:
+            for row in range(self.row, len(self.places)):
+
+                def begins(source: int, record: int, row: int = row) -> None:
+                    self.at = (row, source, record, time.monotonic())
+
+                found = self.stream.fill(self.batch, row, self.places[row], begins)
+                self.bad = self.bad + [(row, bad) for bad in found]
+        except BaseException as error:
+            self.error = error
+
+    def taken_over(self, row: int) -> "_Filling":
+        """Another thread that goes on from a row; this one, which is stuck there, keeps its own arrays and ends when it can."""
+        batch = Batch(**{name: array.copy() for name, array in vars(self.batch).items()})
+        return _Filling(self.stream, self.places, batch, row, [entry for entry in self.bad if entry[0] < row])

@@ -1,0 +1,92 @@
+"""Where a head's samples come from: shard sets with the labels of its bank, and which of their records can be drawn."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32
+
+from ove.errors import BadShard, ConfigError
+from ove.shards.labels import BANKS, NONE, read_labels
+from ove.shards.manifest import digest
+from ove.shards.read import ShardSet
+from ove.shards.remote.remote_shards import local_file
+from ove.shards.schema import Record
+
+_BLOCK_ROWS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """One shard set of a head."""
+
+    shards: ShardSet
+    bank: str
+    labels: Int32[np.ndarray, "N L"] | None
+    """Of all records, mapped from the label file; None: the records carry their own."""
+    labelled: Int[np.ndarray, "n"] | None
+    """The records that have a label, ascending; None: all of them, as far as is known before they are read."""
+    n_labels: int
+    """The most labels of a record (L)."""
+    n_centers: int
+    labels_fingerprint: str
+
+    def __len__(self) -> int:
+        """Records that are drawn."""
+        return len(self.shards) if self.labelled is None else len(self.labelled)
+
+    def record_of(self, item: int) -> int:
+        """Index in the shard set of the item 0 … len − 1."""
+        return item if self.labelled is None else int(self.labelled[item])
+
+    def labels_of(self, index: int, record: Record) -> Int32[np.ndarray, "l"]:
+        """The labels of the record with that index, none or more; −1 stands for none."""
+        if self.labels is not None:
+            return self.labels[index]
+        return record.labels.get(self.bank, np.empty(0, np.int32))
+
+
+def open_source(folder: Path, bank: str) -> Source:
+    """The shards in a folder with their labels for a bank: those of its label file, or else those within the records.
+
+    Records without any label are left out where the label file tells; within records they only show when they are read.
+    BadShard for missing or damaged shards or labels, and if no record has a label.
+    """
+    name = next(known for known in BANKS if known == bank)
+    shards = ShardSet.open(folder)
+    folder, manifest = shards.folder, shards.manifest
+    # What was written beside the shards is newer than what lies within.
+    if bank in manifest.banks and not local_file(folder, f"labels/{bank}.json").exists():
+        n_labels = manifest.labels_per_record[bank][1]
+        return Source(shards, bank, None, None, n_labels, manifest.banks[bank], digest({"within": manifest.fingerprint}))
+    found = read_labels(folder, name)
+    has_label = _has_label(found.labels)
+    if not has_label.any():
+        raise BadShard(f"{folder}: no record has a label of the bank {bank}; label it again or leave it out.")
+    labelled = None if has_label.all() else np.flatnonzero(has_label)
+    fingerprint = found.info["labels"]["sha256"]
+    return Source(shards, bank, found.labels, labelled, found.labels.shape[1], found.n_centers, fingerprint)
+
+
+def _has_label(labels: Int32[np.ndarray, "N L"]) -> Bool[np.ndarray, "N"]:
+    has = np.empty(len(labels), bool)
+    for start in range(0, len(labels), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        has[block] = (labels[block] != NONE).any(axis=1)
+    return has
+
+
+def common_size(sources: tuple[Source, ...], size_px: int, bank: str) -> int:
+    """Side in pixels of the squares that all images of a head are brought to: `size_px`, or that which all clips have.
+
+    ConfigError if it is 0 and the records have no size in common.
+    """
+    sizes = {source.shards.manifest.size_px for source in sources}
+    if size_px:
+        return size_px
+    if len(sizes) > 1 or None in sizes:
+        folders = ", ".join(str(source.shards.folder) for source in sources)
+        raise ConfigError(
+            f"head {bank}: the pictures of {folders} are of several sizes; set size_px of the head, for example 224."
+        )
+    return int(sizes.pop() or 0)

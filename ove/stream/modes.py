@@ -1,0 +1,182 @@
+"""Who sees what: codec, frames, tiling and image turn one stored record into tokens of the same layout (spec §2)."""
+
+import functools
+import itertools
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from ove.config import VideoConfig
+from ove.errors import BadClip, BadShard, ConfigError
+from ove.records import Saliency
+from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image, decode_mosaic
+from ove.stream.augment import to_square
+from ove.video.patches import all_positions, gather, on_time_grid, patchify, positions
+from ove.video.select import choose_patches, i_frame_flags
+
+MODES = ("codec", "frames", "tiling", "image")
+CODEC, FRAMES, TILING, IMAGE = range(4)
+
+
+@dataclass(frozen=True)
+class View:
+    """How records become tokens."""
+
+    budget_tokens: int
+    gop_frames: int
+    iframe_policy: str
+    buckets: int = 1
+    static_fallback: bool = False
+    outside: str = "exclude"
+    """These as in `VideoConfig`."""
+    patch_px: int = 14
+    """Of images; clips say theirs."""
+    size_px: int = 0
+    """Side of the square that images are brought to; 0: that of the clip, the shorter side of other pictures."""
+    augment: str = "crop"
+    """As in `ove.stream.augment.to_square`."""
+
+    @functools.cached_property
+    def _video(self) -> VideoConfig:
+        """How patches are chosen."""
+        return VideoConfig(
+            n_frames=max(self.buckets, 1),
+            gop_frames=self.gop_frames,
+            iframe_policy=self.iframe_policy,  # type: ignore[arg-type]
+            buckets=self.buckets,
+            static_fallback=self.static_fallback,
+            outside=self.outside,  # type: ignore[arg-type]
+        )
+
+    def choose(self, saliency: Saliency) -> Int32[np.ndarray, "N"]:
+        """Flat indices of the patches of a clip that are kept; errors as in `choose_patches`."""
+        flags = i_frame_flags(len(saliency.scores), self.gop_frames)
+        return choose_patches(saliency, flags, self.budget_tokens, self._video).flat
+
+    def frames_of_budget(self, grid_tyx: tuple[int, int, int]) -> int:
+        """Whole frames that the budget pays for; ConfigError if it is not a whole number, or more than there are."""
+        n_frames, rows, columns = grid_tyx
+        whole, rest = divmod(self.budget_tokens, rows * columns)
+        if rest or not 1 <= whole <= n_frames:
+            raise ConfigError(
+                f"budget_tokens = {self.budget_tokens} is not 1 to {n_frames} times the {rows * columns} patches of a frame, "
+                "which the modes frames and tiling need."
+            )
+        return whole
+
+    def check(self, grid_tyx: tuple[int, int, int], modes: Collection[int]) -> None:
+        """ConfigError if the budget does not fit clips of this grid in one of the modes."""
+        if CODEC in modes:
+            self.choose(Saliency(np.zeros(grid_tyx, np.float32)))
+        if FRAMES in modes or TILING in modes:
+            self.frames_of_budget(grid_tyx)
+
+
+def see(
+    record: Record, mode: int, view: View, rng: np.random.Generator | None, out: UInt8[np.ndarray, "N P"] | None = None
+) -> tuple[UInt8[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]:
+    """The patches and (t, y, x) positions of a record in a mode; without `rng` nothing is random (evaluation).
+
+    Patches are written to `out` if it is given. BadShard if what the mode needs cannot be decoded, is of another size than
+    `out`, or leaves too few patches to choose from; ConfigError if the budget does not fit the clip.
+    """
+    if isinstance(record, ImageRecord) and mode != IMAGE:
+        raise BadShard(f"{record.key}: is a picture, and the mode {MODES[mode]} needs a video; give shards of videos.")
+    modes: Sequence[Callable] = (_codec, _frames, _tiling, _image)
+    return modes[mode](record, view, rng, out)
+
+
+_Tokens = tuple[np.ndarray, np.ndarray]
+
+
+def _codec(record: VideoRecord, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
+    """I-frames whole and the most surprising patches of the others, in flat order; from mosaics, where they hold them all."""
+    grid = record.grid_tyx
+    try:
+        flat = view.choose(Saliency(record.saliency.astype(np.float32), record.valid))
+    except BadClip as error:
+        raise BadShard(f"{record.key}: {error}") from error
+    tyx = positions(flat, grid)
+    out = _room(record, len(flat), record.patch_px, out)
+    places = _places_in_mosaics(record, flat)
+    if places is None:
+        which, frame = np.unique(tyx[:, 0], return_inverse=True)
+        frames, per_frame = decode_frames(record, which.tolist()), grid[1] * grid[2]
+        out[...] = gather(frames, frame * per_frame + flat % per_frame, record.patch_px)
+    else:
+        _from_mosaics(record, places, out)
+    tyx[:, 0] = on_time_grid(tyx[:, 0], grid[0])
+    return out, tyx
+
+
+def _from_mosaics(record: VideoRecord, places: np.ndarray, out: np.ndarray) -> None:
+    """Writes the patches at ascending places in the mosaics to `out`; only mosaics that hold one of them are decoded."""
+    per_mosaic = record.grid_tyx[1] * record.grid_tyx[2]
+    edges = np.searchsorted(places, np.arange(len(record.mosaics) + 1) * per_mosaic)
+    for number, (start, stop) in enumerate(itertools.pairwise(edges.tolist())):
+        if stop - start == per_mosaic:
+            patchify(decode_mosaic(record, number)[None], record.patch_px, out[start:stop])
+        elif stop > start:
+            picture = decode_mosaic(record, number)[None]
+            out[start:stop] = gather(picture, places[start:stop] - number * per_mosaic, record.patch_px)
+
+
+def _places_in_mosaics(record: VideoRecord, flat: Int32[np.ndarray, "N"]) -> np.ndarray | None:
+    """Where in the mosaics the patches are; None unless all of them are there."""
+    stored = record.mosaic_flat
+    if len(stored) < len(flat):
+        return None
+    places = np.searchsorted(stored, flat.astype(stored.dtype))
+    return places if (stored[np.minimum(places, len(stored) - 1)] == flat).all() else None
+
+
+def _chunk_frames(record: VideoRecord, view: View, rng: np.random.Generator | None) -> np.ndarray:
+    """One frame out of each of the equal chunks: at random, or the middle one in evaluation."""
+    n_frames = record.grid_tyx[0]
+    edges = np.linspace(0, n_frames, view.frames_of_budget(record.grid_tyx) + 1)
+    within = 0.5 if rng is None else rng.uniform(size=len(edges) - 1)
+    return np.minimum((edges[:-1] + within * np.diff(edges)).astype(np.int64), n_frames - 1)
+
+
+def _frames(record: VideoRecord, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
+    """Whole frames at their true times."""
+    n_frames, rows, columns = record.grid_tyx
+    which = _chunk_frames(record, view, rng)
+    tyx = all_positions((len(which), rows, columns)).copy()
+    tyx[:, 0] = on_time_grid(which, n_frames)[tyx[:, 0]]
+    out = _room(record, len(tyx), record.patch_px, out)
+    return patchify(decode_frames(record, which.tolist()), record.patch_px, out), tyx
+
+
+def _tiling(record: VideoRecord, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
+    """The same frames as one tall image: t = 0, rows counted on."""
+    _, rows, columns = record.grid_tyx
+    which = _chunk_frames(record, view, rng)
+    tyx = all_positions((1, len(which) * rows, columns))
+    out = _room(record, len(tyx), record.patch_px, out)
+    return patchify(decode_frames(record, which.tolist()), record.patch_px, out), tyx
+
+
+def _image(record: Record, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
+    """The picture, or the clip's middle frame, as a square; t = 0."""
+    if isinstance(record, VideoRecord):
+        picture, patch_px = decode_frames(record, [record.grid_tyx[0] // 2])[0], record.patch_px
+    else:
+        picture, patch_px = decode_image(record), view.patch_px
+    side = (view.size_px or min(picture.shape[:2])) // patch_px
+    square = to_square(picture, side * patch_px, view.augment, rng)
+    out = _room(record, side * side, patch_px, out)
+    return patchify(square[None], patch_px, out), all_positions((1, side, side))
+
+
+def _room(record: Record, n_tokens: int, patch_px: int, out: np.ndarray | None) -> np.ndarray:
+    """`out`, if it fits."""
+    shape = n_tokens, patch_px * patch_px * 3
+    if out is not None and out.shape != shape:
+        raise BadShard(
+            f"{record.key}: gives patches of shape {shape}, the others of the batch have {out.shape}; set size_px of the head, "
+            "or write the shards again at one size."
+        )
+    return np.empty(shape, np.uint8) if out is None else out

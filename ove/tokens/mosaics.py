@@ -1,0 +1,70 @@
+"""Selected patches packed into square images, with their positions: how LLaVA-style training reads a video as a few images.
+
+The files are those that the reference's training (`image` and `positions_thw` of its JSONL) and its evaluation (a folder a
+video) read; docs/codec.md says how.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from ove.errors import ConfigError
+from ove.records import Clip, Selection
+from ove.shards.schema import encode_frames
+from ove.video.patches import gather, positions, unpatchify
+
+JPEG_QUALITY = 95
+"""4:4:4: neighbours in a mosaic have nothing to do with each other, and 4:2:0 would bleed colour across their borders."""
+
+
+def check_budget(budget_tokens: int, per_frame: int) -> None:
+    """ConfigError unless the selected patches fill whole mosaics."""
+    if budget_tokens % per_frame or budget_tokens < per_frame:
+        raise ConfigError(
+            f"{budget_tokens} patches do not fill mosaics of {per_frame}; take a budget that is a multiple of {per_frame}, for "
+            f"example {max(round(budget_tokens / per_frame), 1) * per_frame}."
+        )
+
+
+def pack(
+    frames: UInt8[np.ndarray, "T S S 3"], selection: Selection, patch_px: int
+) -> tuple[UInt8[np.ndarray, "I S S 3"], Int32[np.ndarray, "N 3"]]:
+    """I = N / (Y·X) images of S×S pixels that hold the N selected patches, and the (t, y, x) of each patch.
+
+    Patches follow each other in time-spatial order (t, then y, then x), the first in the upper left corner of the first
+    image, row by row. A selection that does not fill its last image raises ConfigError.
+    """
+    _, rows, columns = selection.grid_tyx
+    check_budget(len(selection.flat), rows * columns)
+    patches = gather(frames, selection.flat, patch_px)
+    n_images = len(patches) // (rows * columns)
+    return unpatchify(patches, (n_images, rows, columns), patch_px), positions(selection.flat, selection.grid_tyx)
+
+
+def write(folder: Path, clip: Clip, selection: Selection, patch_px: int, video: Path) -> dict[str, object]:
+    """Writes the mosaics of a clip into `folder` and returns the entry that a training list needs for it.
+
+    `mosaic_000.jpg` and so on, `positions_thw.npy` (int32), `frame_ids.npy` (index of each sampled frame in the video) and
+    `meta.json`, which is written last. The entry holds `id`, `image` and `positions_thw`, with absolute paths.
+    """
+    images, positions_thw = pack(clip.frames, selection, patch_px)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("mosaic_*.jpg"):  # a reader takes all that it finds
+        old.unlink()
+    paths = [folder / f"mosaic_{number:03d}.jpg" for number in range(len(images))]
+    for path, data in zip(paths, encode_frames(images, JPEG_QUALITY), strict=True):
+        path.write_bytes(data)
+    np.save(folder / "positions_thw.npy", positions_thw)
+    np.save(folder / "frame_ids.npy", clip.frame_index)
+    meta = {"video": str(video), "key": folder.name, "size_px": clip.frames.shape[1], "patch_px": patch_px}
+    temporary = folder / f".meta.json.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(meta | {"codec": clip.codec, "source": clip.source, "cut": clip.cut}, indent=1))
+    os.replace(temporary, folder / "meta.json")
+    return {
+        "id": folder.name,
+        "image": [str(path.absolute()) for path in paths],
+        "positions_thw": str((folder / "positions_thw.npy").absolute()),
+    }

@@ -1,0 +1,97 @@
+"""The folder of a run: one run trains in it at a time, and what cannot be written to it is named."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ove.distributed import Processes
+from ove.errors import ConfigError
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_LOOK_S = 1.0
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within it an error of writing to `path` names that: the system names no file when the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextlib.contextmanager
+def claimed(workdir: Path, processes: Processes, report: Callable[[str], None]) -> Iterator[None]:
+    """`held` by the first of the processes for all, at most as long as they wait for each other; refused in all alike."""
+    with contextlib.ExitStack() as stack:
+        refusal = ""
+        if processes.index == 0:
+            try:
+                stack.enter_context(held(workdir, processes.limit_s, report))
+            except ConfigError as error:
+                refusal = str(error)
+        refusal = processes.gather("the claim of the workdir", refusal, 2 * processes.limit_s)[0]
+        if refusal:
+            raise ConfigError(refusal)
+        yield
+
+
+@contextlib.contextmanager
+def held(workdir: Path, wait_s: float, report: Callable[[str], None]) -> Iterator[None]:
+    """Within it no other run trains in `workdir`, which must exist; ConfigError if one does. The lock ends with the process.
+
+    A run on this machine is refused at once. One on another machine may be gone, and only its lock not yet (a file server
+    gives up the locks of a lost host after a while), so that is waited for, `wait_s` long. Where a file system has no locks,
+    `report` is told so.
+    """
+    handle = os.open(workdir / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        deadline, is_told = time.monotonic() + wait_s, False
+        while not _taken(handle, workdir, report):
+            host, process = _owner(handle)
+            if host == platform.node() or time.monotonic() > deadline:
+                raise ConfigError(
+                    f"{workdir}: another run trains in this folder (process {process} on {host}); let it end, or give another "
+                    "--workdir."
+                )
+            if not is_told:
+                report(
+                    f"{workdir}: process {process} on {host} trains in this folder; waiting up to {wait_s:g} s for its end …"
+                )
+            is_told = True
+            time.sleep(min(_LOOK_S, wait_s))
+        with naming(workdir):
+            os.truncate(handle, 0)
+            os.pwrite(handle, json.dumps([platform.node(), os.getpid()]).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _taken(handle: int, workdir: Path, report: Callable[[str], None]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        report(f"{workdir}: this file system has no locks; take care that no other run trains in this folder.")
+    return True
+
+
+def _owner(handle: int) -> tuple[str, str]:
+    """Host and number of the process that holds the lock, as it has noted them."""
+    try:
+        host, process = json.loads(os.pread(handle, 4096, 0))
+    except (ValueError, TypeError):  # it is about to write
+        return "a machine that has not said its name yet", "?"
+    return str(host), str(process)

@@ -1,0 +1,82 @@
+"""Measuring the encoder while it trains: when, by whom, and what happens if that fails."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+from jax.experimental import multihost_utils
+
+from ove.config import EncoderConfig
+from ove.distributed import Processes
+from ove.encoder.encoder import Params
+from ove.errors import OveError
+
+Evaluate = Callable[[EncoderConfig, Params], Mapping[str, float]]
+"""An encoder, its parameters as NumPy arrays → the scores, by name."""
+_FAILURES = (OveError, OSError, RuntimeError, ValueError, ArithmeticError, LookupError, MemoryError)
+"""What data, storage, memory and devices raise. Anything else is a mistake in the program and ends the run."""
+GIVE_UP = 3
+"""Failures in a row after which no more evaluations are tried."""
+
+
+class Evaluations:
+    """Evaluates every so many steps; where that fails the run goes on.
+
+    The caller saves a checkpoint before each evaluation, so that not even a crash in one loses a step. Of several processes the
+    first evaluates, on its own devices, and the others wait for it.
+    """
+
+    def __init__(
+        self,
+        evaluate: Evaluate | None,
+        every: int,
+        report: Callable[[str], None],
+        processes: Processes | None = None,
+        limit_s: float = 0.0,
+    ) -> None:
+        """`every`: steps between two evaluations, 0: none. `limit_s`: how long the others wait, 0: as long as it takes."""
+        self._evaluate, self._every, self._report = evaluate, every, report
+        self._processes, self._limit_s = processes, limit_s
+        self._failed = 0
+
+    def is_due(self, step: int) -> bool:
+        """Whether an evaluation follows this step; the same in all processes."""
+        return self._evaluate is not None and self._every > 0 and step % self._every == 0
+
+    def after(self, step: int, config: EncoderConfig, params: Params) -> dict[str, float]:
+        """The scores, as `eval/NAME`, with `eval/seconds` and `eval/failed` (0 or 1); nothing in processes after the first.
+
+        To be called by every process. A failure is reported and gives `eval/failed` alone; after three in a row nothing is
+        tried any more.
+        """
+        if self._evaluate is None or self._failed >= GIVE_UP:
+            return {}
+        before = time.perf_counter()
+        several = self._processes is not None and self._processes.count > 1
+        on_host = multihost_utils.process_allgather(params, tiled=True) if several else jax.device_get(params)
+        values = {}
+        if self._processes is None or self._processes.index == 0:
+            values = self._tried(self._evaluate, step, config, on_host, before)
+        failed = bool(values.get("eval/failed"))
+        if self._processes is not None:
+            # All count alike, for what follows a failure must be the same in all.
+            said = self._processes.gather(f"the end of the evaluation after step {step}", str(failed), self._limit_s)
+            failed = said[0] == str(True)
+        self._failed = self._failed + 1 if failed else 0
+        return values
+
+    def _tried(self, evaluate: Evaluate, step: int, config: EncoderConfig, on_host: Params, before: float) -> dict[str, float]:
+        try:
+            scores = evaluate(config, on_host)
+        except _FAILURES as error:
+            then = "no more are tried until the next start" if self._failed + 1 >= GIVE_UP else "the run goes on"
+            self._report(f"EVALUATION FAILED at step {step} ({type(error).__name__}: {_beginning(error)}); {then}.")
+            return {"eval/failed": 1.0}
+        values = {f"eval/{name}": float(value) for name, value in scores.items()}
+        seconds = time.perf_counter() - before
+        self._report(f"step {step}: {', '.join(f'{name} {value:.4g}' for name, value in scores.items())} ({seconds:.0f} s)")
+        return values | {"eval/seconds": seconds, "eval/failed": 0.0}
+
+
+def _beginning(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:300]

@@ -1,0 +1,105 @@
+"""What keeps a run from being ruined: sudden jumps of the loss are found on the device, and a bad step's batch is noted."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32
+
+from ove.config import TrainConfig
+from ove.errors import TrainingStopped
+from ove.records import Batch
+from ove.stream.modes import MODES
+
+WINDOW = 128
+"""Losses of each bank that are remembered. Not a setting: the state of every run has the same shape."""
+ENOUGH = 32
+"""Losses that must be known before one can be a spike."""
+_LEAST_SPREAD = 0.01
+"""Of the median: losses that hardly differ would make a spike of any change."""
+
+KeyOf = Callable[[str, int, int], str]
+"""Bank, source and index of a record → what it is called."""
+
+
+def no_losses(n_banks: int) -> Float32[Array, "banks window"]:
+    """The memory of a new run: NaN where nothing is known yet."""
+    return jnp.full((n_banks, WINDOW), jnp.nan, jnp.float32)
+
+
+def judge(
+    recent: Float32[Array, "banks window"], losses: Float32[Array, "banks"], spike_mads: float
+) -> tuple[Bool[Array, "banks"], Float32[Array, "banks window"]]:
+    """Which banks' losses are spikes, and the memory with these losses in it; works under jit.
+
+    A spike is more than median + `spike_mads` · MAD of the last `WINDOW` losses of the same bank (MAD: median of the distances
+    from the median, at least 1 % of it), if at least `ENOUGH` are known. Spikes are remembered like any loss: the median bears
+    with less than half of them, and a loss that has risen for good stops being a spike after half a window. Losses that
+    are not finite are no spikes, and are not remembered.
+    """
+    median = jnp.nanmedian(recent, axis=1)
+    spread = jnp.nanmedian(jnp.abs(recent - median[:, None]), axis=1)
+    limit = median + spike_mads * jnp.maximum(spread, _LEAST_SPREAD * jnp.abs(median))
+    is_known = jnp.isfinite(recent).sum(axis=1) >= ENOUGH
+    is_finite = jnp.isfinite(losses)
+    is_spike = is_known & is_finite & (losses > limit)
+    appended = jnp.concatenate([recent[:, 1:], losses[:, None]], axis=1)
+    return is_spike, jnp.where(is_finite[:, None], appended, recent)
+
+
+def is_applied(config: TrainConfig, is_spike: Bool[Array, "banks"]) -> Bool[Array, ""]:
+    """Whether a step changes parameters, moments and banks: not if it is to be skipped."""
+    return ~is_spike.any() if config.on_spike == "skip" else jnp.asarray(True)
+
+
+def check_step(
+    config: TrainConfig, step: int, values: Mapping[str, float], batches: Mapping[str, Batch], folder: Path, key_of: KeyOf
+) -> list[str]:
+    """Stops the run over a loss or gradient that is not finite, and over a spike where `train.on_spike` says so.
+
+    `values`: the metrics of the step. What the batch consisted of is then in a file in `folder`, named in the message of
+    TrainingStopped. Otherwise the sentences to report of spikes.
+    """
+    for prefix, called in (("loss/", "loss of bank"), ("grad_norm/", "gradient of")):
+        wrong = [name for name in values if name.startswith(prefix) and not math.isfinite(values[name])]
+        if wrong:
+            path = note_batch(folder, "not_finite", step, batches, key_of)
+            raise TrainingStopped(
+                f"the {called} {wrong[0].removeprefix(prefix)} is {values[wrong[0]]} at step {step}; the records of its batch "
+                f"are in {path}. Lower train.lr or train.lr_bank, or look at these records; the checkpoints before this step "
+                "are sound."
+            )
+    banks = [name.removeprefix("spike/") for name in values if name.startswith("spike/") and values[name] > 0]
+    if not banks:
+        return []
+    losses = ", ".join(f"{bank} {values[f'loss/{bank}']:.4g}" for bank in banks)
+    found = f"step {step}: the loss has jumped ({losses})"
+    path = note_batch(folder, "spike", step, batches, key_of)
+    if config.on_spike == "stop":
+        raise TrainingStopped(
+            f"{found} by more than train.spike_mads = {config.spike_mads:g} of its usual spread; the records of its batch are "
+            f"in {path}. Lower train.lr or train.lr_bank, look at these records, or set train.on_spike to skip; "
+            "the checkpoints before this step are sound."
+        )
+    return [f"{found}; {'the step is skipped' if config.on_spike == 'skip' else 'nothing is done'}, see {path.name}"]
+
+
+def note_batch(folder: Path, what: str, step: int, batches: Mapping[str, Batch], key_of: KeyOf) -> Path:
+    """Writes `WHAT_step_STEP.json`: of each bank the key, source, index and mode of every record in this process's batch.
+
+    Processes after the first write `process_I_WHAT_step_STEP.json`, for each has samples of its own.
+    """
+    process = f"process_{jax.process_index()}_" if jax.process_index() else ""
+    path = folder / f"{process}{what}_step_{step}.json"
+    banks = {
+        bank: [
+            {"key": key_of(bank, *where), "source": where[0], "record": where[1], "mode": MODES[mode]}
+            for *where, mode in zip(batch.source.tolist(), batch.record.tolist(), batch.mode.tolist(), strict=True)
+        ]
+        for bank, batch in batches.items()
+    }
+    path.write_text(json.dumps({"step": step, "banks": banks}, indent=1, ensure_ascii=False) + "\n")
+    return path

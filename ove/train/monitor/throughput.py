@@ -1,0 +1,107 @@
+"""How much work a training step is, how fast it was done, and how much memory that took (docs/watching.md)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from resource import getpagesize
+
+import jax
+
+from ove.config import EncoderConfig, HeadConfig, RunConfig
+from ove.train.init import n_negatives
+
+PEAK_TFLOPS: tuple[tuple[str, float], ...] = (
+    (r"NVIDIA A100", 312.0),
+    (r"NVIDIA H100 PCIe", 756.0),
+    (r"NVIDIA H100 NVL", 835.0),
+    (r"NVIDIA (H100|H200|GH200)", 989.0),
+    (r"NVIDIA L4$", 121.0),
+    (r"NVIDIA L40S", 362.0),
+    (r"NVIDIA B200", 2250.0),
+    (r"TPU v4$", 275.0),
+    (r"TPU (v5 lite|v5e)$", 197.0),
+    (r"TPU (v5|v5p)$", 459.0),
+    (r"TPU (v6 lite|v6e)$", 918.0),
+)
+"""Dense bfloat16 products, 10¹² operations a second and device, by the beginning of `jax.Device.device_kind`; first match wins.
+NVIDIA's data sheets (half of what they give "with sparsity"); Google's pages on each TPU, docs.cloud.google.com/tpu/docs."""
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one step is, over all devices."""
+
+    samples: int
+    tokens: int
+    flops: float
+    """Floating point operations that the model asks for, forward and backward; not those of a second computation (remat)."""
+
+
+def workload(config: RunConfig, n_centers: Mapping[str, int], tokens_of: Mapping[str, int]) -> Workload:
+    """The work of a step for banks of `n_centers` centers, with samples of `tokens_of` tokens each."""
+    heads = config.batches.heads
+    return Workload(
+        samples=sum(head.batch_size for head in heads),
+        tokens=sum(head.batch_size * tokens_of[head.bank] for head in heads),
+        flops=sum(
+            head.batch_size * encoder_flops(config.encoder, tokens_of[head.bank])
+            + bank_flops(config, head, n_centers[head.bank])
+            for head in heads
+        ),
+    )
+
+
+def encoder_flops(config: EncoderConfig, n_tokens: int) -> float:
+    """Of one sample's matrix products, forward and backward; a multiply-add counts as two.
+
+    Forward: patches 2·N·P·D; each layer 8·N·D² (q, k, v, out) + 4·N²·D (scores, weighted sum) + 4·N·D·F (MLP); pooling
+    4·N·A·D (scores and weighted sum of the tokens, one query a head) + 4·D² + 4·D·F, and 2·D·E with a projection. Backward:
+    twice that, but once for the patches, which need no gradient.
+    """
+    n, d, f = n_tokens, config.width, config.mlp
+    layer = 8 * n * d**2 + 4 * n**2 * d + 4 * n * d * f
+    pool = 4 * n * config.heads * d + 4 * d**2 + 4 * d * f + 2 * d * config.embedding if config.head else 0
+    return float(2 * (2 * n * config.patch_values * d) + 3 * (config.layers * layer + pool))
+
+
+def bank_flops(config: RunConfig, head: HeadConfig, n_centers: int) -> float:
+    """Of one bank's products over all devices: 6·B·S·E (logits and two gradients), 8·B·S·E for `margin_softmax`.
+
+    S: the drawn centers and the labels of the step, as many as there can be.
+    """
+    sampled = min(n_centers, n_negatives(head.negatives, n_centers) + head.batch_size * head.labels_per_step)
+    each = 8 if config.centers.loss == "margin_softmax" else 6
+    return float(each * head.batch_size * sampled * config.encoder.embedding_width)
+
+
+def peak_flops(device_kind: str, compute: str, peak_tflops: float = 0.0) -> float | None:
+    """Operations a second that one device could do: `peak_tflops`·10¹² if that is not 0, else by the table.
+
+    None where the table has no such device, or the computation is not in bfloat16: no share of it can be told then.
+    """
+    if peak_tflops:
+        return peak_tflops * 1e12
+    found = (tflops * 1e12 for pattern, tflops in PEAK_TFLOPS if re.match(pattern, device_kind))
+    return next(found, None) if compute == "bfloat16" else None
+
+
+def rates(work: Workload, step_ms: float, n_devices: int, peak: float | None) -> dict[str, float]:
+    """`tokens_per_s` over all devices, `tflops_per_device` (10¹² operations a second) and, if a peak is known, `mfu`, 0…1."""
+    flops_per_device = work.flops / (step_ms / 1000) / n_devices
+    values = {"tokens_per_s": 1000 * work.tokens / step_ms, "tflops_per_device": flops_per_device / 1e12}
+    return values | ({"mfu": flops_per_device / peak} if peak else {})
+
+
+def memory(devices: Sequence[jax.Device]) -> dict[str, float]:
+    """GiB: `host_memory_gib`, what this process has in memory; `device_memory_gib` and its peak since the start, of the fullest
+    of the devices, where they tell (GPUs and TPUs; of a CPU, host and device memory are one)."""
+    resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    values = {"host_memory_gib": resident_pages * getpagesize() / _GIB}
+    known = [stats for device in devices if (stats := device.memory_stats())]
+    for name, key in (("device_memory_gib", "bytes_in_use"), ("device_memory_peak_gib", "peak_bytes_in_use")):
+        found = [stats[key] for stats in known if key in stats]
+        if found:
+            values[name] = max(found) / _GIB
+    return values

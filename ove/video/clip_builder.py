@@ -1,0 +1,103 @@
+"""What is kept of a video while it is decoded: the sampled pictures, and the signals of those or of all frames in between."""
+
+import numpy as np
+from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import VideoReformatter
+from jaxtyping import Int, UInt8
+
+from ove.config import VideoConfig
+from ove.records import CodecSignals
+from ove.video.bitstream.gray import GrayDecoder
+from ove.video.demux import DecodedFrame
+from ove.video.geometry import Orientation, content, orientation_of, turned_signals
+from ove.video.pooling import Pool
+from ove.video.signals import SignalStack, with_residual_of
+from ove.video.transcode import transcoded_signals
+
+
+class Gathered:
+    """The sampled frames of one pass over a file, each once, and their own signals."""
+
+    def __init__(self, config: VideoConfig, gray: GrayDecoder | None, n_sampled: int) -> None:
+        """With `gray` signals come from the bitstream, without it, or where it has no vectors, from a transcode."""
+        self.config, self.gray = config, gray
+        self.pictures: list[UInt8[np.ndarray, "rows columns 3"]] = []
+        """As they are to be shown, at the size that they have in the clip, without padding."""
+        self.times_s: list[float | None] = []
+        """Of all frames, sampled or not."""
+        self.has_vectors = gray is not None and gray.has_vectors
+        self._orientation = Orientation()
+        self._to_rgb = VideoReformatter()
+        self._stack = SignalStack(n_sampled, lists=config.vectors)
+
+    def add(self, decoded: DecodedFrame, sampled: bool) -> None:
+        """Takes note of the next frame; CannotIsolate where its residual was asked for and cannot be had."""
+        self.times_s.append(decoded.time_s)
+        if self.gray is not None:
+            self.gray.follow(decoded.packet, decoded.header)
+        if sampled:
+            self.pictures.append(self._picture(decoded.frame))
+        self._add_signals(decoded, sampled)
+
+    def pass_over(self, decoded: DecodedFrame) -> None:
+        """Takes note of a frame that is not among those to be sampled."""
+        if self.gray is not None:
+            self.gray.follow(decoded.packet, decoded.header)
+
+    def signals(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
+        """Signals as shown, in the given order of the sampled frames (indices may repeat)."""
+        if self.gray is None:
+            return self._transcoded(order)
+        signals = turned_signals(self._of_bitstream(order), self._orientation)
+        return signals if self.has_vectors else with_residual_of(self._transcoded(order), signals)
+
+    def _add_signals(self, decoded: DecodedFrame, sampled: bool) -> None:
+        if sampled and self.gray is not None:
+            self._stack.add(decoded.frame, decoded.packet, self.gray)
+
+    def _of_bitstream(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
+        return self._stack.signals(order)
+
+    def _transcoded(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
+        return transcoded_signals(np.stack(self.pictures), self.config.gop_frames).signals(order)
+
+    def _picture(self, frame: VideoFrame) -> UInt8[np.ndarray, "rows columns 3"]:
+        self._orientation = orientation_of(frame)
+        rgb = self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        return content(rgb, self.config.size_px, self.config.geometry, self._orientation)
+
+
+class Accumulated(Gathered):
+    """The sampled frames, and the signals of all frames since the sampled one before, pooled."""
+
+    def __init__(self, config: VideoConfig, gray: GrayDecoder | None, n_sampled: int) -> None:
+        super().__init__(config, gray, n_sampled)
+        self._pool, self._pool_of_transcodes = Pool(config.compensation), Pool(config.compensation)
+        self._between: list[UInt8[np.ndarray, "rows columns 3"]] = []
+        """The pictures since the last sampled one, and that one."""
+
+    def _add_signals(self, decoded: DecodedFrame, sampled: bool) -> None:
+        if self.gray is not None:
+            one = SignalStack(1, lists=self.config.vectors)
+            one.add(decoded.frame, decoded.packet, self.gray)
+            self._pool.add(one.signals(np.arange(1)), intra=decoded.frame.pict_type == PictureType.I)
+            if sampled:
+                self._pool.close()
+        if not self.has_vectors:
+            self._between.append(self.pictures[-1] if sampled else self._picture(decoded.frame))
+            if sampled:
+                self._close_transcode()
+
+    def _close_transcode(self) -> None:
+        """Encodes the pictures of an interval anew, each predicted from the one before, the first from the last sampled one."""
+        stack = transcoded_signals(np.stack(self._between), len(self._between))
+        first = len(self.pictures) == 1
+        self._pool_of_transcodes.add(stack.signals(np.arange(0 if first else 1, len(self._between))), intra=first)
+        self._pool_of_transcodes.close()
+        self._between = [self.pictures[-1]]
+
+    def _of_bitstream(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
+        return self._pool.signals(order)
+
+    def _transcoded(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
+        return self._pool_of_transcodes.signals(order)
