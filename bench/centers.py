@@ -1,12 +1,13 @@
 """Time and memory of a step of a bank of class centers on a CPU, beside two plainer ways of doing it.
 
-python bench/centers.py [--rounds 41] [--only flat dense one_device torch wide]
+python bench/centers.py [--rounds 41] [--only flat dense one_device torch wide] [--quick]
 
 `flat`: 8 devices (forced), width 64, batch 256, 8 labels, 20,000 sampled rows; banks of 100,000 and 2 million rows take turns,
 and their medians are compared. `dense`: on one device the same loss by autodiff through the rows of the sample, and optax's
 AdamW over the whole bank. `torch`: on one device 8 sampled softmaxes with AdamW over the whole bank
 (bench/torch_centers.py), beside our `margin_softmax` in `one_device`. `wide`: width 1,024, batch 2,048, 200,000 sampled rows of
-400,000, for memory alone. Each part runs in a process of its own, one after the other. The last line is one JSON object.
+400,000, for memory alone. Each part runs in a process of its own, one after the other. --quick: banks of a tenth, 3
+rounds, without `torch` where PyTorch is missing, to see that it works. The last line is one JSON object.
 """
 
 import argparse
@@ -16,15 +17,40 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from needs import has, need
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH, BATCH, LABELS, SAMPLED = 64, 256, 8, 20_000
-SMALL, LARGE = 100_000, 2_000_000
-WIDE = {"n": 400_000, "width": 1024, "batch": 2048, "labels": 10, "sampled": 200_000, "chunk_rows": 4096}
+WIDTH, BATCH, LABELS = 64, 256, 8
+
+
+@dataclass(frozen=True)
+class Wide:
+    """The bank of `wide`."""
+
+    n: int = 400_000
+    width: int = 1024
+    batch: int = 2048
+    labels: int = 10
+    sampled: int = 200_000
+    chunk_rows: int = 4096
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of the banks that are compared, and of the sample."""
+
+    small: int = 100_000
+    large: int = 2_000_000
+    sampled: int = 20_000
+    wide: Wide = Wide()
+
+
+FULL, QUICK = Sizes(), Sizes(10_000, 200_000, 2_000, Wide(n=40_000, batch=256, sampled=20_000))
 MOST_FLAT, LEAST_FASTER = 1.15, 5.0
 """Targets: time at 2M to that at 100k; plain torch's time to ours at 2M on one device (issue 5)."""
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
@@ -48,7 +74,7 @@ class Ours:
         width: int = WIDTH,
         batch: int = BATCH,
         labels: int = LABELS,
-        sampled: int = SAMPLED,
+        sampled: int = FULL.sampled,
         chunk_rows: int = 4096,
     ) -> None:
         import jax
@@ -102,9 +128,9 @@ class Ours:
         }
 
 
-def flat(rounds: int) -> dict[str, Any]:
+def flat(sizes: Sizes, rounds: int) -> dict[str, Any]:
     """Both sizes, turn by turn."""
-    steps = {str(n): Ours(n) for n in (SMALL, LARGE)}
+    steps = {str(n): Ours(n, sampled=sizes.sampled) for n in (sizes.small, sizes.large)}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 2):
         for name, step in steps.items():
@@ -114,7 +140,7 @@ def flat(rounds: int) -> dict[str, Any]:
     return {"seconds": seconds, "memory_mib": {name: step.memory() for name, step in steps.items()}}
 
 
-def dense(rounds: int) -> dict[str, Any]:
+def dense(sizes: Sizes, rounds: int) -> dict[str, Any]:
     """Autodiff through `rows[ids]`, and optax over all rows, both donated."""
     import jax
     import jax.numpy as jnp
@@ -125,8 +151,8 @@ def dense(rounds: int) -> dict[str, Any]:
         optimizer = optax.adamw(1e-3, weight_decay=0.2)
 
         def step(rows: Any, state: Any, key: Any) -> Any:
-            drawn = jax.random.randint(key, (SAMPLED,), 0, n)
-            ids = jnp.unique(jnp.concatenate([labels.ravel(), drawn]), size=SAMPLED + labels.size, fill_value=n)
+            drawn = jax.random.randint(key, (sizes.sampled,), 0, n)
+            ids = jnp.unique(jnp.concatenate([labels.ravel(), drawn]), size=sizes.sampled + labels.size, fill_value=n)
             place = jnp.searchsorted(ids, labels)
 
             def loss_of(rows: Any, e: Any) -> Any:
@@ -149,23 +175,23 @@ def dense(rounds: int) -> dict[str, Any]:
             seconds.append(time.perf_counter() - start)
         return seconds[1:]
 
-    return {"seconds": {str(n): timed(n) for n in (SMALL, LARGE)}}
+    return {"seconds": {str(n): timed(n) for n in (sizes.small, sizes.large)}}
 
 
-def one_device(rounds: int) -> dict[str, Any]:
+def one_device(sizes: Sizes, rounds: int) -> dict[str, Any]:
     """Our steps on one device, for the comparisons there."""
     seconds = {}
     for loss in ("sigmoid", "margin_softmax"):
-        step = Ours(LARGE, loss)
+        step = Ours(sizes.large, loss, sampled=sizes.sampled)
         seconds[loss] = [step() for _ in range(rounds + 2)][2:]
     return {"seconds": seconds}
 
 
-def torch(rounds: int) -> dict[str, Any]:
+def torch(sizes: Sizes, rounds: int) -> dict[str, Any]:
     """The reference's design at 2M rows."""
     from torch_centers import make_step
 
-    step = make_step(LARGE, WIDTH, SAMPLED, *problem(LARGE))
+    step = make_step(sizes.large, WIDTH, sizes.sampled, *problem(sizes.large))
     seconds = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
@@ -174,14 +200,14 @@ def torch(rounds: int) -> dict[str, Any]:
     return {"seconds": {"torch": seconds[1:]}}
 
 
-def wide(rounds: int) -> dict[str, Any]:
+def wide(sizes: Sizes, rounds: int) -> dict[str, Any]:
     """Memory at the paper's width, batch and sample: as the compiler plans it, and the high-water mark of two steps."""
     import jax
     import jax.numpy as jnp
 
     jax.block_until_ready(jnp.zeros(1) + 1)
     imported = _status_mib("VmRSS")
-    step = Ours(**WIDE)
+    step = Ours(**asdict(sizes.wide))
     Path("/proc/self/clear_refs").write_text("5")
     seconds = [step() for _ in range(min(rounds, 2))]
     return {"seconds": {"wide": seconds}, "memory_mib": {"wide": step.memory() | {"measured": _status_mib("VmHWM") - imported}}}
@@ -196,48 +222,54 @@ def _status_mib(key: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def _in_process(part: str, rounds: int) -> dict[str, Any]:
+def _in_process(part: str, rounds: int, quick: bool) -> dict[str, Any]:
     flags = f"--xla_force_host_platform_device_count={PARTS[part][1]}"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     environment.setdefault("GLIBC_TUNABLES", HUGE_PAGES)
-    command = [sys.executable, __file__, "--part", part, "--rounds", str(rounds)]
+    command = [sys.executable, __file__, "--part", part, "--rounds", str(rounds), *(["--quick"] if quick else [])]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _formula_mib() -> float:
+def _formula_mib(wide: Wide) -> float:
     """What docs/centers.md predicts for `wide`: bytes beyond bank and batch."""
-    slots = WIDE["sampled"] + min(WIDE["batch"] * WIDE["labels"], WIDE["n"])
-    chunk, batch, width = WIDE["chunk_rows"], WIDE["batch"], WIDE["width"]
+    slots = wide.sampled + min(wide.batch * wide.labels, wide.n)
+    chunk, batch, width = wide.chunk_rows, wide.batch, wide.width
     return 4 * (slots * width + 3 * batch * width + 3 * chunk * batch + 6 * chunk * width) / MIB
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--rounds", type=int, help="41, with --quick 3")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    sizes, rounds = QUICK if options.quick else FULL, options.rounds or (3 if options.quick else 41)
     if options.part:
-        print(json.dumps(PARTS[options.part][0](options.rounds)))
+        print(json.dumps(PARTS[options.part][0](sizes, rounds)))
         return
+    if options.quick and not has("torch"):
+        options.only = [part for part in options.only if part != "torch"]
+    if "torch" in options.only:
+        need("torch")
     found = {}
     for part in options.only:
-        found[part] = _in_process(part, options.rounds)
+        found[part] = _in_process(part, rounds, options.quick)
         for name, seconds in found[part]["seconds"].items():
             print(f"{part:12}{name:>16}{1000 * statistics.median(seconds):10.1f} ms  (fastest {1000 * min(seconds):.1f})")
         for name, memory in found[part].get("memory_mib", {}).items():
             print(f"{part:12}{name:>16}  " + ", ".join(f"{what} {mib:.1f} MiB" for what, mib in memory.items()))
     middle = {p: {name: statistics.median(s) for name, s in f["seconds"].items()} for p, f in found.items()}
     if "flat" in found:
-        ratio = middle["flat"][str(LARGE)] / middle["flat"][str(SMALL)]
-        print(f"2M to 100k: {ratio:.2f} (target: at most {MOST_FLAT})")
+        ratio = middle["flat"][str(sizes.large)] / middle["flat"][str(sizes.small)]
+        print(f"{sizes.large:,} to {sizes.small:,} rows: {ratio:.2f} (target: at most {MOST_FLAT})")
     if {"one_device", "torch"} <= found.keys():
         times = middle["torch"]["torch"] / middle["one_device"]["margin_softmax"]
-        print(f"torch to ours at 2M on one device: {times:.1f} (target: at least {LEAST_FASTER:g})")
+        print(f"torch to ours at {sizes.large:,} rows on one device: {times:.1f} (target: at least {LEAST_FASTER:g})")
     if "wide" in found:
-        print(f"wide: docs/centers.md says {_formula_mib():.0f} MiB temporary")
-    print(json.dumps(found))
+        print(f"wide: docs/centers.md says {_formula_mib(sizes.wide):.0f} MiB temporary")
+    print(json.dumps({"bench": "centers", "quick": options.quick, "rounds": rounds} | found))
 
 
 if __name__ == "__main__":

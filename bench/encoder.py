@@ -14,7 +14,6 @@ what it held after its imports (`all`: weights and programs as well). The last l
 import argparse
 import ctypes
 import functools
-import importlib.util
 import json
 import os
 import statistics
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from needs import need
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"wide": (1024, 2), "deep": (384, 12)}
@@ -263,10 +263,7 @@ def main() -> None:
     if arguments.worker:
         answer_questions(arguments.worker, arguments.folder)
         return
-    if importlib.util.find_spec("torch") is None:
-        raise SystemExit(
-            "bench/encoder.py compares with PyTorch, which is not installed: pip install -r requirements-bench.txt"
-        )
+    need("torch")
     tokens, rounds = (512, 2) if arguments.quick else (2048, arguments.rounds)
     results = {}
     for size in arguments.sizes[:1] if arguments.quick else arguments.sizes:

@@ -9,11 +9,14 @@ import json
 import os
 import time
 
-import faiss
 import jax
 import numpy as np
+from needs import need
 
 from ove.labels.clusters.kmeans import kmeans
+
+need("faiss")
+import faiss  # noqa: E402
 
 FULL = (200_000, 256, 2_000, 10)
 QUICK = (40_000, 128, 500, 5)
@@ -78,7 +81,7 @@ def main() -> None:
         f"ours, two levels, {TWO_LEVEL_ITERATIONS} iterations:  {result['two_level_s']:7.2f} s, mean cosine "
         f"{result['two_level_cosine']:.6f}"
     )
-    print(json.dumps({name: round(v, 6) if isinstance(v, float) else v for name, v in result.items()}))
+    print(json.dumps({"bench": "kmeans"} | {name: round(v, 6) if isinstance(v, float) else v for name, v in result.items()}))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """What the presets select of one video, in figures and in a picture.
 
-python bench/presets.py [FILE…] [--picture OUT.jpg] [--budget 2048]; without files, the last of ../shared/videos. For each pair
-of rules: how many patches they share outside of the I-frames, of those of the rule that has fewer there; for each rule: how
-the patches spread over frames, time and the picture. The last line is one JSON object.
+python bench/presets.py [FILE…] [--picture OUT.jpg] [--budget 2048] [--quick]; without files, the last of ../shared/videos,
+with --quick a video that is drawn (`ove.view.street`). For each pair of rules: how many patches they share outside of the
+I-frames, of those of the rule that has fewer there; for each rule: how the patches spread over frames, time and the picture.
+The last line is one JSON object.
 """
 
 import argparse
 import itertools
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -19,11 +21,13 @@ sys.path.insert(0, str(ROOT))
 
 from ove.config import VideoConfig, video_preset  # noqa: E402
 from ove.records import Clip, Selection  # noqa: E402
+from ove.toy import encode  # noqa: E402
 from ove.video.decode import read_video  # noqa: E402
 from ove.video.saliency import saliency  # noqa: E402
 from ove.video.select import choose_patches  # noqa: E402
 from ove.view.colours import masks  # noqa: E402
 from ove.view.compare import compare  # noqa: E402
+from ove.view.street import street  # noqa: E402
 
 RULES: dict[str, tuple[VideoConfig, str]] = {
     "paper": (video_preset("paper"), "I-frames whole, the rest\nby motion and residual,\neach frame on a scale\nof its own"),
@@ -41,18 +45,24 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
     parser.add_argument("--picture", type=Path, help="of the last file")
     parser.add_argument("--budget", type=int, default=2048)
+    parser.add_argument("--quick", action="store_true", help="without files, of a drawn video")
     options = parser.parse_args()
-    files = options.files or sorted((ROOT.parent / "shared" / "videos").glob("*.mp4"))[-1:]
-    if not files:
-        parser.error("no files: name a video (../shared/videos is not there)")
     found = []
-    for path in files:
-        clip, selections = selected(path, options.budget)
-        found.append(_figures(path, clip, selections))
-        _print(found[-1])
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = Path(folder) / "street.mp4"
+        if options.quick and not options.files:
+            encode(street(), drawn)
+            options.files = [drawn]
+        files = options.files or sorted((ROOT.parent / "shared" / "videos").glob("*.mp4"))[-1:]
+        if not files:
+            parser.error("no files: name a video (../shared/videos is not there)")
+        for path in files:
+            clip, selections = selected(path, options.budget)
+            found.append(_figures(path, clip, selections))
+            _print(found[-1])
     if options.picture:
         draw(options.picture, clip, selections, f"What is kept of {path.name}")
-    print(json.dumps({"bench": "presets", "budget_tokens": options.budget, "files": found}))
+    print(json.dumps({"bench": "presets", "quick": options.quick, "budget_tokens": options.budget, "files": found}))
 
 
 def selected(path: Path, budget: int) -> tuple[Clip, dict[str, Selection]]:

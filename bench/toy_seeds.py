@@ -1,7 +1,8 @@
 """The quickstart on several seeds: does the codec's choice of patches beat frames, and training beat no training?
 
 python bench/toy_seeds.py [--seeds 0 1 2] [--out DIR] [--quick]; the last line is one JSON object: top-1 by name, mean and per
-seed, and the two margins that matter. --quick: one seed of the smoke run, to see that it works; its scores mean nothing.
+seed, and the two margins that matter. --quick: one seed of the smoke run, to see that it works; its scores mean nothing, and
+without --out they are not kept.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,13 +20,13 @@ def main() -> None:
     """Runs the seeds one after the other and prints the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "toy_seeds")
+    parser.add_argument("--out", type=Path, help="runs/toy_seeds, with --quick a temporary folder")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     seeds = arguments.seeds[:1] if arguments.quick else arguments.seeds
-    reports = [
-        _run(arguments.out / f"{'smoke' if arguments.quick else 'seed'}_{seed}", seed, arguments.quick) for seed in seeds
-    ]
+    with tempfile.TemporaryDirectory() as temporary:
+        out = arguments.out or (Path(temporary) if arguments.quick else ROOT / "runs" / "toy_seeds")
+        reports = [_run(out / f"{'smoke' if arguments.quick else 'seed'}_{seed}", seed, arguments.quick) for seed in seeds]
     scores = {name: [report["probe"][name] for report in reports] for name in reports[0]["probe"]}
     mean = {name: statistics.mean(values) for name, values in scores.items()}
     print(

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
-from jax._src import distributed  # the only way to the service that jax.distributed starts; orbax and flax take it too
+from jax._src import distributed  # the only way to `service`; orbax and flax take it too
 
 from ove.errors import ConfigError, ProcessLost
 
@@ -110,6 +110,11 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
+def service() -> Any:
+    """What jax.distributed starts for its processes to meet and leave words at; None before `join`. Private."""
+    return distributed.global_state.client
+
+
 class Processes:
     """All processes of a run, as one of them sees them. All must call `gather` and `meet` in the same order."""
 
@@ -117,7 +122,7 @@ class Processes:
         """`limit_s`: how long a process waits for the others."""
         self.index, self.count = jax.process_index(), jax.process_count()
         self.limit_s = limit_s
-        self._client = distributed.global_state.client if self.count > 1 else None
+        self._client = service() if self.count > 1 else None
         self._meetings, self._last_word = 0, ""
 
     def meet(self, name: str) -> None:

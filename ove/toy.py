@@ -206,9 +206,13 @@ def _checks(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 def _shifted(background: np.ndarray, pan: np.ndarray) -> np.ndarray:
     """The part of the background that the camera sees, with bilinear sub-pixel shifts."""
-    margin = (_BACKGROUND_PX - SIDE_PX) / 2
-    matrix = np.array([[1, 0, pan[0] - margin], [0, 1, pan[1] - margin]])
-    return cv2.warpAffine(background, matrix, (SIDE_PX, SIDE_PX), flags=cv2.INTER_LINEAR)
+    begin = (_BACKGROUND_PX - SIDE_PX) / 2 - pan
+    x, y = np.floor(begin).astype(int)
+    right, down = begin - (x, y)
+    # Two blends of neighbours: several times faster than a general warp.
+    seen = background[y : y + SIDE_PX + 1, x : x + SIDE_PX + 1]
+    row = cv2.addWeighted(seen[:, :-1], 1 - right, seen[:, 1:], right, 0, dtype=cv2.CV_32F)
+    return cv2.addWeighted(row[:-1], 1 - down, row[1:], down, 0, dtype=cv2.CV_8U)
 
 
 def _draw(
@@ -226,9 +230,13 @@ def _draw(
     to_texture = np.column_stack([inverse, offset + 1]) * (_TEXTURE_PX / 2)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     drawn = cv2.warpAffine(texture, to_texture, (right - left, bottom - top), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    y, x = np.ogrid[: bottom - top, : right - left]
-    distance = np.hypot(inverse[0, 0] * x + inverse[0, 1] * y + offset[0], inverse[1, 0] * x + inverse[1, 1] * y + offset[1])
-    alpha = np.clip((1 - distance) * np.sqrt(abs(np.linalg.det(shape))) + 0.5, 0, 1).astype(np.float32)[..., None]
-    picture[target] = picture[target] * (1 - alpha) + drawn * alpha + 0.5
+    y, x = np.arange(bottom - top)[:, None], np.arange(right - left)
+    distance = np.sqrt(
+        np.square(inverse[0, 0] * x + inverse[0, 1] * y + offset[0])
+        + np.square(inverse[1, 0] * x + inverse[1, 1] * y + offset[1])
+    )
+    alpha = np.clip((1 - distance) * np.sqrt(abs(np.linalg.det(shape))) + 0.5, 0, 1).astype(np.float32)
     if covered is not None:
-        covered[target] |= alpha[..., 0] > 0.5
+        covered[target] |= alpha > 0.5
+    alpha = cv2.merge((alpha, alpha, alpha))  # NumPy repeats a last axis of 1 to 3 several times more slowly
+    picture[target] = picture[target] * (1 - alpha) + drawn * alpha + 0.5

@@ -26,7 +26,7 @@ NUMBER = re.compile(r"(^|=)([NI]|\$\w+)$")
 
 def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800)
     assert built.returncode == 0, built.stderr
     assert {p.name for p in tmp_path.glob("*.html")} == {p.with_suffix(".html").name for p in (ROOT / "docs").glob("*.md")} | {
         "404.html"

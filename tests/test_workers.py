@@ -22,4 +22,4 @@ def test_a_crash_and_a_hang_are_told_and_the_others_go_on():
     crashed, hung = results[3], results[5]
     assert (str(crashed), crashed.timed_out) == ("the process that decoded it died (SIGSEGV)", False)
     assert (str(hung), hung.timed_out) == ("the process that decoded it hung and was ended", True)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 300

@@ -58,7 +58,7 @@ def attend(
 
 def machine() -> Machine:
     """The default device: of a GPU by its compute capability, which other makers' do not have as a number."""
-    default = jax.config.jax_default_device  # type: ignore[attr-defined]
+    default = getattr(jax.config, "jax_default_device")  # noqa: B009  (the types of some versions of jax lack it)
     device = default if isinstance(default, jax.Device) else jax.local_devices(backend=default)[0]
     if device.platform not in ("gpu", "cuda"):
         return Machine(device.platform)

@@ -5,8 +5,6 @@ the mesh is called. All were lowered for their machines and computed in Pallas' 
 """
 
 import functools
-import importlib
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,22 +13,21 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask_info as splash_mask_info
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-with warnings.catch_warnings():
-    # jax 0.11 recommends another package instead, which has no segment ids yet.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    triton_kernel = importlib.import_module("jax.experimental.pallas.ops.gpu.attention")
+from ove.encoder.pallas_kernels import (
+    LANES,
+    Forward,
+    splash_backward,
+    splash_forward,
+    triton_backward,
+    triton_forward,
+)
 
-LANES = 128
-"""Both Pallas kernels take whole blocks of tokens; sequences are filled up to a multiple of this."""
 FILLING = -1
 """Segment of the tokens that fill up a sequence; nobody else's, as ids count from 0."""
 
-Forward = tuple[Array, Array]
 Heads = Float[Array, "B A N K"]
 
 
@@ -90,7 +87,7 @@ _differentiable.defvjp(_forward, _backward)
 @functools.cache
 def _kernels(kind: str, interpret: bool, segmented: bool) -> tuple[Callable[..., Forward], Callable[..., tuple[Array, ...]]]:
     """(q, k, v, ids) → (out, log of the softmax's denominator), and (q, k, v, ids, out, log, d_out) → (dq, dk, dv)."""
-    forward, backward = {"pallas": (_pallas_forward, _pallas_backward), "splash": (_splash_forward, _splash_backward)}[kind]
+    forward, backward = {"pallas": (triton_forward, triton_backward), "splash": (splash_forward, splash_backward)}[kind]
     heads, ids = ["b a n k"], ["b n"] * segmented
     # A custom_partitioning cannot take None, nor the keyword.
     return (
@@ -115,87 +112,3 @@ def _over_devices(function: Callable, operands: list[str], results: list[str]) -
     rule = f"{', '.join(operands)} -> {', '.join(results)}"
     shared.def_partition(partition, sharding_rule=rule, need_replication_factors=("n", "k"))
     return shared
-
-
-def _triton_options(n: int, head_width: int, interpret: bool) -> dict[str, Any]:
-    backward = 64 if head_width <= 64 else 32
-    sizes = triton_kernel.BlockSizes(
-        block_q=LANES, block_k=LANES, block_q_dkv=backward, block_kv_dkv=backward, block_q_dq=backward, block_kv_dq=backward
-    )
-    return {"sm_scale": head_width**-0.5, "block_sizes": sizes, "interpret": interpret}
-
-
-def _pallas_forward(interpret: bool, q: Array, k: Array, v: Array, ids: Array | None = None) -> Forward:
-    q, k, v = (rearrange(x, "b a n k -> b n a k") for x in (q, k, v))
-    options = _triton_options(q.shape[1], q.shape[-1], interpret)
-    out, log_total = triton_kernel.mha(q, k, v, ids, **options, return_residuals=True)
-    return rearrange(out, "b n a k -> b a n k"), log_total
-
-
-def _pallas_backward(interpret: bool, *arrays: Array) -> tuple[Array, ...]:
-    q, k, v, *ids, out, log_total, d_out = arrays
-    q, k, v, out, d_out = (rearrange(x, "b a n k -> b n a k") for x in (q, k, v, out, d_out))
-    options = _triton_options(q.shape[1], q.shape[-1], interpret)
-    kept = (q, k, v, ids[0] if ids else None, out, log_total)
-    # The kernel's own backward pass; its other arguments are causal, …, num_warps, num_stages, grid, …, debug, residuals.
-    gradients = triton_kernel.mha.bwd(
-        options["sm_scale"], False, options["block_sizes"], "triton", None, 2, None, interpret, False, False, kept, d_out
-    )
-    return tuple(rearrange(x, "b n a k -> b a n k") for x in gradients[:3])
-
-
-def _splash(n: int, interpret: bool) -> Any:
-    """The splash kernel for one sample: no mask but the segments, blocks as large as divide N."""
-    block = max(size for size in (128, 256, 512) if n % size == 0)
-    sizes = splash_kernel.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=block,
-        block_q_dq=block,
-        block_kv_dq=block,
-    )
-    # No information on masks at all: every block is computed. What make_splash_mha derives from a mask that allows everything
-    # is constant arrays, which a function that is split among devices may not hold.
-    unmasked = splash_mask_info.MaskInfo(*[None] * len(splash_mask_info.MaskInfo._fields))
-    return splash_kernel.SplashAttentionKernel(
-        unmasked,
-        unmasked,
-        unmasked,
-        block_sizes=sizes,
-        is_mqa=False,
-        save_residuals=True,
-        mask_value=splash_kernel.DEFAULT_MASK_VALUE,
-        attn_logits_soft_cap=None,
-        residual_checkpoint_name=None,
-        mask_function=None,
-        interpret=interpret,
-    )
-
-
-def _splash_forward(interpret: bool, q: Array, k: Array, v: Array, ids: Array | None = None) -> Forward:
-    kernel = _splash(q.shape[2], interpret)
-    q = q * q.shape[-1] ** -0.5
-
-    def of_sample(q: Array, k: Array, v: Array, ids: Array | None) -> Forward:
-        out, (log_total,) = kernel(q, k, v, None if ids is None else splash_kernel.SegmentIds(ids, ids))
-        return out, log_total
-
-    return jax.vmap(of_sample)(q, k, v, ids)
-
-
-def _splash_backward(interpret: bool, *arrays: Array) -> tuple[Array, ...]:
-    q, k, v, *ids, out, log_total, d_out = arrays
-    kernel = _splash(q.shape[2], interpret)
-    options = kernel.kwargs | {"save_residuals": False}
-    scale = q.shape[-1] ** -0.5
-
-    def of_sample(q: Array, k: Array, v: Array, ids: Array | None, out: Array, log_total: Array, d_out: Array) -> Any:
-        segments = None if ids is None else splash_kernel.SegmentIds(ids, ids)
-        kept = (q, k, v, segments, None, out, log_total, kernel.dq_mask_info, kernel.dkv_mask_info)
-        return splash_kernel._splash_attention_bwd(**options, res=kept, do=d_out)[3:6]
-
-    dq, dk, dv = jax.vmap(of_sample)(q * scale, k, v, ids[0] if ids else None, out, log_total, d_out)
-    return dq * scale, dk, dv

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from ove.encoder.order import after
@@ -33,6 +34,14 @@ def attend_in_chunks(
 
 
 def _forward(q: Array, k: Array, v: Array, segment_ids: Array | None = None) -> tuple[Array, tuple[Any, ...]]:
+    out, log_total = _split_by_compiler(_results, (q, q), q, k, v, segment_ids)
+    # The name by which `remat = "dots"` (encoder.py) keeps them.
+    out, log_total = checkpoint_name(out, "attention"), checkpoint_name(log_total, "attention")
+    return out, (q, k, v, segment_ids, out, log_total)
+
+
+def _results(q: Array, k: Array, v: Array, segment_ids: Array | None) -> tuple[Array, Array]:
+    """Means of the values, and the log of the softmax's denominator (B, A, N, 1)."""
     scale = q.shape[-1] ** -0.5
 
     def of_group(chunk: int, q_NK: Array, k_NK: Array, v_NK: Array, spans_N3: Array | None) -> tuple[Array, Array]:
@@ -53,14 +62,18 @@ def _forward(q: Array, k: Array, v: Array, segment_ids: Array | None = None) -> 
 
         return _over_chunks(of_chunk, chunk, (jnp.zeros_like(q_NK), jnp.zeros_like(q_NK[..., :1], jnp.float32)))
 
-    out, log_total = _over_groups(of_group, q, k, v, _spans(segment_ids, q.shape[1]))
-    # The name by which `remat = "dots"` (encoder.py) keeps them.
-    out, log_total = checkpoint_name(out, "attention"), checkpoint_name(log_total, "attention")
-    return out, (q, k, v, segment_ids, out, log_total)
+    return _over_groups(of_group, q, k, v, _spans(segment_ids, q.shape[1]))
 
 
 def _backward(kept: tuple[Any, ...], d_out: Array) -> tuple[Array, Array, Array, None]:
     q, k, v, segment_ids, out, log_total = kept
+    return *_split_by_compiler(_gradients, (q, k, v), q, k, v, out, log_total, d_out, segment_ids), None
+
+
+def _gradients(
+    q: Array, k: Array, v: Array, out: Array, log_total: Array, d_out: Array, segment_ids: Array | None
+) -> tuple[Array, Array, Array]:
+    """Those of q, k and v."""
     q, k, v, out, log_total = (after(x, d_out) for x in (q, k, v, out, log_total))
     scale = q.shape[-1] ** -0.5
 
@@ -93,11 +106,24 @@ def _backward(kept: tuple[Any, ...], d_out: Array) -> tuple[Array, Array, Array,
         dq_KN, dk_NK, dv_NK = _over_chunks(of_chunk, chunk, sums, n_axis=-1)
         return (dq_KN * scale).swapaxes(-1, -2).astype(q.dtype), dk_NK, dv_NK
 
-    spans = _spans(segment_ids, q.shape[1])
-    return *_over_groups(of_group, q, k, v, out, log_total, d_out, spans), None
+    return _over_groups(of_group, q, k, v, out, log_total, d_out, _spans(segment_ids, q.shape[1]))
 
 
 attend_in_chunks.defvjp(_forward, _backward)
+
+
+def _split_by_compiler(function: Callable[..., Any], like: tuple[Array, ...], *arrays: Any) -> Any:
+    """function(*arrays), whose results lie on the devices as `like` does, where the mesh has Explicit axes.
+
+    With such axes, which `jax.make_mesh` makes, the sharding is part of an array's type, and what we put together in loops
+    would have to say it at each step. Within, the compiler splits the work as it does for other meshes.
+    """
+    mesh = jax.typeof(like[0]).sharding.mesh
+    if not mesh.explicit_axes:
+        return function(*arrays)
+    # The last axis is the only one in which a result may differ, and it is never split.
+    places = tuple(NamedSharding(mesh, PartitionSpec(*jax.typeof(x).sharding.spec[:3])) for x in like)
+    return jax.sharding.auto_axes(function, axes=mesh.explicit_axes, out_sharding=places)(*arrays)
 
 
 def _over_groups(function: Callable[..., Any], *arrays: Any) -> Any:

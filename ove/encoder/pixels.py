@@ -171,7 +171,7 @@ def _flat_indices(visible: Given, batch: int, limit: int) -> Given:
         values, counts = np.unique(row, return_counts=True)
         if len(values) < len(row):
             raise BadInput(
-                f"visible index {values[counts > 1][0]} occurs {counts.max()} times in sample {sample}; each patch may be "
+                f"visible index {values[counts > 1][0]} occurs {np.max(counts)} times in sample {sample}; each patch may be "
                 "chosen once (np.unique)."
             )
     return indices

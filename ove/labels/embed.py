@@ -172,7 +172,7 @@ def _embed(teacher: Teacher, samples: Sequence[Sample]) -> Float32[np.ndarray, "
     if wrong.any():
         raise ConfigError(
             f"the teacher {teacher.identity['teacher']} gives numbers that are not finite for {wrong.sum()} of {len(rows)} "
-            f"samples, the first {samples[int(wrong.argmax())].key}; check its weights, and labels.compute=float32."
+            f"samples, the first {samples[int(np.argmax(wrong))].key}; check its weights, and labels.compute=float32."
         )
     return rows
 

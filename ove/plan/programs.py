@@ -63,18 +63,17 @@ def traffic(program: str) -> dict[str, int]:
     """Bytes that one device puts through each kind of collective in a run of a compiled program (HLO text).
 
     Of gathers the result counts, of the others the operand: what the whole has, not what a device sends. Collectives in loops
-    count as often as the loop turns.
+    count as often as the loop turns, those that are started and awaited apart once.
     """
     bodies = _computations(program)
     total: Counter[str] = Counter()
     for name, times in _executions(bodies).items():
         for line in bodies[name]:
-            found = re.search(r"= (.*?) (" + "|".join(KINDS) + r")(?:-start)?\((.*)", line)
+            found = re.search(r"= (.*?) (" + "|".join(KINDS) + r")(?:-start)?\((.*?)\)(?:, [a-z_]+=|$)", line)
             if found:
-                group = _group_size(line)
-                total[found[2]] += (
-                    0 if group == 1 else times * _bytes(found[1]) * (group if found[2] == "reduce-scatter" else 1)
-                )
+                group = _group_size(line) or _devices(program)
+                size = _bytes(_results(found[1], found[3].count("%")))
+                total[found[2]] += 0 if group == 1 else times * size * (group if found[2] == "reduce-scatter" else 1)
     return dict(total)
 
 
@@ -98,20 +97,41 @@ def whole_leaves(program: str, state: TrainState, shardings: TrainState) -> list
     ]
 
 
-def _bytes(shapes: str) -> int:
-    return sum(
-        _BYTES[dtype] * math.prod(int(n) for n in dims.split(",") if n)
-        for dtype, dims in re.findall(r"([a-z]+[0-9]*)\[([0-9,]*)\]", shapes)
-    )
+def _results(shapes: str, n_operands: int) -> list[tuple[str, str]]:
+    """(dtype, dimensions) of what a collective makes; a `-start` may have its operands before it, and counters behind."""
+    arrays = re.findall(r"([a-z]+[0-9]*)\[([0-9,]*)\]", shapes)
+    return arrays[n_operands : 2 * n_operands] if len(arrays) >= 2 * n_operands else arrays
+
+
+def _bytes(arrays: list[tuple[str, str]]) -> int:
+    return sum(_BYTES[dtype] * math.prod(int(n) for n in dims.split(",") if n) for dtype, dims in arrays)
 
 
 def _group_size(line: str) -> int:
-    """Devices that take part; 0 where the program does not list them, for it is all."""
-    listed = re.search(r"replica_groups=\{\{([0-9,]+)\}", line)
+    """Devices that take part; 0 where the program does not list them, for it is all.
+
+    XLA writes groups out, counts them ([groups, devices of each]), or names axes of a mesh, of which it may take parts only:
+    {{0,1},{2,3}}, [2,4]<=[8], mesh['data'=8,'fsdp'=2] {'data','fsdp':(1)2}.
+    """
+    groups = re.search(r"replica_groups=(mesh.*?\{[^{}]*\}|.*?)(?:, [a-z_]+=|$)", line)
+    if not groups or groups[1] == "{}":
+        return 0
+    listed, counted = re.match(r"\{\{([0-9,]+)\}", groups[1]), re.match(r"\[\d+,(\d+)\]", groups[1])
+    named = re.match(r"mesh\[(.*?)\].*?\{([^{}]*)\}$", groups[1])
     if listed:
         return len(listed[1].split(","))
-    counted = re.search(r"replica_groups=\[(\d+),(\d+)\]", line)
-    return int(counted[2]) if counted else 0
+    if counted:
+        return int(counted[1])
+    if not named:
+        raise ValueError(f"replica groups of a collective in a form that is not known: {groups[1]}")
+    sizes = dict(re.findall(r"'(.*?)'=(\d+)", named[1]))
+    return math.prod(int(part or sizes[axis]) for axis, part in re.findall(r"'(.*?)'(?::\(\d+\)(\d+))?", named[2]))
+
+
+def _devices(program: str) -> int:
+    """How many a program is for, replicas and partitions."""
+    head = program.partition("\n")[0]
+    return math.prod(int(n) for n in re.findall(r"(?:replica_count|num_partitions)=(\d+)", head))
 
 
 def _computations(program: str) -> dict[str, list[str]]:
@@ -149,6 +169,6 @@ def _calls(line: str) -> Iterator[tuple[str, int]]:
         body, turns = re.search(r"body=%?([\w.\-]+)", line), re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
         if body:
             yield body[1], int(turns[1]) if turns else 1
-    elif re.search(r" (call|conditional)\(", line):
-        for called in re.findall(r"(?:to_apply|computation|branch_computations)=\{?%?([\w.\-]+)", line):
+    elif re.search(r" (call|call-start|conditional|async-start)\(", line):
+        for called in re.findall(r"(?:to_apply|computation|branch_computations|calls)=\{?%?([\w.\-]+)", line):
             yield called, 1

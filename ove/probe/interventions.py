@@ -22,9 +22,9 @@ def see_changed(
     """What mode codec shows of a record, changed; `rng` says which tokens.
 
     `none`: as it is. `non_motion`: half of the chosen patches show instead a patch of the same frame that was not chosen (of
-    the nearest frame that has one left). `other_video`: the same half show patches that were chosen of the video `other`.
-    `shuffle`: all patches keep what they show and change their positions with each other. Frames that are kept whole count
-    as scene, not as choice, and keep their content. Another kind raises ConfigError; BadShard as `see`.
+    the nearest frame that has one left; never letterbox padding). `other_video`: the same half show patches that were chosen
+    of the video `other`. `shuffle`: all patches keep what they show and change their positions with each other. Frames that
+    are kept whole count as scene, not as choice, and keep their content. Another kind raises ConfigError; BadShard as `see`.
     """
     patches, tyx = see(record, CODEC, view, None)
     if kind == "none":
@@ -35,7 +35,7 @@ def see_changed(
     changed = _half(record, flat, rng)
     if kind == "non_motion":
         patches = patches.copy()
-        patches[changed] = _patches_at(record, _unchosen_near(flat, flat[changed], record.grid_tyx, rng))
+        patches[changed] = _patches_at(record, _unchosen_near(record, flat, flat[changed], rng))
     elif kind == "other_video":
         patches = patches.copy()
         theirs = _chosen(other, view)
@@ -64,13 +64,14 @@ def _half(record: VideoRecord, flat: np.ndarray, rng: np.random.Generator) -> np
     return np.sort(rng.choice(free, round(SHARE * len(free)), replace=False))
 
 
-def _unchosen_near(
-    flat: np.ndarray, changed: np.ndarray, grid_tyx: tuple[int, int, int], rng: np.random.Generator
-) -> np.ndarray:
-    """For each changed patch one that was not chosen, each once, of its frame or the nearest frame that has some left."""
-    n_frames, rows, columns = grid_tyx
+def _unchosen_near(record: VideoRecord, flat: np.ndarray, changed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each changed patch one that was not chosen, each once, of its frame or the nearest frame that has some left.
+
+    Never letterbox padding: the question is whether motion matters, not whether pictures do.
+    """
+    n_frames, rows, columns = record.grid_tyx
     per_frame = rows * columns
-    left = np.ones(n_frames * per_frame, bool)
+    left = np.ones(n_frames * per_frame, bool) if record.valid is None else np.tile(record.valid.ravel(), n_frames)
     left[flat] = False
     spare = [list(rng.permutation(np.flatnonzero(frame))) for frame in left.reshape(n_frames, per_frame)]
     found = []
@@ -78,7 +79,7 @@ def _unchosen_near(
         frames = [other for other in range(n_frames) if spare[other]]
         if not frames:
             raise ConfigError(
-                f"the budget of {len(flat)} leaves too few patches of {grid_tyx} to put in their place; lower it."
+                f"the budget of {len(flat)} leaves too few patches of {record.grid_tyx} to put in their place; lower it."
             )
         source = min(frames, key=lambda other: abs(other - frame))
         found.append(source * per_frame + spare[source].pop())

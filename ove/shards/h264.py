@@ -68,7 +68,7 @@ def decode_clip(stream: bytes, n_frames: int, size_px: int, which: Sequence[int]
     places: dict[int, list[int]] = {}
     for place, index in enumerate(which):
         places.setdefault(int(index), []).append(place)
-    last_of_gop = {int(starts[starts <= index].max()): index for index in sorted(places)}
+    last_of_gop = {int(np.max(starts[starts <= index])): index for index in sorted(places)}
     converter = VideoReformatter()
     for start, last in last_of_gop.items():
         for index, frame in enumerate(_decoded([data for data, _ in units[start : last + 1]]), start):

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Float32, Int
 
 from ove.config import TrainConfig
 
@@ -34,6 +34,12 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         weight_decay=config.weight_decay,
         mask=_decays,
     )
+
+
+def at_step(opt_state: Any, step: Int[Array, ""]) -> Any:
+    """The state of `make_optimizer` with its schedule at `step`: skipped steps change no moments, but count in the rate."""
+    *moments, schedule = opt_state
+    return (*moments, schedule._replace(count=step))
 
 
 def clip(grads: Any, norm: Float32[Array, ""], most: float) -> Any:

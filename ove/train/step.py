@@ -16,7 +16,7 @@ from ove.config import HeadConfig, RunConfig
 from ove.train.encoder_grads import Encoding, Held
 from ove.train.init import TrainState, n_negatives
 from ove.train.monitor.guards import is_applied, judge
-from ove.train.optimizer import clip, learning_rate, make_optimizer
+from ove.train.optimizer import at_step, clip, learning_rate, make_optimizer
 from ove.train.sharding import batch_sharding, check_division, placement
 
 DeviceBatch = dict[str, dict[str, Array]]
@@ -86,7 +86,7 @@ def make_step(
         slopes = [follow(f.embeddings.astype(pooled[name].dtype), done) for name, f in found.items()]
         grads, norms = encoding.backward(params, held, slopes)
         clipped = clip(grads, norms["grad_norm/encoder"], train.clip_norm)
-        updates, opt_state = optimizer.update(clipped, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(clipped, at_step(state.opt_state, state.step), state.params)
         changed = optax.apply_updates(state.params, updates), opt_state
         params, opt_state = jax.tree.map(partial(jnp.where, applied), changed, (state.params, state.opt_state))
         metrics: Metrics = {f"loss/{name}": f.loss for name, f in found.items()}

@@ -71,7 +71,7 @@ def _scattered(
     nowhere = 2 * rows * columns
     field = np.full(nowhere + 1, np.nan, np.complex64)
     first = (forward * np.int32(rows) + top) * columns + left
-    below, beside = (range(-(-int(side.max()) // CELL_PX)) for side in (height, width))
+    below, beside = (range(-(-int(np.max(side)) // CELL_PX)) for side in (height, width))
     in_column = [(width > right * CELL_PX) & (left >= -right) & (left < columns - right) for right in beside]
     for down in below:
         in_row = (height > down * CELL_PX) & (top >= -down) & (top < rows - down)

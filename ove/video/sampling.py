@@ -30,5 +30,5 @@ def sample_indices(
         return np.arange(n_frames, dtype=np.int32) + np.int32((n_decoded - n_frames) // 2)
     if sampling == "energy" and n_decoded >= n_frames and energies is not None:
         edges = np.arange(n_frames + 1) * n_decoded // n_frames
-        return np.array([a + int(energies[a:b].argmax()) for a, b in itertools.pairwise(edges)], np.int32)
+        return np.array([a + int(np.argmax(energies[a:b])) for a, b in itertools.pairwise(edges)], np.int32)
     return np.linspace(0, n_decoded - 1, n_frames).astype(np.int32)

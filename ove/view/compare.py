@@ -53,7 +53,7 @@ def _moments(first: Bool[np.ndarray, "T Y X"], last: Bool[np.ndarray, "T Y X"], 
     number, per_frame = first.sum(axis=(1, 2)), first[0].size
     partly = np.where(number < per_frame, number, 0)
     stretches = np.array_split(np.arange(len(first)), max(count // 2, 1))
-    picked = [int(stretch[partly[stretch].argmax()]) for stretch in stretches]
+    picked = [int(stretch[np.argmax(partly[stretch])]) for stretch in stretches]
     kept = [int(t) for t in np.flatnonzero(last.any(axis=(1, 2))) if t not in picked]
     spaced = np.linspace(0, len(kept) - 1, min(count - len(picked), len(kept))).astype(int)
     picked += [kept[i] for i in spaced]

@@ -105,7 +105,7 @@ def _moments(number: Int[np.ndarray, "T"], per_frame: int, count: int) -> Int[np
     """The first frame, and of `count` − 1 equal stretches of the others the frame that most is chosen of but not all."""
     partly = np.where(number < per_frame, number, 0)
     edges = 1 + np.arange(count) * (len(number) - 1) // max(count - 1, 1)
-    return np.array([0, *(start + int(partly[start:end].argmax()) for start, end in itertools.pairwise(edges))])
+    return np.array([0, *(start + int(np.argmax(partly[start:end])) for start, end in itertools.pairwise(edges))])
 
 
 def _left(column: int) -> int:

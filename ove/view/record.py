@@ -26,7 +26,7 @@ def moments(record: VideoRecord, selection: Selection, columns: int = 8) -> Int[
     count = min(columns, n_frames)
     partly = np.where(number < rows * width, number, 0)
     edges = 1 + np.arange(count) * (n_frames - 1) // max(count - 1, 1)
-    return np.array([0, *(start + int(partly[start:end].argmax()) for start, end in itertools.pairwise(edges))])
+    return np.array([0, *(start + int(np.argmax(partly[start:end])) for start, end in itertools.pairwise(edges))])
 
 
 def video_sheet(

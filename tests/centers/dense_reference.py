@@ -27,6 +27,12 @@ class Gradients:
     logit: np.ndarray
 
 
+def cosines(e: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Of every embedding with every center."""
+    ne, nc = (np.linalg.norm(x, axis=1, keepdims=True) for x in (e, rows))
+    return (e / ne) @ (rows / nc).T
+
+
 def sigmoid(
     bank: DenseBank,
     e: np.ndarray,

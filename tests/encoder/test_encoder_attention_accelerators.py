@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, NamedSharding, PartitionSpec, use_abstract_mesh
 
 from ove.encoder import attention, encoder
 from ove.encoder.attention_accelerators import cudnn_attention, pallas_attention, splash_attention
@@ -72,7 +72,10 @@ def test_devices_share_batch_and_heads(kernel: Callable) -> None:
 
 
 def lowered(function: Callable, platform: str, *arguments: jax.ShapeDtypeStruct) -> str:
-    return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    """The program for a machine that is not there; the Triton kernel asks which GPU it is for."""
+    h100 = AbstractDevice("NVIDIA H100 80GB HBM3", None, "gpu")
+    with use_abstract_mesh(AbstractMesh((), (), abstract_device=h100 if platform == "cuda" else None)):
+        return jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
 
 
 @pytest.mark.parametrize(("kernel", "platform"), [(pallas_attention, "cuda"), (splash_attention, "tpu")])

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ove.encoder import attention, attention_cpu
 from ove.encoder.attention_cpu import attend_in_chunks
@@ -140,3 +140,19 @@ def test_devices_that_share_a_batch_hold_few_scores() -> None:
     compiled = jax.jit(lambda *xs: with_gradients(attend_in_chunks, *xs)).lower(x, x, x, x).compile()
     scores_of_a_device = 2 * 2 * 4096 * 4096 * 4
     assert compiled.memory_analysis().temp_size_in_bytes < scores_of_a_device / 4
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("segmented", [False, True])
+def test_samples_and_heads_may_lie_on_axes_of_either_type(kind: AxisType, segmented: bool) -> None:
+    mesh = jax.make_mesh((4, 2), ("data", "model"), (kind, kind))
+    heads, samples = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data", "model"), ("data",)))
+    arrays, ids = problem(4, 2, 200), packed(4, 200) if segmented else None
+
+    def step(ids, *xs):
+        return with_gradients(lambda q, k, v: attend_in_chunks(q, k, v, ids), *xs)
+
+    expected = with_gradients(lambda q, k, v: attention.reference(q, k, v, ids), *arrays)
+    got = jax.jit(step)(None if ids is None else jax.device_put(ids, samples), *jax.device_put(arrays, heads))
+    assert all(x.sharding.is_equivalent_to(heads, 4) for x in got)
+    assert_same(got, expected)

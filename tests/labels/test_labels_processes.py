@@ -17,7 +17,7 @@ from launch import labels as command
 Write = Callable[[Path, int], None]
 ROOT = Path(__file__).parents[2]
 SETTINGS = ["--bank", "vid", "--centers", "10", "--labels", "3", "--iterations", "2", "--set", "labels.chunk_records=8"]
-SETTINGS += ["--set", "labels.silence_limit_s=10", "--set", "labels.meet_limit_s=60"]
+SETTINGS += ["--set", "labels.silence_limit_s=10", "--set", "labels.meet_limit_s=300"]
 
 
 class Job:
@@ -44,7 +44,7 @@ class Job:
                     )
                 )
 
-    def ended(self, within_s: float = 240) -> list[int]:
+    def ended(self, within_s: float = 800) -> list[int]:
         deadline = time.monotonic() + within_s
         return [process.wait(max(0.1, deadline - time.monotonic())) for process in self.running]
 

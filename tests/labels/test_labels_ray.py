@@ -32,7 +32,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
 def run_program(name: str, *arguments: object) -> None:
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": os.fspath(ROOT)}
     program = [sys.executable, os.fspath(HERE / name), *map(str, arguments)]
-    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -243,7 +243,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pyarrow.parquet.write_table(pyarrow.table(rows), folder / "a.parquet", row_group_size=4)
     python = environment(ENVIRONMENT, print)
     pictures = [str(folder / "cats" / f"{n}.jpg") for n in range(RECORDS)]
-    subprocess.run([python, "-c", OTHERS, str(folder), *pictures], check=True, capture_output=True, timeout=120)
+    subprocess.run([python, "-c", OTHERS, str(folder), *pictures], check=True, capture_output=True, timeout=800)
     return folder
 
 

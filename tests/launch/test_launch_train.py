@@ -108,7 +108,7 @@ def test_a_file_as_workdir_is_refused(ask: Callable, config: Path) -> None:
 def from_the_shell(config: Path, workdir: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "launch.train", f"--config={config}", f"--workdir={workdir}", *options]
     environment = os.environ | {"XLA_FLAGS": ""}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=800)
 
 
 def test_from_the_shell(config: Path, tmp_path: Path) -> None:

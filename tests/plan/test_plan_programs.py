@@ -82,6 +82,63 @@ ENTRY %main (p: f32[4]) -> f32[4] {
     assert {kind: size for kind, size in traffic(program).items() if size} == {"all-gather": 3 * 64, "reduce-scatter": 16}
 
 
+@pytest.mark.parametrize(
+    ("groups", "devices"),
+    [
+        ("{{0,1,2,3},{4,5,6,7}}", 4),
+        ("[2,4]<=[8]", 4),
+        ("[4,2]<=[4,2]T(1,0)", 2),
+        ("mesh['data'=8,'fsdp'=1] {'data'}", 8),
+        ("mesh['data'=4,'fsdp'=2] {'data','fsdp'}", 8),
+        ("mesh['data'=4,'fsdp'=2] {'fsdp'}", 2),
+        ("mesh['a'=8, device_ids=([2,4]T(1,0))] {'a':(2)4}", 4),
+        ("{}", 8),
+        ("mesh['data'=8,'fsdp'=1] {'fsdp'}", 1),
+    ],
+)
+def test_devices_of_a_group_are_known_however_they_are_written(groups: str, devices: int) -> None:
+    program = f"""HloModule m, is_scheduled=true, num_partitions=8
+ENTRY %main (p: f32[6]) -> f32[3] {{
+  %s = f32[3]{{0}} reduce-scatter(%p), channel_id=1, replica_groups={groups}, use_global_device_ids=true, dimensions={{0}}
+}}
+"""
+    assert traffic(program) == {"reduce-scatter": devices * 12 if devices > 1 else 0}
+
+
+def test_groups_written_in_an_unknown_way_are_an_error_not_zero_bytes() -> None:
+    with pytest.raises(ValueError, match="form that is not known: somehow"):
+        traffic("HloModule m\nENTRY %main (p: f32[6]) -> f32[3] {\n  %s = f32[3] all-reduce(%p), replica_groups=somehow\n}\n")
+
+
+def test_collectives_that_are_started_and_awaited_apart_count_once() -> None:
+    # As XLA writes them for GPUs and TPUs: results alone, or behind the operands, or in a computation of their own.
+    program = """HloModule m, is_scheduled=true, num_partitions=4
+%wrapped (a: f32[8]) -> f32[2] {
+  %a = f32[8]{0} parameter(0)
+  ROOT %s = f32[2]{0} reduce-scatter(%a), channel_id=3, replica_groups=[1,4]<=[4], dimensions={0}, to_apply=%add
+}
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %r = f32[4]{0} all-reduce-start(%p), channel_id=1, replica_groups=[1,4]<=[4], to_apply=%add
+  %r.done = f32[4]{0} all-reduce-done(%r)
+  %two = (f32[4]{0}, bf16[8]{0}) all-reduce-start(%p, %q), replica_groups=[1,4]<=[4], to_apply=%add
+  %two.done = (f32[4]{0}, bf16[8]{0}) all-reduce-done(%two)
+  %both = (f32[4]{0:T(128)}, f32[4]{0:T(128)}) all-reduce-start(f32[4]{0:T(128)} %p), replica_groups=[1,4]<=[4], to_apply=%add
+  %both.done = f32[4]{0:T(128)} all-reduce-done(%both)
+  %g = (f32[4]{0}, f32[16]{0}) all-gather-start(%p), channel_id=2, replica_groups=[1,4]<=[4], dimensions={0}
+  %g.done = f32[16]{0} all-gather-done(%g)
+  %s.start = ((f32[8]{0}), f32[2]{0}) async-start(%b), calls=%wrapped
+  %s.done = f32[2]{0} async-done(%s.start), calls=%wrapped
+  %c = (f32[4]{0}, f32[4]{0}, u32[], u32[]) collective-permute-start(%p), channel_id=4, source_target_pairs={{0,1},{1,0}}
+}
+"""
+    assert traffic(program) == {
+        "all-reduce": 16 + 16 + 16 + 16,
+        "all-gather": 64,
+        "reduce-scatter": 32,
+        "collective-permute": 16,
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [8, 64])
 def test_stage_2_at_full_size(devices: int) -> None:

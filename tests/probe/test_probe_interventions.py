@@ -1,15 +1,21 @@
 """What an intervention changes, and what it leaves as it is."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from synthetic import BUDGET, GOP, GRID, frames_of
+from synthetic import BUDGET, CLASSES, GOP, GRID, RECORDS, T, frames_of, record_of
 
 from ove.config.probe import INTERVENTIONS
-from ove.errors import ConfigError
+from ove.errors import BadClip, ConfigError
+from ove.probe import dataset as looks_module
+from ove.probe.dataset import Looks
 from ove.probe.interventions import see_changed
 from ove.shards.read import ShardSet
+from ove.shards.schema import VideoRecord, encode_frames
+from ove.sources.folders import InputFile
 from ove.stream.modes import View
 from ove.video.patches import on_time_grid, patchify
 
@@ -60,6 +66,92 @@ def test_non_motion_shows_patches_of_the_same_video_that_were_not_chosen(shard_f
     chosen = {nearest(patch, 3) for patch in intact}
     shown = [nearest(patches[i], 3) for i in differing(patches, intact)]
     assert len(set(shown)) == len(shown) and not chosen & set(shown)
+
+
+def frame_of(flat: int) -> int:
+    return flat // (GRID[1] * GRID[2])
+
+
+def test_non_motion_takes_patches_of_the_same_frame_where_it_has_enough(shard_folder: Path) -> None:
+    places_seen = 0
+    steps = on_time_grid(np.arange(GRID[0]), GRID[0])
+    for seed in range(4):
+        intact, places = seen(shard_folder, "none")
+        patches, _ = seen(shard_folder, "non_motion", seed)
+        chosen = [nearest(patch, 3) for patch in intact]
+        changed = differing(patches, intact)
+        wanted = np.bincount([frame_of(chosen[i]) for i in changed], minlength=GRID[0])
+        spare = 4 - np.bincount([frame_of(flat) for flat in chosen], minlength=GRID[0])
+        for i in changed:
+            source, own = frame_of(nearest(patches[i], 3)), frame_of(chosen[i])
+            assert steps[own] == places[i, 0]
+            if wanted[own] <= spare[own] and (wanted <= spare).all():
+                assert source == own
+                places_seen += 1
+            assert abs(source - own) <= 2  # the frames that are kept whole have none
+    assert places_seen > 0
+
+
+def boxed(number: int) -> VideoRecord:
+    """A record whose lower row is padding: black in all frames, never chosen."""
+    valid = np.array([[True, True, True], [True, True, True], [False, False, False]])
+    frames = np.random.default_rng(number).integers(60, 255, (T, 42, 42, 3), dtype=np.uint8)
+    frames[:, 28:] = 0
+    saliency = np.random.default_rng(number).random((T, 3, 3)).astype(np.float16)
+    record = record_of(InputFile(Path("x"), f"{number:04d}", None))
+    return dataclasses.replace(record, frames=encode_frames(frames, 95), size_px=42, saliency=saliency, valid=valid)
+
+
+@pytest.mark.parametrize("kind", ["non_motion", "other_video"])
+@pytest.mark.parametrize("policy", ["keep", "score"])
+def test_padding_is_never_shown_instead(kind: str, policy: str) -> None:
+    view = View(24, GOP, policy)
+    for seed in range(3):
+        patches, _ = see_changed(boxed(1), boxed(2), kind, view, np.random.default_rng(seed))
+        assert (patches.mean(axis=1) > 60).all(), "a black patch"
+
+
+def test_frames_whose_valid_patches_are_all_chosen_keep_their_content() -> None:
+    view = View(24, GOP, "keep")  # two frames of six valid patches, and twelve of the others
+    intact, _ = see_changed(boxed(1), boxed(2), "none", view, np.random.default_rng(0))
+    for kind in ("non_motion", "other_video"):
+        patches, positions = see_changed(boxed(1), boxed(2), kind, view, np.random.default_rng(0))
+        changed = differing(patches, intact)
+        assert len(changed) == 6
+        assert not np.isin(positions[changed, 0], on_time_grid(np.arange(T), T)[[0, GOP]]).any()
+
+
+def test_another_video_lends_no_patch_of_a_frame_that_is_kept_whole_and_repeats_only_at_need(shard_folder: Path) -> None:
+    intact, _ = seen(shard_folder, "none")
+    for seed in range(5):
+        patches, _ = seen(shard_folder, "other_video", seed)
+        shown = [nearest(patches[i], 6) for i in differing(patches, intact)]
+        assert not {frame_of(flat) for flat in shown} & {0, GOP} and len(set(shown)) == len(shown)
+    shards = ShardSet.open(shard_folder)
+    few = dataclasses.replace(shards.video(6), valid=np.array([[True, False], [False, False]]))
+    few = dataclasses.replace(few, saliency=np.where(few.valid, few.saliency, np.float16(0)))
+    with pytest.raises(BadClip, match="budget_tokens = 16"):
+        see_changed(shards.video(3), few, "other_video", VIEW, np.random.default_rng(0))
+
+
+def test_the_other_video_is_never_the_same_one_and_may_be_any(shard_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = ShardSet.open(shard_folder)
+    asked: list[tuple[str, str]] = []
+
+    def remember(record: VideoRecord, other: VideoRecord, kind: str, *rest: Any) -> tuple[np.ndarray, np.ndarray]:
+        asked.append((record.key, other.key))
+        return np.zeros((1, 588), np.uint8), np.zeros((1, 3), np.int32)
+
+    monkeypatch.setattr(looks_module, "see_changed", remember)
+    for seed in range(12):
+        looks = Looks(shards, CLASSES, "codec", VIEW, "other_video", seed)
+        for index in (0, RECORDS - 1):
+            looks(index)
+            looks(index)
+    assert all(key != other for key, other in asked) and asked[::2] == asked[1::2]
+    assert len({other for _, other in asked}) > 8
+    Looks(shards, CLASSES, "codec", VIEW, "shuffle")(3)
+    assert asked[-1] == ("0003", "0003")
 
 
 def test_other_video_shows_patches_that_were_chosen_there(shard_folder: Path) -> None:

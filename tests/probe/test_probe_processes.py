@@ -42,7 +42,7 @@ def probed(count: int, folder: Path, *options: str) -> tuple[dict[str, Any], lis
             )
         )
     try:
-        said = [process.communicate(timeout=280)[0] for process in running]
+        said = [process.communicate(timeout=1100)[0] for process in running]
     finally:
         for process in running:
             process.kill()

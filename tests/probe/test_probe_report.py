@@ -1,6 +1,7 @@
 """The table, the JSON and the CSV say the same."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -78,3 +79,39 @@ def test_the_csv_has_a_line_a_seed() -> None:
         ("1", 0.6, 0.8),
     ]
     assert {line["samples"] for line in lines} == {"50"}
+
+
+ROW = {
+    "mode": "codec", "budget": 512, "intervention": "none", "untrained": False, "top1": 0.6,
+    "top1_half_width_over_seeds": 4.302653 * 0.1 / 3**0.5, "top5": 0.8, "mean_class": 0.3, "best_epoch_top1": 0.65,
+    "train_top1": 0.7, "samples": 50,
+}  # fmt: skip
+
+
+def test_every_number_of_a_row_is_what_its_name_says() -> None:
+    given = comparison([Row("codec", 512, "none", False, scores(0.5, 0.6, 0.7))])
+    (row,) = as_json(given)["rows"]
+    assert row.pop("seeds") == [0.5, 0.6, 0.7]
+    assert row.pop("top1_interval_of_first_seed") == pytest.approx([0.366, 0.634], abs=1e-3)
+    assert row == pytest.approx(ROW) and row.keys() == ROW.keys()
+    (first, *_) = csv.DictReader(io.StringIO(as_csv(given)))
+    assert first == {
+        "mode": "codec", "budget": "512", "intervention": "none", "untrained": "False", "seed_number": "0", "top1": "0.5",
+        "top5": "0.7", "mean_class": "0.25", "best_epoch": "3", "best_top1": "0.55", "train_top1": "0.6", "samples": "50",
+    }  # fmt: skip
+    assert as_json(comparison([Row("codec", 512, "none", False, scores(0.5))]))["rows"][0]["top1_half_width_over_seeds"] is None
+
+
+def test_scores_by_name_are_of_the_first_budget_and_pictures_have_but_one() -> None:
+    rows = [Row("codec", 1024, "none", False, scores(0.7)), Row("codec", 512, "none", False, scores(0.5))]
+    rows += [Row("image", 512, "none", False, scores(0.3))]
+    assert as_json(comparison(rows))["probe"] == {"codec": 0.7, "image": 0.3}
+    values = as_json(dataclasses.replace(comparison(rows), n_unknown=4))
+    assert (values["val_samples_of_unknown_classes"], values["kind"]) == (4, "attentive")
+    assert values["encoder"] == "encoder of step 300 of run" and values["budget_tokens"] == 1024
+
+
+def test_thousands_are_set_apart_and_a_missing_row_is_empty() -> None:
+    rows = [Row("codec", 2048, "none", False, scores(0.5)), Row("frames", 2048, "none", True, scores(0.25))]
+    assert table(comparison(rows)).splitlines()[0] == "| encoder | codec, 2,048 tokens | frames, 2,048 tokens |"
+    assert table(comparison(rows)).splitlines()[2:4] == ["| given weights | 50.0% |  |", "| untrained |  | 25.0% |"]

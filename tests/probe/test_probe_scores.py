@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from ove.probe.scores import Accuracy, Tally, mean_and_half_width
 
@@ -41,3 +42,28 @@ def test_intervals() -> None:
     assert (mean, half) == pytest.approx((0.6, 4.302653 * 0.1 / math.sqrt(3)))
     assert mean_and_half_width([0.5])[0] == 0.5 and math.isnan(mean_and_half_width([0.5])[1])
     assert mean_and_half_width([0.0, 1.0] * 10)[1] == pytest.approx(2.093024 * 0.512989 / math.sqrt(20), rel=1e-4)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 3), (1, 7), (50, 51), (400, 1000)])
+def test_intervals_are_those_of_scipy(right: int, n: int) -> None:
+    expected = binomtest(right, n).proportion_ci(method="wilson")
+    assert Accuracy(right / n, 1.0, 1.0, n).interval() == pytest.approx((expected.low, expected.high), abs=2e-5)
+
+
+def test_what_is_said_is_the_softmax_of_the_best_five() -> None:
+    logits = np.random.default_rng(0).normal(size=(3, 9)) * 2
+    logits[1, 4] = -np.inf
+    tally = Tally(9)
+    tally.add(logits[:2], np.array([0, 1]))
+    tally.add(logits[2:], np.array([2]))
+    said = tally.said()
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_array_equal(said.classes, np.argsort(-shares, axis=1)[:, :5])
+    np.testing.assert_allclose(said.probabilities, -np.sort(-shares, axis=1)[:, :5], rtol=1e-6)
+
+
+def test_of_equal_logits_the_lower_classes_are_among_the_five() -> None:
+    tally = Tally(7)
+    tally.add(np.zeros((3, 7)), np.array([4, 5, 0]))
+    assert tally.said().classes.tolist() == [[0, 1, 2, 3, 4]] * 3
+    assert tally.accuracy() == Accuracy(1 / 3, 2 / 3, 1 / 3, 3)

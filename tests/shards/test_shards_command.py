@@ -31,7 +31,7 @@ def _run(*arguments: str | Path) -> subprocess.CompletedProcess:
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=800,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
 

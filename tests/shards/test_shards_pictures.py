@@ -123,6 +123,21 @@ def test_a_preview_inside_is_not_taken_for_the_end() -> None:
     assert whole_picture(data[:2] + segment + data[2:]) == data[:2] + segment + data[2:]
 
 
+@pytest.mark.parametrize("fill", [1, 2, 7])
+def test_fill_bytes_between_the_segments_of_a_jpeg_are_passed_over(fill: int, tmp_path: Path) -> None:
+    """Any marker may be preceded by bytes of 0xFF (ITU-T T.81, B.1.1.2)."""
+    data = encoded(RGB)
+    second = 4 + int.from_bytes(data[4:6], "big")  # where the segment after the first one begins
+    exif = encoded(picture(3))
+    preview = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    filled = data[:second] + b"\xff" * fill + preview + b"\xff" * fill + data[second:]
+    assert np.asarray(Image.open(io.BytesIO(filled)).convert("RGB")).shape == RGB.shape
+    assert whole_picture(filled + b"trailer \xff\xd9") == filled
+    assert whole_picture(filled[: len(filled) // 2]) is None
+    record = _record(tmp_path, filled)
+    assert np.abs(decode_image(record).astype(int) - RGB).mean() < 6
+
+
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp"])
 def test_large_pictures_are_shrunk_if_asked_for(name: str, tmp_path: Path) -> None:
     assert _record(tmp_path, KEPT[name], max_side_px=32).image == KEPT[name]

@@ -11,8 +11,11 @@ from ove.shards.verify import verify
 
 
 def test_real_videos_in_all_forms(real_videos: list[Path], tmp_path: Path) -> None:
-    out = tmp_path / "shards"
-    arguments = ["--videos", str(real_videos[0].parent), "--out", str(out), "--store", "frames,h264,mosaics"]
+    out, videos = tmp_path / "shards", tmp_path / "videos"
+    videos.mkdir()
+    for path in real_videos:
+        (videos / path.name).symlink_to(path)
+    arguments = ["--videos", str(videos), "--out", str(out), "--store", "frames,h264,mosaics"]
     assert command.main([*arguments, "--size", "112", "--budget", "512", "--workers", "0"]) == 0
     shards = ShardSet.open(out)
     assert [shards.video(n).key for n in range(len(shards))] == [path.name for path in real_videos]

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,35 @@ def test_every_set_is_gone_through_once_an_epoch_without_what_has_no_label(folde
         length = len(drawn)
         for start in range(0, len(records) - length + 1, length):
             assert sorted(records[start : start + length].tolist()) == list(drawn)
+
+
+def test_a_picture_is_cropped_anew_in_each_epoch_source_and_run_and_alike_each_time(
+    folders: dict[str, str], tmp_path: Path
+) -> None:
+    """The same pictures in two sets: what is random about a sample hangs on the seed, the set, the record and the epoch."""
+    shutil.copytree(folders["pictures"], tmp_path / "copy")
+    head = HeadConfig("obj", 8, shards=(folders["pictures"], str(tmp_path / "copy")), size_px=SIZE)
+    crops: dict[tuple[int, int, int, int], bytes] = {}
+    for seed in (0, 1):
+        batches = take(config_of(head, seed=seed), 2 * 2 * RECORDS // 8)
+        source, record, patches = (joined(batches, "obj", name) for name in ("source", "record", "patches"))
+        for number in (0, 1):
+            for place, at in enumerate(np.flatnonzero(source == number)):
+                crops[seed, number, int(record[at]), place // RECORDS] = patches[at].tobytes()
+        again = joined(take(config_of(head, seed=seed), 12), "obj", "patches")
+        np.testing.assert_array_equal(again, patches)
+    assert len(crops) == 2 * 2 * RECORDS * 2
+    assert len(set(crops.values())) > 0.95 * len(crops)  # a few crops of small pictures are the same by chance
+
+
+def test_heads_over_one_set_go_through_it_in_orders_of_their_own_and_text_is_not_cropped(folders: dict[str, str]) -> None:
+    heads = (HeadConfig(bank, 7, shards=(folders["few"],), size_px=SIZE) for bank in ("obj", "ocr"))
+    batches = take(config_of(*heads), 3)
+    record = {bank: joined(batches, bank, "record") for bank in ("obj", "ocr")}
+    assert record["obj"].tolist() != record["ocr"].tolist()
+    for bank, views in (("obj", 3), ("ocr", 1)):
+        patches = joined(batches, bank, "patches")
+        assert len({patches[at].tobytes() for at in np.flatnonzero(record[bank] == 0)}) == views
 
 
 def test_labels_come_from_the_file_or_else_from_the_record_and_missing_ones_are_minus_one(folders: dict[str, str]) -> None:

@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import BUDGET, GOP, GRID, PATCH_PX, SIZE_PX, T, record_of
 
+from ove.config import VideoConfig
 from ove.errors import BadShard, ConfigError
+from ove.records import Saliency
 from ove.shards.schema import VideoRecord, decode_frames
 from ove.sources.folders import InputFile
 from ove.stream.modes import CODEC, FRAMES, IMAGE, MODES, TILING, View, see
 from ove.stream.order import schedule
 from ove.video.patches import on_time_grid, patchify
+from ove.video.select import choose_patches
 
 VIEW = View(BUDGET, GOP, "keep")
 
@@ -47,6 +50,24 @@ def test_codec_shows_the_selection_in_flat_order(record: VideoRecord, patches: n
     assert len(flat) == BUDGET
 
 
+@pytest.mark.parametrize(
+    "options", [{"static_fallback": True}, {"outside": "zero"}, {"buckets": 4}, {"iframe_policy": "score"}], ids=str
+)
+def test_a_view_chooses_as_the_video_settings_of_the_same_names_do(options: dict) -> None:
+    valid = np.zeros((4, 4), bool)
+    valid[1:3] = True
+    scores = np.where(valid, np.random.default_rng(0).uniform(0.2, 0.4, (8, 4, 4)), -1).astype(np.float32)
+    scores[:3] += np.float32(0.05) * valid  # so that time is not all the same
+    budget = 8 * 8 + 4 if "outside" in options else 40
+    settings = {"iframe_policy": "keep", **options}
+    chosen = View(budget, GOP, **settings).choose(Saliency(scores, valid))
+    config = VideoConfig(n_frames=8, gop_frames=GOP, **settings)
+    expected = choose_patches(Saliency(scores, valid), np.arange(8) % GOP == 0, budget, config).flat
+    np.testing.assert_array_equal(chosen, expected)
+    if "outside" not in options:  # without it there would be too few patches
+        assert chosen.tolist() != View(budget, GOP, "keep").choose(Saliency(scores, valid)).tolist()
+
+
 @pytest.mark.parametrize("seed", [None, 0, 1])
 def test_frames_shows_one_whole_frame_of_each_chunk(record: VideoRecord, patches: np.ndarray, seed: int | None) -> None:
     rng = None if seed is None else np.random.default_rng(seed)
@@ -56,6 +77,23 @@ def test_frames_shows_one_whole_frame_of_each_chunk(record: VideoRecord, patches
     assert [frame // 2 for frame in which] == [0, 1, 2, 3]
     np.testing.assert_array_equal(seen, patches[which].reshape(BUDGET, -1))
     assert tyx.tolist() == [[step, y, x] for step in steps for y in range(2) for x in range(2)]
+
+
+@pytest.mark.parametrize(("budget", "frames"), [(4, [4]), (8, [2, 6]), (16, [1, 3, 5, 7]), (32, list(range(8)))])
+def test_evaluation_takes_the_middle_frame_of_each_chunk_and_training_any(
+    record: VideoRecord, patches: np.ndarray, budget: int, frames: list[int]
+) -> None:
+    view = View(budget, GOP, "keep")
+    seen, tyx = see(record, FRAMES, view, None)
+    np.testing.assert_array_equal(seen, patches[frames].reshape(budget, -1))
+    assert tyx[::4, 0].tolist() == on_time_grid(np.array(frames), T).tolist()
+    np.testing.assert_array_equal(see(record, TILING, view, None)[0], seen)
+    frame_of_step = {int(step): frame for frame, step in enumerate(on_time_grid(np.arange(T), T))}
+    drawn = [see(record, FRAMES, view, np.random.default_rng(seed))[1][::4, 0].tolist() for seed in range(60)]
+    counts = np.bincount([frame_of_step[step] for steps in drawn for step in steps], minlength=T)
+    assert counts.sum() == 60 * len(frames)
+    share = len(frames) / T
+    assert np.abs(counts / 60 - share).max() <= 4.5 * np.sqrt(share * (1 - share) / 60)
 
 
 def test_tiling_shows_the_same_frames_as_one_tall_image(record: VideoRecord) -> None:

@@ -47,6 +47,20 @@ def test_large_sources_are_permuted_without_being_held() -> None:
     assert order[length].epoch == 1
 
 
+def test_large_sources_are_gone_through_once_an_epoch_in_another_order_each_time() -> None:
+    """From 65,536 records on another shuffle does the work."""
+    length = 1 << 16
+    order, other = (Order([length], [1.0], (seed,)) for seed in (3, 4))
+    first, second = ([order[place].item for place in range(epoch * length, (epoch + 1) * length)] for epoch in (0, 1))
+    for items in (first, second):
+        assert sorted(items) == list(range(length))
+    # Of two independent orders about one place is the same.
+    assert (np.array(first) == second).sum() < 20
+    assert (np.array(first[:2000]) == [other[place].item for place in range(2000)]).sum() < 20
+    two = Order([length, length], [1.0, 1.0], (3,))
+    assert [two[place].item for place in range(0, 200, 2)] != [two[place].item for place in range(1, 200, 2)]
+
+
 def test_shares_that_are_no_simple_proportions_are_refused() -> None:
     assert len(schedule((1 / 3, 2 / 3))) == 3
     assert len(schedule((0.34, 0.33, 0.33))) == 100

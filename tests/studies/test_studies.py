@@ -14,7 +14,7 @@ from ove.config import ProbeConfig
 from ove.errors import ConfigError
 from ove.features.frozen import Frozen, open_frozen
 from ove.probe import retrieval
-from ove.probe.choices import choices_of
+from ove.probe.choices import Choices, choices_of
 from ove.probe.compare import Comparison, compare
 from ove.probe.retrieval import retrieve
 from ove.probe.score_cache import Kept
@@ -62,6 +62,43 @@ def test_letterboxed_places_have_no_chance_and_one_hot_place_is_uneven(tmp_path:
     found = choices_of(ShardSet.open(write_set(tmp_path / "boxed", 8, record)), View(T, GOP, "score"))
     assert math.isnan(found.map()[1, 0]) and found.map()[0, 1] == pytest.approx(3) and found.evenness() == 0
     assert (found.tokens == 1).all() and not found.whole.any()
+
+
+def test_the_middle_half_is_a_quarter_of_the_picture() -> None:
+    chances = np.zeros((4, 8), np.int64)
+    chances[:] = 10
+    even = Choices(np.ones((1, T), int), np.zeros((1, T), bool), chances, chances, np.array([0.25]))
+    assert even.middle_share_if_even() == 0.25 and even.evenness() == pytest.approx(1)
+    places = np.zeros((4, 8), np.int64)
+    places[1, 2], places[3, 7] = 30, 10
+    some = dataclasses.replace(even, places=places)
+    share = np.array([0.75, 0.25])
+    assert some.evenness() == pytest.approx(-(share * np.log(share)).sum() / np.log(32))
+    assert some.map()[1, 2] == pytest.approx(0.75 * 32) and some.map().mean() == pytest.approx(1)
+    edge = chances.copy()
+    edge[0] = 0  # the upper row is padding
+    assert dataclasses.replace(even, chances=edge).middle_share_if_even() == pytest.approx(8 / 24)
+
+
+def of_four_by_four(file: InputFile) -> VideoRecord:
+    """In every frame the same five places are best, three of them in the middle."""
+    saliency = np.random.default_rng(int(file.key)).random((T, 4, 4)).astype(np.float16) * np.float16(0.1)
+    for y, x in ((1, 2), (2, 1), (1, 1), (0, 1), (2, 3)):
+        saliency[:, y, x] = 1
+    frame = np.zeros((56, 56, 3), np.uint8)
+    return dataclasses.replace(record_of(file), saliency=saliency, size_px=56, frames=[encode_jpeg(frame, 95)] * T)
+
+
+def test_how_much_is_chosen_in_the_middle(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    shards = ShardSet.open(write_set(tmp_path / "four", 3, of_four_by_four))
+    found = choices_of(shards, View(5 * T, GOP, "score"), lambda *done: told.append(done))
+    assert found.in_middle == pytest.approx([0.6] * 3) and found.middle_share_if_even() == 0.25
+    assert (found.tokens == 5).all() and not found.whole.any() and (found.chances == 3 * T).all()
+    assert found.places[1, 2] == 3 * T and found.places.sum() == 3 * 5 * T and found.evenness() < 0.6
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    all_whole = choices_of(shards, View(2 * 16, GOP, "keep"))
+    assert np.isnan(all_whole.in_middle).all() and (all_whole.tokens[:, [0, GOP]] == 16).all() and not all_whole.places.any()
 
 
 class Colour(Frozen):

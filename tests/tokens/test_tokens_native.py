@@ -1,6 +1,7 @@
 """Pictures at their own proportions: sizes in whole patches, and image files of every kind."""
 
 import logging
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ove.errors import BadClip, ConfigError
@@ -90,6 +91,21 @@ def test_small_pictures_are_enlarged_only_when_asked(height: int, width: int, le
 )
 def test_known_sizes(height: int, width: int, expected: tuple[int, int]) -> None:
     assert fit_size(height, width) == expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(14, 700), st.integers(14, 700), st.integers(20, 300))
+def test_the_size_is_the_best_of_all_by_the_documented_measure(height: int, width: int, most: int) -> None:
+    """|log(change of the proportions)| + 0.3·log(tokens lost), over every grid of patches that is allowed."""
+    assume(max(height / width, width / height) < 8)
+    ideal = min(height * width / 196, most)
+
+    def cost(rows: int, columns: int) -> float:
+        return abs(math.log(rows * width / (columns * height))) + 0.3 * abs(math.log(rows * columns / ideal))
+
+    allowed = [(r, c) for r in range(1, height // 14 + 1) for c in range(1, min(width // 14, most // r) + 1)]
+    rows, columns = (side // 14 for side in fit_size(height, width, max_tokens=most))
+    assert cost(rows, columns) <= min(cost(r, c) for r, c in allowed) + 1e-8
 
 
 def test_what_cannot_be_kept_in_proportion_is_refused() -> None:

@@ -130,6 +130,31 @@ def test_equal_lengths_are_not_padded() -> None:
     assert not pack([288, 287], 288).is_plain
 
 
+def test_the_lists_of_shapes_are_those_that_are_documented() -> None:
+    shapes = Shapes(1000, 12 * 1024, devices=2)
+    assert shapes.row_lengths == [128, 256, 384, 512, 768, 1024]
+    assert shapes.row_counts(1024) == [2, 4, 6, 8, 12] and shapes.row_counts(768) == [2, 4, 6, 8, 12, 16]
+    assert shapes.segment_counts(1024) == [1, 4, 16, 64, 256, 1024] and shapes.segment_counts(128)[-2:] == [64, 256]
+    plan = pack([60, 4, 50, 14, 40], ROW)
+    assert (plan.shape, plan.efficiency) == ((3, ROW, 2), 168 / 192)
+
+
+def test_a_plan_has_the_cheapest_shape_by_the_documented_cost() -> None:
+    rng, shapes = np.random.default_rng(1), Shapes(4000, 16384)
+    for _ in range(60):
+        lengths = rng.integers(1, rng.choice([200, 1000, 4000]), rng.integers(1, 9)).tolist()
+        if not shapes.fit(lengths):
+            continue
+        costs = {
+            (rows, n): rows * n * (1 + n / 4096)
+            for n in shapes.row_lengths
+            if n >= max(lengths)
+            for rows in shapes.row_counts(n)
+            if rows >= pack(lengths, n).rows
+        }
+        assert costs[shapes.plan(lengths).shape[:2]] == min(costs.values())
+
+
 def test_pictures_fill_their_rows() -> None:
     """Measured on sizes such as photographs and crops have: most is no padding (printed with -s)."""
     rng = np.random.default_rng(0)

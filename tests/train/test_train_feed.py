@@ -50,7 +50,7 @@ def test_only_so_many_batches_are_made_ahead(shard_folder: Path) -> None:
     pipeline = pipeline_of(shard_folder)
     feed = Feed(pipeline, NamedSharding(make_mesh(), PartitionSpec()), N_CENTERS, depth=2)
     next(feed)
-    ends = time.monotonic() + 5
+    ends = time.monotonic() + 300
     while pipeline.progress.step < 4 and time.monotonic() < ends:
         time.sleep(0.02)
     time.sleep(0.5)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import statistics
 from pathlib import Path
 
 import jax
@@ -40,6 +41,27 @@ def test_a_jump_is_a_spike_of_its_bank_alone() -> None:
     # Before enough is known nothing is.
     assert np.argwhere(found).tolist() == [[1, ENOUGH], [1, 50]]
     assert not spikes_in(losses, mads=1e6).any()
+
+
+@pytest.mark.parametrize("mads", [3.0, 10.0])
+def test_a_spike_lies_above_median_and_deviations_of_the_known_losses(mads: float) -> None:
+    rng = np.random.default_rng(0)
+    recent = rng.normal(5, 1, (5, WINDOW)).astype(np.float32)
+    recent[1] += 100 * (rng.random(WINDOW) < 0.2)
+    recent[2, : WINDOW - ENOUGH] = np.nan
+    recent[3, : WINDOW - ENOUGH + 1] = np.nan
+    recent[4] = 5
+    limits = []
+    for losses in recent:
+        known = [float(loss) for loss in losses if np.isfinite(loss)]
+        median = statistics.median(known)
+        spread = statistics.median(abs(loss - median) for loss in known)
+        limits.append(median + mads * max(spread, 0.01 * median))
+    for factor, found in ((0.9999, [False] * 5), (1.0001, [True, True, True, False, True])):
+        losses = np.float32(limits) * np.float32(factor)
+        is_spike, after = judged(jnp.asarray(recent), jnp.asarray(losses), mads)
+        assert is_spike.tolist() == found
+        np.testing.assert_array_equal(after, np.concatenate([recent[:, 1:], losses[:, None]], axis=1))
 
 
 def test_a_loss_that_hardly_differs_may_differ() -> None:

@@ -54,7 +54,7 @@ def test_killed_twenty_times(processes: int, shard_folder: Path, tmp_path: Path,
         one = kill % 3 == 2
         for index in [dice.randrange(processes)] if one else range(processes):
             job.signal(index, signal.SIGKILL)
-        codes = job.ended(90)
+        codes = job.ended(300)
         assert 0 not in codes and -signal.SIGKILL in codes
         # What was being saved can no longer be finished, and says so.
         landed["a save" if job.is_saving() else "a step" if has_logged else "the start"] += 1

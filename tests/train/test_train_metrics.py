@@ -3,8 +3,8 @@
 import errno
 import json
 import math
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -77,26 +77,46 @@ def test_a_line_is_json_whatever_the_numbers(tmp_path: Path) -> None:
     assert json.loads(text, parse_constant=pytest.fail) == {"step": 1, "loss": None, "norm": None, "order": 7, "lr": 0.5}
 
 
-class Device:
-    """Finishes one thing after the other; a result holds when it will be finished, in seconds since the beginning."""
+class Pretended:
+    """A host and a device in a time that passes only as told, so that a busy machine changes nothing.
+
+    The device finishes one thing after the other; a result holds when it will be finished, in seconds since the beginning.
+    """
 
     def __init__(self) -> None:
-        self.begun = time.perf_counter()
-        self.busy_until_s = 0.0
+        self.now_s = self.worked_s = self.busy_until_s = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
 
     def dispatch(self, seconds: float) -> jax.Array:
-        self.busy_until_s = max(self.busy_until_s, time.perf_counter() - self.begun) + seconds
-        return jnp.float32(self.busy_until_s)
+        result = jnp.float32(max(self.busy_until_s, self.now_s) + seconds)
+        self.busy_until_s = float(result)
+        return result
 
-    def finish(self, result: jax.Array) -> float:
-        time.sleep(max(0.0, self.begun + float(result) - time.perf_counter()))
-        return time.perf_counter()
+    def finish(self, result: jax.Array) -> None:
+        self.now_s = max(self.now_s, float(result))
+
+    # What the clock sees of the module time, and of the thread that waits for results.
+    def perf_counter(self) -> float:
+        return self.now_s
+
+    def thread_time(self) -> float:
+        return self.worked_s
+
+    def submit(self, finished_at: object, result: jax.Array) -> SimpleNamespace:
+        return SimpleNamespace(done=lambda: self.now_s >= float(result), result=lambda: float(result))
+
+    def shutdown(self, wait: bool) -> None:
+        assert not wait
 
 
 def run_steps(monkeypatch: pytest.MonkeyPatch, device_s: float, data_s: float, n: int, host_s: float = 0.0) -> dict[str, float]:
     """n steps, dispatched one ahead as the loop does it; the host is at work for `host_s` after each."""
-    device, clock = Device(), Clock()
-    monkeypatch.setattr("ove.train.monitor.clock._finished_at", device.finish)
+    time = Pretended()
+    monkeypatch.setattr("ove.train.monitor.clock.time", time)
+    monkeypatch.setattr("ove.train.monitor.clock.ThreadPoolExecutor", lambda *_, **__: time)
+    clock = Clock()
     results: list[jax.Array] = []
     clock.restart()
     for _ in range(n):
@@ -104,15 +124,15 @@ def run_steps(monkeypatch: pytest.MonkeyPatch, device_s: float, data_s: float, n
         time.sleep(data_s)
         clock.batch_there()
         with clock.dispatching():
-            results.append(device.dispatch(device_s))
+            results.append(time.dispatch(device_s))
         clock.dispatched(results[-1])
         for result in results[-2:-1]:
             with clock.waiting():
-                device.finish(result)
+                time.finish(result)
             clock.step_done()
         time.sleep(host_s)
     with clock.waiting():
-        device.finish(results[-1])
+        time.finish(results[-1])
     clock.step_done()
     values = clock.lap(10)
     clock.close()

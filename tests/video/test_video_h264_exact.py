@@ -56,7 +56,7 @@ def test_a_second_route_gives_the_same_residual(write_video, frames, pix_fmt, pa
     assert any(explicit_weights(path).values()) == ("weightp=2" in params)
     for share in share_of_h264(path, reach=10).values():
         assert share.cells > 100
-        # x264 codes interlaced frames differently from run to run, and FFmpeg's vectors within field macroblocks are approximate.
+        # x264 codes interlaced frames differently from run to run; FFmpeg's vectors in field macroblocks are approximate.
         assert share.explained >= (0.97 if "interlaced" in params else 0.995) * share.cells
         assert share.control < 0.1 * share.cells
 
@@ -105,13 +105,13 @@ def test_weights_of_luma_and_chroma_are_cut_out(cabac):
     before, table, after = BitWriter(0x61), BitWriter(), BitWriter()
     for value in (0, 5, 3):  # first macroblock, P, parameter set
         before.unsigned(value)
-    before.raw("010101", "11001", "0", "1")  # frame number, order; two references as usual; lists modified:
+    before.raw("010101", "11001", "0", "1")  # frame number, order; two num_ref_idx as usual; lists modified:
     for value in (0, 4, 2, 1, 3):
         before.unsigned(value)
     table.unsigned(6)
     table.unsigned(5)
     table.raw("1", "00100", "011", "1", *["00101"] * 4, "0", "1", *["010"] * 4)
-    after.raw("1")  # commands that mark references, one of each kind, then their end
+    after.raw("1")  # commands that mark num_ref_idx, one of each kind, then their end
     for value in (1, 7, 2, 0, 3, 9, 0, 4, 0, 5, 6, 0, 0):
         after.unsigned(value)
     after.raw(*(["1"] if cabac else []), "00110", "1", "011", "1")  # CABAC table; QP delta; deblocking on, two offsets
@@ -244,7 +244,7 @@ def test_pictures_of_single_fields_are_transcoded_and_that_is_said_once(tmp_path
         if idr:
             piece.unsigned(0)
         piece.number(number, sps.poc_lsb_bits)
-        piece.raw("00" if idr else "0" if intra else "000")  # default references, no commands
+        piece.raw("00" if idr else "0" if intra else "000")  # default num_ref_idx, no commands
         piece.raw("1", "010" if pps.deblocking_control else "")  # QP delta 0; no deblocking
         n_macroblocks = sps.width_mbs * sps.height_mbs // 2
         if intra:
@@ -269,9 +269,9 @@ def test_interlaced_frames_keep_vectors_only_on_whole_pairs(write_video):
     path = write_video("i.mp4", frames, preset="medium", x264_params="tff=1:weightp=0:crf=20")
     clip, signals = read_video(path, VideoConfig(n_frames=12))
     assert (clip.source, signals.residual_source) == ("bitstream", "bitstream")
-    pairs = signals.has_vector[:, :8].reshape(12, 2, 4, 14)
-    np.testing.assert_array_equal(pairs.all(2), pairs.any(2))
-    assert pairs.any()
+    mbaff = signals.has_vector[:, :8].reshape(12, 2, 4, 14)
+    np.testing.assert_array_equal(mbaff.all(2), mbaff.any(2))
+    assert mbaff.any()
     lonely = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]], bool).T.repeat(2, 1)
     np.testing.assert_array_equal(_whole_pairs(lonely, 0), np.array([[1, 1, 0, 0, 0, 0, 0, 0]] * 4, bool))
 

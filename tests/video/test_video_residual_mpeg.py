@@ -13,6 +13,7 @@ from ove.video.bitstream.codecs import GRAY_DECODERS
 from ove.video.bitstream.gray import NoBitstreamSignals, decode_one, luma_of, open_decoder
 from ove.video.bitstream.mpeg4 import GrayMpeg4, gray_vop
 from ove.video.bitstream.mpeg12 import GrayMpeg12, gray_picture
+from ove.video.bitstream.nal import BitWriter
 from ove.video.decode import read_video
 from ove.video.demux import Deadline, decoded_frames, survey
 
@@ -70,6 +71,97 @@ def test_gray_picture_is_uniform(write_video, codec, side):
     luma, bits = luma_of(decode_one(open_decoder(codec, b"", err_detect="explode"), [header + gray, gray], which=0))
     assert (luma.shape, bits) == (side[::-1], 8)
     assert (luma == 128).all()
+
+
+@pytest.mark.parametrize("height", [2800, 2801, 2864])
+def test_gray_pictures_of_more_rows_than_a_start_code_can_name(write_video, height):
+    """Above 2,800 lines the number of a slice's row has three more bits, behind the start code (H.262, 6.3.16)."""
+    path = write_video("tall.mkv", np.zeros((1, height, 32, 3), np.uint8), codec="mpeg2video")
+    header = survey(path, Deadline(path, 60.0)).extradata
+    gray = gray_picture(header)
+    luma, _ = luma_of(decode_one(open_decoder("mpeg2video", b"", err_detect="explode"), [header + gray, gray], which=0))
+    assert luma.shape == (height, 32)
+    assert (luma == 128).all()
+
+
+def mpeg4_layer(rng, width, height):
+    """A VideoObjectLayer (ISO/IEC 14496-2:2004, 6.2.3) of rectangles of 8 bits, everything else drawn; and how it is told."""
+    w, told = BitWriter(0, 0, 1, 0x20), []
+
+    def flag(share=0.5):
+        w.raw("1" if rng.random() < share else "0")
+        return w._bits[-1] == "1"
+
+    flag()  # random_accessible_vol
+    w.number(int(rng.choice([1, 17])), 8)
+    version = 1
+    if flag():
+        version = int(rng.choice([2, 4, 5]))
+        w.number(version, 4)
+        w.number(int(rng.integers(1, 8)), 3)
+        told.append("version")
+    aspect = int(rng.choice([1, 2, 15]))
+    w.number(aspect, 4)
+    if aspect == 15:
+        w.number(int(rng.integers(1, 256)), 8)
+        w.number(int(rng.integers(1, 256)), 8)
+    if flag(0.7):  # vol_control_parameters
+        w.raw("01")
+        flag()
+        if flag(0.7):
+            for halves in ((15, 15), (15, 3), (11, 15)):  # rate, size and occupancy of the buffer
+                for bits in halves:
+                    w.number(int(rng.integers(1, 1 << bits)), bits)
+                    w.raw("" if halves == (15, 3) and bits == 3 else "1")
+            told.append("buffer")
+    w.raw("00", "1")
+    resolution = int(rng.choice([1, 2, 3, 25, 30000, 32768, 65535]))
+    w.number(resolution, 16)
+    w.raw("1")
+    if flag():
+        w.number(0 if resolution == 1 else 1, max(1, (resolution - 1).bit_length()))
+    w.raw("1")
+    w.number(width, 13)
+    w.raw("1")
+    w.number(height, 13)
+    w.raw("1")
+    interlaced = flag()
+    w.raw("1")  # no overlapped compensation
+    sprite = 2 if version != 1 and rng.random() < 0.4 else 0
+    w.number(sprite, 1 if version == 1 else 2)
+    if sprite:
+        w.number(int(rng.integers(0, 4)), 6)
+        w.raw("00", "0")
+        told.append("sprite")
+    w.raw("0")
+    if flag():  # matrices, of full length or ended by a 0
+        for _ in range(2):
+            if flag(0.7):
+                length = int(rng.choice([1, 20, 63, 64]))
+                for value in [8, *rng.integers(1, 256, length - 1).tolist()]:
+                    w.number(value, 8)
+                w.raw("0" * 8 if length < 64 else "")
+                told.append("matrix")
+    if version != 1:
+        flag()  # quarter_sample
+    w.raw("1", "1", "0")
+    w.raw("00" if version != 1 else "", "0")
+    told += ["interlaced"] * interlaced
+    return w.aligned(stop="0", fill="1"), told
+
+
+def test_layers_of_mpeg4_are_read_as_ffmpeg_reads_them():
+    """FFmpeg decodes the gray picture that our reading of a drawn header gives, to the size and the gray it should have."""
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(60):
+        width, height = (int(side) for side in rng.integers(16, 90, 2))
+        layer, told = mpeg4_layer(rng, width, height)
+        gray = gray_vop(layer[4:])
+        luma, _ = luma_of(decode_one(open_decoder("mpeg4", b"", err_detect="explode"), [layer + gray, gray], which=0))
+        assert luma.shape == (height, width), told
+        assert (luma == 128).all(), told
+        seen += told
+    assert {name: seen.count(name) for name in set(seen)}.keys() == {"version", "buffer", "sprite", "matrix", "interlaced"}
 
 
 def test_mpeg4_with_b_pictures_is_transcoded_and_that_is_said_once(write_video, caplog):

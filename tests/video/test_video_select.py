@@ -194,9 +194,40 @@ def test_static_clips_give_four_frames_whole():
     assert whole(always_high)[:2] == [0, 1]  # 252 or more of 255 is not static: I-frames, then ties by index
 
 
+@pytest.mark.parametrize(
+    ("high", "middle", "static"),
+    [
+        (125.5 / 255, 0.0, True),  # high scores below 126: static, whatever the middle
+        (126.5 / 255, 0.0, False),
+        (0.9, 0.9 * (1 - 0.379), True),  # below 252, and less than 0.38 of itself above the middle
+        (0.9, 0.9 * (1 - 0.381), False),
+        (251.5 / 255, 251.5 / 255, True),
+        (252.5 / 255, 252.5 / 255, False),
+    ],
+)
+def test_a_clip_is_static_by_the_rule_of_the_specification(high, middle, static):
+    """Spec §2, with scores of two values: 6 %, and so the 95th percentile, are high, the rest is the middle."""
+    scores = np.full((16, 8, 8), middle, np.float32)
+    scores[:, 0, :4] = high
+    flat = choose_patches(Saliency(scores), i_frame_flags(16, 8), 256, video_preset("probe", gop_frames=8)).flat
+    whole = np.flatnonzero(np.bincount(flat // 64, minlength=16) == 64).tolist()
+    assert (whole == [0, 5, 10, 15]) == static
+    assert static or {0, 8} <= set(whole)
+
+
+def test_padding_has_no_say_in_whether_a_clip_is_static():
+    valid = np.zeros((8, 8), bool)
+    valid[3:6] = True
+    scores = np.where(valid, np.full((16, 8, 8), 0.9, np.float32), np.float32(-1))
+    config = video_preset("probe", gop_frames=8)
+    flat = choose_patches(Saliency(scores, valid), i_frame_flags(16, 8), 4 * 24, config).flat
+    assert np.flatnonzero(np.bincount(flat // 64, minlength=16)).tolist() == [0, 5, 10, 15]
+
+
 def test_budgets_are_tokens_or_shares():
     grid = (64, 16, 16)
     assert [budget_of(b, grid) for b in (2048, 2048.0, 0.125, 0.03125, 1.0, 1)] == [2048, 2048, 2048, 512, 16384, 1]
+    assert budget_of(1e-9, grid) == 1
     for wrong in (0, 0.0, -1, 1.5, -0.5, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="neither a number of tokens"):
             budget_of(wrong, grid)

@@ -23,6 +23,15 @@ def test_vectors_and_residual_of_any_shape(width, height):
     np.testing.assert_allclose(np.median(signals.motion[inter][signals.has_vector[inter]], axis=0), [-1, 0], atol=0.5)
 
 
+def test_a_cut_brings_no_i_frame_of_its_own():
+    """Where an encoder would begin anew: I-frames come every `gop_frames` frames and nowhere else."""
+    frames = np.concatenate([grainy(moving_texture(7, 112, 80)), 255 - grainy(moving_texture(9, 112, 80, pan=2))[..., ::-1]])
+    header, packets = encode(frames, gop_frames=8)
+    decoder = open_decoder("h264", header)
+    shown = [frame for data in packets for frame in decoder.decode(packet_of(data))] + decoder.decode(None)
+    assert [int(frame.pict_type) for frame in shown] == [1, *[2] * 7, 1, *[2] * 7]  # I and P
+
+
 def test_prediction_plus_residual_is_the_new_encoding():
     frames = grainy(moving_texture(8, 112, 80), 2)
     header, packets = encode(frames, gop_frames=8)

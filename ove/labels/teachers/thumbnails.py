@@ -77,7 +77,7 @@ def _window(change: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "s s"]:
     total = weight.sum()
     if total == 0:
         return np.zeros((WINDOW_PX, WINDOW_PX), np.float32)
-    y, x = (int(np.floor((weight * axis).sum() / total + 0.5)) for axis in np.indices(change.shape))
+    y, x = (int(np.floor(float((weight * axis).sum()) / total + 0.5)) for axis in np.indices(change.shape))
     return np.pad(change, WINDOW_PX // 2)[y : y + WINDOW_PX, x : x + WINDOW_PX]
 
 

@@ -18,7 +18,7 @@ def fit_linear(n_classes: int, train: Embeddings, val: Embeddings, l2: float) ->
     """Scores of the classifier that minimises Σ cross-entropy + ½·l2·|W|², found by L-BFGS, and what it says of `val`.
 
     Each number of the embedding is brought to mean 0 and variance 1 over `train`, as is usual before a regularised fit; the
-    bias is not regularised. scikit-learn's LogisticRegression(C=1/l2) minimises the same.
+    bias is not regularised. scikit-learn's LogisticRegression(C=1/l2) minimises the same, of two classes with C=2/l2.
     """
     mean, spread = train.vectors.mean(axis=0), train.vectors.std(axis=0) + 1e-8
     x_train, x_val = ((part.vectors - mean) / spread for part in (train, val))

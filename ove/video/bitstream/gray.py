@@ -31,7 +31,7 @@ class GrayDecoder(ABC):
     """Decodes single packets of one stream against a gray reference."""
 
     mbaff = False
-    """Macroblocks are coded in pairs, frame- or field-wise (MBAFF); FFmpeg does not export which."""
+    """Macroblocks are coded in mbaff, frame- or field-wise (MBAFF); FFmpeg does not export which."""
     has_vectors = True
     """The ordinary decoder exports motion vectors; by them it is known which blocks are inter-coded."""
 

@@ -34,7 +34,7 @@ class Sps:
     frame_mbs_only: bool
     """False for streams that may hold interlaced pictures."""
     mbaff: bool
-    """Frames are coded in pairs of macroblocks, each frame- or field-wise."""
+    """Frames are coded in mbaff of macroblocks, each frame- or field-wise."""
     crop_right_px: int
     crop_bottom_px: int
 
@@ -213,7 +213,7 @@ def read_slice(payload: bytes, sps: Sps, pps: Pps) -> SliceHeader:
     if r.flag():
         num_ref_idx[:lists] = [r.unsigned() + 1 for _ in range(lists)]
     if max(num_ref_idx) > _MAX_REFERENCES:
-        raise ValueError("a slice header names too many references")
+        raise ValueError("a slice header names too many num_ref_idx")
     for _ in range(lists):  # ref_pic_list_modification (7.3.3.1)
         if r.flag():
             while r.unsigned() != 3:

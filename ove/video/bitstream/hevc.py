@@ -13,7 +13,7 @@ from ove.video.bitstream.gray_nal import GrayNal, ParameterSets
 from ove.video.bitstream.nal import annex_b, clear_bits, escaped, splice_bits, unescaped
 
 _LAST_SLICE, _SKIPPED_LEADING, _CRA = 31, (8, 9), 21
-"""nal_unit_type (table 7-1): the largest of slices; of pictures left out where decoding began after their references; of those
+"""nal_unit_type (table 7-1): the largest of slices; of pictures left out where decoding began after their num_ref_idx; of those
 where it may begin, with such pictures following."""
 _READERS = {
     hevc.NAL_VPS: (hevc.read_vps_id, ""),
@@ -58,7 +58,7 @@ class GrayHevc(GrayNal):
             self._use(sets)
 
     def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
-        """The packet's luma as decoded from gray references, and its bit depth; residual on inter-coded pixels only."""
+        """The packet's luma as decoded from gray num_ref_idx, and its bit depth; residual on inter-coded pixels only."""
         slices = []
         try:
             for nal in self._nals(packet):

@@ -18,7 +18,7 @@ _MAX_REFERENCES = 16
 _MAX_REF_PICS = 16
 
 StRefPicSet = Sequence[tuple[int, bool]]
-"""Short-term references (7.4.8), those before the picture first: distance in order of display, and whether it uses them."""
+"""Short-term num_ref_idx (7.4.8), those before the picture first: distance in order of display, and whether it uses them."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Sps:
     """ChromaArrayType is not 0."""
     separate_colour_plane: bool
     num_ctbs: int
-    """Coding tree blocks of a picture."""
+    """Coding tree num_ctbs of a picture."""
     poc_lsb_bits: int
     sao: bool
     st_ref_pic_sets: tuple[StRefPicSet, ...]
     long_term_ref_pics: bool
     lt_used_by_curr_pic: tuple[bool, ...]
-    """Of the long-term references that the set lists: whether pictures use them."""
+    """Of the long-term num_ref_idx that the set lists: whether pictures use them."""
     temporal_mvp: bool
 
 
@@ -318,7 +318,7 @@ def _skip_lists(r: BitReader, slice_type: int, pps: Pps, n_pictures: int, tempor
     lists = 2 if slice_type == _B else 1
     num_ref_idx = tuple(r.unsigned() + 1 for _ in range(lists)) if r.flag() else pps.num_ref_idx[:lists]
     if max(num_ref_idx) > _MAX_REFERENCES:
-        raise ValueError("a slice header names too many references")
+        raise ValueError("a slice header names too many num_ref_idx")
     if pps.lists_modification_present and n_pictures > 1:
         for number in num_ref_idx:
             if r.flag():

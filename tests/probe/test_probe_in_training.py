@@ -1,0 +1,151 @@
+"""The probe of a training run learns from the training shards alone and is scored on the validation shards alone."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from synthetic import BUDGET, CLASSES, GOP, record_of, write_set
+
+from launch.train import _hooks
+from ove.config import BatchesConfig, EncoderConfig, EvaluationConfig, ProbeConfig, RunConfig, TrainConfig
+from ove.encoder import encoder
+from ove.errors import BadShard, ConfigError
+from ove.features.frozen import frozen
+from ove.probe import online as in_training
+from ove.probe.online import Evaluator
+from ove.shards.schema import VideoRecord
+from ove.sources.folders import InputFile
+from ove.stream.modes import View
+
+ENCODER = EncoderConfig(layers=1, width=64, heads=1, mlp=64, init_std=0.125)
+TRAIN, VAL = 16, 12
+DARK, LIGHT = CLASSES
+
+
+@functools.cache
+def params(seed: int) -> encoder.Params:
+    return jax.device_get(encoder.init(ENCODER, jax.random.key(seed)))
+
+
+def said_wrongly(wrong: Iterable[int]):
+    """Records whose class is plain to see (one is lighter), some of them under the name of the other class."""
+
+    def make(file: InputFile) -> VideoRecord:
+        record = record_of(file)
+        return dataclasses.replace(record, label=LIGHT if (int(file.key) % 2 == 1) != (int(file.key) in wrong) else DARK)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """`train`; validation sets all of whose names are right, a third of them wrong, and all wrong."""
+    root = tmp_path_factory.mktemp("evaluation")
+    found = {"train": write_set(root / "train", TRAIN, said_wrongly(()))}
+    for name, wrong in (("right", ()), ("third", (0, 1, 6, 7)), ("wrong", range(VAL))):
+        found[name] = write_set(root / name, VAL, said_wrongly(wrong))
+    return found
+
+
+def config_of(folders: dict[str, Path], val: str, probe: str = "knn", **evaluation: Any) -> RunConfig:
+    values = {"neighbours": 3, "epochs": 20, "probe": probe} | evaluation
+    return RunConfig(
+        BatchesConfig(budget_tokens=BUDGET, gop_frames=GOP),
+        ENCODER,
+        train=TrainConfig(eval_every=5),
+        evaluation=EvaluationConfig(str(folders["train"]), str(folders[val]), **values),
+    )
+
+
+@pytest.mark.parametrize("probe", ["knn", "attentive"])
+def test_scores_are_those_of_the_validation_set_after_learning_from_the_other(
+    folders: dict[str, Path], probe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Twenty steps at the usual rate change nothing that can be seen; what is asked is which samples count.
+    monkeypatch.setattr(
+        in_training, "ProbeConfig", lambda epochs: ProbeConfig(epochs=epochs, batch_size=16, lr=1e-2, lr_end=1e-3)
+    )
+    found = {val: Evaluator(config_of(folders, val, probe))(ENCODER, params(0)) for val in ("right", "third", "wrong")}
+    assert found == {val: {f"{probe}_codec_top1": top1} for val, top1 in (("right", 1.0), ("third", 8 / 12), ("wrong", 0.0))}
+
+
+class Seen:
+    """What `in_training` handed to the probes, which are not run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.looks: list[Any] = []
+        self.encoders: list[Any] = []
+        self.probes: list[tuple[Any, ...]] = []
+        for name in ("embed", "extract"):
+            monkeypatch.setattr(in_training, name, self._features)
+        for name in ("knn", "fit"):
+            monkeypatch.setattr(in_training, name, self._probe)
+
+    def _features(self, encoder: Any, looks: Any) -> Any:
+        self.encoders.append(encoder)
+        self.looks.append(looks)
+        return looks.shards.folder.name
+
+    def _probe(self, *arguments: Any, **named: Any) -> Any:
+        self.probes.append((*arguments, *named.values()))
+        accuracy = type("Accuracy", (), {"top1": 0.25 * len(self.probes)})
+        return type("Scores", (), {"last": accuracy, "best": None, "train": None}), None
+
+
+@pytest.mark.parametrize("probe", ["knn", "attentive"])
+def test_settings_reach_the_probe(folders: dict[str, Path], probe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch)
+    config = config_of(folders, "third", probe, modes=("codec", "frames"), neighbours=7, epochs=9)
+    batches = BatchesConfig(
+        budget_tokens=BUDGET, gop_frames=2, iframe_policy="first", buckets=4, static_fallback=True, outside="zero"
+    )
+    found = Evaluator(dataclasses.replace(config, batches=batches))(ENCODER, params(3))
+    assert found == {f"{probe}_codec_top1": 0.25, f"{probe}_frames_top1": 0.5}
+    assert [(each.shards.folder.name, each.mode) for each in seen.looks] == [
+        (name, mode) for mode in ("codec", "frames") for name in ("train", "third")
+    ]
+    view = View(BUDGET, 2, "first", buckets=4, static_fallback=True, outside="zero")
+    for each in seen.looks:
+        assert each.view == view and each.classes == CLASSES and each.intervention == "none"
+    assert {each.fingerprint for each in seen.encoders} == {frozen(ENCODER, params(3)).fingerprint}
+    for arguments in seen.probes:
+        if probe == "knn":
+            assert arguments == (2, "train", "third", 7)
+        else:
+            assert arguments[1:] == (ProbeConfig(epochs=9), 2, "train", "third", 0)
+
+
+def test_what_does_not_fit_is_said_before_the_run_begins(folders: dict[str, Path], tmp_path: Path) -> None:
+    config = config_of(folders, "right")
+    assert isinstance(_hooks(config, tmp_path, None).evaluate, Evaluator)
+    assert _hooks(dataclasses.replace(config, train=TrainConfig(eval_every=0)), tmp_path, None).evaluate is None
+
+    def with_(**changes: Any) -> RunConfig:
+        return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **changes))
+
+    with pytest.raises(ConfigError, match=r"evaluation\.modes = \['codec', 'thumbs'\]: name one or more of codec, frames"):
+        Evaluator(with_(modes=("codec", "thumbs")))
+    with pytest.raises(ConfigError, match=r"modes = \[\]: name one or more of"):
+        Evaluator(with_(modes=()))
+    with pytest.raises(ConfigError, match=r"train\.eval_every = 5, but there is nothing to evaluate on"):
+        Evaluator(with_(train_shards="", val_shards=""))
+    odd = dataclasses.replace(config, batches=BatchesConfig(budget_tokens=18, gop_frames=GOP))
+    Evaluator(odd)  # codec can
+    with pytest.raises(ConfigError, match="budget_tokens = 18 is not 1 to 8 times"):
+        Evaluator(dataclasses.replace(odd, evaluation=dataclasses.replace(odd.evaluation, modes=("frames",))))
+    bare = write_set(tmp_path / "bare", 4, labelled=False)
+    with pytest.raises(BadShard, match="bare: an evaluation needs labels of at least two classes, found 0"):
+        Evaluator(with_(train_shards=str(bare)))
+    with pytest.raises(BadShard, match="0000 has no label"):
+        Evaluator(with_(val_shards=str(bare)))(ENCODER, params(0))
+
+
+def test_the_features_are_of_the_parameters_that_are_given(folders: dict[str, Path]) -> None:
+    broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params(0))
+    with pytest.raises(ValueError, match="not finite"):
+        Evaluator(config_of(folders, "right"))(ENCODER, broken)
