@@ -38,7 +38,7 @@ from ove.shards.read import ShardSet  # noqa: E402
 from ove.shards.schema import ImageRecord, Record, VideoRecord  # noqa: E402
 from ove.shards.write import write_shards  # noqa: E402
 from ove.sources.folders import InputFile  # noqa: E402
-from ove.stream.modes import View  # noqa: E402
+from ove.stream.modes import TokenView  # noqa: E402
 from ove.stream.pipeline import Pipeline  # noqa: E402
 
 THREADS = 2
@@ -158,7 +158,7 @@ def _decode_h264(record: VideoRecord) -> None:
 
 
 def _decode_selected(record: VideoRecord) -> None:
-    flat = View(2048, 32, "keep").choose(Saliency(record.saliency.astype(np.float32)))
+    flat = TokenView(2048, 32, "keep").choose(Saliency(record.saliency.astype(np.float32)))
     for index in np.unique(flat // (record.grid_tyx[1] * record.grid_tyx[2])):
         cv2.imdecode(np.frombuffer(record.frames[index], np.uint8), cv2.IMREAD_COLOR_RGB)
 

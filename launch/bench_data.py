@@ -15,7 +15,7 @@ from launch.cli import command, config_file
 from ove.config import BatchesConfig, RunConfig
 from ove.errors import ConfigError
 from ove.stream.pipeline import Pipeline
-from ove.stream.samples import Stream
+from ove.stream.samples import HeadStream
 from ove.train.feed import to_devices
 from ove.train.sharding import batch_sharding, make_mesh
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _print_whole(config.batches, heads, made_s, moved_s)
 
 
-def _head_speed(stream: Stream, batch_size: int, samples: int) -> HeadSpeed:
+def _head_speed(stream: HeadStream, batch_size: int, samples: int) -> HeadSpeed:
     """Times samples one by one, in the order of the stream, once as they are and once under a profiler for the shares."""
     rows = stream.empty(min(samples, batch_size))
 

@@ -21,7 +21,7 @@ from ove.labels.clusters.assign import nearest
 from ove.shards.labels import BANKS
 from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
-from ove.stream.modes import CODEC, IMAGE, View, see
+from ove.stream.modes import CODEC, IMAGE, TokenView, to_tokens
 from ove.train.checkpoints.checkpoint import restore_encoder
 from ove.train.checkpoints.saved_bank import SavedBank, open_bank
 
@@ -84,7 +84,7 @@ def _chosen(bank: SavedBank, often: Int32[np.ndarray, "C"], options: argparse.Na
 def _embed(bank: SavedBank, shards: ShardSet) -> Float32[np.ndarray, "N E"]:
     """The embedding of every record, seen as in training but without chance: clips by their codec, images whole."""
     config = from_mapping(RunConfig, bank.meta.config)
-    view = View(config.batches.budget_tokens, config.batches.gop_frames, config.batches.iframe_policy)
+    view = TokenView(config.batches.budget_tokens, config.batches.gop_frames, config.batches.iframe_policy)
     mode = CODEC if bank.name == "vid" else IMAGE
     view.check(shards.grid_tyx, {mode})
     encoder_config, params, _ = restore_encoder(bank.workdir, bank.step)
@@ -92,7 +92,7 @@ def _embed(bank: SavedBank, shards: ShardSet) -> Float32[np.ndarray, "N E"]:
     found = []
     for start in range(0, len(shards), BATCH):
         numbers = [min(start + i, len(shards) - 1) for i in range(BATCH)]  # the last batch is filled up, for one program
-        seen = [see(shards.video(number), mode, view, None) for number in numbers]
+        seen = [to_tokens(shards.video(number), mode, view, None) for number in numbers]
         patches, positions = (np.stack(part) for part in zip(*seen, strict=True))
         found.append(np.asarray(embed(patches, positions), np.float32)[: len(shards) - start])
     return np.concatenate(found)

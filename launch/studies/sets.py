@@ -13,7 +13,7 @@ from ove.errors import ConfigError
 from ove.probe.compare import view_of
 from ove.shards.manifest import digest
 from ove.shards.read import ShardSet
-from ove.stream.modes import View
+from ove.stream.modes import TokenView
 
 Tell = Callable[[str], None]
 
@@ -50,7 +50,7 @@ class Bench:
         train = self._written(self.config.train_videos, "train", sections, option) if need_train else config.train_shards
         return replace(config, train_shards=train, val_shards=val)
 
-    def choices(self, option: str) -> tuple[ShardSet, View]:
+    def choices(self, option: str) -> tuple[ShardSet, TokenView]:
         """The validation videos and the way to choose that an option stands for."""
         config = self.with_option(option, need_train=False)
         return ShardSet.open(config.val_shards), view_of(config, self.config.budget_tokens)

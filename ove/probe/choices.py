@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from ove.errors import BadClip, BadShard
 from ove.records import Saliency
 from ove.shards.read import ShardSet
-from ove.stream.modes import View
+from ove.stream.modes import TokenView
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Choices:
         return float(-(known * np.log(known)).sum() / np.log(len(share))) if len(share) > 1 else 1.0
 
 
-def choices_of(shards: ShardSet, view: View, report: Callable[[int, int], None] = lambda done, total: None) -> Choices:
+def choices_of(shards: ShardSet, view: TokenView, report: Callable[[int, int], None] = lambda done, total: None) -> Choices:
     """What mode codec chooses of every clip; ConfigError for a budget that does not fit, BadShard for a damaged record."""
     n_frames, rows, columns = shards.grid_tyx
     tokens = np.zeros((len(shards), n_frames), np.int64)

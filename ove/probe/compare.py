@@ -17,7 +17,7 @@ from ove.probe.heads.linear import fit_linear
 from ove.probe.score_cache import Kept
 from ove.probe.scores import Said, Scores, mean_and_half_width
 from ove.shards.read import ShardSet
-from ove.stream.modes import MODES, View
+from ove.stream.modes import MODES, TokenView
 
 _EVERY_S = 10.0
 """Between two lines of progress."""
@@ -112,9 +112,9 @@ def compare(config: ProbeConfig, tell: Tell, kept: Kept | None = None) -> Compar
     return Comparison(rows, encoder.name, config.probe, classes, len(sets[0]), len(sets[1]), n_unknown)
 
 
-def view_of(config: ProbeConfig, budget: int) -> View:
+def view_of(config: ProbeConfig, budget: int) -> TokenView:
     """How clips are looked at with so many tokens."""
-    return View(budget, config.gop_frames, config.iframe_policy, config.buckets, config.static_fallback, config.outside)
+    return TokenView(budget, config.gop_frames, config.iframe_policy, config.buckets, config.static_fallback, config.outside)
 
 
 def _check(config: ProbeConfig, encoder: Frozen, sets: tuple[ShardSet, ShardSet]) -> None:
@@ -133,7 +133,7 @@ def _check(config: ProbeConfig, encoder: Frozen, sets: tuple[ShardSet, ShardSet]
             view_of(config, budget).check(shards.grid_tyx, {MODES.index(mode)})
 
 
-def _view(config: ProbeConfig, budget: int, encoder: Frozen, shards: ShardSet) -> View:
+def _view(config: ProbeConfig, budget: int, encoder: Frozen, shards: ShardSet) -> TokenView:
     """As `view_of`; pictures, which have sizes of their own, become squares of one size."""
     view = view_of(config, budget)
     if shards.kind == "video":

@@ -11,10 +11,10 @@ from einops import rearrange
 from jaxtyping import Int32, UInt8
 
 from ove.errors import BadShard
-from ove.probe.interventions import see_changed
+from ove.probe.interventions import intervene
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
-from ove.stream.modes import MODES, View, see
+from ove.stream.modes import MODES, TokenView, to_tokens
 
 UNKNOWN = -1
 """The class of a sample whose class name the training set lacks: whatever a probe says of it is wrong."""
@@ -39,7 +39,7 @@ class Looks:
     classes: tuple[str, ...]
     """Of the set that probes are trained on."""
     mode: str
-    view: View
+    view: TokenView
     intervention: str = "none"
     seed: int = 0
     """Of interventions and augmentation."""
@@ -68,10 +68,10 @@ class Looks:
             assert isinstance(record, VideoRecord)
             number = int((index + rng.integers(1, max(2, len(self)))) % len(self))
             other = self.shards.video(number) if self.intervention == "other_video" else record
-            patches, positions = see_changed(record, other, self.intervention, self.view, rng)
+            patches, positions = intervene(record, other, self.intervention, self.view, rng)
             return Look(patches, positions, label)
         augments = epoch is not None
-        patches, positions = see(record, MODES.index(self.mode), self.view, rng if augments and self.jitter else None)
+        patches, positions = to_tokens(record, MODES.index(self.mode), self.view, rng if augments and self.jitter else None)
         if augments and rng.uniform() < self.flip:
             columns = record.grid_tyx[2] if isinstance(record, VideoRecord) else int(positions[:, 2].max()) + 1
             patches, positions = mirrored(patches, positions, columns)

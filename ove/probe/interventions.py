@@ -1,6 +1,6 @@
-"""Controlled damage to what the codec chose: is it the patches that matter, or only where they lie? (paper, table 6)
+"""Changes the patches that the codec chose, to test whether their content matters or only their positions (paper, table 6).
 
-Number and positions of the tokens stay as they are in all cases but the last, in which the same tokens stand elsewhere.
+All interventions keep the number of tokens; all but `shuffle` keep their positions.
 """
 
 import numpy as np
@@ -9,24 +9,24 @@ from jaxtyping import Int32, UInt8
 from ove.errors import ConfigError
 from ove.records import Saliency
 from ove.shards.schema import VideoRecord, decode_frames
-from ove.stream.modes import CODEC, View, see
+from ove.stream.modes import CODEC, TokenView, to_tokens
 from ove.video.patches import gather, positions
 
 SHARE = 0.5
-"""Of the tokens of the frames that are not kept whole, how many get other content."""
+"""Share of the tokens of partly kept frames that an intervention replaces."""
 
 
-def see_changed(
-    record: VideoRecord, other: VideoRecord, kind: str, view: View, rng: np.random.Generator
+def intervene(
+    record: VideoRecord, other: VideoRecord, kind: str, view: TokenView, rng: np.random.Generator
 ) -> tuple[UInt8[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]:
-    """What mode codec shows of a record, changed; `rng` says which tokens.
+    """Returns the tokens of a record in mode codec after an intervention; `rng` selects the tokens that change.
 
-    `none`: as it is. `non_motion`: half of the chosen patches show instead a patch of the same frame that was not chosen (of
-    the nearest frame that has one left; never letterbox padding). `other_video`: the same half show patches that were chosen
-    of the video `other`. `shuffle`: all patches keep what they show and change their positions with each other. Frames that
-    are kept whole count as scene, not as choice, and keep their content. Another kind raises ConfigError; BadShard as `see`.
+    `none`: unchanged. `non_motion`: half of the chosen patches are replaced by patches of the same frame that were not chosen
+    (of the nearest frame that has one left; never letterbox padding). `other_video`: the same half are replaced by patches
+    chosen in the video `other`. `shuffle`: the positions are permuted. Tokens of frames that are kept whole never change,
+    except in `shuffle`. ConfigError for another kind; BadShard as for `to_tokens`.
     """
-    patches, tyx = see(record, CODEC, view, None)
+    patches, tyx = to_tokens(record, CODEC, view, None)
     if kind == "none":
         return patches, tyx
     if kind == "shuffle":
@@ -42,16 +42,16 @@ def see_changed(
         news = theirs[~_whole(other, theirs)]
         patches[changed] = _patches_at(other, np.sort(rng.choice(news, len(changed), replace=len(news) < len(changed))))
     else:
-        raise ConfigError(f"intervention {kind!r} is none of none, non_motion, other_video, shuffle.")
+        raise ConfigError(f"probe.interventions = {kind!r}; expected none, non_motion, other_video or shuffle.")
     return patches, tyx
 
 
-def _chosen(record: VideoRecord, view: View) -> Int32[np.ndarray, "N"]:
+def _chosen(record: VideoRecord, view: TokenView) -> Int32[np.ndarray, "N"]:
     return view.choose(Saliency(record.saliency.astype(np.float32), record.valid))
 
 
 def _whole(record: VideoRecord, flat: np.ndarray) -> np.ndarray:
-    """Which tokens belong to a frame all of whose valid patches are chosen."""
+    """Marks the tokens of frames all of whose valid patches are chosen."""
     n_frames, rows, columns = record.grid_tyx
     per_frame = rows * columns if record.valid is None else int(record.valid.sum())
     frame = flat // (rows * columns)
@@ -59,15 +59,15 @@ def _whole(record: VideoRecord, flat: np.ndarray) -> np.ndarray:
 
 
 def _half(record: VideoRecord, flat: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Places of the tokens that change, ascending."""
+    """Returns the ascending indices of the tokens that change."""
     free = np.flatnonzero(~_whole(record, flat))
     return np.sort(rng.choice(free, round(SHARE * len(free)), replace=False))
 
 
 def _unchosen_near(record: VideoRecord, flat: np.ndarray, changed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each changed patch one that was not chosen, each once, of its frame or the nearest frame that has some left.
+    """Returns one unchosen patch for each changed patch, without repetition, from its frame or the nearest that has one left.
 
-    Never letterbox padding: the question is whether motion matters, not whether pictures do.
+    Letterbox padding is excluded: the intervention tests motion, not the presence of a picture.
     """
     n_frames, rows, columns = record.grid_tyx
     per_frame = rows * columns

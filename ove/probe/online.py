@@ -11,7 +11,7 @@ from ove.probe.features import embed, extract
 from ove.probe.heads.attentive import fit
 from ove.probe.heads.knn import knn
 from ove.shards.read import ShardSet
-from ove.stream.modes import MODES, View
+from ove.stream.modes import MODES, TokenView
 
 
 class Evaluator:
@@ -31,7 +31,7 @@ class Evaluator:
             )
         self._train, self._val = (ShardSet.open(Path(p)) for p in (self._config.train_shards, self._config.val_shards))
         batches = config.batches
-        self._view = View(
+        self._view = TokenView(
             batches.budget_tokens,
             batches.gop_frames,
             batches.iframe_policy,

@@ -16,7 +16,7 @@ from ove.probe.scores import Accuracy
 from ove.records import Saliency
 from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
-from ove.stream.modes import View
+from ove.stream.modes import TokenView
 from ove.video.patches import all_positions, gather, on_time_grid, patchify, positions
 
 Parts = Literal["frames", "halves"]
@@ -39,7 +39,7 @@ class Retrieval:
         return Accuracy(self.found, self.found, self.found, self.queries).interval()
 
 
-def retrieve(encoder: Frozen, shards: ShardSet, view: View, parts: Parts, report: Callable[[int, int], None]) -> Retrieval:
+def retrieve(encoder: Frozen, shards: ShardSet, view: TokenView, parts: Parts, report: Callable[[int, int], None]) -> Retrieval:
     """Same-video retrieval over all videos of a set, which need no labels.
 
     ConfigError for clips of a single frame, or a budget that half a clip cannot meet.

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from ove.records import Batch
-from ove.stream.samples import BadRecord, Stream
+from ove.stream.samples import BadRecord, HeadStream
 
 Bad = tuple[int, BadRecord]
 """The row of a batch for which a record was drawn, and what was wrong with that."""
 
 
-class Assembly:
+class BatchBuilder:
     """This host's rows of every batch of one head; picklable."""
 
-    def __init__(self, stream: Stream, batch_size: int, rows: range, limit_s: float) -> None:
+    def __init__(self, stream: HeadStream, batch_size: int, rows: range, limit_s: float) -> None:
         """`rows` of the `batch_size` of a batch are made; a record that takes longer than `limit_s` is replaced."""
         self.stream, self.batch_size, self.rows, self.limit_s = stream, batch_size, rows, limit_s
 
@@ -29,7 +29,7 @@ class Assembly:
             left = began + self.limit_s - time.monotonic()
             if left < 0:
                 self.stream.slow.add((source, record))
-                filling = filling.taken_over(row)
+                filling = filling.resume_after(row)
                 filling.start()
             else:
                 filling.join(left + 0.01)
@@ -41,7 +41,7 @@ class Assembly:
 class _Filling(threading.Thread):
     """Fills the rows of a batch, from `row` on."""
 
-    def __init__(self, stream: Stream, places: Sequence[int], batch: Batch, row: int, bad: list[Bad]) -> None:
+    def __init__(self, stream: HeadStream, places: Sequence[int], batch: Batch, row: int, bad: list[Bad]) -> None:
         super().__init__(name="batch", daemon=True)
         self.stream, self.places, self.batch, self.row, self.bad = stream, places, batch, row, bad
         self.at = (row, -1, -1, time.monotonic())
@@ -61,7 +61,7 @@ class _Filling(threading.Thread):
         except BaseException as error:
             self.error = error
 
-    def taken_over(self, row: int) -> "_Filling":
+    def resume_after(self, row: int) -> "_Filling":
         """Another thread that goes on from a row; this one, which is stuck there, keeps its own arrays and ends when it can."""
         batch = Batch(**{name: array.copy() for name, array in vars(self.batch).items()})
         return _Filling(self.stream, self.places, batch, row, [entry for entry in self.bad if entry[0] < row])

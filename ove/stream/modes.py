@@ -21,7 +21,7 @@ CODEC, FRAMES, TILING, IMAGE = range(4)
 
 
 @dataclass(frozen=True)
-class View:
+class TokenView:
     """How records become tokens."""
 
     budget_tokens: int
@@ -74,8 +74,8 @@ class View:
             self.frames_of_budget(grid_tyx)
 
 
-def see(
-    record: Record, mode: int, view: View, rng: np.random.Generator | None, out: UInt8[np.ndarray, "N P"] | None = None
+def to_tokens(
+    record: Record, mode: int, view: TokenView, rng: np.random.Generator | None, out: UInt8[np.ndarray, "N P"] | None = None
 ) -> tuple[UInt8[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]:
     """The patches and (t, y, x) positions of a record in a mode; without `rng` nothing is random (evaluation).
 
@@ -91,7 +91,7 @@ def see(
 _Tokens = tuple[np.ndarray, np.ndarray]
 
 
-def _codec(record: VideoRecord, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
+def _codec(record: VideoRecord, view: TokenView, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
     """I-frames whole and the most surprising patches of the others, in flat order; from mosaics, where they hold them all."""
     grid = record.grid_tyx
     try:
@@ -132,7 +132,7 @@ def _places_in_mosaics(record: VideoRecord, flat: Int32[np.ndarray, "N"]) -> np.
     return places if (stored[np.minimum(places, len(stored) - 1)] == flat).all() else None
 
 
-def _chunk_frames(record: VideoRecord, view: View, rng: np.random.Generator | None) -> np.ndarray:
+def _chunk_frames(record: VideoRecord, view: TokenView, rng: np.random.Generator | None) -> np.ndarray:
     """One frame out of each of the equal chunks: at random, or the middle one in evaluation."""
     n_frames = record.grid_tyx[0]
     edges = np.linspace(0, n_frames, view.frames_of_budget(record.grid_tyx) + 1)
@@ -140,7 +140,7 @@ def _chunk_frames(record: VideoRecord, view: View, rng: np.random.Generator | No
     return np.minimum((edges[:-1] + within * np.diff(edges)).astype(np.int64), n_frames - 1)
 
 
-def _frames(record: VideoRecord, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
+def _frames(record: VideoRecord, view: TokenView, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
     """Whole frames at their true times."""
     n_frames, rows, columns = record.grid_tyx
     which = _chunk_frames(record, view, rng)
@@ -150,7 +150,7 @@ def _frames(record: VideoRecord, view: View, rng: np.random.Generator | None, ou
     return patchify(decode_frames(record, which.tolist()), record.patch_px, out), tyx
 
 
-def _tiling(record: VideoRecord, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
+def _tiling(record: VideoRecord, view: TokenView, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
     """The same frames as one tall image: t = 0, rows counted on."""
     _, rows, columns = record.grid_tyx
     which = _chunk_frames(record, view, rng)
@@ -159,7 +159,7 @@ def _tiling(record: VideoRecord, view: View, rng: np.random.Generator | None, ou
     return patchify(decode_frames(record, which.tolist()), record.patch_px, out), tyx
 
 
-def _image(record: Record, view: View, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
+def _image(record: Record, view: TokenView, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
     """The picture, or the clip's middle frame, as a square; t = 0."""
     if isinstance(record, VideoRecord):
         picture, patch_px = decode_frames(record, [record.grid_tyx[0] // 2])[0], record.patch_px

@@ -32,8 +32,8 @@ class Draw:
 
     source: int
     """Index of the source."""
-    place: int
-    """Draws from this source before."""
+    sample_index: int
+    """Number of earlier draws from this source."""
     epoch: int
     """Times that the source has been gone through."""
     item: int

@@ -14,9 +14,9 @@ from ove.config import BatchesConfig
 from ove.errors import BadShard, ConfigError, TrainingStopped
 from ove.records import Batch
 from ove.shards.manifest import digest
-from ove.stream.batch_builder import Assembly
+from ove.stream.batch_builder import BatchBuilder
 from ove.stream.readahead import ReadAhead
-from ove.stream.samples import BadRecord, Stream
+from ove.stream.samples import BadRecord, HeadStream
 
 OnBad = Callable[[BadRecord], None]
 """Is told of each bad record once, when the first batch that lacks it is taken."""
@@ -48,14 +48,14 @@ class Pipeline:
         if they, the budget, a size or a batch size do not fit.
         """
         self.config = config
-        self.streams = {str(head.bank): Stream(config, head) for head in config.heads}
+        self.streams = {str(head.bank): HeadStream(config, head) for head in config.heads}
         self.n_centers = {bank: stream.n_centers for bank, stream in self.streams.items()}
         self.mixture = _mixture(config, self.streams)
         self.fingerprint = digest(self.mixture)[:16]
         self.progress = Progress()
         self._on_bad, self._told = on_bad, set[tuple[str, int]]()
-        self._assemblies = [
-            Assembly(
+        self._builders = [
+            BatchBuilder(
                 self.streams[head.bank],
                 head.batch_size,
                 _rows(head.bank, head.batch_size, process_index, process_count),
@@ -63,8 +63,8 @@ class Pipeline:
             )
             for head in config.heads
         ]
-        self._samples = sum(len(assembly.rows) for assembly in self._assemblies)
-        self._ahead = ReadAhead(self._assemblies, config.threads, config.processes)
+        self._samples = sum(len(builder.rows) for builder in self._builders)
+        self._ahead = ReadAhead(self._builders, config.threads, config.processes)
 
     def __iter__(self) -> "Pipeline":
         return self
@@ -127,7 +127,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _mixture(config: BatchesConfig, streams: Mapping[str, Stream]) -> dict[str, Any]:
+def _mixture(config: BatchesConfig, streams: Mapping[str, HeadStream]) -> dict[str, Any]:
     """All that decides which sample comes when and what it looks like, but for the code; JSON."""
     heads = {
         head.bank: {

@@ -15,7 +15,7 @@ import grain
 from absl import flags
 
 from ove.errors import TrainingStopped
-from ove.stream.batch_builder import Assembly
+from ove.stream.batch_builder import BatchBuilder
 
 _log = logging.getLogger(__name__)
 
@@ -30,9 +30,9 @@ _MOST_DEATHS = 3
 class ReadAhead:
     """The parts of all steps in order, (step 0, head 0), (step 0, head 1) … without end, made ahead."""
 
-    def __init__(self, assemblies: Sequence[Assembly], threads: int, processes: int) -> None:
+    def __init__(self, builders: Sequence[BatchBuilder], threads: int, processes: int) -> None:
         """`processes` of `threads` each; without processes `threads` of this process, without either nothing is made ahead."""
-        self._elements = _Elements(tuple(assemblies))
+        self._elements = _Elements(tuple(builders))
         self._threads, self._processes = threads, processes
         self._next = 0
         self._iterator: grain.DatasetIterator | None = None
@@ -41,7 +41,7 @@ class ReadAhead:
         return self
 
     def __next__(self) -> dict[str, Any]:
-        """What `Assembly.make` returns; processes that were killed are started again, and nothing is lost.
+        """What `BatchBuilder.make` returns; processes that were killed are started again, and nothing is lost.
 
         TrainingStopped if that happens again and again.
         """
@@ -66,7 +66,7 @@ class ReadAhead:
     def go_to(self, step: int) -> None:
         """Continues with the first head of a step."""
         self.close()
-        self._next = step * len(self._elements.assemblies)
+        self._next = step * len(self._elements.builders)
 
     def close(self) -> None:
         """Ends threads and processes."""
@@ -75,7 +75,7 @@ class ReadAhead:
         self._iterator = None
 
     def _begin(self) -> Any:
-        threads, heads = self._threads, len(self._elements.assemblies)
+        threads, heads = self._threads, len(self._elements.builders)
         _settle()
         # One batch a thread in the making, and a step's that wait.
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + heads if threads else 0)
@@ -92,15 +92,15 @@ class ReadAhead:
 class _Elements:
     """All parts of all steps as one sequence; only whole batches pass through grain, whose cost is by the element."""
 
-    def __init__(self, assemblies: tuple[Assembly, ...]) -> None:
-        self.assemblies = assemblies
+    def __init__(self, builders: tuple[BatchBuilder, ...]) -> None:
+        self.builders = builders
 
     def __len__(self) -> int:
         return sys.maxsize
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        step, head = divmod(int(index), len(self.assemblies))
-        return self.assemblies[head].make(step)
+        step, head = divmod(int(index), len(self.builders))
+        return self.builders[head].make(step)
 
 
 def _settle() -> None:

@@ -12,7 +12,7 @@ from ove.records import Batch
 from ove.shards.labels import BANKS, NONE
 from ove.shards.schema import Record
 from ove.stream.labelled import common_size, open_source
-from ove.stream.modes import IMAGE, View, see
+from ove.stream.modes import IMAGE, TokenView, to_tokens
 from ove.stream.order import Order, schedule
 
 _TRIES = 100
@@ -32,7 +32,7 @@ class BadRecord:
     reason: str
 
 
-class Stream:
+class HeadStream:
     """All samples of one head, by their place in the stream; picklable."""
 
     def __init__(self, config: BatchesConfig, head: HeadConfig) -> None:
@@ -55,7 +55,7 @@ class Stream:
         is_video = head.bank == "vid"
         self.modes = schedule((config.share_codec, config.share_frames, config.share_tiling)) if is_video else (IMAGE,)
         size = 0 if is_video else common_size(self.sources, head.size_px, head.bank)
-        self.view = View(
+        self.view = TokenView(
             head.budget_tokens or config.budget_tokens,
             config.gop_frames,
             config.iframe_policy,
@@ -106,7 +106,7 @@ class Stream:
         `begins` is told the source and the index of each record before it is read. BadShard if there is no end of bad ones.
         """
         draw = self._order[place]
-        source, mode = self.sources[draw.source], self.modes[draw.place % len(self.modes)]
+        source, mode = self.sources[draw.source], self.modes[draw.sample_index % len(self.modes)]
         bad: list[BadRecord] = []
         index = source.record_of(draw.item)
         others: np.random.Generator | None = None
@@ -119,14 +119,14 @@ class Stream:
                 labels = source.labels_of(index, record)
                 if (labels != NONE).any():
                     rng = np.random.default_rng((*self._seed, 0, draw.source, index, draw.epoch))
-                    _, batch.positions[row] = see(record, mode, self.view, rng, batch.patches[row])
+                    _, batch.positions[row] = to_tokens(record, mode, self.view, rng, batch.patches[row])
                     batch.labels[row, : len(labels)], batch.labels[row, len(labels) :] = labels, NONE
                     batch.mode[row], batch.replaced[row] = mode, attempt > 0
                     batch.source[row], batch.record[row] = draw.source, index
                     return bad
             except BadShard as error:
                 bad.append(BadRecord(str(source.shards.folder), index, key, str(error)))
-            others = others or np.random.default_rng((*self._seed, 1, draw.source, draw.place))
+            others = others or np.random.default_rng((*self._seed, 1, draw.source, draw.sample_index))
             index = source.record_of(int(others.integers(len(source))))
         raise BadShard(
             f"{source.shards.folder}: {_TRIES} records in a row cannot be used for the head {self.bank}"

@@ -24,7 +24,7 @@ from ove.probe.scores import Accuracy, Said, Scores
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
 from ove.sources.folders import InputFile
-from ove.stream.modes import CODEC, View, see
+from ove.stream.modes import CODEC, TokenView, to_tokens
 
 ENCODER = EncoderConfig(layers=1, width=64, heads=1, mlp=64)
 VAL = 13
@@ -78,7 +78,7 @@ def test_untrained_means_fresh_weights_of_the_first_seed(config: ProbeConfig, mo
     names, vectors = zip(*embedded, strict=True)
     assert names[2:] == ("untrained, seed 7",) * 2 and str(config.weights) in names[0] and names[0] == names[1]
     assert [len(each) for each in vectors] == [RECORDS, VAL] * 2
-    tokens = [see(ShardSet.open(config.train_shards).record(n), CODEC, view_of(config, BUDGET), None) for n in range(4)]
+    tokens = [to_tokens(ShardSet.open(config.train_shards).record(n), CODEC, view_of(config, BUDGET), None) for n in range(4)]
     patches, positions = (np.stack(each) for each in zip(*tokens, strict=True))
     for seed, of_train in ((3, vectors[0]), (7, vectors[2])):  # 3: as saved; 7: fresh
         pooled = np.asarray(encoder.apply(ENCODER, params(seed), patches, positions).pooled)
@@ -234,10 +234,10 @@ def test_tokens_are_of_their_set_and_only_training_is_augmented(
 
 def test_features_on_disk_are_found_again_only_if_nothing_has_changed(shard_folder: Path, tmp_path: Path) -> None:
     model = frozen(ENCODER, params(3))
-    plain = Looks(ShardSet.open(shard_folder), CLASSES, "codec", View(BUDGET, GOP, "keep"))
+    plain = Looks(ShardSet.open(shard_folder), CLASSES, "codec", TokenView(BUDGET, GOP, "keep"))
     views = {"gop_frames": 2, "iframe_policy": "first", "buckets": 2, "static_fallback": True, "outside": "zero"}
     views |= {"budget_tokens": 12, "patch_px": 7, "size_px": 28, "augment": "none"}
-    assert views.keys() == {field.name for field in dataclasses.fields(View)}
+    assert views.keys() == {field.name for field in dataclasses.fields(TokenView)}
     others = [dataclasses.replace(plain, view=dataclasses.replace(plain.view, **{k: v})) for k, v in views.items()]
     others += [dataclasses.replace(plain, classes=("light", "dark")), dataclasses.replace(plain, mode="frames")]
     shuffled = dataclasses.replace(plain, intervention="shuffle")

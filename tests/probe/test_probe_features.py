@@ -16,11 +16,11 @@ from ove.features.frozen import Frozen, frozen
 from ove.probe.dataset import UNKNOWN, Looks
 from ove.probe.features import BATCH, Encoded, embed, extract, part_of, stored
 from ove.shards.read import ShardSet
-from ove.stream.modes import CODEC, View, see
+from ove.stream.modes import CODEC, TokenView, to_tokens
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=2, mlp=64)
 PARAMS = encoder.init(CONFIG, jax.random.key(0))
-VIEW = View(BUDGET, GOP, "keep")
+VIEW = TokenView(BUDGET, GOP, "keep")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_each_record_once_in_order(model: Frozen, shard_folder: Path) -> None:
     assert found.labels.tolist() == [n % 2 for n in range(RECORDS)]
     assert told == [(BATCH, RECORDS), (RECORDS, RECORDS)]
     for index in (0, BATCH - 1, BATCH, RECORDS - 1):
-        patches, positions = see(looks.shards.record(index), CODEC, VIEW, None)
+        patches, positions = to_tokens(looks.shards.record(index), CODEC, VIEW, None)
         alone = encoder.apply(CONFIG, PARAMS, jnp.asarray(patches[None]), jnp.asarray(positions[None]))
         np.testing.assert_allclose(found.tokens[index], alone.tokens[0], atol=2e-3)
     assert len(found.tokens) == RECORDS

@@ -20,7 +20,7 @@ from ove.probe import online as in_training
 from ove.probe.online import Evaluator
 from ove.shards.schema import VideoRecord
 from ove.sources.folders import InputFile
-from ove.stream.modes import View
+from ove.stream.modes import TokenView
 
 ENCODER = EncoderConfig(layers=1, width=64, heads=1, mlp=64, init_std=0.125)
 TRAIN, VAL = 16, 12
@@ -109,7 +109,7 @@ def test_settings_reach_the_probe(folders: dict[str, Path], probe: str, monkeypa
     assert [(each.shards.folder.name, each.mode) for each in seen.looks] == [
         (name, mode) for mode in ("codec", "frames") for name in ("train", "third")
     ]
-    view = View(BUDGET, 2, "first", buckets=4, static_fallback=True, outside="zero")
+    view = TokenView(BUDGET, 2, "first", buckets=4, static_fallback=True, outside="zero")
     for each in seen.looks:
         assert each.view == view and each.classes == CLASSES and each.intervention == "none"
     assert {each.fingerprint for each in seen.encoders} == {frozen(ENCODER, params(3)).fingerprint}

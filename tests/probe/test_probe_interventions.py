@@ -12,21 +12,21 @@ from ove.config.probe import INTERVENTIONS
 from ove.errors import BadClip, ConfigError
 from ove.probe import dataset as looks_module
 from ove.probe.dataset import Looks
-from ove.probe.interventions import see_changed
+from ove.probe.interventions import intervene
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord, encode_frames
 from ove.sources.folders import InputFile
-from ove.stream.modes import View
+from ove.stream.modes import TokenView
 from ove.video.patches import on_time_grid, patchify
 
-VIEW = View(BUDGET, GOP, "keep")
+VIEW = TokenView(BUDGET, GOP, "keep")
 WHOLE = 8
 """Tokens of the two frames that are kept whole; the other 8 were chosen."""
 
 
-def seen(folder: Path, kind: str, seed: int = 0, view: View = VIEW) -> tuple[np.ndarray, np.ndarray]:
+def seen(folder: Path, kind: str, seed: int = 0, view: TokenView = VIEW) -> tuple[np.ndarray, np.ndarray]:
     shards = ShardSet.open(folder)
-    return see_changed(shards.video(3), shards.video(6), kind, view, np.random.default_rng(seed))
+    return intervene(shards.video(3), shards.video(6), kind, view, np.random.default_rng(seed))
 
 
 def differing(patches: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -105,17 +105,17 @@ def boxed(number: int) -> VideoRecord:
 @pytest.mark.parametrize("kind", ["non_motion", "other_video"])
 @pytest.mark.parametrize("policy", ["keep", "score"])
 def test_padding_is_never_shown_instead(kind: str, policy: str) -> None:
-    view = View(24, GOP, policy)
+    view = TokenView(24, GOP, policy)
     for seed in range(3):
-        patches, _ = see_changed(boxed(1), boxed(2), kind, view, np.random.default_rng(seed))
+        patches, _ = intervene(boxed(1), boxed(2), kind, view, np.random.default_rng(seed))
         assert (patches.mean(axis=1) > 60).all(), "a black patch"
 
 
 def test_frames_whose_valid_patches_are_all_chosen_keep_their_content() -> None:
-    view = View(24, GOP, "keep")  # two frames of six valid patches, and twelve of the others
-    intact, _ = see_changed(boxed(1), boxed(2), "none", view, np.random.default_rng(0))
+    view = TokenView(24, GOP, "keep")  # two frames of six valid patches, and twelve of the others
+    intact, _ = intervene(boxed(1), boxed(2), "none", view, np.random.default_rng(0))
     for kind in ("non_motion", "other_video"):
-        patches, positions = see_changed(boxed(1), boxed(2), kind, view, np.random.default_rng(0))
+        patches, positions = intervene(boxed(1), boxed(2), kind, view, np.random.default_rng(0))
         changed = differing(patches, intact)
         assert len(changed) == 6
         assert not np.isin(positions[changed, 0], on_time_grid(np.arange(T), T)[[0, GOP]]).any()
@@ -131,7 +131,7 @@ def test_another_video_lends_no_patch_of_a_frame_that_is_kept_whole_and_repeats_
     few = dataclasses.replace(shards.video(6), valid=np.array([[True, False], [False, False]]))
     few = dataclasses.replace(few, saliency=np.where(few.valid, few.saliency, np.float16(0)))
     with pytest.raises(BadClip, match="budget_tokens = 16"):
-        see_changed(shards.video(3), few, "other_video", VIEW, np.random.default_rng(0))
+        intervene(shards.video(3), few, "other_video", VIEW, np.random.default_rng(0))
 
 
 def test_the_other_video_is_never_the_same_one_and_may_be_any(shard_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_the_other_video_is_never_the_same_one_and_may_be_any(shard_folder: Path
         asked.append((record.key, other.key))
         return np.zeros((1, 588), np.uint8), np.zeros((1, 3), np.int32)
 
-    monkeypatch.setattr(looks_module, "see_changed", remember)
+    monkeypatch.setattr(looks_module, "intervene", remember)
     for seed in range(12):
         looks = Looks(shards, CLASSES, "codec", VIEW, "other_video", seed)
         for index in (0, RECORDS - 1):
@@ -158,7 +158,7 @@ def test_other_video_shows_patches_that_were_chosen_there(shard_folder: Path) ->
     intact, _ = seen(shard_folder, "none")
     patches, _ = seen(shard_folder, "other_video")
     shards = ShardSet.open(shard_folder)
-    theirs = {nearest(p, 6) for p in see_changed(shards.video(6), shards.video(3), "none", VIEW, np.random.default_rng(0))[0]}
+    theirs = {nearest(p, 6) for p in intervene(shards.video(6), shards.video(3), "none", VIEW, np.random.default_rng(0))[0]}
     assert {nearest(patches[i], 6) for i in differing(patches, intact)} <= theirs
 
 
@@ -172,6 +172,6 @@ def test_shuffle_keeps_patches_and_the_set_of_positions(shard_folder: Path) -> N
 
 def test_a_budget_that_leaves_nothing_to_put_in_is_refused(shard_folder: Path) -> None:
     with pytest.raises(ConfigError, match="leaves too few patches"):
-        seen(shard_folder, "non_motion", view=View(31, GOP, "keep"))
+        seen(shard_folder, "non_motion", view=TokenView(31, GOP, "keep"))
     with pytest.raises(ConfigError, match="none of none, non_motion"):
         seen(shard_folder, "blur")

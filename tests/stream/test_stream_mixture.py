@@ -17,7 +17,7 @@ from ove.shards.labels import write_labels
 from ove.shards.pictures import encode_jpeg
 from ove.shards.schema import ImageRecord, VideoRecord
 from ove.sources.folders import InputFile
-from ove.stream.modes import CODEC, FRAMES, IMAGE, TILING, View, see
+from ove.stream.modes import CODEC, FRAMES, IMAGE, TILING, TokenView, to_tokens
 from ove.stream.pipeline import Pipeline, Progress, differences
 from ove.video.patches import unpatchify
 
@@ -238,22 +238,22 @@ def test_a_changed_mixture_is_named_and_the_number_of_hosts_and_threads_is_no_ch
 
 def test_mosaics_are_used_where_they_hold_the_selection_and_frames_where_not() -> None:
     record = record_of(InputFile(Path("3.mp4"), "0003", None))
-    view = View(BUDGET, GOP, "keep")
-    plain, tyx = see(record, CODEC, view, None)
+    view = TokenView(BUDGET, GOP, "keep")
+    plain, tyx = to_tokens(record, CODEC, view, None)
     flat = view.choose(_saliency(record))
     grays = np.arange(BUDGET, dtype=np.uint8) * 14 + 20  # each patch has its own
     pictures = unpatchify(np.repeat(grays[:, None], PATCH_PX**2 * 3, axis=1), (4, 2, 2), PATCH_PX)
     stored = dataclasses.replace(
         record, mosaics=[encode_jpeg(picture, 100) for picture in pictures], mosaic_flat=flat.astype(np.uint16)
     )
-    seen, places = see(stored, CODEC, view, None)
+    seen, places = to_tokens(stored, CODEC, view, None)
     np.testing.assert_array_equal(places, tyx)
     assert np.abs(seen.astype(int) - grays[:, None]).mean() < 3 and (np.diff(seen.mean(axis=1)) > 8).all()
-    fewer, _ = see(stored, CODEC, dataclasses.replace(view, budget_tokens=10), None)
+    fewer, _ = to_tokens(stored, CODEC, dataclasses.replace(view, budget_tokens=10), None)
     within = np.isin(flat, dataclasses.replace(view, budget_tokens=10).choose(_saliency(record)))
     np.testing.assert_array_equal(fewer, seen[within])
     others = dataclasses.replace(view, iframe_policy="drop")
-    np.testing.assert_array_equal(see(stored, CODEC, others, None)[0], see(record, CODEC, others, None)[0])
+    np.testing.assert_array_equal(to_tokens(stored, CODEC, others, None)[0], to_tokens(record, CODEC, others, None)[0])
     assert (plain != seen).any()
 
 

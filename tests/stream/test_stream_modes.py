@@ -15,12 +15,12 @@ from ove.errors import BadShard, ConfigError
 from ove.records import Saliency
 from ove.shards.schema import VideoRecord, decode_frames
 from ove.sources.folders import InputFile
-from ove.stream.modes import CODEC, FRAMES, IMAGE, MODES, TILING, View, see
+from ove.stream.modes import CODEC, FRAMES, IMAGE, MODES, TILING, TokenView, to_tokens
 from ove.stream.order import schedule
 from ove.video.patches import on_time_grid, patchify
 from ove.video.select import choose_patches
 
-VIEW = View(BUDGET, GOP, "keep")
+VIEW = TokenView(BUDGET, GOP, "keep")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def patches(record: VideoRecord) -> np.ndarray:
 
 
 def test_codec_shows_the_selection_in_flat_order(record: VideoRecord, patches: np.ndarray) -> None:
-    seen, tyx = see(record, CODEC, VIEW, None)
+    seen, tyx = to_tokens(record, CODEC, VIEW, None)
     frame_of_step = {int(step): frame for frame, step in enumerate(on_time_grid(np.arange(T), T))}
     tyx = np.array([(frame_of_step[t], y, x) for t, y, x in tyx.tolist()])
     flat = np.ravel_multi_index(tuple(tyx.T), GRID)
@@ -60,18 +60,18 @@ def test_a_view_chooses_as_the_video_settings_of_the_same_names_do(options: dict
     scores[:3] += np.float32(0.05) * valid  # so that time is not all the same
     budget = 8 * 8 + 4 if "outside" in options else 40
     settings = {"iframe_policy": "keep", **options}
-    chosen = View(budget, GOP, **settings).choose(Saliency(scores, valid))
+    chosen = TokenView(budget, GOP, **settings).choose(Saliency(scores, valid))
     config = VideoConfig(n_frames=8, gop_frames=GOP, **settings)
     expected = choose_patches(Saliency(scores, valid), np.arange(8) % GOP == 0, budget, config).flat
     np.testing.assert_array_equal(chosen, expected)
     if "outside" not in options:  # without it there would be too few patches
-        assert chosen.tolist() != View(budget, GOP, "keep").choose(Saliency(scores, valid)).tolist()
+        assert chosen.tolist() != TokenView(budget, GOP, "keep").choose(Saliency(scores, valid)).tolist()
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1])
 def test_frames_shows_one_whole_frame_of_each_chunk(record: VideoRecord, patches: np.ndarray, seed: int | None) -> None:
     rng = None if seed is None else np.random.default_rng(seed)
-    seen, tyx = see(record, FRAMES, VIEW, rng)
+    seen, tyx = to_tokens(record, FRAMES, VIEW, rng)
     steps = np.unique(tyx[:, 0])
     which = [on_time_grid(np.arange(T), T).tolist().index(step) for step in steps]
     assert [frame // 2 for frame in which] == [0, 1, 2, 3]
@@ -83,13 +83,13 @@ def test_frames_shows_one_whole_frame_of_each_chunk(record: VideoRecord, patches
 def test_evaluation_takes_the_middle_frame_of_each_chunk_and_training_any(
     record: VideoRecord, patches: np.ndarray, budget: int, frames: list[int]
 ) -> None:
-    view = View(budget, GOP, "keep")
-    seen, tyx = see(record, FRAMES, view, None)
+    view = TokenView(budget, GOP, "keep")
+    seen, tyx = to_tokens(record, FRAMES, view, None)
     np.testing.assert_array_equal(seen, patches[frames].reshape(budget, -1))
     assert tyx[::4, 0].tolist() == on_time_grid(np.array(frames), T).tolist()
-    np.testing.assert_array_equal(see(record, TILING, view, None)[0], seen)
+    np.testing.assert_array_equal(to_tokens(record, TILING, view, None)[0], seen)
     frame_of_step = {int(step): frame for frame, step in enumerate(on_time_grid(np.arange(T), T))}
-    drawn = [see(record, FRAMES, view, np.random.default_rng(seed))[1][::4, 0].tolist() for seed in range(60)]
+    drawn = [to_tokens(record, FRAMES, view, np.random.default_rng(seed))[1][::4, 0].tolist() for seed in range(60)]
     counts = np.bincount([frame_of_step[step] for steps in drawn for step in steps], minlength=T)
     assert counts.sum() == 60 * len(frames)
     share = len(frames) / T
@@ -97,17 +97,17 @@ def test_evaluation_takes_the_middle_frame_of_each_chunk_and_training_any(
 
 
 def test_tiling_shows_the_same_frames_as_one_tall_image(record: VideoRecord) -> None:
-    whole = see(record, FRAMES, VIEW, np.random.default_rng(3))[0]
-    seen, tyx = see(record, TILING, VIEW, np.random.default_rng(3))
+    whole = to_tokens(record, FRAMES, VIEW, np.random.default_rng(3))[0]
+    seen, tyx = to_tokens(record, TILING, VIEW, np.random.default_rng(3))
     np.testing.assert_array_equal(seen, whole)
     assert tyx.tolist() == [[0, y, x] for y in range(8) for x in range(2)]
 
 
 def test_an_image_is_the_middle_frame_and_changes_only_in_training(record: VideoRecord, patches: np.ndarray) -> None:
-    seen, tyx = see(record, IMAGE, VIEW, None)
+    seen, tyx = to_tokens(record, IMAGE, VIEW, None)
     np.testing.assert_array_equal(seen, patches[T // 2].reshape(4, -1))
     assert tyx.tolist() == [[0, y, x] for y in range(2) for x in range(2)]
-    cropped = [see(record, IMAGE, VIEW, np.random.default_rng(seed))[0] for seed in (0, 0, 1)]
+    cropped = [to_tokens(record, IMAGE, VIEW, np.random.default_rng(seed))[0] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(cropped[0], cropped[1])
     assert (cropped[0] != cropped[2]).any() and (cropped[0] != seen).any()
 
@@ -134,15 +134,15 @@ def test_the_papers_shares_repeat_every_eight_samples() -> None:
 
 def test_a_budget_that_does_not_fit_is_refused_before_anything_is_read() -> None:
     with pytest.raises(ConfigError, match=r"budget_tokens = 18 is not 1 to 8 times the 4 patches"):
-        View(18, GOP, "keep").check(GRID, {FRAMES})
-    View(18, GOP, "keep").check(GRID, {CODEC})
+        TokenView(18, GOP, "keep").check(GRID, {FRAMES})
+    TokenView(18, GOP, "keep").check(GRID, {CODEC})
     with pytest.raises(ConfigError, match=r"budget_tokens = 4 is below the 8 patches"):
-        View(4, GOP, "keep").check(GRID, {CODEC})
-    View(4, GOP, "keep").check(GRID, {IMAGE})
+        TokenView(4, GOP, "keep").check(GRID, {CODEC})
+    TokenView(4, GOP, "keep").check(GRID, {IMAGE})
 
 
 @pytest.mark.parametrize("mode", range(4), ids=MODES)
 def test_a_frame_that_cannot_be_decoded_is_a_bad_shard(record: VideoRecord, mode: int) -> None:
     broken = dataclasses.replace(record, frames=[frame[: len(frame) // 2] for frame in record.frames])
     with pytest.raises(BadShard, match=f"{SIZE_PX}×{SIZE_PX}"):
-        see(broken, mode, VIEW, None)
+        to_tokens(broken, mode, VIEW, None)

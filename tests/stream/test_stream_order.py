@@ -16,7 +16,7 @@ def test_every_source_is_gone_through_once_an_epoch_in_its_share(lengths: list[i
     draws = [order[place] for place in range(400)]
     for source, length in enumerate(lengths):
         own = [draw for draw in draws if draw.source == source]
-        assert [draw.place for draw in own] == list(range(len(own)))
+        assert [draw.sample_index for draw in own] == list(range(len(own)))
         for start in range(0, len(own) - length + 1, length):
             epoch = own[start : start + length]
             assert sorted(draw.item for draw in epoch) == list(range(length))

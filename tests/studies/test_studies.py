@@ -23,7 +23,7 @@ from ove.shards.pictures import encode_jpeg
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
 from ove.sources.folders import InputFile
-from ove.stream.modes import CODEC, View, see
+from ove.stream.modes import CODEC, TokenView, to_tokens
 from ove.video.patches import on_time_grid, patchify
 
 T, ROWS, COLUMNS = GRID
@@ -31,12 +31,12 @@ T, ROWS, COLUMNS = GRID
 
 @pytest.mark.parametrize(("policy", "gop"), [("keep", GOP), ("score", GOP), ("first", 2)])
 def test_choices_are_those_that_the_encoder_sees(shard_folder: Path, policy: str, gop: int) -> None:
-    shards, view = ShardSet.open(shard_folder), View(BUDGET, gop, policy)
+    shards, view = ShardSet.open(shard_folder), TokenView(BUDGET, gop, policy)
     found = choices_of(shards, view)
     steps = on_time_grid(np.arange(T), T)
     places, frames = np.zeros((ROWS, COLUMNS)), 0
     for number in range(RECORDS):
-        tyx = see(shards.video(number), CODEC, view, None)[1]
+        tyx = to_tokens(shards.video(number), CODEC, view, None)[1]
         chosen = np.zeros(GRID, bool)
         chosen[np.searchsorted(steps, tyx[:, 0]), tyx[:, 1], tyx[:, 2]] = True
         np.testing.assert_array_equal(found.tokens[number], chosen.sum(axis=(1, 2)))
@@ -59,7 +59,7 @@ def test_letterboxed_places_have_no_chance_and_one_hot_place_is_uneven(tmp_path:
         saliency[:, 0, 1] = 1
         return dataclasses.replace(record_of(file), valid=valid, saliency=np.where(valid, saliency, np.float16(-1)))
 
-    found = choices_of(ShardSet.open(write_set(tmp_path / "boxed", 8, record)), View(T, GOP, "score"))
+    found = choices_of(ShardSet.open(write_set(tmp_path / "boxed", 8, record)), TokenView(T, GOP, "score"))
     assert math.isnan(found.map()[1, 0]) and found.map()[0, 1] == pytest.approx(3) and found.evenness() == 0
     assert (found.tokens == 1).all() and not found.whole.any()
 
@@ -92,12 +92,12 @@ def of_four_by_four(file: InputFile) -> VideoRecord:
 def test_how_much_is_chosen_in_the_middle(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     shards = ShardSet.open(write_set(tmp_path / "four", 3, of_four_by_four))
-    found = choices_of(shards, View(5 * T, GOP, "score"), lambda *done: told.append(done))
+    found = choices_of(shards, TokenView(5 * T, GOP, "score"), lambda *done: told.append(done))
     assert found.in_middle == pytest.approx([0.6] * 3) and found.middle_share_if_even() == 0.25
     assert (found.tokens == 5).all() and not found.whole.any() and (found.chances == 3 * T).all()
     assert found.places[1, 2] == 3 * T and found.places.sum() == 3 * 5 * T and found.evenness() < 0.6
     assert told == [(1, 3), (2, 3), (3, 3)]
-    all_whole = choices_of(shards, View(2 * 16, GOP, "keep"))
+    all_whole = choices_of(shards, TokenView(2 * 16, GOP, "keep"))
     assert np.isnan(all_whole.in_middle).all() and (all_whole.tokens[:, [0, GOP]] == 16).all() and not all_whole.places.any()
 
 
@@ -125,7 +125,7 @@ def grey(file: InputFile) -> VideoRecord:
 
 @pytest.mark.parametrize("parts", retrieval.PARTS)
 def test_retrieval_of_encoders_whose_answer_is_known(tmp_path: Path, trained_run: Path, parts: retrieval.Parts) -> None:
-    shards, view = ShardSet.open(write_set(tmp_path / "grey", make=grey, labelled=False)), View(BUDGET, GOP, "keep")
+    shards, view = ShardSet.open(write_set(tmp_path / "grey", make=grey, labelled=False)), TokenView(BUDGET, GOP, "keep")
     values = vars(open_frozen(trained_run))
 
     def silent(done: int, total: int) -> None:
@@ -137,11 +137,11 @@ def test_retrieval_of_encoders_whose_answer_is_known(tmp_path: Path, trained_run
     low, high = found.interval()
     assert low == pytest.approx(0.926, abs=1e-3) and high == pytest.approx(1)
     with pytest.raises(ConfigError, match="budget_tokens = 3 is below the 4 patches"):
-        retrieve(Colour(**values), shards, View(6, GOP, "keep"), "halves", silent)
+        retrieve(Colour(**values), shards, TokenView(6, GOP, "keep"), "halves", silent)
 
 
 def test_the_parts_are_those_of_each_half(shard_folder: Path) -> None:
-    shards, view = ShardSet.open(shard_folder), View(BUDGET // 2, GOP, "keep")
+    shards, view = ShardSet.open(shard_folder), TokenView(BUDGET // 2, GOP, "keep")
     every = patchify(frames_of(3), 14)
     steps = on_time_grid(np.arange(T), T)
     for part in (0, 1):
