@@ -27,7 +27,7 @@ import cv2  # noqa: E402
 import jieba  # noqa: E402
 import pages  # noqa: E402
 
-from ove.config.text import TextConfig  # noqa: E402
+from ove.config import TextConfig  # noqa: E402
 from ove.labels.text.ocr import Reader  # noqa: E402
 from ove.labels.text.words import words  # noqa: E402
 

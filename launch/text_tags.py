@@ -8,9 +8,8 @@ from typing import Any
 from launch.cli.command import run
 from launch.cli.config_file import load, settings
 from launch.cli.progress_line import ProgressLine, duration
-from ove.config.engines import EnginesConfig
+from ove.config import EnginesConfig, TextConfig
 from ove.config.mapping import from_mapping
-from ove.config.text import TextConfig
 from ove.errors import ConfigError
 from ove.labels.engines.cluster import ray_engine
 from ove.labels.engines.local import local

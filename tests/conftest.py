@@ -1,6 +1,7 @@
 """One CPU that pretends to be eight devices; shapes of jaxtyping signatures are checked at run time."""
 
 import os
+import pkgutil
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -10,7 +11,12 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("ove", "beartype.beartype")
+import ove
+
+# Settings check themselves, and are to be seen doing so.
+install_import_hook(
+    [f"ove.{each.name}" for each in pkgutil.iter_modules(ove.__path__) if each.name != "config"], "beartype.beartype"
+)
 
 hypothesis.settings.register_profile("ove", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("ove")

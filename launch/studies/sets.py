@@ -8,7 +8,7 @@ from typing import Any
 from launch import shards as launch_shards
 from ove.config import ProbeConfig, StudyConfig, VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
-from ove.config.study import CHOICE, parse_option
+from ove.config.probe import CHOICE, parse_option
 from ove.errors import ConfigError
 from ove.probe.compare import view_of
 from ove.shards.manifest import digest

@@ -1,20 +1,13 @@
-"""Every knob: one frozen dataclass a folder; `mapping` makes them from nested mappings."""
+"""Every knob: one frozen dataclass a section, checked when it is made; `mapping` makes them from nested mappings."""
 
-from ove.config.batches import BatchesConfig, HeadConfig
-from ove.config.centers import CentersConfig
-from ove.config.encoder import EncoderConfig
-from ove.config.engines import EnginesConfig
-from ove.config.evaluation import EvaluationConfig
-from ove.config.labels import LabelsConfig
-from ove.config.mesh import MeshConfig
-from ove.config.probe import ProbeConfig
-from ove.config.shards import ShardsConfig
-from ove.config.study import StudyConfig
-from ove.config.text import TextConfig
-from ove.config.train import RunConfig, TrainConfig
-from ove.config.video import VideoConfig, video_preset
+from ove.config.data import BatchesConfig, HeadConfig, RemoteConfig, ShardsConfig, VideoConfig, video_preset
+from ove.config.labels import EnginesConfig, LabelsConfig, TextConfig
+from ove.config.model import CentersConfig, EncoderConfig
+from ove.config.probe import ProbeConfig, StudyConfig
+from ove.config.train import BankRates, EvaluationConfig, MeshConfig, RunConfig, TrainConfig
 
 __all__ = [
+    "BankRates",
     "BatchesConfig",
     "CentersConfig",
     "EncoderConfig",
@@ -24,6 +17,7 @@ __all__ = [
     "LabelsConfig",
     "MeshConfig",
     "ProbeConfig",
+    "RemoteConfig",
     "RunConfig",
     "ShardsConfig",
     "StudyConfig",

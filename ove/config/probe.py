@@ -1,16 +1,21 @@
-"""Probing."""
+"""Probes of a frozen encoder, and studies made of them."""
 
-from dataclasses import dataclass
-from typing import Literal
+import ast
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from ove.config.checks import at_least_one
+from ove.config.section import Count, NonNegative, Section, Share
 from ove.errors import ConfigError
 
-INTERVENTIONS = ("none", "non_motion", "other_video", "shuffle")
+CHOICE = ("gop_frames", "iframe_policy", "buckets", "static_fallback", "outside")
+"""Keys of the video section that decide only which patches are chosen: they are tried on shards as they are."""
+Mode = Literal["codec", "frames", "tiling", "image"]
+_FIXED = ("selection", "n_frames", "size_px", "patch_px", "preset")
+"""Keys that cannot be options: with them the clips, and so the budgets, would be others."""
 
 
 @dataclass(frozen=True)
-class ProbeConfig:
+class ProbeConfig(Section):
     """What a frozen encoder is worth on labelled shards (spec §6)."""
 
     weights: str = ""
@@ -19,20 +24,20 @@ class ProbeConfig:
     val_shards: str = ""
     probe: Literal["attentive", "linear", "knn"] = "attentive"
     """`attentive`: a learned query over all tokens; `linear`: logistic regression on embeddings; `knn`: nothing is trained."""
-    modes: tuple[str, ...] = ("codec", "frames")
-    budgets: tuple[int, ...] = (2048,)
+    modes: tuple[Mode, ...] = ("codec", "frames")
+    budgets: tuple[Count, ...] = (2048,)
     """Tokens of a clip; each mode is probed at each of them."""
-    interventions: tuple[str, ...] = ("none",)
+    interventions: tuple[Literal["none", "non_motion", "other_video", "shuffle"], ...] = ("none",)
     """What is done to the codec's patches before the encoder sees them (`ove.probe.interventions`)."""
     untrained: bool = True
     """Also probe the same encoder with fresh weights."""
-    gop_frames: int = 32
+    gop_frames: Count = 32
     iframe_policy: Literal["keep", "first", "score", "drop"] = "keep"
-    buckets: int = 1
+    buckets: Count = 1
     static_fallback: bool = False
     outside: Literal["exclude", "zero"] = "exclude"
     """How the codec's patches are chosen: as in `VideoConfig`."""
-    image_px: int = 224
+    image_px: Count = 224
     """Shards of pictures (mode image): side of the square that each is cut and brought to; clips keep theirs."""
     features: Literal["memory", "disk", "encode"] = "memory"
     """Tokens are computed once and held in memory, or in files under `cache`, or computed anew whenever they are needed, which
@@ -41,35 +46,73 @@ class ProbeConfig:
     """Folder for `features` = disk; what is found there from earlier runs is used again."""
     jitter: bool = False
     """Training, `features` = encode: frames drawn at random from their intervals (modes frames and tiling)."""
-    flip: float = 0.0
+    flip: Share = 0.0
     """Training, `features` = encode: share of the clips that are mirrored. Not where left and right are classes."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the frozen encoder's activations."""
-    epochs: int = 10
-    batch_size: int = 32
-    lr: float = 1e-4
-    lr_end: float = 1e-7
+    epochs: Count = 10
+    batch_size: Count = 32
+    lr: NonNegative = 1e-4
+    lr_end: NonNegative = 1e-7
     label_smoothing: float = 0.1
     clip_norm: float = 5.0
-    neighbours: int = 20
+    neighbours: Count = 20
     """k of `knn`."""
-    l2: float = 1.0
+    l2: NonNegative = 1.0
     """Of `linear`: ½·l2·|W|² beside the summed cross-entropy, features scaled to variance 1."""
     seeds: tuple[int, ...] = (0,)
     """The attentive probe is trained once with each; fresh weights of `untrained` are those of the first."""
 
-    def __post_init__(self) -> None:
-        at_least_one("probe", self, "epochs", "batch_size", "neighbours", "gop_frames", "buckets", "image_px")
-        if not self.budgets or not self.seeds or min(self.budgets) < 1:
-            raise ConfigError(f"probe.budgets = {self.budgets} and probe.seeds = {self.seeds} must each name at least one.")
-        unknown = [name for name in self.interventions if name not in INTERVENTIONS]
-        if unknown or not self.interventions:
-            raise ConfigError(
-                f"probe.interventions = {list(self.interventions)}: name one or more of {', '.join(INTERVENTIONS)}."
-            )
+    def check(self) -> None:
+        for name in ("budgets", "interventions", "seeds"):
+            if not getattr(self, name):
+                raise ConfigError(f"probe.{name} is empty; name at least one.")
         if self.features == "disk" and not self.cache:
             raise ConfigError("probe.features = disk needs a folder: set probe.cache.")
         if (self.jitter or self.flip) and self.features != "encode":
             raise ConfigError("probe.jitter and probe.flip need probe.features = encode; stored tokens are always the same.")
-        if not 0 <= self.flip <= 1 or self.l2 < 0:
-            raise ConfigError(f"probe.flip = {self.flip:g} must be within 0…1, probe.l2 = {self.l2:g} not negative.")
+
+
+@dataclass(frozen=True)
+class StudyConfig(Section):
+    """What is studied; `probe` says of which encoder, on which shards, and how its probes are trained."""
+
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """`probe.budgets` are those of the study `budget`, `probe.seeds` give the error bars of all."""
+    budget_tokens: Count = 2048
+    """Tokens of a clip in all other studies."""
+    budget_policy: Literal["keep", "first", "score", "drop"] = "first"
+    """`iframe_policy` in the study `budget`, at every budget: with `keep`, two whole frames of 64, the smallest budget of
+    the paper has nothing left to choose."""
+    train_videos: str = ""
+    val_videos: str = ""
+    """Sources (as `launch.shards --videos`) of the probe's shards; for options that change the signals."""
+    options: tuple[str, ...] = ()
+    """Study `ablation`: each is "KEY=VALUE" of the video section, or several with commas; all else as in the probe's shards."""
+    maps: tuple[str, ...] = ("",)
+    """Studies `bias` and `allocation`: ways to choose, written alike; "": as in the probe's shards."""
+
+    def check(self) -> None:
+        for option in (*self.options, *self.maps):
+            parse_option(option)
+
+
+def parse_option(text: str) -> dict[str, Any]:
+    """`iframe_policy=score, w_motion=0` → a dictionary; "" → an empty one; ConfigError for another form."""
+    values: dict[str, Any] = {}
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        key, equals, value = (part.strip() for part in word.partition("="))
+        if not equals or not key or not value:
+            raise ConfigError(f"the option {text!r} is not of the form KEY=VALUE or KEY=VALUE, KEY=VALUE.")
+        if key in _FIXED:
+            raise ConfigError(f"the option {text!r}: {key} cannot be an option, for it makes other clips; study it with shards "
+                              "and a configuration of its own.")  # fmt: skip
+        values[key] = _literal(value)
+    return values
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,107 +1,125 @@
-"""Training, and a training run as a whole."""
+"""A training run."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from ove.config.batches import BatchesConfig
-from ove.config.centers import CentersConfig
-from ove.config.checks import at_least_one
-from ove.config.encoder import EncoderConfig
-from ove.config.evaluation import EvaluationConfig
-from ove.config.mesh import MeshConfig
+from ove.config.data import BatchesConfig
+from ove.config.model import CentersConfig, EncoderConfig
+from ove.config.probe import Mode
+from ove.config.section import Bounds, Count, Natural, NonNegative, Positive, Section
 from ove.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class BankRates:
+class BankRates(Section):
     """Peak learning rates of single banks; 0: `train.lr_bank`."""
 
-    vid: float = 0.0
-    obj: float = 0.0
-    ocr: float = 0.0
+    vid: NonNegative = 0.0
+    obj: NonNegative = 0.0
+    ocr: NonNegative = 0.0
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Section):
     """Optimizer, schedule, logging and checkpoints (spec §4)."""
 
-    steps: int = 1000
-    lr: float = 1e-3
+    steps: Count = 1000
+    lr: NonNegative = 1e-3
     """Peak of the encoder's learning rate."""
-    lr_bank: float = 1e-3
+    lr_bank: NonNegative = 1e-3
     """Peak of the banks' learning rate, which follows the same schedule."""
     lr_banks: BankRates = field(default_factory=BankRates)
-    accumulate: int = 1
+    accumulate: Count = 1
     """Microbatches that each device makes of its samples; losses and gradients stay those of the batch (docs/scaling.md)."""
     init_from: str = ""
     """Folder of a run, or folder or file of published weights, from which a new run takes its encoder; "": random ones."""
     schedule: Literal["linear", "cosine"] = "linear"
-    warmup_steps: int = 50
-    weight_decay: float = 0.2
+    warmup_steps: Natural = 50
+    weight_decay: NonNegative = 0.2
     b1: float = 0.9
     b2: float = 0.999
-    adam_eps: float = 1e-8
-    clip_norm: float = 5.0
+    adam_eps: Positive = 1e-8
+    clip_norm: Positive = 5.0
     """Of the encoder's gradient; the bank's sampled gradient is clipped alike, apart from it."""
-    log_every: int = 20
-    save_every: int = 200
-    keep: int = 2
+    log_every: Count = 20
+    save_every: Count = 200
+    keep: Count = 2
     """Newest checkpoints kept."""
-    keep_every: int = 0
+    keep_every: Natural = 0
     """Besides, checkpoints of every so many steps stay for good, a multiple of `save_every`; 0: none."""
-    step_limit_s: float = 1800.0
+    step_limit_s: NonNegative = 1800.0
     """A process in which no step, save or evaluation ends for so long writes where it stands and exits (70); 0: never."""
-    first_step_limit_s: float = 7200.0
+    first_step_limit_s: NonNegative = 7200.0
     """The same until the first step is done: opening data, restoring, compiling; 0: never."""
-    meet_limit_s: float = 600.0
+    meet_limit_s: Annotated[float, Bounds(1)] = 600.0
     """How long processes wait for each other where all must come together: at the start, over a checkpoint, at the end."""
-    silence_limit_s: float = 60.0
+    silence_limit_s: Annotated[float, Bounds(1)] = 60.0
     """A process not heard of for so long ends all others."""
     on_spike: Literal["ignore", "skip", "stop"] = "ignore"
     """A bank's loss that jumps: is only reported, its step changes nothing, or the run ends (`ove.train.monitor.guards`)."""
-    spike_mads: float = 10.0
+    spike_mads: Positive = 10.0
     """By how many median absolute deviations above its median a loss has jumped."""
-    eval_every: int = 0
+    eval_every: Natural = 0
     """Steps between two evaluations (section `evaluation`), each after a save; 0: none."""
-    eval_limit_s: float = 3600.0
+    eval_limit_s: NonNegative = 3600.0
     """An evaluation that takes longer ends the process like a step that is stuck; 0: none does."""
-    pictures: int = 2
+    pictures: Natural = 2
     """Samples of each bank and mode that are drawn at the start of a run, into `pictures/`; 0: none."""
-    peak_tflops: float = 0.0
+    peak_tflops: NonNegative = 0.0
     """10¹² operations a second of one device, for the model FLOPs utilisation; 0: by `monitor.throughput`."""
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        at_least_one("train", self, "steps", "accumulate", "log_every", "save_every", "keep", "meet_limit_s", "silence_limit_s")
-        if min(self.keep_every, self.step_limit_s, self.first_step_limit_s) < 0:
-            raise ConfigError(
-                f"train.keep_every = {self.keep_every}, train.step_limit_s = {self.step_limit_s:g} and "
-                f"train.first_step_limit_s = {self.first_step_limit_s:g} must not be negative."
-            )
-        if self.keep_every % self.save_every:
-            raise ConfigError(
-                f"train.keep_every = {self.keep_every} is no multiple of train.save_every = {self.save_every}, the steps at "
-                "which there are checkpoints to keep."
-            )
-        if min(self.eval_every, self.eval_limit_s, self.pictures, self.peak_tflops) < 0 or self.spike_mads <= 0:
-            raise ConfigError(
-                f"train.eval_every = {self.eval_every}, train.eval_limit_s = {self.eval_limit_s:g}, train.pictures = "
-                f"{self.pictures} and train.peak_tflops = {self.peak_tflops:g} must not be negative, "
-                f"train.spike_mads = {self.spike_mads:g} must be above 0."
-            )
-        if min(self.lr, self.lr_bank, *vars(self.lr_banks).values()) < 0:
-            raise ConfigError(
-                f"train.lr, train.lr_bank and train.lr_banks must not be negative, not "
-                f"{self.lr:g}, {self.lr_bank:g} and {self.lr_banks}."
-            )
 
     def rate_of(self, bank: str) -> float:
         """Peak learning rate of a bank."""
         return getattr(self.lr_banks, bank) or self.lr_bank
 
+    def check(self) -> None:
+        if self.keep_every % self.save_every:
+            raise ConfigError(
+                f"train.keep_every = {self.keep_every} is not a multiple of train.save_every = {self.save_every}, the steps at "
+                "which there are checkpoints to keep."
+            )
+
 
 @dataclass(frozen=True)
-class RunConfig:
+class MeshConfig(Section):
+    """The axes of the mesh (docs/scaling.md). Samples are split over all of them; the defaults do for any number of devices.
+
+    Neighbouring devices lie along the last axes: `fsdp` or `bank` no larger than a host (or an NVLink domain) talk within it.
+    """
+
+    data: Natural = 0
+    """Devices along the axis over which the encoder is repeated; 0: all that the other axes leave."""
+    fsdp: Count = 1
+    """Devices over which the encoder's parameters and moments are cut; 1: each device holds all of them."""
+    bank: Natural = 0
+    """0: banks are cut over all devices; n: over groups of fsdp · n neighbours, each of which holds a whole copy."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Section):
+    """A quick probe of the encoder on labelled shards, every `train.eval_every` steps."""
+
+    train_shards: str = ""
+    """Labelled shards: what the probe learns from."""
+    val_shards: str = ""
+    """Labelled shards that it is scored on."""
+    probe: Literal["knn", "attentive"] = "knn"
+    """`knn`: the classes of the nearest embeddings vote, nothing is trained; `attentive`: as `launch.probe`."""
+    modes: tuple[Mode, ...] = ("codec",)
+    """How the shards are seen; budget, I-frames and policy are those of `batches`."""
+    neighbours: Count = 10
+    """k of `knn`."""
+    epochs: Count = 10
+    """Of `attentive`."""
+
+    def check(self) -> None:
+        if bool(self.train_shards) != bool(self.val_shards):
+            raise ConfigError("evaluation.train_shards and evaluation.val_shards go together; give both, or neither.")
+
+
+@dataclass(frozen=True)
+class RunConfig(Section):
     """One training run."""
 
     batches: BatchesConfig = field(default_factory=BatchesConfig)

@@ -16,7 +16,7 @@ import ray
 from ray.cluster_utils import Cluster
 from shard_jobs import jobs_of, process
 
-from ove.config.engines import EnginesConfig
+from ove.config import EnginesConfig
 from ove.labels.engines.cluster import ray_engine
 from ove.labels.engines.run import Progress, run
 

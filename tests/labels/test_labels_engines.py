@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from shard_jobs import jobs_of, process
 
-from ove.config.engines import EnginesConfig
+from ove.config import EnginesConfig
 from ove.errors import BadShard, ConfigError
 from ove.labels.engines.jobs import Job, finish, marker_path, read_done
 from ove.labels.engines.run import DEAD_LETTERS, Finished, Progress, run

@@ -8,7 +8,7 @@ import pages
 import pytest
 
 from launch import labels, shards
-from ove.config.text import TextConfig
+from ove.config import TextConfig
 from ove.errors import BadShard, ConfigError
 from ove.labels.text.ocr import Reader, reader_version
 from ove.labels.text.vocabulary import read_vocabulary

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from shard_jobs import jobs_of, process
 
-from ove.config.engines import EnginesConfig
+from ove.config import EnginesConfig
 from ove.errors import ConfigError
 from ove.labels.engines.cluster import ray_engine
 from ove.labels.engines.run import run

@@ -11,7 +11,7 @@ from launch import shards, study
 from launch.studies import scores
 from launch.studies.sets import Bench
 from ove.config import ProbeConfig, StudyConfig
-from ove.config.study import parse_option
+from ove.config.probe import parse_option
 from ove.errors import ConfigError
 from ove.shards.read import ShardSet
 from ove.toy import write_video

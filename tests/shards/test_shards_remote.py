@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import _registry
 from remote_servers import Server, serving
 
-from ove.config.remote import RemoteConfig
+from ove.config import RemoteConfig
 from ove.errors import BadShard, ConfigError, Unavailable
 from ove.shards.labels import read_centers, read_labels, write_labels
 from ove.shards.read import ShardSet

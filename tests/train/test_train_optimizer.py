@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from ove.config import EncoderConfig, TrainConfig
-from ove.config.train import BankRates
+from ove.config import BankRates, EncoderConfig, TrainConfig
 from ove.encoder import encoder
 from ove.train.optimizer import clip, learning_rate, make_optimizer
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 
-from ove.config.engines import EnginesConfig
+from ove.config import EnginesConfig
 from ove.errors import ConfigError, OveError
 from ove.labels.engines.jobs import Job
 from ove.labels.engines.local import Attempt, Outcomes

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Any
 
-from ove.config.engines import EnginesConfig
+from ove.config import EnginesConfig
 from ove.labels.engines.jobs import Job
 from ove.workers import Died, outcomes
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ove.config.engines import EnginesConfig
+from ove.config import EnginesConfig
 from ove.errors import BadShard, ConfigError, OveError
 from ove.labels.engines.jobs import Done, Job, Process, finish, read_done
 from ove.labels.engines.local import Outcomes, local

@@ -12,7 +12,7 @@ import numpy as np
 import rapidocr
 from jaxtyping import UInt8
 
-from ove.config.text import TextConfig
+from ove.config import TextConfig
 from ove.errors import ConfigError
 
 _MODELS = Path(rapidocr.__file__).parent / "models"

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32
 
-from ove.config.engines import EnginesConfig
-from ove.config.text import TextConfig
+from ove.config import EnginesConfig, TextConfig
 from ove.errors import BadShard, ConfigError
 from ove.labels.engines.jobs import Done, Job, Process
 from ove.labels.engines.local import Outcomes

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ove.config.text import TextConfig
+from ove.config import TextConfig
 from ove.errors import BadShard
 from ove.labels.text.ocr import Reader
 from ove.labels.text.tags import tags_of

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from ove.config.remote import RemoteConfig
+from ove.config import RemoteConfig
 from ove.errors import Unavailable
 from ove.shards.manifest import publish
 

@@ -10,7 +10,7 @@ import aiohttp
 from fsspec.callbacks import Callback
 from fsspec.core import url_to_fs
 
-from ove.config.remote import RemoteConfig
+from ove.config import RemoteConfig
 from ove.errors import Unavailable
 
 R = TypeVar("R")

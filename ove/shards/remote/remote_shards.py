@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ove.config.remote import RemoteConfig
+from ove.config import RemoteConfig
 from ove.errors import BadShard, Unavailable
 from ove.shards.manifest import MANIFEST, temporary_name, write_json
 from ove.shards.remote.cache import keep, lease, locked
