@@ -8,6 +8,7 @@ from dataclasses import replace
 from matplotlib.figure import Figure
 
 from launch.studies.sets import Bench, called
+from ove.config.probe import Intervention
 from ove.probe.compare import Comparison, Row, compare
 from ove.probe.score_cache import Kept
 from ove.shards.read import ShardSet
@@ -23,7 +24,7 @@ _SCORES = (
     Column("scored", "count"),
     Column("each seed"),
 )
-_CHANGES = {
+_CHANGES: dict[Intervention, str] = {
     "none": "intact",
     "non_motion": "half: not chosen, same video",
     "other_video": "half: chosen in another video",
@@ -38,7 +39,7 @@ def budget(bench: Bench) -> Study:
         bench.config.probe,
         modes=("codec", "frames"),
         interventions=("none",),
-        iframe_policy=bench.config.budget_policy,  # type: ignore[arg-type]
+        iframe_policy=bench.config.budget_policy,
         untrained=False,
     )
     found = compare(config, bench.tell, Kept(bench.out / "scores"))
@@ -69,7 +70,7 @@ def interventions(bench: Bench) -> Study:
     """What becomes of the score when what the codec chose is damaged (paper, table 6)."""
     config = replace(bench.probe, interventions=tuple(_CHANGES))
     found = compare(config, bench.tell, Kept(bench.out / "scores"))
-    by_kind = {_CHANGES[row.intervention]: row for row in found.rows}
+    by_kind = {_CHANGES[row.intervention]: row for row in found.rows}  # type: ignore[index]
     means = [row.top1()[0] for row in found.rows]
     as_paper = means[0] > means[1] > means[2] >= means[3]
     order = _order({name: row.top1()[0] for name, row in by_kind.items()})

@@ -10,6 +10,7 @@ from ove.errors import ConfigError
 CHOICE = ("gop_frames", "iframe_policy", "buckets", "static_fallback", "outside")
 """Keys of the video section that decide only which patches are chosen: they are tried on shards as they are."""
 Mode = Literal["codec", "frames", "tiling", "image"]
+Intervention = Literal["none", "non_motion", "other_video", "shuffle"]
 _FIXED = ("selection", "n_frames", "size_px", "patch_px", "preset")
 """Keys that cannot be options: with them the clips, and so the budgets, would be others."""
 
@@ -27,7 +28,7 @@ class ProbeConfig(Section):
     modes: tuple[Mode, ...] = ("codec", "frames")
     budgets: tuple[Count, ...] = (2048,)
     """Tokens of a clip; each mode is probed at each of them."""
-    interventions: tuple[Literal["none", "non_motion", "other_video", "shuffle"], ...] = ("none",)
+    interventions: tuple[Intervention, ...] = ("none",)
     """What is done to the codec's patches before the encoder sees them (`ove.probe.interventions`)."""
     untrained: bool = True
     """Also probe the same encoder with fresh weights."""

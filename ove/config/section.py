@@ -1,7 +1,6 @@
 """The base of all settings: whoever makes one, from Python or from a file, has its values checked against the type hints."""
 
 import dataclasses
-import functools
 import math
 import numbers
 import re
@@ -64,7 +63,6 @@ class Section:
         """Raises ConfigError for values that do not go together."""
 
 
-@functools.cache
 def hints_of(cls: type) -> dict[str, Any]:
     """The type hints of a dataclass's fields."""
     hints = typing.get_type_hints(cls, include_extras=True)

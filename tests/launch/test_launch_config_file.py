@@ -53,7 +53,10 @@ def test_settings_replace_what_the_file_says() -> None:
             [f"--config={TOY}", "--config.batches.heads=[{'bank': 'obj', 'batch_size': 4}, {'bank': 'obj', 'batch_size': 8}]"],
             r"names a bank twice \(obj, obj\)",
         ),
-        ([f"--config={TOY}", "--config.batches.heads=[{'bank': 'vid', 'batch_size': 0}]"], r"head vid: batch_size = 0"),
+        (
+            [f"--config={TOY}", "--config.batches.heads=[{'bank': 'vid', 'batch_size': 0}]"],
+            r"heads\[0\]\.batch_size = 0",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(arguments: list[str], sentence: str) -> None:

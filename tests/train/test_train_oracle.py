@@ -12,8 +12,7 @@ import pytest
 from plain_training import Metrics, PlainState, PlainTraining, begin, by_path, skipped
 from tiny_run import config_of, replace_encoder, state_on
 
-from ove.config import CentersConfig, HeadConfig, RunConfig
-from ove.config.train import BankRates
+from ove.config import BankRates, CentersConfig, HeadConfig, RunConfig
 from ove.train.init import TrainState
 from ove.train.sharding import batch_sharding, make_mesh
 from ove.train.step import DeviceBatch, make_step
