@@ -65,7 +65,7 @@ class ProbeConfig(Section):
     """The attentive probe is trained once with each; fresh weights of `untrained` are those of the first."""
 
     def check(self) -> None:
-        for name in ("budgets", "interventions", "seeds"):
+        for name in ("modes", "budgets", "interventions", "seeds"):
             if not getattr(self, name):
                 raise ConfigError(f"probe.{name} is empty; name at least one.")
         if self.features == "disk" and not self.cache:

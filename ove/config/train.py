@@ -114,6 +114,8 @@ class EvaluationConfig(Section):
     """Of `attentive`."""
 
     def check(self) -> None:
+        if not self.modes:
+            raise ConfigError("evaluation.modes is empty; name at least one.")
         if bool(self.train_shards) != bool(self.val_shards):
             raise ConfigError("evaluation.train_shards and evaluation.val_shards go together; give both, or neither.")
 

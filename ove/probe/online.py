@@ -21,9 +21,6 @@ class Evaluator:
         """Opens the shards; BadShard or ConfigError, before the run starts, if they are missing, unlabelled or do not fit."""
         self._config = config.evaluation
         wanted = self._config.modes
-        unknown = [mode for mode in wanted if mode not in MODES]
-        if unknown or not wanted:
-            raise ConfigError(f"evaluation.modes = {list(wanted)}: name one or more of {', '.join(MODES)}.")
         if not self._config.train_shards:
             raise ConfigError(
                 f"train.eval_every = {config.train.eval_every}, but there is nothing to evaluate on; name labelled shards in "

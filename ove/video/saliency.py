@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, Shaped, UInt8
 
 from ove.config import VideoConfig
-from ove.errors import ConfigError
 from ove.records import CELL_PX, CodecSignals, Saliency
 from ove.video.geometry import Placement, placement
 from ove.video.motion import remove_camera
@@ -27,13 +26,8 @@ def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
 
     Percentiles are over a frame, or over the clip; |residual| beyond 255 counts as 255. The fused map has the size of the
     coded picture; a patch's mean is over its exact area, whole pixels or not. Letterboxed, patches that do not lie wholly
-    within the picture get −1. Weights that are negative or both zero raise ConfigError (spec §2).
+    within the picture get −1. (spec §2)
     """
-    if min(config.w_motion, config.w_residual) < 0 or config.w_motion + config.w_residual == 0:
-        raise ConfigError(
-            f"video.w_motion = {config.w_motion:g} and video.w_residual = {config.w_residual:g}: neither may be negative, "
-            "and one must be above 0."
-        )
     per_clip = config.percentile_scope == "clip"
     motion = _motion(signals, config)
     motion /= np.maximum(_motion_scales(motion, per_clip), _LEAST_MOTION_PX)

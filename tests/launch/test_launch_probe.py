@@ -41,10 +41,10 @@ def test_the_table_is_printed_and_written(ask: Callable, arguments: list[str], t
         ("--config.val_shards=/no/such", "/no/such: no such shard folder"),
         (
             "--config.modes=['codec', 'thumbs']",
-            "modes = ['codec', 'thumbs']: name one or more of codec, frames, tiling, image.",
+            "modes[1] = 'thumbs' is none of 'codec', 'frames', 'tiling', 'image'.",
         ),
         ("--config.budgets=(18,)", "budget_tokens = 18 is not 1 to 8 times"),
-        ("--config.interventions=['blur']", "interventions = ['blur']: name one or more of none, non_motion"),
+        ("--config.interventions=['blur']", "interventions[0] = 'blur' is none of 'none', 'non_motion'"),
         ("--config.features=disk", "probe.features = disk needs a folder: set probe.cache"),
         ("--config.epocs=3", "unknown configuration key epocs; did you mean epochs?"),
         ("--config.epochs=0", "epochs = 0 must be at least 1"),

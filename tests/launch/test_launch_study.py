@@ -92,8 +92,8 @@ def test_an_option_that_changes_the_signals_writes_shards_once(tmp_path: Path, c
         ("--config.probe.val_shards=/no/such", "/no/such: no such shard folder"),
         ("--config.options=('compensation',)", "the option 'compensation' is not of the form KEY=VALUE"),
         ("--config.maps=('size_px=448',)", "size_px cannot be an option, for it makes other clips"),
-        ("--config.budget_policy=all", "study.budget_policy = 'all' is none of 'keep', 'first', 'score', 'drop'"),
-        ("--config.budget_tokens=0", "study.budget_tokens = 0 must be at least 1"),
+        ("--config.budget_policy=all", "budget_policy = 'all' is none of 'keep', 'first', 'score', 'drop'"),
+        ("--config.budget_tokens=0", "budget_tokens = 0 must be at least 1"),
         ("--config.buget_tokens=1", "unknown configuration key buget_tokens; did you mean budget_tokens?"),
     ],
 )

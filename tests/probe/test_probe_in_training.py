@@ -128,9 +128,9 @@ def test_what_does_not_fit_is_said_before_the_run_begins(folders: dict[str, Path
     def with_(**changes: Any) -> RunConfig:
         return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **changes))
 
-    with pytest.raises(ConfigError, match=r"evaluation\.modes = \['codec', 'thumbs'\]: name one or more of codec, frames"):
+    with pytest.raises(ConfigError, match=r"evaluation\.modes\[1\] = 'thumbs' is none of 'codec', 'frames'"):
         Evaluator(with_(modes=("codec", "thumbs")))
-    with pytest.raises(ConfigError, match=r"modes = \[\]: name one or more of"):
+    with pytest.raises(ConfigError, match=r"evaluation\.modes is empty; name at least one"):
         Evaluator(with_(modes=()))
     with pytest.raises(ConfigError, match=r"train\.eval_every = 5, but there is nothing to evaluate on"):
         Evaluator(with_(train_shards="", val_shards=""))

@@ -170,7 +170,7 @@ def test_letterboxed_clips_say_what_is_picture(tmp_path: Path) -> None:
     [
         (["--store", "mosaics"], "must have frames or h264"),
         (["--store", "frames,frames"], "each once"),
-        (["--store", "png"], "none of frames, h264, mosaics"),
+        (["--store", "png"], "none of 'frames', 'h264', 'mosaics'"),
         (["--store", "h264", "--crf", "99"], "within 0…51"),
         (["--store", "frames,mosaics", "--budget", "100"], "below the 512 patches"),
         (["--store", "h264,mosaics", "--size", "1120"], "more than 65536"),

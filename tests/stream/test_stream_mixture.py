@@ -204,8 +204,8 @@ def test_what_does_not_fit_is_said_at_the_start(folders: dict[str, str], tmp_pat
 def test_settings_of_heads_are_checked() -> None:
     for words, values in {
         "shares": {"shards": ("a", "b"), "shares": (1.0,)},
-        "one positive number for each": {"shards": ("a",), "shares": (0.0,)},
-        "must not be negative": {"size_px": -14},
+        r"head\.shares\[0\] = 0\.0 must be above 0": {"shards": ("a",), "shares": (0.0,)},
+        "must be at least 0": {"size_px": -14},
     }.items():
         with pytest.raises(ConfigError, match=words):
             HeadConfig("obj", 4, **values)
