@@ -16,7 +16,7 @@ from ove.errors import ConfigError
 from ove.plan import costs
 from ove.plan.costs import MACHINES, Machine, Workplace
 from ove.plan.programs import compile_step, traffic, whole_leaves
-from ove.train.monitor.throughput import workload
+from ove.train.monitor.speed import workload
 from ove.train.sharding import check_division, make_mesh
 
 CENTERS = {"obj": 2_000_000, "vid": 400_000, "ocr": 365_187}

@@ -14,8 +14,7 @@ from launch.cli import command, config_file, several
 from ove import distributed as processes
 from ove.config import RunConfig
 from ove.probe.online import Evaluator
-from ove.train.hooks import Hooks
-from ove.train.loop import train
+from ove.train.loop import Hooks, train
 from ove.train.monitor.profiler import Span, parse_span
 from ove.view.batches import FirstBatches
 

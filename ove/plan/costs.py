@@ -17,11 +17,9 @@ from ove.centers.placement import padded
 from ove.centers.sample import sample_shard
 from ove.config import HeadConfig, RunConfig
 from ove.encoder import encoder
-from ove.train.fsdp import AXIS as FSDP
-from ove.train.fsdp import leaf_name
 from ove.train.init import n_negatives
-from ove.train.monitor.throughput import bank_flops, encoder_flops
-from ove.train.sharding import BANK, DATA, axis_sizes, rule_of
+from ove.train.monitor.speed import bank_flops, encoder_flops
+from ove.train.sharding import BANK, DATA, FSDP, axis_sizes, leaf_name, rule_of
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ove.config import RunConfig
-from ove.train.fsdp import leaf_name
 from ove.train.init import TrainState, init_state
-from ove.train.sharding import batch_sharding, placement, state_shardings
+from ove.train.sharding import batch_sharding, leaf_name, placement, state_shardings
 from ove.train.step import make_step
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")

@@ -1,14 +1,14 @@
 """The encoder's part of a step on a mesh: embeddings of the whole batch, later the gradient of the parameters.
 
 Every device works on its own samples inside `shard_map`, so that attention kernels see ordinary arrays and nothing is moved
-that is not named here: of cut parameters (`ove.train.fsdp`) those outside of the blocks are gathered once, those of the blocks
-layer by layer, and gradients are summed at the end.
+that is not named here: of cut parameters (`ove.train.sharding`) those outside of the blocks are gathered once, those of the
+blocks layer by layer, and gradients are summed at the end.
 
 With `accumulate` microbatches the embeddings come first, without keeping anything for the backward pass; then the banks see
 the whole batch; then each microbatch is embedded again and differentiated. Losses and gradients are those of one large batch,
-for the price of a second forward pass.
-"""
+for the price of a second forward pass."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,9 +20,7 @@ from jaxtyping import Array, Float, Float32
 from ove.config import EncoderConfig
 from ove.encoder import encoder
 from ove.encoder.encoder import Params
-from ove.train.fsdp import AXIS, Fetch, cuts_of, cuts_of_layer, in_order, one_of, scatter
-from ove.train.gradients import part_norms
-from ove.train.sharding import placement
+from ove.train.sharding import FSDP, Fetch, cuts_of, cuts_of_layer, in_order, one_of, placement, scatter
 
 _JOINED = 2**16
 """Gradients of at most so many numbers are summed over the devices together."""
@@ -67,7 +65,7 @@ class Encoding:
     ) -> tuple[Float[Array, "B E"], Held, Float[Array, ""]]:
         """The embeddings of one bank's samples, what `backward` needs, and a number that is there when the embeddings are.
 
-        `params`: as `gathered`. Not before `earlier` is there, a number of that kind (`ove.train.fsdp.in_order`).
+        `params`: as `gathered`. Not before `earlier` is there, a number of that kind (`ove.train.sharding.in_order`).
         """
         patches, positions = batch["patches"], batch["positions"]
         number = len(self._pull)
@@ -138,8 +136,8 @@ class Encoding:
         """Over the devices that saw other samples; pieces of `fsdp` have been summed over that axis already."""
         leaves, structure = jax.tree.flatten(grads)
         specs = jax.tree.leaves(self._specs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
-        is_cut = [AXIS in tuple(spec) for spec in specs]
-        axes = [tuple(a for a in self._mesh.axis_names if not (cut and a == AXIS)) for cut in is_cut]
+        is_cut = [FSDP in tuple(spec) for spec in specs]
+        axes = [tuple(a for a in self._mesh.axis_names if not (cut and a == FSDP)) for cut in is_cut]
         small = [i for i, leaf in enumerate(leaves) if leaf.size <= _JOINED and not is_cut[i]]
         joined = jnp.concatenate([leaves[i].ravel() for i in small])
         joined = jax.lax.psum(in_order(joined, earlier), self._mesh.axis_names)
@@ -152,12 +150,12 @@ class Encoding:
                 leaves[i] = jax.lax.psum(in_order(leaf, earlier), axes[i])
                 earlier = one_of(leaves[i])
         squares = [
-            jnp.square(leaf).sum() / (1 if cut else self._mesh.shape.get(AXIS, 1))
+            jnp.square(leaf).sum() / (1 if cut else self._mesh.shape.get(FSDP, 1))
             for leaf, cut in zip(leaves, is_cut, strict=True)
         ]
 
         def over_pieces(parts: Array) -> Array:
-            return jax.lax.psum(in_order(parts, earlier), AXIS) if any(is_cut) else parts
+            return jax.lax.psum(in_order(parts, earlier), FSDP) if any(is_cut) else parts
 
         return jax.tree.unflatten(structure, leaves), part_norms(jax.tree.unflatten(structure, squares), over_pieces)
 
@@ -168,3 +166,28 @@ class Encoding:
 
 def _but_blocks(params: Params) -> Params:
     return {name: part for name, part in params.items() if name != "blocks"}
+
+
+PARTS = {
+    "patch": ("patch", "pre_norm"),
+    "blocks": ("blocks",),
+    "head": ("post_norm", "pool"),
+}
+"""Part → the modules of the encoder that it consists of."""
+
+
+def part_norms(
+    squares: dict[str, Any], over_devices: Callable[[Float32[Array, "parts"]], Float32[Array, "parts"]] = lambda parts: parts
+) -> dict[str, Float32[Array, ""]]:
+    """`grad_norm/patch`, `/blocks`, `/head`, and `/encoder` over all of them, from the sum of squares of each gradient.
+
+    Euclidean norms before clipping. `squares` is nested as the encoder's parameters; `over_devices` adds up what several
+    devices hold. The squares of the parts add up to that of the encoder.
+    """
+    sums = [
+        sum(jax.tree.leaves([squares[module] for module in modules if module in squares]), jnp.zeros(()))
+        for modules in PARTS.values()
+    ]
+    parts = over_devices(jnp.stack(sums))
+    norms = {f"grad_norm/{part}": jnp.sqrt(parts[i]) for i, part in enumerate(PARTS)}
+    return norms | {"grad_norm/encoder": jnp.sqrt(parts.sum())}

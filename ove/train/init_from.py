@@ -1,4 +1,4 @@
-"""A new run whose encoder begins with the parameters of another run, or with published weights."""
+"""A new run that starts from the encoder of another run, from published weights, or with centers from files."""
 
 from pathlib import Path
 from typing import Any
@@ -6,14 +6,16 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
+from ove.centers.files import read_rows
 from ove.config import EncoderConfig, RunConfig
 from ove.encoder import published
 from ove.encoder.encoder import Params
 from ove.errors import ConfigError
 from ove.train.checkpoints.checkpoint import restore_encoder
-from ove.train.fsdp import leaf_name
 from ove.train.init import TrainState
+from ove.train.sharding import leaf_name, placement
 
 _MUST_AGREE = ("layers", "width", "heads", "mlp", "patch_px", "norm", "norm_eps", "rope", "rope_theta", "head")
 _PROJECTION = "pool/project/kernel"
@@ -63,3 +65,16 @@ def _read(source: Path) -> tuple[EncoderConfig, Params]:
         return config, params
     encoder = published.load(source)
     return encoder.config, nnx.to_pure_dict(nnx.state(encoder, nnx.Param))
+
+
+def take_centroids(state: TrainState, config: RunConfig, n_centers: dict[str, int], mesh: Mesh) -> TrainState:
+    """The state with the rows of every bank whose head names `centroids` read from there; BadInput if they do not fit."""
+    banks, place = dict(state.banks), placement(mesh)
+    for head in config.batches.heads:
+        if head.centroids:
+            bank, sharding = banks[head.bank], place.sharding(place.rows)
+            bank.rows.delete()  # makes room on the devices before the others come
+            n, width = n_centers[head.bank], config.encoder.embedding_width
+            rows = read_rows(Path(head.centroids), n, width, sharding, place.n_shards)
+            banks[head.bank] = bank._replace(rows=rows)
+    return state._replace(banks=banks)

@@ -1,36 +1,83 @@
 """The training run: open, resume, then next → step → check and log the step before → save, until the last step."""
 
 import contextlib
+import hashlib
+import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
 from ove.config import RunConfig
+from ove.config.mapping import to_mapping
 from ove.distributed import Processes
+from ove.errors import ConfigError
+from ove.records import Batch
 from ove.stream.pipeline import Pipeline
-from ove.train import setup as opening
-from ove.train.centroids import take_centroids
 from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.checkpoints.resume import place_in_data, resume
 from ove.train.feed import Fed, Feed
-from ove.train.hooks import NO_HOOKS, Draw, Hooks
-from ove.train.hosts.preemption import Preemption
-from ove.train.hosts.watchdog import Watchdog
-from ove.train.hosts.workdir import claimed
+from ove.train.hosts.watchdog import Preemption, Watchdog
+from ove.train.hosts.workdir import QUARANTINE, Report, claimed, quarantine, save_config, save_table
 from ove.train.init import TrainState, init_state
-from ove.train.init_from import take_encoder
-from ove.train.monitor.clock import Clock
-from ove.train.monitor.evaluation import Evaluations
-from ove.train.monitor.metrics import MetricsLog, progress_line
-from ove.train.monitor.overview import parameter_table
-from ove.train.monitor.profiler import Profiler
-from ove.train.monitor.watch import Watch
-from ove.train.setup import QUARANTINE, Report
-from ove.train.sharding import batch_sharding, make_mesh, placement, state_shardings
+from ove.train.init_from import take_centroids, take_encoder
+from ove.train.monitor.evaluation import Evaluate, Evaluations
+from ove.train.monitor.metrics import MetricsLog, Watch, parameter_table, progress_line
+from ove.train.monitor.profiler import Profiler, Span
+from ove.train.monitor.speed import Clock
+from ove.train.sharding import batch_sharding, check_division, make_mesh, placement, state_shardings
 from ove.train.step import DeviceBatch, make_step
+
+Draw = Callable[[int, Mapping[str, Batch]], list[Path]]
+"""A step and its batches → the pictures made of them."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Each may be missing."""
+
+    draw: Draw | None = None
+    """Is shown the batches of every step by the first process, before the step."""
+    evaluate: Evaluate | None = None
+    """Is called every `train.eval_every` steps by every process."""
+    profile: Span | None = None
+    """Steps that are traced."""
+
+
+NO_HOOKS = Hooks()
+"""A run by itself."""
+
+
+def check(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
+    """ConfigError if the run cannot be trained as configured on these devices, or `workdir` is no folder."""
+    if not config.batches.heads:
+        raise ConfigError("batches.heads is empty; name at least one bank to train, for example {bank: 'vid', batch_size: 16}.")
+    if not config.encoder.head:
+        raise ConfigError("encoder.head is False; training needs the pooling head, which makes the embedding.")
+    check_division(config, mesh.size)
+    if workdir.exists() and not workdir.is_dir():
+        raise ConfigError(f"{workdir}: is a file; give a folder as --workdir.")
+
+
+def agree(processes: Processes, config: RunConfig, workdir: Path, data_fingerprint: str) -> None:
+    """ConfigError, in all processes, if they were not started with one configuration, one workdir and the same data."""
+    configuration = json.dumps(to_mapping(config), sort_keys=True).encode()
+    processes.agree("configuration", hashlib.sha256(configuration).hexdigest())
+    processes.agree("--workdir", str(workdir.resolve()))
+    processes.agree("data (records or labels)", data_fingerprint)
+
+
+def described(state: TrainState, mesh: Mesh) -> str:
+    """One line for the screen: what is trained, and on what."""
+    encoder = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    banks = ", ".join(f"{name} {len(bank.rows):,}" for name, bank in state.banks.items())
+    device, hosts = mesh.devices.flat[0].device_kind, jax.process_count()
+    where = f"{mesh.size} device{'s' * (mesh.size > 1)} ({device})" + (f" of {hosts} processes" if hosts > 1 else "")
+    return f"encoder of {encoder:,} parameters; centers: {banks}; {where}"
 
 
 def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HOOKS) -> TrainState:
@@ -45,16 +92,16 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
     speaks = processes.index == 0
     report = report if speaks else _in_silence
     mesh = make_mesh(config.mesh)
-    opening.check(config, workdir, mesh)
+    check(config, workdir, mesh)
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.blamed())
         watchdog = stack.enter_context(contextlib.closing(Watchdog()))
         watchdog.expect("the beginning of the run, up to the end of its first step", limits.first_step_limit_s)
         preemption = stack.enter_context(Preemption())
-        bad = opening.quarantine(workdir / (QUARANTINE if speaks else f"process_{processes.index}_{QUARANTINE}"), report)
+        bad = quarantine(workdir / (QUARANTINE if speaks else f"process_{processes.index}_{QUARANTINE}"), report)
         pipeline = Pipeline(config.batches, processes.index, processes.count, on_bad=bad)
         stack.enter_context(contextlib.closing(pipeline))
-        opening.agree(processes, config, workdir, pipeline.fingerprint)
+        agree(processes, config, workdir, pipeline.fingerprint)
         workdir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(claimed(workdir, processes, report))
         checkpoints = stack.enter_context(Checkpoints(workdir, limits.keep, limits.keep_every, processes))
@@ -71,10 +118,10 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         stack.callback(profiler.close)
         log = None
         if speaks:
-            opening.save_config(config, workdir)
-            opening.save_table(parameter_table(state), workdir, report)
+            save_config(config, workdir)
+            save_table(parameter_table(state), workdir, report)
             log = stack.enter_context(contextlib.closing(MetricsLog(workdir, int(state.step))))
-        report(opening.described(state, mesh))
+        report(described(state, mesh))
         clock = stack.enter_context(contextlib.closing(Clock()))
         watch = Watch(config, workdir, mesh, pipeline.n_centers, pipeline.key_of, report)
         # Were the others to give up before the watchdog of the first does, nobody would see where that one stands.

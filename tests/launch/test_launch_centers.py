@@ -14,8 +14,8 @@ from tiny_run import N_CENTERS, STEPS, config_of, state_on
 from launch import centers
 from ove.centers.shuffle import row_of
 from ove.errors import BadCheckpoint, BadInput, ConfigError
-from ove.train.centroids import take_centroids
 from ove.train.checkpoints.checkpoint import Checkpoints
+from ove.train.init_from import take_centroids
 from ove.train.loop import train
 from ove.train.sharding import make_mesh
 

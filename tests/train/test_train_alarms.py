@@ -8,7 +8,7 @@ from tiny_run import config_of
 
 from ove.errors import BadInput
 from ove.train.loop import train
-from ove.train.monitor.alarms import PATIENCE, Alarms
+from ove.train.monitor.guards import PATIENCE, Alarms
 
 
 def metrics(cosine: float = 0.3, overflow: float = 0.0) -> dict[str, float]:

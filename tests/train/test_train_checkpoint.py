@@ -15,7 +15,7 @@ from tiny_run import STEPS, config_of, state_on
 
 from ove.errors import BadCheckpoint, ConfigError, DamagedCheckpoint
 from ove.train.checkpoints.checkpoint import Checkpoints, restore_encoder
-from ove.train.checkpoints.fingerprint import fingerprints
+from ove.train.checkpoints.integrity import fingerprints
 
 
 @pytest.fixture

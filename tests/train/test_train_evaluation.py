@@ -16,8 +16,7 @@ from ove.encoder.encoder import Params
 from ove.errors import BadShard
 from ove.records import Batch
 from ove.train.checkpoints.checkpoint import Checkpoints
-from ove.train.hooks import Hooks
-from ove.train.loop import train
+from ove.train.loop import Hooks, train
 from ove.train.monitor.evaluation import GIVE_UP, Evaluations
 from ove.train.monitor.profiler import Span
 

@@ -22,7 +22,7 @@ from launch.cli import command
 from ove.train import loop
 from ove import distributed as processes
 
-report_of = loop.opening.described
+report_of = loop.described
 
 def described(state, mesh):
     if int(state.step) or str(jax.process_index()) == os.environ.get("FULL"):
@@ -30,7 +30,7 @@ def described(state, mesh):
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # as if the disk were full: less than a bank's rows
     return report_of(state, mesh)
 
-loop.opening.described = described
+loop.described = described
 command.run(lambda: train.main(sys.argv[1:]), processes.leave)
 """
 

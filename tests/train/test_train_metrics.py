@@ -12,8 +12,8 @@ import pytest
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from ove.train.monitor.clock import Clock
 from ove.train.monitor.metrics import Averages, MetricsLog, progress_line
+from ove.train.monitor.speed import Clock
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -114,8 +114,8 @@ class Pretended:
 def run_steps(monkeypatch: pytest.MonkeyPatch, device_s: float, data_s: float, n: int, host_s: float = 0.0) -> dict[str, float]:
     """n steps, dispatched one ahead as the loop does it; the host is at work for `host_s` after each."""
     time = Pretended()
-    monkeypatch.setattr("ove.train.monitor.clock.time", time)
-    monkeypatch.setattr("ove.train.monitor.clock.ThreadPoolExecutor", lambda *_, **__: time)
+    monkeypatch.setattr("ove.train.monitor.speed.time", time)
+    monkeypatch.setattr("ove.train.monitor.speed.ThreadPoolExecutor", lambda *_, **__: time)
     clock = Clock()
     results: list[jax.Array] = []
     clock.restart()

@@ -11,7 +11,7 @@ from tiny_run import STEPS, config_of
 
 from launch import train as command
 from ove.distributed import EXIT_PREEMPTED
-from ove.train.hosts.preemption import Preemption
+from ove.train.hosts.watchdog import Preemption
 from ove.train.loop import train
 
 

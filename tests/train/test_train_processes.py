@@ -20,7 +20,7 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ove.errors import ConfigError, TrainingStopped
 from ove import distributed as processes
-from ove.train.checkpoints.fingerprint import fingerprints
+from ove.train.checkpoints.integrity import fingerprints
 
 index, port = int(sys.argv[1]), sys.argv[2]
 processes.join(processes.Address(f"localhost:{port}", 2, index), 60, 20)

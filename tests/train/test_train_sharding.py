@@ -11,9 +11,8 @@ from tiny_run import N_CENTERS, config_of, replace_encoder
 
 from ove.config import MeshConfig
 from ove.errors import ConfigError
-from ove.train.fsdp import leaf_name
 from ove.train.init import init_state
-from ove.train.sharding import axis_sizes, check_division, make_mesh, placement, state_shardings
+from ove.train.sharding import axis_sizes, check_division, leaf_name, make_mesh, placement, state_shardings
 
 
 @pytest.mark.parametrize(

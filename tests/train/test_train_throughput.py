@@ -14,7 +14,7 @@ from tiny_run import config_of
 from ove.config import EncoderConfig
 from ove.encoder import encoder
 from ove.encoder.presets import PRESETS
-from ove.train.monitor.throughput import bank_flops, encoder_flops, memory, peak_flops, rates, workload
+from ove.train.monitor.speed import bank_flops, encoder_flops, memory, peak_flops, rates, workload
 
 
 def is_program(x: Any) -> bool:

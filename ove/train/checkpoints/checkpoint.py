@@ -20,9 +20,9 @@ from ove.config.mapping import from_mapping, to_mapping
 from ove.distributed import Processes
 from ove.encoder import encoder
 from ove.errors import BadCheckpoint, ConfigError, DamagedCheckpoint
-from ove.train.checkpoints import seal
+from ove.train.checkpoints import integrity
 from ove.train.checkpoints.async_save import SaveBarrier
-from ove.train.checkpoints.fingerprint import fingerprints
+from ove.train.checkpoints.integrity import fingerprints
 from ove.train.init import TrainState
 from ove.train.sharding import leaf_name
 
@@ -113,7 +113,7 @@ class Checkpoints:
         DamagedCheckpoint, in all processes, if one of them finds that files were changed, cut or lost.
         """
         with self._together(step, "files"):
-            seal.check(self.folder / str(step))
+            integrity.check(self.folder / str(step))
             meta = self._read(step, meta=ocp.args.JsonRestore()).meta
         version = meta.get("schema_version")
         if version != SCHEMA_VERSION:
@@ -177,7 +177,7 @@ class Checkpoints:
     def _seal(self) -> None:
         """Notes the files of the checkpoint that is being saved; orbax calls it when all are written, and then renames them."""
         (folder,) = self.folder.glob(f"{self._saving}.*tmp*")
-        seal.seal(folder)
+        integrity.seal(folder)
 
     @contextlib.contextmanager
     def _together(self, step: int, what: str) -> Iterator[None]:
@@ -206,8 +206,8 @@ class Checkpoints:
         found = fingerprints(tree)
         altered = sorted(name for name, leaf in leaves.items() if found[name] != leaf.fingerprint)
         if altered:
-            raise seal.unreadable(
-                self.folder / str(step), f"{len(altered)} of its arrays are not what was saved: {seal.few(altered)}"
+            raise integrity.unreadable(
+                self.folder / str(step), f"{len(altered)} of its arrays are not what was saved: {integrity.few(altered)}"
             )
         return tree
 
@@ -221,7 +221,7 @@ class Checkpoints:
         ]
         if problems:
             raise BadCheckpoint(
-                f"{self.folder}/{step}: does not fit this configuration: {seal.few(sorted(problems))}. "
+                f"{self.folder}/{step}: does not fit this configuration: {integrity.few(sorted(problems))}. "
                 "Use the configuration it was made with, or another --workdir."
             )
 
@@ -231,7 +231,7 @@ class Checkpoints:
         except jax.errors.JaxRuntimeError:
             raise  # of the device, not of the files
         except Exception as error:  # over damaged files orbax raises anything: ValueError, AssertionError, bare Exception
-            raise seal.unreadable(self.folder / str(step), error) from error
+            raise integrity.unreadable(self.folder / str(step), error) from error
 
 
 def restore_encoder(workdir: Path, step: int | None = None) -> tuple[EncoderConfig, encoder.Params, int]:

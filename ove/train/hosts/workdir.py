@@ -10,8 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ove.config import RunConfig
+from ove.config.mapping import to_mapping
 from ove.distributed import Processes
 from ove.errors import ConfigError
+from ove.stream.pipeline import OnBad
+from ove.stream.samples import BadRecord
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LOOK_S = 1.0
@@ -95,3 +99,39 @@ def _owner(handle: int) -> tuple[str, str]:
     except (ValueError, TypeError):  # it is about to write
         return "a machine that has not said its name yet", "?"
     return str(host), str(process)
+
+
+Report = Callable[[str], None]
+QUARANTINE = "quarantine.jsonl"
+
+
+def save_config(config: RunConfig, workdir: Path) -> None:
+    """Writes `workdir/config.json`."""
+    temporary = workdir / ".config.json.tmp"
+    with naming(temporary):
+        temporary.write_text(json.dumps(to_mapping(config), indent=2) + "\n")
+    os.replace(temporary, workdir / "config.json")
+
+
+def save_table(table: str, workdir: Path, report: Report) -> None:
+    """Writes the table of the parameters to `workdir/parameters.txt`, and to the screen."""
+    path = workdir / "parameters.txt"
+    with naming(path):
+        path.write_text(table + "\n")
+    report(table)
+
+
+def quarantine(path: Path, report: Report) -> OnBad:
+    """Notes each bad record once in a file, over restarts too, and on the screen."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    entries = [json.loads(line) for line in lines if line.endswith("}")]  # a crash may have cut the last one off
+    noted = {(entry["shards"], entry["record"]) for entry in entries}
+
+    def note(bad: BadRecord) -> None:
+        if (bad.shards, bad.record) not in noted:
+            noted.add((bad.shards, bad.record))
+            report(f"record {bad.record} of {bad.shards} is set aside: {bad.reason}")
+            with naming(path), path.open("a") as file:
+                file.write(json.dumps(vars(bad), ensure_ascii=False) + "\n")
+
+    return note

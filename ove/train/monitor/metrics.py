@@ -4,17 +4,24 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-from clu import metrics
+from clu import metrics, parameter_overview
+from jax.sharding import Mesh
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from ove.config import RunConfig
+from ove.records import Batch
 from ove.train.hosts.workdir import naming
+from ove.train.init import TrainState
+from ove.train.monitor.guards import Alarms, KeyOf, check_step
+from ove.train.monitor.speed import Workload, memory, peak_flops, rates, workload
 
 _TOTALS = ("skipped", "spike", "positive_overflow")
 """Metrics (without the bank's name) of which the sum over the steps of a line is logged."""
@@ -129,3 +136,54 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"
+
+
+class Watch:
+    """Looks at the metrics of every step of a run."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        workdir: Path,
+        mesh: Mesh,
+        n_centers: Mapping[str, int],
+        key_of: KeyOf,
+        report: Callable[[str], None],
+    ) -> None:
+        """`key_of` tells what the samples of a bad batch are called; `report` gets the alarms."""
+        self._config, self._workdir, self._n_centers, self._key_of = config, workdir, n_centers, key_of
+        self._report, self._n_devices = report, mesh.size
+        self._peak = peak_flops(mesh.devices.flat[0].device_kind, config.encoder.compute, config.train.peak_tflops)
+        self._alarms, self._averages = Alarms(config), Averages()
+        self._work: Workload | None = None
+
+    def look(self, step: int, values: dict[str, float], batches: Mapping[str, Batch]) -> None:
+        """Takes the metrics of a finished step; TrainingStopped where they must end the run (`ove.train.monitor.guards`)."""
+        if self._work is None:
+            tokens_of = {bank: batch.positions.shape[1] for bank, batch in batches.items()}
+            self._work = workload(self._config, self._n_centers, tokens_of)
+        for sentence in check_step(self._config.train, step, values, batches, self._workdir, self._key_of):
+            self._report(sentence)
+        for alarm in self._alarms.of_step(step, values):
+            self._report(alarm)
+        self._averages.add(values)
+
+    def line(self, lap: Mapping[str, float]) -> dict[str, float]:
+        """All that is logged of the steps since the last line, of which there is at least one, given `Clock.lap` of them."""
+        assert self._work is not None, "a line follows a step"
+        speed = rates(self._work, lap["step_ms"], self._n_devices, self._peak)
+        return self._averages.take() | dict(lap) | speed | memory(jax.local_devices())
+
+
+_LARGEST_LINES = 400
+
+
+def parameter_table(state: TrainState) -> str:
+    """The parameters of the encoder and the rows of each bank; scales, biases and the moments of the optimizers are left out.
+
+    The state may be abstract; the column `Sharding` is that of the arrays, axis by axis.
+    """
+    banks = {name: {"rows": bank.rows} for name, bank in state.banks.items()}
+    return parameter_overview.get_parameter_overview(
+        {"encoder": state.params, "banks": banks}, include_stats="sharding", max_lines=_LARGEST_LINES
+    )
