@@ -47,9 +47,9 @@ def test_large_sources_are_permuted_without_being_held() -> None:
     assert order[length].epoch == 1
 
 
-def test_large_sources_are_gone_through_once_an_epoch_in_another_order_each_time() -> None:
+@pytest.mark.parametrize("length", [(1 << 16) + 1, (1 << 16) + 2])
+def test_large_sources_are_gone_through_once_an_epoch_in_another_order_each_time(length: int) -> None:
     """From 65,536 records on another shuffle does the work."""
-    length = (1 << 16) + 1  # of a power of two a shuffle of one item more is a permutation, too
     order, other = (Order([length], [1.0], (seed,)) for seed in (3, 4))
     first, second = ([order[place].item for place in range(epoch * length, (epoch + 1) * length)] for epoch in (0, 1))
     for items in (first, second):
