@@ -52,11 +52,16 @@ def shard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory, shard_folder: Path) -> Path:
-    """The workdir of a run of 14 steps on `shard_folder`, saved at 7 and 14 (tests/tiny_run.py); not to be changed by tests."""
+    """The workdir of a run of 14 steps on `shard_folder`, saved at 7 and 14 (tests/tiny_run.py); not to be changed by tests.
+
+    What the run said is in printed.txt beside it.
+    """
     from tiny_run import config_of
 
     from ove.train.loop import train
 
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    train(config_of(shard_folder), workdir, lambda line: None)
+    printed: list[str] = []
+    train(config_of(shard_folder), workdir, printed.append)
+    (workdir.parent / "printed.txt").write_text("".join(line + "\n" for line in printed))
     return workdir

@@ -34,10 +34,19 @@ def replace_encoder(config: RunConfig, **encoder: Any) -> RunConfig:
 
 def state_on(config: RunConfig, n_devices: int, n_centers: int = CENTERS) -> tuple[TrainState, TrainState, TrainState]:
     """(state, abstract state, shardings) of a fresh run on the first devices."""
-    make = _init(config, n_centers, n_devices if n_centers % n_devices else 1)
-    abstract = jax.eval_shape(make)
-    shardings = state_shardings(abstract, make_mesh(devices=jax.devices()[:n_devices]))
-    return jax.device_put(make(), shardings), abstract, shardings
+    abstract, shardings = abstract_on(config, n_devices, n_centers)
+    return jax.device_put(_init(config, n_centers, _n_shards(n_devices, n_centers))(), shardings), abstract, shardings
+
+
+@functools.cache
+def abstract_on(config: RunConfig, n_devices: int, n_centers: int = CENTERS) -> tuple[TrainState, TrainState]:
+    """(abstract state, shardings): what a checkpoint is restored to."""
+    abstract = jax.eval_shape(_init(config, n_centers, _n_shards(n_devices, n_centers)))
+    return abstract, state_shardings(abstract, make_mesh(devices=jax.devices()[:n_devices]))
+
+
+def _n_shards(n_devices: int, n_centers: int) -> int:
+    return n_devices if n_centers % n_devices else 1
 
 
 @functools.cache

@@ -27,15 +27,15 @@ def test_every_source_is_gone_through_once_an_epoch_in_its_share(lengths: list[i
 
 
 def test_epochs_seeds_and_sources_are_shuffled_differently() -> None:
-    length = 50
+    length, epochs, seeds = 50, 4, (0, 1, 2, 3, 2**32 - 1)
     runs = set()
-    for seed in (0, 1):
+    for seed in seeds:
         order = Order([length, length], [1.0, 1.0], (seed,))
-        draws = [order[place] for place in range(4 * length)]
+        draws = [order[place] for place in range(2 * epochs * length)]
         for source in (0, 1):
             items = [draw.item for draw in draws if draw.source == source]
-            runs |= {tuple(items[:length]), tuple(items[length:])}
-    assert len(runs) == 8
+            runs |= {tuple(items[epoch * length : (epoch + 1) * length]) for epoch in range(epochs)}
+    assert len(runs) == 2 * epochs * len(seeds)
 
 
 def test_large_sources_are_permuted_without_being_held() -> None:
@@ -47,9 +47,9 @@ def test_large_sources_are_permuted_without_being_held() -> None:
     assert order[length].epoch == 1
 
 
-def test_large_sources_are_gone_through_once_an_epoch_in_another_order_each_time() -> None:
+@pytest.mark.parametrize("length", [(1 << 16) + 1, (1 << 16) + 2])
+def test_large_sources_are_gone_through_once_an_epoch_in_another_order_each_time(length: int) -> None:
     """From 65,536 records on another shuffle does the work."""
-    length = 1 << 16
     order, other = (Order([length], [1.0], (seed,)) for seed in (3, 4))
     first, second = ([order[place].item for place in range(epoch * length, (epoch + 1) * length)] for epoch in (0, 1))
     for items in (first, second):
@@ -64,6 +64,7 @@ def test_large_sources_are_gone_through_once_an_epoch_in_another_order_each_time
 def test_shares_that_are_no_simple_proportions_are_refused() -> None:
     assert len(schedule((1 / 3, 2 / 3))) == 3
     assert len(schedule((0.34, 0.33, 0.33))) == 100
+    assert len(schedule((0.001, 0.999))) == 1000
     for shares in ((2**0.5, 3**0.5, 1.0), (1.0, 1998.0), (0.50002, 0.49998)):
         with pytest.raises(ConfigError, match="no simple proportions; give whole numbers"):
             schedule(shares)

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny_run import STEPS, config_of, state_on
+from tiny_run import STEPS, abstract_on, config_of
 
 from ove.errors import DamagedCheckpoint
 from ove.train.checkpoints.checkpoint import Checkpoints, Meta
@@ -26,7 +26,7 @@ class Restored:
     """What `launch.train` would go on from."""
 
     def __init__(self, run: Path) -> None:
-        _, abstract, shardings = state_on(config_of(Path()), 8)
+        abstract, shardings = abstract_on(config_of(Path()), 8)
         with Checkpoints(run) as checkpoints:
             self.meta: Meta = checkpoints.meta(STEPS)
             state: TrainState = checkpoints.restore(STEPS, self.meta, abstract, shardings)

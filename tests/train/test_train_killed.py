@@ -5,138 +5,124 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from train_processes import EXACT
+from tiny_run import STEPS, config_of
+from train_processes import EXACT, ROOT
 
+<<<<<<< HEAD
 from ove.train.checkpoints.checkpoint import Checkpoints, Leaf
+=======
+from ove.config.mapping import to_mapping
+from ove.train.checkpoints.checkpoint import Checkpoints, Leaf
+>>>>>>> main
 
-ROOT = Path(__file__).resolve().parents[2]
-STEPS, SAVE_EVERY = 84, 8
-CONFIG = f"""
-from ml_collections import ConfigDict
+DIES = """
+import os, signal, sys, time
+from pathlib import Path
+from launch import train
+from launch.cli import command
+from ove.train.checkpoints import checkpoint
+from ove.train.monitor import metrics
+from ove import distributed as processes
 
-def get_config(arg=""):
-    c = ConfigDict()
-    c.batches = dict(budget_tokens=16, gop_frames=4, heads=[
-        dict(bank="vid", batch_size=8, negatives=0.5, labels_per_step=2),
-        dict(bank="obj", batch_size=4, negatives=0.5, labels_per_step=2)])
-    c.encoder = dict(layers=2, width=64, heads=2, mlp=128)
-    c.train = dict(steps={STEPS}, warmup_steps=5, log_every=1, save_every={SAVE_EVERY})
-    return c
+where, at, saved = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+write, seal = metrics.MetricsLog.write, checkpoint.Checkpoints._seal
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def write_and_die(log, step, values):
+    write(log, step, values)
+    if where == "after a step" and step == at:
+        while not saved.is_dir():
+            time.sleep(0.01)
+        die()
+
+def die_unsealed(checkpoints):
+    if where == "in a save" and checkpoints._saving == at:
+        die()
+    seal(checkpoints)
+
+metrics.MetricsLog.write = write_and_die
+checkpoint.Checkpoints._seal = die_unsealed
+command.run(lambda: train.main(sys.argv[4:]), processes.leave)
 """
+"""Kills itself after a step is logged and a checkpoint is finished, or in a save, before the checkpoint is whole."""
 
 
 class Run:
-    """`python -m launch.train` on a small shard folder, on two devices."""
+    """The run that `trained_run` is of, each start in a process of its own."""
 
-    def __init__(self, workdir: Path, shards: Path, config: Path, compiled: Path) -> None:
+    def __init__(self, workdir: Path, shards: Path, compiled: Path) -> None:
         self.workdir = workdir
-        self.command = [sys.executable, "-m", "launch.train", f"--config={config}", f"--workdir={workdir}"]
-        self.command += [f"--config.batches.shards={shards}"]
-        self.environment = os.environ | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-            "JAX_COMPILATION_CACHE_DIR": str(compiled),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        }
+        config = workdir.with_suffix(".py")
+        values = json.dumps(to_mapping(config_of(shards))).replace("true", "True").replace("false", "False")
+        config.write_text(f"from ml_collections import ConfigDict\n\n\ndef get_config(arg):\n    return ConfigDict({values})\n")
+        self.options = [f"--config={config}", f"--workdir={workdir}"]
+        self.environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(compiled)}
 
-    def to_the_end(self) -> str:
-        """What the finished run has printed."""
-        done = subprocess.run(self.command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=200)
+    def killed(self, where: str, step: int, saved: Path) -> None:
+        done = self._start("-c", DIES, where, str(step), str(saved))
+        assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+
+    def to_the_end(self) -> list[str]:
+        """The lines that the finished run has printed."""
+        done = self._start("-m", "launch.train")
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
-        return done.stdout
+        return done.stdout.splitlines()
 
-    def killed_when(self, reached: Callable[[], bool]) -> None:
-        """Starts the run and kills it as soon as `reached`; it must not have come to its end by then."""
-        process = subprocess.Popen(self.command, cwd=ROOT, env=self.environment, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 200
-        while not reached():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+    def checkpoints(self) -> list[str]:
+        return sorted(path.name for path in (self.workdir / "checkpoints").iterdir())
 
-    def lines(self) -> list[dict[str, Any]]:
-        """What was logged, without times."""
-        path = self.workdir / "metrics.jsonl"
-        whole = [line for line in path.read_text().splitlines(True) if line.endswith("\n")] if path.exists() else []
-        return [{name: value for name, value in json.loads(line).items() if EXACT.fullmatch(name)} for line in whole]
+    def _start(self, *program: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *program, *self.options]
+        return subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=600)
 
-    def leaves(self) -> dict[str, Leaf]:
-        """Kinds and fingerprints of the last state."""
-        checkpoints = Checkpoints(self.workdir)
+
+def logged(workdir: Path) -> list[dict[str, Any]]:
+    """What was logged, without times."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{name: value for name, value in line.items() if EXACT.fullmatch(name)} for line in lines]
+
+
+def leaves(workdir: Path) -> dict[str, Leaf]:
+    """Kinds and fingerprints of the last state."""
+    with Checkpoints(workdir) as checkpoints:
         assert checkpoints.latest() == STEPS
-        meta = checkpoints.meta(STEPS)
-        checkpoints.close()
-        return meta.leaves
-
-    def saved(self) -> list[int]:
-        """Steps whose checkpoints are finished."""
-        return sorted(int(name) for name in self._checkpoints() if name.isdigit())
-
-    def saving(self) -> bool:
-        """Whether a checkpoint after the first is half-written."""
-        return bool(self.saved()) and any("tmp" in name for name in self._checkpoints())
-
-    def _checkpoints(self) -> list[str]:
-        folder = self.workdir / "checkpoints"
-        return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return checkpoints.meta(STEPS).leaves
 
 
-MakeRun = Callable[[str], Run]
+def test_killed_before_the_first_save_between_two_and_during_one(
+    trained_run: Path, shard_folder: Path, compiled_programs: Path, tmp_path: Path
+) -> None:
+    whole = logged(trained_run)
+    assert [line["step"] for line in whole] == list(range(1, STEPS + 1))
+    assert len({line["order"] for line in whole}) == STEPS
+    run = Run(tmp_path / "run", shard_folder, compiled_programs)
+    run.killed("after a step", 3, tmp_path)
+    assert logged(run.workdir) == whole[:3] and run.checkpoints() == []
+    run.killed("after a step", 10, run.workdir / "checkpoints" / "7")
+    assert logged(run.workdir) == whole[:10] and run.checkpoints() == ["7"]
+    run.killed("in a save", STEPS, tmp_path)
+    assert logged(run.workdir) == whole
+    assert len(run.checkpoints()) == 2 and f"{STEPS}." in (run.checkpoints()[0]), run.checkpoints()
+    printed = run.to_the_end()
+    assert sum(line.startswith("resumed from step 7 of ") for line in printed) == 1
+    assert logged(run.workdir) == whole
+    assert leaves(run.workdir) == leaves(trained_run)
+    assert run.checkpoints() == sorted(["7", str(STEPS)])
+    assert json.loads((run.workdir / "config.json").read_text())["train"]["steps"] == STEPS
+    assert list((run.workdir / "tensorboard").glob("events.*"))
 
 
-@pytest.fixture(scope="module")
-def make_run(tmp_path_factory: pytest.TempPathFactory, shard_folder: Path, compiled_programs: Path) -> MakeRun:
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "config.py").write_text(CONFIG)
-    return lambda name: Run(folder / name, shard_folder, folder / "config.py", compiled_programs)
-
-
-@pytest.fixture(scope="module")
-def whole(make_run: MakeRun) -> tuple[list[dict[str, Any]], dict[str, Leaf]]:
-    """Log and last state of a run that nobody disturbed."""
-    run = make_run("whole")
-    printed = run.to_the_end().splitlines()
+def test_it_says_how_it_gets_on(trained_run: Path) -> None:
+    printed = (trained_run.parent / "printed.txt").read_text().splitlines()
     first = next(n for n, line in enumerate(printed) if line.startswith("encoder of "))  # before it the table of parameters
-    assert "2 devices" in printed[first]
+    assert "8 devices" in printed[first]
     assert "compiling" in "".join(printed[first + 1 : -STEPS]) and printed[-STEPS].startswith(f"step 1/{STEPS}")
     assert "data wait" in printed[-1] and printed[-1].endswith("0m00s left")
-    assert list((run.workdir / "tensorboard").glob("events.*"))
-    assert json.loads((run.workdir / "config.json").read_text())["train"]["steps"] == STEPS
-    lines = run.lines()
-    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
-    assert len({line["order"] for line in lines}) == STEPS
-    return lines, run.leaves()
-
-
-def test_killed_before_the_first_save_and_again_at_some_step(make_run: MakeRun, whole: tuple) -> None:
-    run = make_run("twice")
-    run.killed_when(lambda: len(run.lines()) >= 3)
-    # Where exactly, between two saves, is up to the scheduler.
-    run.killed_when(lambda: any(run.lines()[-1]["step"] >= step + 3 for step in run.saved()))
-    logged, newest = run.lines()[-1]["step"], run.saved()[-1]
-    printed = run.to_the_end()
-    resumed_at = int(printed.split("resumed from step ")[1].split()[0])
-    assert resumed_at == newest < logged
-    assert resumed_at + 20 <= STEPS
-    assert run.lines() == whole[0]
-    assert run.leaves() == whole[1]
-
-
-def test_killed_during_a_save(make_run: MakeRun, whole: tuple) -> None:
-    run = make_run("during_save")
-    run.killed_when(run.saving)
-    run.to_the_end()
-    assert run.lines() == whole[0]
-    assert run.leaves() == whole[1]
-    assert sorted(path.name for path in (run.workdir / "checkpoints").iterdir()) == [
-        str(STEPS - STEPS % SAVE_EVERY),
-        str(STEPS),
-    ]
-    assert f"nothing to do: train.steps = {STEPS}, and {STEPS} are done." in run.to_the_end()
+    assert [line.split()[1] for line in printed[-STEPS:]] == [f"{step}/{STEPS}" for step in range(1, STEPS + 1)]
+    assert all(line.endswith(" left") for line in printed[-STEPS:])
