@@ -11,12 +11,8 @@ from typing import Any
 from tiny_run import STEPS, config_of
 from train_processes import EXACT, ROOT
 
-<<<<<<< HEAD
-from ove.train.checkpoints.checkpoint import Checkpoints, Leaf
-=======
 from ove.config.mapping import to_mapping
 from ove.train.checkpoints.checkpoint import Checkpoints, Leaf
->>>>>>> main
 
 DIES = """
 import os, signal, sys, time
