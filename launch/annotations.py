@@ -4,12 +4,12 @@ The list is what `python -m launch.shards --videos` takes. Beside it, `….repor
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from launch.cli.command import run
 from ove.errors import BadInput
+from ove.files import write_json, write_text
 from ove.probe.annotations.benchmarks import BENCHMARKS
 from ove.probe.annotations.samples import Matched, list_lines, match
 
@@ -33,9 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{matched.missing[0] if matched.missing else 'none'}; give the folder with the benchmark's videos."
         )
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text("\n".join(list_lines(matched)) + "\n", encoding="utf-8")
+    write_text(options.out, "\n".join(list_lines(matched)) + "\n")
     report = options.out.with_suffix(".report.json")
-    report.write_text(json.dumps(_report(matched), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(report, _report(matched))
     print(
         f"{benchmark.title}, {options.split}: {len(matched.samples)} samples of {len(matched.classes)} classes → {options.out}"
     )

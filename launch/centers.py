@@ -2,7 +2,6 @@
 
 import argparse
 import html
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ove.config import RunConfig
 from ove.config.mapping import from_mapping
 from ove.encoder import encoder
 from ove.errors import ConfigError
+from ove.files import write_json, write_text
 from ove.labels.clusters.assign import nearest
 from ove.shards.labels import BANKS
 from ove.shards.read import ShardSet
@@ -60,10 +60,10 @@ def _report(bank: SavedBank, options: argparse.Namespace) -> None:
         frame = decode_frames(record, [len(record.frame_index) // 2])[0]
         cv2.imwrite(str(pictures / f"{sample}.jpg"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     entries = list(_entries(bank, centers, samples, often, embeddings, shards))
-    (options.out / "report.json").write_text(json.dumps({"bank": bank.name, "step": bank.step, "centers": entries}, indent=1))
+    write_json(options.out / "report.json", {"bank": bank.name, "step": bank.step, "centers": entries})
     used = f"{(often > 0).sum():,} of {bank.n_centers:,} centers were ever a label"
     title = f"Bank {bank.name} at step {bank.step}: {used}"
-    (options.out / "index.html").write_text(_page(title, entries))
+    write_text(options.out / "index.html", _page(title, entries))
     print(f"{title}; {len(centers)} centers with their {count} nearest samples in {options.out / 'index.html'}")
 
 

@@ -1,8 +1,6 @@
 """`python -m launch.extract VIDEO… --out DIR`: codec signals, saliency and selected patches of videos."""
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -21,6 +19,7 @@ from launch.shards import GRACE_S
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadClip, ConfigError
+from ove.files import atomic_write, write_bytes, write_json_lines
 from ove.records import Clip, CodecSignals, Saliency, Selection
 from ove.sources.folders import InputFile, files_in_folder
 from ove.sources.quarantine import BadFile, write_quarantine
@@ -83,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 entries[index] = result.entry
     write_quarantine(options.out / "quarantine.jsonl", [bad[index] for index in sorted(bad)])
     if "mosaics" in job.exports:
-        _write_lines(options.out / "mosaics.jsonl", [entries[index] for index in sorted(entries)])
+        write_json_lines(options.out / "mosaics.jsonl", [entries[index] for index in sorted(entries)])
     print(
         f"{len(files) - len(bad)} of {len(files)} videos extracted to {options.out}; {len(bad)} set aside in quarantine.jsonl."
     )
@@ -227,23 +226,12 @@ def _write(path: Path, clip: Clip, scores: Saliency, selection: Selection, signa
         arrays |= {"motion": signals.motion, "has_vector": signals.has_vector, "residual": signals.residual}
         arrays |= {"cell_offset_px": np.array(signals.cell_offset_px, np.int32)}
         arrays |= {"residual_exact": np.array(signals.residual_exact), "residual_source": np.array(signals.residual_source)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    os.replace(temporary, path)
 
 
 def _write_picture(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    if not cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{path}: the picture cannot be written.")
-    os.replace(temporary, path)
-
-
-def _write_lines(path: Path, entries: list[dict[str, object]]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries), encoding="utf-8")
-    os.replace(temporary, path)
+    write_bytes(path, cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
 if __name__ == "__main__":

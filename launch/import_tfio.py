@@ -20,7 +20,8 @@ from launch import shards
 from launch.cli.command import run
 from launch.tensorflow_environment.make import ENVIRONMENT, ROOT, environment
 from ove.errors import BadClip, BadShard, ConfigError, Unavailable
-from ove.shards.manifest import digest, read_manifest, write_json
+from ove.files import digest, write_json
+from ove.shards.manifest import read_manifest
 
 FORMATS = {
     "tfrecord": (".tfrecord", ".tfrecords", ".tfrec"),

@@ -12,13 +12,13 @@ from jaxtyping import Bool, Float32, Int64
 from ove.config import LabelsConfig
 from ove.config.mapping import to_mapping
 from ove.errors import BadShard
+from ove.files import digest
 from ove.labels.dedup_report import read_kept
 from ove.labels.embed import Embedded, open_embeddings
 from ove.labels.label import kept_points
 from ove.labels.parts import Part
 from ove.labels.teachers.teacher import Teacher, make_teacher, teacher_identity
 from ove.shards.labels import Bank, fingerprint_of_array, read_centers, read_labels
-from ove.shards.manifest import digest
 from ove.shards.read import ShardSet
 
 _MEANS_NOTHING = (

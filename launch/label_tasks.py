@@ -12,6 +12,7 @@ from launch.label_progress import Progress
 from launch.label_stock import Stock
 from ove.distributed import Processes
 from ove.errors import ConfigError
+from ove.files import write_array, write_json
 from ove.labels.clusters.kmeans import Centroids, kmeans
 from ove.labels.dedup import find_duplicates
 from ove.labels.dedup_report import read_kept, write_lists, write_report
@@ -19,7 +20,6 @@ from ove.labels.embed import Embedded, embed_shards
 from ove.labels.label import Pieces, kept_points, label_records
 from ove.labels.parts import WHOLE, in_turn
 from ove.shards.labels import write_labels
-from ove.shards.manifest import publish, temporary_name, write_json
 from ove.shards.schema import ImageRecord, decode_frames, decode_image
 
 
@@ -114,11 +114,7 @@ class Tasks:
                 self._write_centers(found, settings, len(chosen))
 
     def _write_centers(self, found: Centroids, settings: str, n_points: int) -> None:
-        path = self._stock.folder / "centers.npy"
-        temporary = temporary_name(path)
-        with temporary.open("wb") as handle:
-            np.save(handle, found.centers)
-        publish(temporary, path)
+        write_array(self._stock.folder / "centers.npy", found.centers)
         last = found.passes[-1]
         sizes = np.quantile(found.sizes, (0, 0.25, 0.5, 0.75, 1)).tolist()
         about = {"objective": found.objective, "imbalance": [p.imbalance for p in found.passes]}

@@ -4,7 +4,6 @@ On several machines, once on each, as `launch.train`: each makes features of a p
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import jax
 from launch.cli import command, config_file, several
 from ove import distributed as processes
 from ove.config import ProbeConfig
+from ove.files import write_json, write_text
 from ove.probe.compare import compare
 from ove.probe.predictions import check_name, write_predictions
 from ove.probe.report import as_csv, as_json, table
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("\n" + table(comparison))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(as_json(comparison), indent=2) + "\n")
-        arguments.out.with_suffix(".csv").write_text(as_csv(comparison))
+        write_json(arguments.out, as_json(comparison), indent=2)
+        write_text(arguments.out.with_suffix(".csv"), as_csv(comparison))
     if arguments.predictions:
         write_predictions(arguments.predictions, comparison, ShardSet.open(config.val_shards).names)
 

@@ -10,9 +10,8 @@ from launch.cli.progress_line import ProgressLine, duration
 from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import ConfigError
-from ove.shards.lock import scratch_folder
 from ove.shards.make import RecordMaker, selection_of
-from ove.shards.write import QUARANTINE, Progress, Summary, write_shards
+from ove.shards.write import QUARANTINE, Progress, Summary, scratch_folder, write_shards
 from ove.sources.inputs import find_inputs
 
 GRACE_S = 60.0

@@ -8,7 +8,6 @@ around the event say nothing about the class. All of it is a function of (seed, 
 
 import functools
 import json
-import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +16,8 @@ import av
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+
+from ove.files import atomic_write, write_text
 
 CLASSES = ("hop_up", "hop_down", "hop_left", "hop_right", "spin", "grow", "split", "retexture")
 SIDE_PX = 256
@@ -103,14 +104,10 @@ def write_video(folder: Path, seed: int, index: int) -> Path:
     truth = folder.parent / f"{folder.name}_truth" / f"{path.stem}.json"
     for parent in (path.parent, truth.parent):
         parent.mkdir(parents=True, exist_ok=True)
-    truth.write_text(
-        json.dumps(
-            {"label": label, "event": video.event, "centers_px": video.centers_px.tolist(), "pan_px": video.pan_px.tolist()}
-        )
-    )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    encode(video.frames, temporary)
-    os.replace(temporary, path)
+    about = {"label": label, "event": video.event, "centers_px": video.centers_px.tolist(), "pan_px": video.pan_px.tolist()}
+    write_text(truth, json.dumps(about))
+    with atomic_write(path) as temporary:
+        encode(video.frames, temporary)
     return path
 
 

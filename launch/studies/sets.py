@@ -10,8 +10,8 @@ from ove.config import ProbeConfig, StudyConfig, VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.config.probe import CHOICE, parse_option
 from ove.errors import ConfigError
+from ove.files import digest
 from ove.probe.compare import view_of
-from ove.shards.manifest import digest
 from ove.shards.read import ShardSet
 from ove.stream.modes import TokenView
 

@@ -1,18 +1,17 @@
 """Makes `.venv-tfio`, the Python environment that holds TensorFlow and tensorflow-io and nothing of ours."""
 
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from ove.errors import Unavailable
+from ove.files import locked
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements-tfio.txt"
 ENVIRONMENT = ROOT / ".venv-tfio"
 _NEEDED_GB = 4.0
@@ -28,7 +27,7 @@ def environment(folder: Path, say: Callable[[str], None]) -> Path:
     """
     interpreter, marker = folder / "bin" / "python", folder / "installed"
     wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
-    with _one_at_a_time():
+    with locked(folder.with_name(f".{folder.name}.lock")):
         if marker.exists() and marker.read_text() == wanted and _usable(str(interpreter)):
             return interpreter
         python = _find_python()
@@ -78,11 +77,3 @@ def _run(command: list[str], message: str) -> None:
     if done.returncode:
         said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip() and not line.startswith("WARNING")]
         raise Unavailable(f"{message}: {' '.join(said[-2:])[-600:] or f'exit code {done.returncode}'}")
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Holds back other processes of this machine until the block is left; ends with this process, however that ends."""
-    with REQUIREMENTS.open("rb") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

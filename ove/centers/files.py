@@ -3,8 +3,8 @@
 Files hold centers in the order of their numbers, (C, E); in a bank they lie shuffled. Nothing here ever holds a whole bank.
 """
 
+import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from jaxtyping import Float32, Int, Shaped
 from ove.centers.placement import padded
 from ove.centers.shuffle import center_of
 from ove.errors import BadInput
+from ove.files import atomic_write
 
 ENDINGS = (".npy", ".safetensors")
 TENSOR = "centers"
@@ -133,8 +134,8 @@ def write_centers(blocks: Iterable[Block], n_centers: int, width: int, path: Pat
     starts = range(0, n_centers, length)
     names = [path] if n_files == 1 else [_part(path, number, len(starts)) for number in range(len(starts))]
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = [name.with_name(f".{name.name}.{os.getpid()}.tmp") for name in names]
-    try:
+    with contextlib.ExitStack() as stack:
+        temporary = [stack.enter_context(atomic_write(name)) for name in names]
         tables = [
             _create(file, (min(length, n_centers - start), width), path.suffix)
             for file, start in zip(temporary, starts, strict=True)
@@ -146,11 +147,6 @@ def write_centers(blocks: Iterable[Block], n_centers: int, width: int, path: Pat
                 table[centers[here] - start] = rows[here]
         for table in tables:
             table.flush()
-        for file, name in zip(temporary, names, strict=True):
-            os.replace(file, name)
-    finally:
-        for file in temporary:
-            file.unlink(missing_ok=True)
     return names
 
 

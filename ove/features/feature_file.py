@@ -1,7 +1,6 @@
 """Features of many files → one .npz, in bounded memory, whole or not at all."""
 
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -15,6 +14,7 @@ from jaxtyping import Shaped
 
 from ove.errors import OveError
 from ove.features.from_files import Encoding
+from ove.files import atomic_write
 
 
 class FeatureFile:
@@ -77,18 +77,16 @@ class FeatureFile:
         }
         if "positions" in self._columns:
             arrays["offsets"] = np.concatenate([[0], np.cumsum(n_tokens, dtype=np.int64)])
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, array, allow_pickle=False)
-                for name, column in self._columns.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        column.copy_to(member)
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with (
+            atomic_write(self.path) as temporary,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+        ):
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+            for name, column in self._columns.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    column.copy_to(member)
 
     def _append(self, name: str, rows: Shaped[np.ndarray, "n ..."]) -> None:
         if name not in self._columns:

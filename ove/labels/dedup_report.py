@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
+from ove.files import atomic_write, write_array, write_json, write_text
 from ove.labels.dedup import Duplicates
-from ove.shards.manifest import publish, temporary_name, write_json
 
 SETS_SHOWN = 40
 """Half of them the largest sets, half spread over the others."""
@@ -42,10 +42,7 @@ def write_report(found: Duplicates, records: Int64[np.ndarray, "N"], settings: d
     texts = [[{name: v for name, v in sample.items() if name != "picture"} for sample in s["samples"]] for s in shown]
     sets = [{"size": s["size"], "samples": text} for s, text in zip(shown, texts, strict=True)]
     write_json(out / "duplicates.json", {**counts, **settings, "some_sets": sets})
-    path = out / "duplicates.html"
-    temporary = temporary_name(path)
-    temporary.write_text(_page(counts, settings, shown), encoding="utf-8")
-    publish(temporary, path)
+    write_text(out / "duplicates.html", _page(counts, settings, shown))
 
 
 def write_lists(
@@ -57,19 +54,13 @@ def write_lists(
     """
     keep = np.ones(n_records, bool)
     keep[records[~found.keep]] = False
-    path, lines = out / "kept.npy", out / "dropped.jsonl"
-    temporary = temporary_name(path)
-    with temporary.open("wb") as handle:
-        np.save(handle, keep)
-    publish(temporary, path)
-    temporary = temporary_name(lines)
-    with temporary.open("w", encoding="utf-8") as handle:
+    write_array(out / "kept.npy", keep)
+    with atomic_write(out / "dropped.jsonl") as temporary, temporary.open("w", encoding="utf-8") as handle:
         for members in found.sets:
             kept = key(int(records[members[0]]))
             for member in members[1:]:
                 line = {"record": int(records[member]), "key": key(int(records[member])), "kept": kept}
                 handle.write(json.dumps(line, ensure_ascii=False) + "\n")
-    publish(temporary, lines)
 
 
 def read_kept(out: Path, n_records: int) -> Bool[np.ndarray, "N"] | None:

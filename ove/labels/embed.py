@@ -15,12 +15,12 @@ from safetensors.numpy import save_file
 from ove.config import LabelsConfig
 from ove.encoder.published.weight_files import Tensors, read_safetensors
 from ove.errors import BadCheckpoint, BadShard, ConfigError
+from ove.files import atomic_write, digest, write_json
 from ove.labels.clusters.points import Points
-from ove.labels.parts import WHOLE, Part, temporary_of
+from ove.labels.parts import WHOLE, Part
 from ove.labels.samples import BadSample, Sample, read_samples
 from ove.labels.teachers.teacher import Teacher
 from ove.shards.labels import Bank
-from ove.shards.manifest import digest, publish
 from ove.shards.read import ShardSet
 
 ABOUT = "embeddings.json"
@@ -65,7 +65,7 @@ def embed_shards(
     out.mkdir(parents=True, exist_ok=True)
     about = _about(shards, bank, teacher.identity, config)
     if _read_about(out) != about:
-        _write_about(out, about, part)
+        _write_about(out, about)
     numbers = range(part[0], _count(about), part[1])
     length = config.chunk_records
     total = sum(min(length, len(shards) - n * length) for n in numbers)
@@ -75,7 +75,7 @@ def embed_shards(
         path = _chunk(out, about, number)
         if not path.is_file():
             tell = partial(_tell, on_record, done, total)
-            _write(path, temporary_of(path, part), shards, bank, teacher, config, members, tell)
+            _write(path, shards, bank, teacher, config, members, tell)
             fresh += len(members)
         done += len(members)
         on_record(done, total)
@@ -122,7 +122,6 @@ def open_embeddings(
 
 def _write(
     path: Path,
-    temporary: Path,
     shards: ShardSet,
     bank: Bank,
     teacher: Teacher,
@@ -162,8 +161,8 @@ def _write(
         "pixels": np.array([s.pixels for s in good], np.int64),
     }
     of = {"fingerprint": shards.fingerprint, "keys": [s.key for s in good], "bad": bad}
-    save_file(tensors, temporary, {"of": json.dumps(of)})  # one text: several would be written in any order
-    publish(temporary, path)
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, {"of": json.dumps(of)})  # one text: several would be written in any order
 
 
 def _embed(teacher: Teacher, samples: Sequence[Sample]) -> Float32[np.ndarray, "B E"]:
@@ -199,11 +198,9 @@ def _read_about(out: Path) -> dict[str, Any] | None:
         return None
 
 
-def _write_about(out: Path, about: Mapping[str, Any], part: Part) -> None:
+def _write_about(out: Path, about: Mapping[str, Any]) -> None:
     """Says what lies in `out`, then deletes what is of something else; other parts may do the same at the same time."""
-    temporary = temporary_of(out / ABOUT, part)
-    temporary.write_text(json.dumps(about, indent=1), encoding="utf-8")
-    publish(temporary, out / ABOUT)
+    write_json(out / ABOUT, about)
     for old in out.glob("chunk-*.safetensors"):
         if not old.name.startswith(_prefix(about)):
             old.unlink(missing_ok=True)

@@ -9,13 +9,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float32, Int32, Int64
 
+from ove.files import digest, write_array
 from ove.labels.clusters.assign import nearest_blocks
 from ove.labels.clusters.search import Scores, row_mesh
 from ove.labels.embed import Embedded
-from ove.labels.parts import WHOLE, Part, temporary_of
+from ove.labels.parts import WHOLE, Part
 from ove.labels.processes import leads, told_json
 from ove.shards.labels import NONE, fingerprint_of_array
-from ove.shards.manifest import digest, publish
 
 
 def kept_points(embedded: Embedded, keep: Bool[np.ndarray, "R"] | None) -> Int64[np.ndarray, "n"]:
@@ -112,14 +112,6 @@ def label_records(
         labels[pieces.embedded.records[span] - pieces.members(number).start] = rows[: len(span)]
         rows, reached = rows[len(span) :], reached + len(span)
         if leads(mesh):
-            _write(pieces.path(number), labels, part)
+            write_array(pieces.path(number), labels)
         on_point(reached, total)
     return sum(len(pieces.members(number)) for number in numbers)
-
-
-def _write(path: Path, labels: Int32[np.ndarray, "r M"], part: Part) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_of(path, part)
-    with temporary.open("wb") as handle:
-        np.save(handle, labels)
-    publish(temporary, path)

@@ -1,11 +1,11 @@
 """Who may work on a folder at the same time: one command, or several that each make a part of the same step."""
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from ove.shards.lock import held
+from ove.errors import BadShard
+from ove.files import locked, remove_leftovers
 
 Part = tuple[int, int]
 """(i, n): the i-th of n parts."""
@@ -21,13 +21,13 @@ def working(folder: Path, part: Part = WHOLE, remedy: str = "wait for it or give
     """
     folder.mkdir(parents=True, exist_ok=True)
     sentence = f"{folder}: another launch.labels works on it; {remedy}."
-    mine: AbstractContextManager[None] = nullcontext()
+    mine: AbstractContextManager[object] = nullcontext()
     if part != WHOLE:
         part_sentence = f"{folder}: another launch.labels does part {part[0]}/{part[1]}; wait for it or do another part."
-        mine = held(folder / f".lock-{part[0]}-{part[1]}", fcntl.LOCK_EX | fcntl.LOCK_NB, part_sentence)
-    with held(folder / ".lock", (fcntl.LOCK_EX if part == WHOLE else fcntl.LOCK_SH) | fcntl.LOCK_NB, sentence), mine:
-        for leftover in folder.glob(".*.tmp") if part == WHOLE else ():
-            leftover.unlink(missing_ok=True)
+        mine = locked(folder / f".lock-{part[0]}-{part[1]}", BadShard(part_sentence))
+    with locked(folder / ".lock", BadShard(sentence), shared=part != WHOLE), mine:
+        if part == WHOLE:
+            remove_leftovers(folder)
         yield
 
 
@@ -35,10 +35,5 @@ def working(folder: Path, part: Part = WHOLE, remedy: str = "wait for it or give
 def in_turn(path: Path) -> Iterator[None]:
     """Waits until nobody else holds this file; then holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with held(path, fcntl.LOCK_EX, ""):
+    with locked(path):
         yield
-
-
-def temporary_of(path: Path, part: Part) -> Path:
-    """Where this part builds a file: parts of another number may be making the same one."""
-    return path.with_name(f".{path.name}.{part[0]}-{part[1]}.tmp")

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from jaxtyping import Array, Float16, Float32, Int, Int32, Shaped
 
 from ove.errors import BadInput
 from ove.features.frozen import Frozen
+from ove.files import atomic_write, write_array, write_text
 from ove.probe.dataset import Look, Looks, ahead
 
 BATCH = 16
@@ -118,22 +118,21 @@ def _write_part(encoder: Frozen, looks: Looks, part: Path, about: str, report: R
     part.mkdir(parents=True, exist_ok=True)
     (part / "about.json").unlink(missing_ok=True)
     mine, labels, out = part_of(len(looks), encoder.part), [], None
-    temporary = part / f".tokens.{os.getpid()}.tmp"
     done = 0
-    for seen in ahead(looks, mine, _rows(encoder)):
-        tokens = _checked(_through(encoder.tokens, encoder, seen), encoder)
+    with atomic_write(part / "tokens.npy") as temporary:
+        for seen in ahead(looks, mine, _rows(encoder)):
+            tokens = _checked(_through(encoder.tokens, encoder, seen), encoder)
+            if out is None:
+                out = np.lib.format.open_memmap(temporary, "w+", np.float16, (len(mine), *tokens.shape[1:]))
+            out[done : done + len(seen)] = tokens
+            labels += [look.label for look in seen]
+            done += len(seen)
+            report(done, len(mine))
         if out is None:
-            out = np.lib.format.open_memmap(temporary, "w+", np.float16, (len(mine), *tokens.shape[1:]))
-        out[done : done + len(seen)] = tokens
-        labels += [look.label for look in seen]
-        done += len(seen)
-        report(done, len(mine))
-    if out is None:
-        raise BadInput(f"{part}: there are more processes than samples; use fewer.")
-    out.flush()
-    os.replace(temporary, part / "tokens.npy")
-    np.save(part / "labels.npy", np.array(labels, np.int32))
-    (part / "about.json").write_text(about, encoding="utf-8")
+            raise BadInput(f"{part}: there are more processes than samples; use fewer.")
+        out.flush()
+    write_array(part / "labels.npy", np.array(labels, np.int32))
+    write_text(part / "about.json", about)
 
 
 class _Joined:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ove.errors import BadInput, ConfigError
+from ove.files import atomic_write
 from ove.probe.compare import Comparison
 from ove.probe.report import LOOK
 from ove.probe.scores import AMONG
-from ove.shards.manifest import publish, temporary_name
 
 SUFFIXES = (".jsonl", ".csv")
 _PAIR = ("class", "probability")
@@ -55,8 +55,7 @@ def write_predictions(path: Path, comparison: Comparison, names: Sequence[tuple[
     """
     check_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         if path.suffix == ".jsonl":
             for line in predictions(comparison, names):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -67,4 +66,3 @@ def write_predictions(path: Path, comparison: Comparison, names: Sequence[tuple[
             for line in predictions(comparison, names):
                 pairs = zip(line.pop("classes"), line.pop("probabilities"), strict=True)
                 writer.writerow([*line.values(), *(value for pair in pairs for value in pair)])
-    publish(temporary, path)

@@ -1,6 +1,5 @@
 """Records → a shard, and shards → a finished folder: each file appears whole or not at all, the manifest last."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from ove.errors import BadClip, BadShard
-from ove.shards.manifest import MANIFEST, Manifest, Shard, fingerprint_of, publish, temporary_name, write_manifest
+from ove.files import atomic_write, sha256_of
+from ove.shards.manifest import MANIFEST, Manifest, Shard, fingerprint_of, write_manifest
 from ove.shards.markers import BankLabels, Form, Group, marker_path, merged, shard_path, write_group
 from ove.shards.schema import Record, VideoRecord, kind_of, pack
 from ove.sources.quarantine import BadFile, write_quarantine
@@ -62,16 +62,13 @@ def finish_group(out: Path, n: int, inputs: str, outcomes: Sequence[Packed | Bad
     path = shard_path(out, n)
     shard = None
     if good:
-        temporary = temporary_name(path)
-        # One record a chunk: a reader that wants one record reads no other. JPEG and H.264 do not shrink any further.
-        writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
-        for outcome in good:
-            writer.write(outcome.data)
-        writer.close()
-        with temporary.open("rb") as handle:
-            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-        shard = Shard(path.name, len(good), temporary.stat().st_size, sha256)
-        publish(temporary, path)
+        with atomic_write(path) as temporary:
+            # One record a chunk: a reader that wants one record reads no other. JPEG and H.264 do not shrink any further.
+            writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+            for outcome in good:
+                writer.write(outcome.data)
+            writer.close()
+            shard = Shard(path.name, len(good), temporary.stat().st_size, sha256_of(temporary))
     else:
         path.unlink(missing_ok=True)
     classes = sorted({o.label for o in good if o.label is not None})

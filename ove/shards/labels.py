@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float32, Int32, Shaped
 
 from ove.errors import BadShard
-from ove.shards.manifest import publish, read_manifest, temporary_name, write_json
+from ove.files import atomic_write, write_json
+from ove.shards.manifest import read_manifest
 from ove.shards.remote.remote_shards import local_file, local_folder, origin, uri_of
 
 Bank = Literal["vid", "obj", "ocr"]
@@ -131,13 +132,11 @@ def _write_array(folder: Path, name: str, array: Shaped[np.ndarray, "N _"]) -> d
     """Writes an array block by block under a temporary name, then renames it; returns its entry in the JSON."""
     fingerprint = fingerprint_of_array(array)
     path = folder / f"{name}-{fingerprint[:_DIGITS]}.npy"
-    temporary = temporary_name(path)
-    with temporary.open("wb") as handle:
+    with atomic_write(path) as temporary, temporary.open("wb") as handle:
         header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
         np.lib.format.write_array_header_1_0(handle, header)
         for _, block in _blocks(array):
             handle.write(np.ascontiguousarray(block).data)
-    publish(temporary, path)
     return {"file": path.name, "shape": list(array.shape), "dtype": array.dtype.str, "sha256": fingerprint}
 
 

@@ -1,14 +1,13 @@
 """What a finished shard set consists of: `manifest.json`, written last, so that a folder without one is unfinished."""
 
-import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ove.errors import BadShard
+from ove.files import digest, write_json
 from ove.shards.schema import SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
@@ -60,11 +59,6 @@ def fingerprint_of(shards: Sequence[Shard]) -> str:
     return digest({"schema_version": SCHEMA_VERSION, "shards": [shard.sha256 for shard in shards]})
 
 
-def digest(value: Any) -> str:
-    """The SHA-256 of a JSON value, hexadecimal; the order of keys does not matter."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Puts `manifest.json` into the folder in one step."""
     write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **asdict(manifest)})
@@ -91,36 +85,3 @@ def read_manifest(folder: Path) -> Manifest:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadShard(f"{path}: is damaged ({type(error).__name__}: {error}); write the shards again.") from error
     raise BadShard(f"{path}: has schema_version {version!r}, this code reads {SCHEMA_VERSION}; write the shards again.")
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON file whole under a temporary name, then renames it: a reader never sees half of it, even after a crash.
-
-    A file that says the same already is left alone.
-    """
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    if path.exists() and path.read_bytes() == text.encode():
-        return
-    temporary = temporary_name(path)
-    temporary.write_text(text, encoding="utf-8")
-    publish(temporary, path)
-
-
-def temporary_name(path: Path) -> Path:
-    """Where a file is built before it gets its name: hidden, in the same folder, never read by anyone."""
-    return path.with_name(f".{path.name}.tmp")
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Gives a finished temporary file its name, once its bytes, and then the name, are on the disk."""
-    _sync(temporary)
-    os.replace(temporary, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

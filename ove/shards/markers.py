@@ -6,7 +6,8 @@ from json import JSONDecodeError, loads
 from pathlib import Path
 from typing import Any
 
-from ove.shards.manifest import Shard, digest, write_json
+from ove.files import digest, write_json
+from ove.shards.manifest import Shard
 from ove.shards.schema import SCHEMA_VERSION
 from ove.sources.folders import InputFile
 from ove.sources.quarantine import BadFile

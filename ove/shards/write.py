@@ -1,17 +1,20 @@
 """Inputs → a folder of shards: group by group, each group finished once and for all."""
 
 import functools
+import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ove.config import ShardsConfig
-from ove.errors import BadClip, ConfigError
+from ove.errors import BadClip, BadShard, ConfigError
+from ove.files import lock, locked, remove_leftovers
 from ove.shards.assemble import QUARANTINE, Packed, Summary, finish_folder, finish_group, packed
-from ove.shards.lock import locked
 from ove.shards.manifest import MANIFEST
 from ove.shards.markers import Group, inputs_of, read_group
 from ove.shards.schema import Record
@@ -20,6 +23,7 @@ from ove.sources.quarantine import BadFile
 from ove.workers import Died, cores, outcomes
 
 __all__ = ["QUARANTINE", "Progress", "Summary", "write_shards"]
+_SCRATCH = ".scratch-"
 _OWN_FILES = re.compile(r"shard-(\d+)\.(arrayrecord|done\.json)")
 
 
@@ -58,9 +62,9 @@ def write_shards(
     size = config.records_per_shard
     ordered = sorted(files, key=lambda file: file.key)
     groups = [ordered[start : start + size] for start in range(0, len(ordered), size)]
-    with locked(out):
-        for leftover in out.glob(".*.tmp"):
-            leftover.unlink()
+    busy = BadShard(f"{out}: another run is writing to this folder; wait for it or give another --out.")
+    with locked(out / ".lock", busy):
+        remove_leftovers(out)
         inputs = [inputs_of(group, made_with) for group in groups]
         finished = {n: done for n, digest_ in enumerate(inputs) if (done := read_group(out, n, digest_))}
         surplus = [p for p in out.iterdir() if (m := _OWN_FILES.fullmatch(p.name)) and int(m[1]) >= len(groups)]
@@ -76,6 +80,27 @@ def write_shards(
         manifest = finish_folder(out, in_order, bad, config.centers, made_with)
     set_aside = [*bad, *(entry for group in in_order for entry in group.bad)]
     return Summary(manifest.records, set_aside, len(manifest.shards), n_earlier, manifest.fingerprint)
+
+
+@contextmanager
+def scratch_folder(out: Path) -> Iterator[Path]:
+    """A hidden folder within `out` for copies and temporary files; removed at the end, or, after a kill, by the next run."""
+    out.mkdir(parents=True, exist_ok=True)
+    for left in out.glob(f"{_SCRATCH}*"):
+        handle = os.open(left, os.O_RDONLY)
+        try:
+            if lock(handle):  # whoever made it is gone
+                shutil.rmtree(left)
+        finally:
+            os.close(handle)
+    folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=out))
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        lock(handle)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
 
 
 def _make_groups(

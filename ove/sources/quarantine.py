@@ -1,10 +1,11 @@
 """Files set aside: which, why, and where in the file it went wrong; one JSON object a line."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from ove.files import write_json_lines
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,7 @@ class BadFile:
 
 def write_quarantine(path: Path, entries: Sequence[BadFile]) -> None:
     """Writes `quarantine.jsonl` whole under a temporary name, then renames it: a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text("".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries), encoding="utf-8")
-    os.replace(temporary, path)
+    write_json_lines(path, map(asdict, entries))
 
 
 def read_quarantine(path: Path) -> list[BadFile]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from ove.config import BatchesConfig
 from ove.errors import BadShard, ConfigError, TrainingStopped
+from ove.files import digest
 from ove.records import Batch
-from ove.shards.manifest import digest
 from ove.stream.batch_builder import BatchBuilder
 from ove.stream.readahead import ReadAhead
 from ove.stream.samples import BadRecord, HeadStream

@@ -4,14 +4,13 @@ The files are those that the reference's training (`image` and `positions_thw` o
 video) read; docs/codec.md says how.
 """
 
-import json
-import os
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
 from ove.errors import ConfigError
+from ove.files import write_json
 from ove.records import Clip, Selection
 from ove.shards.schema import encode_frames
 from ove.video.patches import gather, positions, unpatchify
@@ -60,9 +59,7 @@ def write(folder: Path, clip: Clip, selection: Selection, patch_px: int, video: 
     np.save(folder / "positions_thw.npy", positions_thw)
     np.save(folder / "frame_ids.npy", clip.frame_index)
     meta = {"video": str(video), "key": folder.name, "size_px": clip.frames.shape[1], "patch_px": patch_px}
-    temporary = folder / f".meta.json.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(meta | {"codec": clip.codec, "source": clip.source, "cut": clip.cut}, indent=1))
-    os.replace(temporary, folder / "meta.json")
+    write_json(folder / "meta.json", meta | {"codec": clip.codec, "source": clip.source, "cut": clip.cut})
     return {
         "id": folder.name,
         "image": [str(path.absolute()) for path in paths],

@@ -1,6 +1,5 @@
 """A short video of one clip: the sampled frames beside what the encoder sees of them."""
 
-import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import av
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from ove.files import atomic_write
 from ove.records import Clip, Selection
 from ove.view import colours
 from ove.view.page import FAINT, INK, MARK, Page
@@ -23,8 +23,10 @@ def write_animation(path: Path, clip: Clip, selection: Selection, name: str = ""
     """Writes an H.264 file with one picture for each sampled frame, whole under a temporary name, then renamed."""
     chosen = colours.masks(selection.flat, selection.grid_tyx)
     base = _base(clip, selection, chosen, name)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    with av.open(str(temporary), "w", format="mp4", container_options={"movflags": "faststart"}) as container:
+    with (
+        atomic_write(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", container_options={"movflags": "faststart"}) as container,
+    ):
         options = {"preset": "medium", "crf": "20", "x264-params": "threads=1"}
         stream = container.add_stream("libx264", rate=Fraction(FPS), options=options)
         stream.height, stream.width, stream.pix_fmt = base.shape[0], base.shape[1], "yuv420p"
@@ -32,7 +34,6 @@ def write_animation(path: Path, clip: Clip, selection: Selection, name: str = ""
             picture = animation_picture(base, clip, chosen, t)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-    os.replace(temporary, path)
 
 
 def animation_picture(

@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ove.shards.manifest import publish, temporary_name, write_json
+from ove.files import write_bytes, write_json
 
 Value = str | int | float | None
 _PNG_DPI = 200
@@ -86,10 +86,10 @@ def write(study: Study, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = markdown(study.columns, study.rows)
     page = [f"# {study.title}", *study.words, f"![{study.shows}]({study.name}.svg)", table]
-    _put(folder / f"{study.name}.md", "\n\n".join(page).encode())
-    _put(folder / f"{study.name}.csv", comma_separated(study.columns, study.rows).encode())
+    write_bytes(folder / f"{study.name}.md", "\n\n".join(page).encode())
+    write_bytes(folder / f"{study.name}.csv", comma_separated(study.columns, study.rows).encode())
     for suffix, options in (("png", {"dpi": _PNG_DPI}), ("svg", {})):
-        _put(folder / f"{study.name}.{suffix}", picture(study.figure, suffix, **options))
+        write_bytes(folder / f"{study.name}.{suffix}", picture(study.figure, suffix, **options))
     write_json(folder / f"{study.name}.json", as_json(study))
 
 
@@ -115,9 +115,3 @@ def picture(figure: Figure, suffix: str, **options: Any) -> bytes:
     with matplotlib.rc_context(_REPEATABLE):
         figure.savefig(out, format=suffix, metadata=metadata, facecolor="white", **options)
     return out.getvalue()
-
-
-def _put(path: Path, data: bytes) -> None:
-    temporary = temporary_name(path)
-    temporary.write_bytes(data)
-    publish(temporary, path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ove.errors import BadInput
-from ove.shards.manifest import publish, temporary_name
+from ove.files import write_text
 from ove.view.study import Column
 
 _CSS = """
@@ -56,9 +56,7 @@ def write_page(folder: Path, names: Sequence[str], title: str) -> Path:
         f"{body}</main>\n</body>\n</html>\n"
     )
     path = folder / "report.html"
-    temporary = temporary_name(path)
-    temporary.write_text(page, encoding="utf-8")
-    publish(temporary, path)
+    write_text(path, page)
     return path
 
 

@@ -1,6 +1,7 @@
 """Embeddings in files: taken up after a kill, shared among machines, of clips and pictures, some of which cannot be read."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,16 +10,13 @@ import pytest
 from synthetic import image_record_of, write_image_set
 
 import ove.labels.clusters.search
-import ove.labels.embed
 from ove.config import LabelsConfig
 from ove.errors import BadShard, ConfigError
 from ove.labels.clusters.assign import nearest
 from ove.labels.embed import Embedded, embed_shards, open_embeddings
 from ove.labels.label import Pieces, kept_points, label_records
-from ove.labels.parts import WHOLE, temporary_of
 from ove.labels.teachers.teacher import Thumbnails
 from ove.labels.teachers.thumbnails import thumbnail_image
-from ove.shards.manifest import publish
 from ove.shards.pictures import encode_png
 from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, decode_image
@@ -51,7 +49,8 @@ def test_killed_and_started_again_gives_the_same_bytes(write_kinds: Write, tmp_p
     with pytest.raises(KeyboardInterrupt):
         embed_shards(shards, "vid", teacher, killed, CONFIG, on_record=kill)
     first = next(killed.glob("chunk-*"))
-    temporary_of(first.with_name(first.name.replace("000000", "000001")), WHOLE).write_bytes(b"half of a file")
+    half = first.name.replace("000000", "000001")
+    first.with_name(f".{half}.0123.tmp").write_bytes(b"half of a file")
     written = first.stat().st_mtime_ns
     with pytest.raises(BadShard, match=r"lacks 3 of 4 files of embeddings.*run `python -m launch\.labels embed"):
         open_embeddings(killed, shards, "vid", teacher.identity, "float32")
@@ -81,14 +80,14 @@ def test_parts_that_begin_at_once_do_not_harm_each_other(
     folder, out = tmp_path / "set", tmp_path / "parts"
     _embed_part(folder, tmp_path / "whole", 0)
 
-    def second_comes_between(temporary: Path, path: Path) -> None:
+    def second_comes_between(temporary: Path, path: Path, replace: Callable[..., None] = os.replace) -> None:
         """The other part begins and ends between the writing of a file and its renaming."""
-        monkeypatch.setattr(ove.labels.embed, "publish", publish)
+        monkeypatch.setattr(os, "replace", replace)
         for other in (1, 2):
             _embed_part(folder, out, other)
-        publish(temporary, path)
+        replace(temporary, path)
 
-    monkeypatch.setattr(ove.labels.embed, "publish", second_comes_between)
+    monkeypatch.setattr(os, "replace", second_comes_between)
     _embed_part(folder, out, 0)
     embed_shards(ShardSet.open(folder), "obj", Thumbnails(), tmp_path / "whole", CONFIG)
     assert _bytes(out) == _bytes(tmp_path / "whole")

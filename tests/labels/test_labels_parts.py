@@ -10,7 +10,7 @@ import pytest
 
 from launch import labels as command
 from ove.errors import BadShard, ConfigError
-from ove.labels.parts import WHOLE, in_turn, temporary_of, working
+from ove.labels.parts import WHOLE, in_turn, working
 from ove.shards.labels import read_labels
 
 Write = Callable[[Path, int], None]
@@ -30,12 +30,13 @@ def test_the_whole_is_alone_and_parts_are_side_by_side(tmp_path: Path) -> None:
     with working(tmp_path, (0, 2)), working(tmp_path, (1, 2)), working(tmp_path, (0, 3)):
         with pytest.raises(BadShard, match=r"does part 1/2; wait for it or do another part"):
             working(tmp_path, (1, 2)).__enter__()
-        temporary_of(tmp_path / "piece", (0, 2)).touch()
+        half = tmp_path / ".piece.0123.tmp"
+        half.touch()
         with pytest.raises(BadShard, match="another launch"):
             working(tmp_path).__enter__()
-        assert temporary_of(tmp_path / "piece", (0, 2)).exists()
+        assert half.exists()
     with working(tmp_path, WHOLE):
-        assert not temporary_of(tmp_path / "piece", (0, 2)).exists()  # of somebody who was killed
+        assert not half.exists()  # of somebody who was killed
     with in_turn(tmp_path / "deep" / "lock"):
         pass
 

@@ -19,10 +19,11 @@ from ove.encoder.encoder import Encoder, Params
 from ove.encoder.published import config as published_config
 from ove.encoder.published.config import PATCH_WEIGHT
 from ove.encoder.published.layout import ASIDE, Published, by_array, leaf_at, params_of, published_tensors
-from ove.encoder.published.origin import Origin, replacing, write_tensors
+from ove.encoder.published.origin import Origin, write_tensors
 from ove.encoder.published.tensors import FLOATS, differences
 from ove.encoder.published.weight_files import METADATA, SAFETENSORS, WeightFiles, find_weights
 from ove.errors import BadCheckpoint, ConfigError
+from ove.files import write_text
 
 CONFIG = "config.json"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -121,8 +122,7 @@ def save(encoder: Encoder, folder: str | os.PathLike[str], dtype: str | None = N
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / SAFETENSORS, {origin.prefix + name: tensor for name, tensor in tensors.items()}, origin.metadata)
-    with replacing(folder / CONFIG) as temporary:
-        temporary.write_text(text)
+    write_text(folder / CONFIG, text)
 
 
 def assemble(config: EncoderConfig, params: Params, origin: Origin | None = None) -> Encoder:

@@ -1,9 +1,7 @@
 """What a published file says beyond the encoder's parameters, kept so that writing it again gives the same file."""
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from safetensors.numpy import save_file
 
 from ove.encoder.published.weight_files import METADATA, read_safetensors
 from ove.errors import BadCheckpoint
+from ove.files import atomic_write
 
 _KEY = "origin"
 
@@ -53,7 +52,7 @@ def read_origin(path: Path) -> Origin:
 
 def write_tensors(path: Path, tensors: Mapping[str, Shaped[np.ndarray, "..."]], metadata: Mapping[str, str]) -> None:
     """Writes a safetensors file, which takes the place of `path` when it is whole."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # the library would leave a file that only its owner may read
         try:
@@ -61,14 +60,3 @@ def write_tensors(path: Path, tensors: Mapping[str, Shaped[np.ndarray, "..."]], 
         except SafetensorError as error:
             raise BadCheckpoint(f"{path}: could not be written ({error}); make room or give another folder.") from error
         temporary.chmod(mode)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; what is written there takes its place at the end."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,13 +12,13 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Float32, Int32
 
 from ove.errors import ConfigError
+from ove.files import digest, write_array, write_json
 from ove.labels.clusters.assign import nearest
 from ove.labels.clusters.lloyd import moved, one_pass
 from ove.labels.clusters.points import Points, as_points, unit
 from ove.labels.clusters.search import Scores, row_mesh
 from ove.labels.clusters.starts import scattered, spread, two_level
 from ove.labels.processes import leads, told, told_json
-from ove.shards.manifest import digest, publish, temporary_name, write_json
 
 Start = Literal["auto", "spread", "random", "two_level"]
 _SPREAD_AT_MOST = 2**27
@@ -158,10 +158,7 @@ def _keep(
         return
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / f"kmeans-{done % 2}.npy"
-    temporary = temporary_name(path)
-    with temporary.open("wb") as handle:
-        np.save(handle, centers)
-    publish(temporary, path)
+    write_array(path, centers)
     write_json(workdir / _STATE, {"settings": settings, "done": done, "file": path.name, "passes": [asdict(p) for p in passes]})
 
 

@@ -1,14 +1,12 @@
 """One shard of an offline step: a file that appears whole, and a marker that says what it was made of."""
 
-import hashlib
 import json
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ove.shards.manifest import publish, write_json
+from ove.files import atomic_write, sha256_of, write_json
 
 Process = Callable[[Any, Path], Mapping[str, Any]]
 """process(argument, path) writes the output of one shard to `path` and returns what is worth knowing of it, as JSON.
@@ -49,18 +47,11 @@ def finish(process: Process, folder: Path, job: Job) -> None:
     """
     if read_done(folder, job) is not None:
         return
-    path = folder / job.name
     folder.mkdir(parents=True, exist_ok=True)
     marker_path(folder, job.name).unlink(missing_ok=True)
-    temporary = folder / f".{job.name}.{uuid.uuid4().hex}.tmp"
-    try:
+    with atomic_write(folder / job.name) as temporary:
         about = process(job.argument, temporary)
-        with temporary.open("rb") as handle:
-            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-        size = temporary.stat().st_size
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        sha256, size = sha256_of(temporary), temporary.stat().st_size
     marker = {"inputs": job.inputs, "bytes": size, "sha256": sha256, "about": dict(about)}
     write_json(marker_path(folder, job.name), marker)
 

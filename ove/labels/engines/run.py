@@ -1,7 +1,6 @@
 """All shards of an offline step: the unfinished ones are run, the failed ones retried, the hopeless ones set aside."""
 
 import functools
-import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -9,10 +8,10 @@ from pathlib import Path
 
 from ove.config import EnginesConfig
 from ove.errors import BadShard, ConfigError, OveError
+from ove.files import write_json_lines
 from ove.labels.engines.jobs import Done, Job, Process, finish, read_done
 from ove.labels.engines.local import Outcomes, local
 from ove.labels.parts import working
-from ove.shards.manifest import publish, temporary_name
 
 DEAD_LETTERS = "dead-letters.jsonl"
 
@@ -138,7 +137,4 @@ def _write_dead(path: Path, dead: Sequence[DeadLetter]) -> None:
     if not dead:
         path.unlink(missing_ok=True)
         return
-    temporary = temporary_name(path)
-    lines = (json.dumps(asdict(letter), ensure_ascii=False) + "\n" for letter in dead)
-    temporary.write_text("".join(lines), encoding="utf-8")
-    publish(temporary, path)
+    write_json_lines(path, map(asdict, dead))

@@ -15,6 +15,7 @@ from jaxtyping import Int32
 
 from ove.config import EnginesConfig, TextConfig
 from ove.errors import BadShard, ConfigError
+from ove.files import digest, write_json
 from ove.labels.engines.jobs import Done, Job, Process
 from ove.labels.engines.local import Outcomes
 from ove.labels.engines.run import Progress, run
@@ -24,7 +25,6 @@ from ove.labels.text.shard_steps import ShardText, count, read, tag
 from ove.labels.text.vocabulary import Vocabulary, build_vocabulary, merged_counts, read_vocabulary, write_vocabulary
 from ove.labels.text.words import words_version
 from ove.shards.labels import NONE, write_labels
-from ove.shards.manifest import digest, write_json
 from ove.shards.read import ShardSet
 
 VOCABULARY = "vocabulary.tsv"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ove.errors import BadShard
-from ove.shards.manifest import publish, temporary_name
+from ove.files import atomic_write
 
 _MERGED_AT_ONCE = 200
 """Files; systems allow about a thousand open ones."""
@@ -73,10 +73,8 @@ def merged_counts(paths: Sequence[Path]) -> Iterator[tuple[str, int]]:
 
 def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
     """Writes `word<TAB>count` lines in the order of tags, whole or not at all."""
-    temporary = temporary_name(path)
-    with temporary.open("w", encoding="utf-8", newline="\n") as handle:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
         handle.writelines(f"{word}\t{count}\n" for word, count in zip(vocabulary.words, vocabulary.counts, strict=True))
-    publish(temporary, path)
 
 
 def read_vocabulary(path: Path) -> Vocabulary:

@@ -11,36 +11,25 @@ The rule: before a file is fetched, folders that no process reads are removed, t
 Nothing of a folder in use is ever removed; a file that does not fit then is an error.
 """
 
-import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from ove.config import RemoteConfig
 from ove.errors import Unavailable
-from ove.shards.manifest import publish
+from ove.files import atomic_write, lock, locked, remove_leftovers
 
 LEASE = ".lease"
 _YOUNG_S = 60.0
 """A folder that was used so short a time ago stays, for a process may be about to lock it."""
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[IO[bytes]]:
-    """Waits for the lock of a file, which is made if need be; it ends with the block or the process, whatever comes first."""
-    with path.open("ab") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield handle
-
-
 def lease(folder: Path) -> int:
     """Keeps a folder of the cache from being removed until the returned file handle is closed, or the process ends."""
     handle = os.open(folder / LEASE, os.O_CREAT | os.O_RDWR, 0o644)
-    fcntl.flock(handle, fcntl.LOCK_SH)
+    lock(handle, shared=True, wait=True)
     os.utime(folder / LEASE)
     return handle
 
@@ -51,19 +40,16 @@ def keep(path: Path, size: int, fetch: Callable[[Path], None], config: RemoteCon
     with locked(path.with_name(f".{path.name}.lock")) as reservation:
         if path.exists():
             return
-        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(path.parent, path.name)
         _reserve(reservation, size, path, config)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            fetch(temporary)
-            publish(temporary, path)
+            with atomic_write(path) as temporary:
+                fetch(temporary)
         finally:
-            reservation.truncate(0)
-            temporary.unlink(missing_ok=True)
+            os.truncate(reservation, 0)
 
 
-def _reserve(reservation: IO[bytes], size: int, path: Path, config: RemoteConfig) -> None:
+def _reserve(reservation: int, size: int, path: Path, config: RemoteConfig) -> None:
     """Makes room for `size` bytes and counts them as taken; Unavailable if that cannot be done."""
     limit = int(config.cache_gb * 1e9)
     with locked(config.cache / ".lock"):
@@ -82,7 +68,7 @@ def _reserve(reservation: IO[bytes], size: int, path: Path, config: RemoteConfig
                 f"{config.cache_gb:g} GB are in use, {free / 1e9:.2f} GB of the disk are free. Allow more with OVE_CACHE_GB, "
                 "or name a folder on a larger disk with OVE_CACHE."
             )
-        reservation.truncate(size)
+        os.truncate(reservation, size)
 
 
 def _bytes_in(folder: Path) -> int:
@@ -101,11 +87,8 @@ def _bytes_in(folder: Path) -> int:
 def _forget_if_abandoned(reservation: Path) -> None:
     """Takes back what a process has reserved that did not live to use it."""
     with reservation.open("ab") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        handle.truncate(0)
+        if lock(handle.fileno()):
+            handle.truncate(0)
 
 
 def _last_use(folder: Path) -> float:
@@ -120,9 +103,7 @@ def _remove_unused(folder: Path) -> bool:
     if time.time() - _last_use(folder) < _YOUNG_S:
         return False
     with (folder / LEASE).open("ab") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(handle.fileno()):
             return False
         shutil.rmtree(folder)
     return True

@@ -18,8 +18,9 @@ from typing import TypeVar
 
 from ove.config import RemoteConfig
 from ove.errors import BadShard, Unavailable
-from ove.shards.manifest import MANIFEST, temporary_name, write_json
-from ove.shards.remote.cache import keep, lease, locked
+from ove.files import locked, sha256_of, write_bytes, write_json
+from ove.shards.manifest import MANIFEST
+from ove.shards.remote.cache import keep, lease
 from ove.shards.remote.fetch import BrokeOff, NotThere, download, explained, in_time
 
 R = TypeVar("R")
@@ -58,7 +59,7 @@ def local_folder(folder: Path | str) -> Path:
     config = RemoteConfig.from_environment()
     config.cache.mkdir(parents=True, exist_ok=True)
     # Into the cache's own folder first: where it belongs depends on what it says.
-    arriving = temporary_name(config.cache / f"{_name(uri)}-{threading.get_ident()}-{MANIFEST}")
+    arriving = config.cache / f".{_name(uri)}-{os.getpid()}-{threading.get_ident()}.tmp"
     try:
         _fetch(join(uri, MANIFEST), arriving, config)
         manifest = arriving.read_bytes()
@@ -74,9 +75,7 @@ def local_folder(folder: Path | str) -> Path:
         os.close(lease(copy))
         write_json(copy / ORIGIN, {"uri": uri})
         if not (copy / MANIFEST).exists():
-            temporary = temporary_name(copy / MANIFEST)
-            temporary.write_bytes(manifest)
-            temporary.replace(copy / MANIFEST)
+            write_bytes(copy / MANIFEST, manifest)
     return copy
 
 
@@ -193,8 +192,7 @@ def _is(uri: str, size: int, sha256: str) -> Callable[[Path], bool]:
         found = path.stat().st_size
         if found < size:
             raise BrokeOff(f"{uri}: broke off after {found} of {size} bytes; check the network and run the same command again.")
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest() == sha256
+        return sha256_of(path) == sha256
 
     return check
 

@@ -1,8 +1,6 @@
 """The folder of a run: one run trains in it at a time, and what cannot be written to it is named."""
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import platform
@@ -14,22 +12,11 @@ from ove.config import RunConfig
 from ove.config.mapping import to_mapping
 from ove.distributed import Processes
 from ove.errors import ConfigError
+from ove.files import NO_LOCKS, append_json_line, lock, naming, reopen_json_lines, write_json, write_text
 from ove.stream.pipeline import OnBad
 from ove.stream.samples import BadRecord
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _LOOK_S = 1.0
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Within it an error of writing to `path` names that: the system names no file when the disk is full."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextlib.contextmanager
@@ -82,14 +69,12 @@ def held(workdir: Path, wait_s: float, report: Callable[[str], None]) -> Iterato
 
 def _taken(handle: int, workdir: Path, report: Callable[[str], None]) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock(handle)
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
         report(f"{workdir}: this file system has no locks; take care that no other run trains in this folder.")
-    return True
+        return True
 
 
 def _owner(handle: int) -> tuple[str, str]:
@@ -107,31 +92,23 @@ QUARANTINE = "quarantine.jsonl"
 
 def save_config(config: RunConfig, workdir: Path) -> None:
     """Writes `workdir/config.json`."""
-    temporary = workdir / ".config.json.tmp"
-    with naming(temporary):
-        temporary.write_text(json.dumps(to_mapping(config), indent=2) + "\n")
-    os.replace(temporary, workdir / "config.json")
+    write_json(workdir / "config.json", to_mapping(config), indent=2)
 
 
 def save_table(table: str, workdir: Path, report: Report) -> None:
     """Writes the table of the parameters to `workdir/parameters.txt`, and to the screen."""
-    path = workdir / "parameters.txt"
-    with naming(path):
-        path.write_text(table + "\n")
+    write_text(workdir / "parameters.txt", table + "\n")
     report(table)
 
 
 def quarantine(path: Path, report: Report) -> OnBad:
     """Notes each bad record once in a file, over restarts too, and on the screen."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    entries = [json.loads(line) for line in lines if line.endswith("}")]  # a crash may have cut the last one off
-    noted = {(entry["shards"], entry["record"]) for entry in entries}
+    noted = {(entry["shards"], entry["record"]) for entry in reopen_json_lines(path)}
 
     def note(bad: BadRecord) -> None:
         if (bad.shards, bad.record) not in noted:
             noted.add((bad.shards, bad.record))
             report(f"record {bad.record} of {bad.shards} is set aside: {bad.reason}")
-            with naming(path), path.open("a") as file:
-                file.write(json.dumps(vars(bad), ensure_ascii=False) + "\n")
+            append_json_line(path, vars(bad))
 
     return note

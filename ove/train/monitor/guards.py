@@ -1,6 +1,5 @@
 """What keeps a run from being ruined: sudden jumps of the loss are found on the device, and a bad step's batch is noted."""
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,7 @@ from jaxtyping import Array, Bool, Float32
 
 from ove.config import RunConfig, TrainConfig
 from ove.errors import TrainingStopped
+from ove.files import write_json
 from ove.records import Batch
 from ove.stream.modes import MODES
 
@@ -102,7 +102,7 @@ def note_batch(folder: Path, what: str, step: int, batches: Mapping[str, Batch],
         ]
         for bank, batch in batches.items()
     }
-    path.write_text(json.dumps({"step": step, "banks": banks}, indent=1, ensure_ascii=False) + "\n")
+    write_json(path, {"step": step, "banks": banks})
     return path
 
 

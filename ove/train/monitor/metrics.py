@@ -1,8 +1,6 @@
 """What a run says of itself: a JSON object a logged step, TensorBoard events, and a line for the screen."""
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,8 +15,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 from ove.config import RunConfig
+from ove.files import append_json_line, naming, reopen_json_lines
 from ove.records import Batch
-from ove.train.hosts.workdir import naming
 from ove.train.init import TrainState
 from ove.train.monitor.guards import Alarms, KeyOf, check_step
 from ove.train.monitor.speed import Workload, memory, peak_flops, rates, workload
@@ -63,12 +61,7 @@ class MetricsLog:
     def __init__(self, folder: Path, step: int) -> None:
         """`step`: the one that the run continues from, 0 for a new run."""
         self.path = folder / "metrics.jsonl"
-        if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
-            temporary = self.path.with_suffix(".tmp")
-            with naming(temporary):
-                temporary.write_text("".join(line + "\n" for line in kept))
-            os.replace(temporary, self.path)
+        reopen_json_lines(self.path, lambda entry: entry.get("step", math.inf) <= step)
         self._board = folder / "tensorboard"
         self._board.mkdir(parents=True, exist_ok=True)
         # Not SummaryWriter: its thread dies of a full disk without a word, and then the next line waits for it for ever.
@@ -83,8 +76,7 @@ class MetricsLog:
         line = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
         }
-        with naming(self.path), self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **line}) + "\n")
+        append_json_line(self.path, {"step": step, **line})
         numbers = {name: value for name, value in values.items() if isinstance(value, float) and math.isfinite(value)}
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()])
         with naming(self._board):
@@ -122,14 +114,6 @@ def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left
     if values.get("skipped"):
         parts.append(f"{values['skipped']:.0f} skipped")
     return "  ".join([*parts, f"{_duration(seconds_left)} left"])
-
-
-def _step_of(line: str) -> int | float:
-    """The step of a logged line; a line cut off by a crash counts as later than any."""
-    try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):
-        return math.inf
 
 
 def _duration(seconds: float) -> str:

@@ -1,0 +1,165 @@
+"""Files that appear whole, JSON and its digests, and locks: the one place where files get their names."""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from ove.errors import OveError, Unavailable
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system without locks answers."""
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields the hidden path, in the folder of `path`, to write to; at the end of the block the file is renamed to `path`.
+
+    First its bytes, then the new name are synced to the disk, so that readers see the old file or the whole new one, even after
+    a crash. An error in the block removes what was written; what a killed process leaves is for `remove_leftovers`.
+    Several processes, on any machines, may write the same file at once: the last one's stays.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with naming(path):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Deletes what killed processes left half-written of the files `name` (a pattern); only for who holds the folder's lock."""
+    for leftover in folder.glob(f".{name}.*tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of UTF-8 whole or not at all, with line ends as given."""
+    write_bytes(path, text.encode())
+
+
+def write_array(path: Path, array: Shaped[np.ndarray, "..."]) -> None:
+    """Writes an array as .npy, whole or not at all."""
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def write_json(path: Path, value: Mapping[str, Any], indent: int = 1) -> None:
+    """Writes a JSON file whole or not at all; one with the same content is left alone."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+    if not path.exists() or path.read_bytes() != text.encode():
+        write_text(path, text)
+
+
+def write_json_lines(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one JSON object a line, whole or not at all."""
+    write_text(path, "".join(_line(entry) for entry in entries))
+
+
+def append_json_line(path: Path, entry: Mapping[str, Any]) -> None:
+    """Appends a line to a file that `reopen_json_lines` has been called for since this process started."""
+    with naming(path), path.open("a", encoding="utf-8") as file:
+        file.write(_line(entry))
+
+
+def reopen_json_lines(path: Path, keep: Callable[[dict[str, Any]], bool] = lambda entry: True) -> list[dict[str, Any]]:
+    """Returns the entries of a file of JSON lines that `keep` accepts, after removing all others from the file.
+
+    A line that a crash has cut off is removed, too, for the next would be appended to it. An absent file has no entries.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    entries = [entry for entry in map(_entry, lines) if entry is not None and keep(entry)]
+    if path.exists():
+        write_json_lines(path, entries)
+    return entries
+
+
+def digest(value: Any) -> str:
+    """Returns the SHA-256 of a JSON value, hexadecimal; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names `path` in errors of the system that name no file, as when the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: OveError | None = None, shared: bool = False) -> Iterator[int]:
+    """Holds the lock of a file, made if need be, and yields its descriptor; the lock ends with the block or the process.
+
+    Others may hold it at the same time if all do so `shared`. Otherwise `busy` is raised, or, without it, their end waited for.
+    Unavailable where the file system has no locks.
+    """
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        try:
+            if not lock(handle, shared, wait=busy is None):
+                assert busy is not None
+                raise busy
+        except OSError as error:
+            raise Unavailable(
+                f"{path}: cannot be locked ({error.strerror}); use a file system with locks (Lustre: mount it with -o flock)."
+            ) from error
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def lock(handle: int, shared: bool = False, wait: bool = False) -> bool:
+    """Locks an open file until it is closed; returns False if others hold the lock and `wait` is False."""
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
