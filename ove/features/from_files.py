@@ -1,12 +1,11 @@
 """Weights and the tokens of many files → features: batches of bounded shapes, files read ahead, devices kept busy."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,6 +20,7 @@ from jaxtyping import Array, Float32
 from ove.config import EncoderConfig
 from ove.encoder import encoder, published
 from ove.errors import BadCheckpoint, BadClip, ConfigError, OveError
+from ove.prefetch import prefetch
 from ove.tokens.from_files import Tokens
 from ove.tokens.packing import Plan, Shapes, batches, fill, unpack, unpack_pooled
 from ove.train.checkpoints.checkpoint import restore_encoder
@@ -174,26 +174,21 @@ def read_ahead(
 
     Files that cannot be read are told to `set_aside` with the reason and left out.
     """
-    waiting: deque[tuple[Path, Future[T]]] = deque()
-    rest = iter(paths)
-    with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
+
+    def tried(path: Path) -> T | str:
         try:
-            while True:
-                while len(waiting) < 2 * threads and (path := next(rest, None)) is not None:
-                    waiting.append((path, pool.submit(read, path)))
-                if not waiting:
-                    return
-                path, future = waiting.popleft()
-                try:
-                    result = future.result()
-                except BadClip as error:
-                    set_aside(path, str(error))
-                except OveError:
-                    raise  # of the settings, not of the file
-                except Exception as error:  # the border where a bad file is set aside, whatever a decoder raises over it
-                    _log.info("%s: unexpected error", path, exc_info=True)
-                    set_aside(path, f"{path}: cannot be used ({type(error).__name__}: {error}).")
-                else:
-                    yield path, result
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            return read(path)
+        except BadClip as error:
+            return str(error)
+        except OveError:
+            raise  # of the settings, not of the file
+        except Exception as error:  # the border where a bad file is set aside, whatever a decoder raises over it
+            _log.info("%s: unexpected error", path, exc_info=True)
+            return f"{path}: cannot be used ({type(error).__name__}: {error})."
+
+    with contextlib.closing(prefetch(lambda path: (path, tried(path)), paths, threads, 2 * threads)) as results:
+        for path, result in results:
+            if isinstance(result, str):
+                set_aside(path, result)
+            else:
+                yield path, result

@@ -1,8 +1,8 @@
 """Records as a teacher takes them: read, decoded and prepared by threads; those that cannot be are told apart."""
 
+import functools
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import cv2
@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 
 from ove.errors import BadShard
 from ove.labels.teachers.teacher import Teacher
+from ove.prefetch import prefetch
 from ove.shards.labels import Bank
 from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, decode_frames, decode_image
@@ -49,14 +50,7 @@ def read_samples(shards: ShardSet, bank: Bank, teacher: Teacher, threads: int, m
     Of a video the bank `obj` sees the middle frame, `vid` the frames that the teacher wants.
     """
     cv2.setNumThreads(1)
-    with ThreadPoolExecutor(threads) as pool:
-        pending: list[Future[Sample | BadSample]] = []
-        for index in members:
-            pending.append(pool.submit(_sample, shards, bank, teacher, index))
-            if len(pending) > 4 * threads:
-                yield pending.pop(0).result()
-        for future in pending:
-            yield future.result()
+    return prefetch(functools.partial(_sample, shards, bank, teacher), members, threads, depth=4 * threads)
 
 
 def _sample(shards: ShardSet, bank: Bank, teacher: Teacher, index: int) -> Sample | BadSample:

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Int32, UInt8
 
 from ove.errors import BadShard
+from ove.prefetch import prefetch
 from ove.probe.interventions import intervene
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
@@ -103,11 +105,6 @@ def mirrored(
 
 def ahead(look: Callable[[int], Look], indices: Sequence[int], batch: int) -> Iterator[list[Look]]:
     """Samples in the given order, `batch` at a time, the next ones being read while the caller works on these."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        waiting: list[Future[Look]] = []
-        for start in range(0, len(indices), batch):
-            now, waiting = waiting, [pool.submit(look, index) for index in indices[start : start + batch]]
-            if now:
-                yield [future.result() for future in now]
-        if waiting:
-            yield [future.result() for future in waiting]
+    with closing(prefetch(look, indices, _THREADS, depth=batch)) as looks:
+        while now := list(islice(looks, batch)):
+            yield now

@@ -1,14 +1,12 @@
 """Vectors that lie in many files as one sequence; only what is asked for is read."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Shaped
 
-_A = TypeVar("_A")
-_B = TypeVar("_B")
+from ove.prefetch import prefetch
+
 _READ_AHEAD = 2
 """Blocks that are read while another is worked on."""
 
@@ -66,7 +64,11 @@ class Points:
         `rows`: only these of every block are wanted, the others are not read.
         """
         first, last = (0, length) if rows is None else (rows.start, rows.stop)
-        return ahead(lambda start: (start, self.block(start + first, last - first)), range(0, len(self), length))
+
+        def read(start: int) -> tuple[int, Float[np.ndarray, "_ E"]]:
+            return start, self.block(start + first, last - first)
+
+        return prefetch(read, range(0, len(self), length), threads=1, depth=_READ_AHEAD)
 
 
 def as_points(points: "Points | Float[np.ndarray, 'N E']") -> Points:
@@ -81,14 +83,3 @@ def unit(rows: Shaped[np.ndarray, "n E"]) -> Float32[np.ndarray, "n E"]:
     rows = np.asarray(rows, np.float32)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(length > 0, length, 1).astype(np.float32)
-
-
-def ahead(function: Callable[[_A], _B], arguments: Sequence[_A]) -> Iterator[_B]:
-    """function(argument) of each argument in turn; a thread is a few of them ahead."""
-    with ThreadPoolExecutor(1) as reader:
-        pending = [reader.submit(function, argument) for argument in arguments[:_READ_AHEAD]]
-        for place in range(len(arguments)):
-            current = pending.pop(0).result()
-            if place + _READ_AHEAD < len(arguments):
-                pending.append(reader.submit(function, arguments[place + _READ_AHEAD]))
-            yield current

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +17,7 @@ from ove.config import ProbeConfig
 from ove.encoder.pool import Pool
 from ove.errors import BadInput
 from ove.features.frozen import Frozen
+from ove.prefetch import prefetch
 from ove.probe.dataset import UNKNOWN
 from ove.probe.features import Source, of_all, part_of
 from ove.probe.scores import Accuracy, Said, Scores, Tally
@@ -161,11 +161,8 @@ class _Trainer:
 
 def _batches(source: Source, parts: Any, epoch: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Tokens and labels of some lists of samples, the next ones being fetched while the caller works on these."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = None
-        for indices in parts:
-            now, waiting = waiting, (pool.submit(source.batch, indices, epoch), source.labels[indices])
-            if now is not None:
-                yield np.asarray(now[0].result()), now[1]
-        if waiting is not None:
-            yield np.asarray(waiting[0].result()), waiting[1]
+
+    def batch(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.asarray(source.batch(indices, epoch)), source.labels[indices]
+
+    return prefetch(batch, parts, threads=1, depth=1)
