@@ -11,8 +11,9 @@ from pathlib import Path
 
 import cv2
 
-from launch.cli.command import run
-from launch.cli.config_file import settings
+from launch.cli.config import settings
+from launch.cli.errors import run
+from launch.cli.progress import shown
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError
@@ -21,8 +22,6 @@ from ove.features.from_files import Keep, Weights, encode, open_weights, read_ah
 from ove.tokens.from_files import InputConfig, Tokens, find_inputs, read_tokens
 from ove.tokens.native import MAX_TOKENS
 
-_EVERY_S = 10.0
-_EVERY_ON_SCREEN_S = 0.5
 _SHOWN = 20
 _OF_MODE = {"budget": "codec", "frames": "frames", "max_tokens": "image", "min_tokens": "image"}
 
@@ -151,41 +150,12 @@ def _encode_all(
             names.append(path)
             yield tokens
 
-    progress = _Progress(len(paths))
+    progress = shown("files")
+    progress("", 0, len(paths))
     encodings = encode(weights, sequences(), keep, longest=config.longest, batch_tokens=options.batch, equal=config.all_equal)
     for number, encoding in enumerate(encodings):
         file.add(names[number], encoding)
-        progress.show(len(file), len(bad))
-    progress.end()
-
-
-class _Progress:
-    """A line on stderr now and then: files done, files a second, time left."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._started, self._shown = total, time.monotonic(), time.monotonic()
-        self._on_screen = sys.stderr.isatty()
-
-    def show(self, encoded: int, bad: int) -> None:
-        now = time.monotonic()
-        if now - self._shown < (_EVERY_ON_SCREEN_S if self._on_screen else _EVERY_S):
-            return
-        self._shown = now
-        done = encoded + bad
-        rate = done / (now - self._started)
-        left = (self._total - done) / rate
-        line = f"{done} of {self._total} files ({bad} set aside), {rate:.2f} files/s, {_duration(left)} left"
-        print(f"\r{line:<78}" if self._on_screen else line, end="" if self._on_screen else "\n", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        if self._on_screen:
-            print("\r" + " " * 78 + "\r", end="", file=sys.stderr, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+        progress("", len(file) + len(bad), len(paths), f"{len(bad)} set aside" if bad else "")
 
 
 def _say_bad(bad: Sequence[tuple[Path, str]]) -> None:

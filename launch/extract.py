@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from launch.cli.command import run
-from launch.cli.config_file import settings
-from launch.shards import GRACE_S
+from launch.cli.config import settings
+from launch.cli.errors import run
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadClip, ConfigError
 from ove.files import atomic_write, write_bytes, write_json_lines
 from ove.records import Clip, CodecSignals, Saliency, Selection
+from ove.shards.make import GRACE_S
 from ove.sources.folders import InputFile, files_in_folder
 from ove.sources.quarantine import BadFile, write_quarantine
 from ove.tokens import mosaics

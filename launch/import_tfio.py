@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from launch import shards
-from launch.cli.command import run
+from launch.cli.errors import run
 from launch.tensorflow_environment.make import ENVIRONMENT, ROOT, environment
 from ove.errors import BadClip, BadShard, ConfigError, Unavailable
 from ove.files import digest, write_json

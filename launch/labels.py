@@ -10,28 +10,35 @@ embed and assign with --part.
 """
 
 import argparse
+import functools
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from launch import text_tags
-from launch.cli import config_file, several
-from launch.cli.command import run
-from launch.cli.together import together
-from launch.label_stock import Inputs, Stock
-from launch.label_tasks import Tasks
-from ove.config import LabelsConfig
+from launch.cli import config as cli_config
+from launch.cli.distributed import add_options, initialize
+from launch.cli.errors import run
+from launch.cli.progress import shown
+from ove.config import EnginesConfig, LabelsConfig, TextConfig
 from ove.config.mapping import from_mapping
-from ove.distributed import Processes, leave
+from ove.distributed import Processes, exit
 from ove.errors import BadShard, ConfigError
+from ove.labels.engines.cluster import ray_engine
+from ove.labels.engines.local import local
+from ove.labels.engines.run import Progress
 from ove.labels.parts import WHOLE, Part, working
-from ove.shards.labels import Bank
+from ove.labels.pipeline import Steps
+from ove.labels.step_cache import Inputs, StepCache, banks_of, check_size
+from ove.labels.text.pipeline import VOCABULARY, TextReport, text_tags
 from ove.shards.read import ShardSet
 from ove.shards.remote.remote_shards import uri_of
 
 _TASKS = ("embed", "dedup", "kmeans", "assign", "all")
 _IN_PARTS = ("embed", "assign")
+_SECTIONS = ("text", "engines")
+_DOES = {"read": "pictures read", "count": "words counted", "tag": "records tagged"}
+_SCRIPTS_SHOWN = 8
 _PATIENCE_S = 30 * 86400.0
 """How long processes wait for one that is still heard of: for the slowest part of the embeddings, for duplicates."""
 
@@ -40,29 +47,30 @@ def main(arguments: list[str] | None = None) -> int:
     """Does one task, or all, for each bank, unless that has been done with the same options."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["ocr"]:
-        return text_tags.main(arguments[1:])
+        return _ocr(arguments[1:])
     options = _parser().parse_args(arguments)
     config = _config(options)
     _check(options)
-    several.join(options, config.meet_limit_s, config.silence_limit_s)
+    initialize(options, config.meet_limit_s, config.silence_limit_s)
     processes = Processes(_PATIENCE_S)
+    say = functools.partial(print, flush=True)
     if processes.count > 1 and options.part != WHOLE:
         raise ConfigError(
             "--part is for single commands; of several processes each takes its part by itself: leave --part out."
         )
-    with ExitStack() as held, processes.blamed():
-        with together(processes, "shards"):
-            stocks = _stocks(options, config)
-            is_done = options.task == "all" and all(stock.is_labelled() for stock in stocks)
-        if processes.gather("labels", "done" if is_done else "lacking")[0] == "done":
+    with ExitStack() as held, processes.as_process_lost():
+        with processes.all_or_none("shards"):
+            caches = _caches(options, config)
+            is_done = options.task == "all" and all(cache.is_labelled() for cache in caches)
+        if processes.all_gather("labels", "done" if is_done else "lacking")[0] == "done":
             if processes.index == 0:
                 print(f"{options.shards}: has these labels already.")
             return 0
-        with together(processes, "locks"):
-            for stock in stocks if processes.index == 0 else ():
-                held.enter_context(working(stock.folder, options.part))
-        for stock in stocks:
-            tasks = Tasks(stock, processes)
+        with processes.all_or_none("locks"):
+            for cache in caches if processes.index == 0 else ():
+                held.enter_context(working(cache.folder, options.part))
+        for cache in caches:
+            tasks = Steps(cache, processes, say)
             for task in ("embed", "dedup", "kmeans", "assign") if options.task == "all" else (options.task,):
                 getattr(tasks, task)()
     return 0
@@ -85,35 +93,14 @@ def _check(options: argparse.Namespace) -> None:
         )
 
 
-def _stocks(options: argparse.Namespace, config: LabelsConfig) -> list[Stock]:
+def _caches(options: argparse.Namespace, config: LabelsConfig) -> list[StepCache]:
     """The folders of all banks that are wanted."""
     shards = ShardSet.open(options.shards)
     if options.task in ("kmeans", "all") and options.centers_from is None:
-        _check_size(config, len(shards))
+        check_size(config, len(shards))
     inputs = Inputs(shards, config, options.centers_from, options.part, alone=options.task != "all")
     folder = options.work or options.shards / "labels" / "steps"
-    return [Stock(inputs, bank, folder / bank) for bank in _banks(shards, options.bank)]
-
-
-def _banks(shards: ShardSet, wanted: list[str] | None) -> list[Bank]:
-    """Of pictures only `obj`; of videos also `vid`."""
-    there: list[Bank] = ["vid", "obj"] if shards.manifest.kind == "video" else ["obj"]
-    for bank in wanted or ():
-        if bank not in there:
-            raise ConfigError(f"--bank {bank}: {shards.folder} holds {shards.manifest.kind}s: give {' or '.join(there)}.")
-    return [bank for bank in there if wanted is None or bank in wanted]
-
-
-def _check_size(config: LabelsConfig, n_records: int) -> None:
-    most = n_records // 2
-    if config.n_centers > most:
-        advice = f"give --centers {most} or fewer" if most else "write more records into the shards"
-        raise ConfigError(f"labels.n_centers = {config.n_centers} is more than half of the {n_records} records; {advice}.")
-    if config.n_labels > config.n_centers:
-        raise ConfigError(
-            f"labels.n_labels = {config.n_labels} is more than the {config.n_centers} centers; "
-            f"give --labels {config.n_centers} or fewer."
-        )
+    return [StepCache(inputs, bank, folder / bank) for bank in banks_of(shards, options.bank)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, metavar="DIR", help="for embeddings and centers (default: SHARDS/labels/steps)")
     parser.add_argument("--part", type=_part, default=WHOLE, metavar="I/N", help="embed, assign: the I-th of N parts, from 0")
     parser.add_argument("--engine", help=argparse.SUPPRESS)
-    several.add_options(parser)
+    add_options(parser)
     return parser
 
 
@@ -149,11 +136,11 @@ def _part(text: str) -> Part:
 def _config(options: argparse.Namespace) -> LabelsConfig:
     values: dict[str, Any] = {}
     if options.config is not None:
-        sections = config_file.load(options.config)
+        sections = cli_config.load(options.config)
         if "labels" not in sections:
             raise ConfigError(f"{options.config}: has no section labels, which is what launch.labels reads.")
         values = dict(sections["labels"])
-    values |= config_file.settings(options.set, ["labels"])["labels"]
+    values |= cli_config.settings(options.set, ["labels"])["labels"]
     named = {
         "n_centers": options.centers,
         "n_labels": options.labels,
@@ -166,5 +153,73 @@ def _config(options: argparse.Namespace) -> LabelsConfig:
     return from_mapping(LabelsConfig, values | given, "labels.")
 
 
+def _ocr(arguments: list[str]) -> int:
+    """Reads, counts and tags the text of shard folders; what an earlier call has finished is kept."""
+    options = _ocr_parser().parse_args(arguments)
+    text, engines = _ocr_configs(options)
+    vocabulary = options.vocabulary
+    if vocabulary is not None and vocabulary.is_dir():
+        vocabulary = vocabulary / "text" / VOCABULARY
+    progress = shown("shards")
+
+    def show(step: str, found: Progress) -> None:
+        notes = (f"{found.earlier} of them earlier" * bool(found.earlier), f"{found.failed} failed" * bool(found.failed))
+        progress(_DOES[step], found.done, found.total, ", ".join(filter(None, notes)))
+
+    with ExitStack() as stack:
+        engine = stack.enter_context(ray_engine(engines)) if engines.engine == "ray" else local(engines)
+        reports = text_tags(options.shards, text, engines, show, engine, vocabulary)
+    for folder, report in zip(options.shards, reports, strict=True):
+        _print(folder, report)
+    return 0
+
+
+def _print(folder: Path, report: TextReport) -> None:
+    print(
+        f"{folder}: {report.tagged} of {report.pictures} pictures are tagged, {report.with_words} have words in them; "
+        f"{report.words} words, {report.vocabulary} in the vocabulary"
+    )
+    shares = [f"{script.lower()} {times / report.words:.1%}" for script, times in report.scripts.items()]
+    if shares:
+        more = len(shares) - _SCRIPTS_SHOWN
+        print(f"  scripts: {', '.join(shares[:_SCRIPTS_SHOWN])}" + (f" and {more} more" if more > 0 else ""))
+    if report.dead:
+        print(f"  set aside: {', '.join(report.dead)}; reasons in {folder}/text/*/dead-letters.jsonl")
+
+
+def _ocr_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m launch.labels ocr", description="The words in pictures → the bank `ocr` beside the shards."
+    )
+    parser.add_argument(
+        "--shards", type=Path, nargs="+", required=True, metavar="DIR", help="shard folders; all of them share a vocabulary"
+    )
+    parser.add_argument(
+        "--vocabulary", type=Path, metavar="FILE|DIR", help="take over that of a file or of a tagged shard folder"
+    )
+    parser.add_argument("--config", metavar="FILE[:ARG]", help="a configuration file; its sections text and engines are used")
+    parser.add_argument("--engine", choices=("local", "ray"), help="processes of this machine (default) or a Ray cluster")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes of the local engine (default: 2)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. text.min_confidence=0.7")
+    return parser
+
+
+def _ocr_configs(options: argparse.Namespace) -> tuple[TextConfig, EnginesConfig]:
+    sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
+    if options.config is not None:
+        given = cli_config.load(options.config)
+        if not given.keys() & sections.keys():
+            raise ConfigError(
+                f"{options.config}: has none of the sections {' and '.join(_SECTIONS)}, which are what ocr reads."
+            )
+        sections = {name: dict(given.get(name, {})) for name in _SECTIONS}
+    for name, values in cli_config.settings(options.set, _SECTIONS).items():
+        sections[name] |= values
+    for key in ("engine", "workers"):
+        if getattr(options, key) is not None:
+            sections["engines"][key] = getattr(options, key)
+    return from_mapping(TextConfig, sections["text"], "text."), from_mapping(EnginesConfig, sections["engines"], "engines.")
+
+
 if __name__ == "__main__":
-    run(main, leave)
+    run(main, exit)

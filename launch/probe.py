@@ -9,7 +9,9 @@ from pathlib import Path
 
 import jax
 
-from launch.cli import command, config_file, several
+from launch.cli import config as cli_config
+from launch.cli.distributed import add_options, initialize
+from launch.cli.errors import run
 from ove import distributed as processes
 from ove.config import ProbeConfig
 from ove.files import write_json, write_text
@@ -31,11 +33,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE", help="write what is said of each validation sample (.jsonl or .csv)"
     )
-    several.add_options(parser)
-    arguments, config = config_file.parse(parser, ProbeConfig, argv)
+    add_options(parser)
+    arguments, config = cli_config.parse(parser, ProbeConfig, argv)
     if arguments.predictions:
         check_name(arguments.predictions)
-    several.join(arguments, _MEET_LIMIT_S, _SILENCE_LIMIT_S)
+    initialize(arguments, _MEET_LIMIT_S, _SILENCE_LIMIT_S)
     is_first = jax.process_index() == 0
     comparison = compare(config, _say if is_first else _say_nothing)
     if not is_first:
@@ -58,4 +60,4 @@ def _say_nothing(line: str) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, processes.leave)
+    run(main, processes.exit)

@@ -2,20 +2,16 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from launch.cli.command import run
-from launch.cli.config_file import settings
-from launch.cli.progress_line import ProgressLine, duration
+from launch.cli.config import settings
+from launch.cli.errors import run
+from launch.cli.progress import shown
 from ove.config import ShardsConfig, VideoConfig
-from ove.config.mapping import from_mapping, to_mapping
+from ove.config.mapping import from_mapping
 from ove.errors import ConfigError
-from ove.shards.make import RecordMaker, selection_of
-from ove.shards.write import QUARANTINE, Progress, Summary, scratch_folder, write_shards
-from ove.sources.inputs import find_inputs
+from ove.shards.make import write_source
+from ove.shards.write import QUARANTINE, Progress, Summary
 
-GRACE_S = 60.0
-"""What a process may take for a video beyond the time limit of reading it, before it is ended."""
 IMAGES_PER_SHARD = 1024
 """A picture takes about a tenth of the bytes of a clip."""
 _SHOWN = 10
@@ -27,40 +23,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     kind, source = _source(options)
     video, shards = _configs(options, kind)
-    decides = to_mapping(shards)
-    decides.pop("workers")  # changes nothing in the records
-    made_with: dict[str, Any] = {"kind": kind, "shards": decides}
-    if kind == "video":
-        made_with |= {"video": to_mapping(video), "mosaics": selection_of(video, shards)}
-    with scratch_folder(options.out) as scratch:
-        inputs = find_inputs(source, kind, shards, scratch)
-        summary = write_shards(
-            inputs.files,
-            options.out,
-            RecordMaker(kind, video, shards, scratch),
-            shards,
-            made_with,
-            _Line(),
-            video.time_limit_s + GRACE_S,
-            inputs.bad,
-        )
+    progress = shown("files")
+
+    def show(found: Progress) -> None:
+        progress("", found.done, found.total, f"{found.bad} set aside" if found.bad else "")
+
+    summary = write_source(kind, source, options.out, video, shards, show)
     _report(summary, options.out)
     return 0
-
-
-class _Line(ProgressLine):
-    def __call__(self, progress: Progress) -> None:
-        last = progress.done == progress.total
-        if not self.is_due(last):
-            return
-        text = f"{progress.done}/{progress.total} files"
-        if progress.bad:
-            text += f", {progress.bad} set aside"
-        fresh = progress.done - progress.earlier
-        if fresh and not last:
-            left_s = self.spent_s / fresh * (progress.total - progress.done)
-            text += f", {fresh / self.spent_s:.1f}/s, {duration(left_s)} left"
-        self.show(text, last)
 
 
 def _report(summary: Summary, out: Path) -> None:

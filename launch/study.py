@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from launch.cli import command, config_file
-from launch.studies import places, scores
-from launch.studies.sets import Bench
+from launch.cli import config as cli_config
+from launch.cli.errors import run
 from ove.config import StudyConfig
-from ove.view.study import Study, markdown, write
-from ove.view.study_page import write_page
+from ove.studies import places, scores
+from ove.studies.page import write_page
+from ove.studies.sets import Bench
+from ove.studies.study import Study, markdown, write
 
 STUDIES: dict[str, Callable[[Bench], Study]] = {
     "budget": scores.budget,
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("study", choices=[*STUDIES, "all"])
     parser.add_argument("--out", type=Path, required=True, help="folder for tables, figures and what is kept for the next time")
-    arguments, config = config_file.parse(parser, StudyConfig, argv)
+    arguments, config = cli_config.parse(parser, StudyConfig, argv)
     bench = Bench(config, arguments.out, partial(print, flush=True))
     for name in STUDIES if arguments.study == "all" else [arguments.study]:
         study = STUDIES[name](bench)
@@ -43,4 +44,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    run(main)

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from launch.cli import command, config_file, several
+from launch.cli import config as cli_config
+from launch.cli.distributed import add_options, initialize
+from launch.cli.errors import run
 from ove import distributed as processes
 from ove.config import RunConfig
 from ove.probe.online import Evaluator
@@ -25,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m launch.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", required=True, type=Path, help="checkpoints, metrics and configuration of the run")
-    several.add_options(parser)
+    add_options(parser)
     parser.add_argument("--profile", metavar="STEP:N", help="trace N steps from step STEP on (docs/watching.md)")
-    arguments, config = config_file.parse(parser, RunConfig, argv)
+    arguments, config = cli_config.parse(parser, RunConfig, argv)
     span = parse_span(arguments.profile) if arguments.profile is not None else None
-    several.join(arguments, config.train.meet_limit_s, config.train.silence_limit_s)
+    initialize(arguments, config.train.meet_limit_s, config.train.silence_limit_s)
     hooks = _hooks(config, arguments.workdir, span)
     state = train(config, arguments.workdir, partial(print, flush=True), hooks)
     return processes.EXIT_PREEMPTED if int(state.step) < config.train.steps else 0
@@ -43,4 +45,4 @@ def _hooks(config: RunConfig, workdir: Path, span: Span | None) -> Hooks:
 
 
 if __name__ == "__main__":
-    command.run(main, processes.leave)
+    run(main, processes.exit)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch.cli.command import run
+from launch.cli.errors import run
 from ove.errors import BadShard, ConfigError, Unavailable
 from ove.shards.labels import BANKS, NONE, read_labels, verify_labels
 from ove.shards.manifest import Manifest, read_manifest

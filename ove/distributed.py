@@ -1,21 +1,31 @@
-"""The processes of one run: how they find each other, meet under a name within a time limit, and leave."""
+"""The processes of one run: how they find each other, exchange words and arrays, wait within time limits, and end."""
 
 import contextlib
+import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from jax._src import distributed  # the only way to `service`; orbax and flax take it too
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Shaped
 
-from ove.errors import ConfigError, ProcessLost
+from ove.errors import ConfigError, OveError, ProcessLost
 
 EXIT_PREEMPTED = 75
 """Exit code of a run that was told to stop, has saved and can be started again (EX_TEMPFAIL of sysexits.h)."""
 _ANY_TIME_S = 1e9
+_FIRST_GOES_LAST_S = 1.0
+_AT_ONCE_BYTES = 2**26
+"""How much of an array is on its way at a time, and so on every device."""
 _COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
 """Variables in which SLURM's srun, Open MPI's mpirun, and people say how many processes there are."""
 _HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
@@ -57,19 +67,19 @@ def address_of(coordinator: str | None, count: int | None, index: int | None, en
     return Address(place, int(numbers[0]), int(numbers[1]))
 
 
-def is_announced(env: Mapping[str, str]) -> bool:
+def cluster_detected(env: Mapping[str, str]) -> bool:
     """Whether SLURM, Open MPI or GKE say that this process is one of several."""
     counts = [env[name] for name in _COUNTS if name in env]
     return any(count.isdecimal() and int(count) > 1 for count in counts) or any("," in env.get(name, "") for name in _HOSTS)
 
 
-def join(address: Address | None, meet_limit_s: float, silence_limit_s: float) -> None:
+def initialize(address: Address | None, meet_limit_s: float, silence_limit_s: float) -> None:
     """Connects this process with the others of its run; to be called before anything else of jax.
 
     Without an address jax asks the cluster (SLURM, Open MPI, Cloud TPU, GKE) for it. A process not heard of for
     `silence_limit_s` ends all others. ConfigError if the others cannot be found or do not come within `meet_limit_s`.
     """
-    sys.excepthook = leave_after
+    sys.excepthook = _exit_after
     try:
         jax.distributed.initialize(
             address.coordinator if address else None,
@@ -92,13 +102,13 @@ def join(address: Address | None, meet_limit_s: float, silence_limit_s: float) -
         ) from error
 
 
-def leave_after(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _exit_after(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """For sys.excepthook: after an error that nobody foresaw, too, a process does not wait for the others."""
     sys.__excepthook__(kind, error, trace)
-    leave(1)
+    exit(1)
 
 
-def leave(code: int) -> NoReturn:
+def exit(code: int) -> NoReturn:
     """Ends this process; after an error at once, without waiting for processes or saves that may be gone.
 
     At once also when it is the only one: what libraries still have to say of a save that failed would come after our sentence.
@@ -111,12 +121,12 @@ def leave(code: int) -> NoReturn:
 
 
 def service() -> Any:
-    """What jax.distributed starts for its processes to meet and leave words at; None before `join`. Private."""
+    """What jax.distributed starts for its processes to meet and leave words at; None before `initialize`. Private."""
     return distributed.global_state.client
 
 
 class Processes:
-    """All processes of a run, as one of them sees them. All must call `gather` and `meet` in the same order."""
+    """All processes of a run, as one of them sees them. All must call its methods in the same order."""
 
     def __init__(self, limit_s: float) -> None:
         """`limit_s`: how long a process waits for the others."""
@@ -125,12 +135,12 @@ class Processes:
         self._client = service() if self.count > 1 else None
         self._meetings, self._last_word = 0, ""
 
-    def meet(self, name: str) -> None:
+    def barrier(self, name: str) -> None:
         """Waits until every process has come here; ProcessLost, with who is missing, if one does not in time."""
-        self.gather(name, "")
+        self.all_gather(name, "")
 
-    def gather(self, name: str, word: str, limit_s: float | None = None) -> list[str]:
-        """What each process says here, in their order; ProcessLost, with who is missing, if one does not come in time.
+    def all_gather(self, name: str, word: str, limit_s: float | None = None) -> list[str]:
+        """Returns what each process says here, in their order; ProcessLost, with who is missing, if one does not come in time.
 
         `limit_s` in place of the usual one; 0: in any time.
         """
@@ -156,9 +166,9 @@ class Processes:
         self._last_word = mine
         return [said[index] for index in range(self.count)]
 
-    def agree(self, name: str, word: str) -> None:
-        """ConfigError if not all processes say the same."""
-        said = self.gather(name, word)
+    def assert_equal(self, name: str, word: str) -> None:
+        """Raises ConfigError if not all processes say the same."""
+        said = self.all_gather(name, word)
         other = [index for index, theirs in enumerate(said) if theirs != said[0]]
         if other:
             raise ConfigError(
@@ -167,8 +177,8 @@ class Processes:
             )
 
     @contextlib.contextmanager
-    def blamed(self) -> Iterator[None]:
-        """Within it, what fails between the devices of several processes is a ProcessLost that says where to look."""
+    def as_process_lost(self) -> Iterator[None]:
+        """Turns what fails between the devices of several processes into a ProcessLost that says where to look."""
         try:
             yield
         except jax.errors.JaxRuntimeError as error:
@@ -179,7 +189,98 @@ class Processes:
                 "what it said last. Started again, all go on from the newest checkpoint."
             ) from error
 
+    @contextlib.contextmanager
+    def all_or_none(self, name: str) -> Iterator[None]:
+        """Lets each process work for itself; then all have come here, or all end, knowing why the first of them failed.
+
+        For errors of ours and of the system. Processes wait for each other as long as `limit_s` lets them.
+        """
+        failed: OveError | OSError | None = None
+        try:
+            yield
+        except (OveError, OSError) as error:
+            if self.count == 1:
+                raise
+            failed = error
+        said = self.all_gather(name, str(failed or ""))
+        if not any(said):
+            return
+        self.barrier(f"end of {name}")
+        if self.index == 0:  # through it all hear of each other
+            time.sleep(_FIRST_GOES_LAST_S)
+        if failed is not None:
+            raise failed
+        index, sentence = next((index, text) for index, text in enumerate(said) if text)
+        raise ProcessLost(f"process {index} of {self.count} ended: {sentence}")
+
     def _said(self, place: str) -> dict[int, str]:
         assert self._client is not None
         entries = self._client.key_value_dir_get(f"{place}/")
         return {int(key.rpartition("/")[2]): value.removeprefix("=") for key, value in entries}
+
+
+def processes_of(mesh: Mesh) -> list[int]:
+    """Returns the processes whose devices make up a mesh, ascending."""
+    return sorted({device.process_index for device in mesh.devices.flat})
+
+
+def is_main(mesh: Mesh) -> bool:
+    """Returns whether this process is the first of a mesh, which reads and writes what all of them have in common."""
+    return processes_of(mesh)[0] == jax.process_index()
+
+
+def gather_to_host(mesh: Mesh, rows: Array) -> Shaped[np.ndarray, "n ..."]:
+    """Returns an array that is sharded by row over a mesh of one axis, on the host of every process."""
+    if rows.is_fully_addressable:
+        return np.asarray(rows)
+    n = mesh.devices.size
+    mine = len(rows) // n
+    piece = max(1, min(mine, _AT_ONCE_BYTES * mine // rows.nbytes))
+    found = np.empty((n, mine, *rows.shape[1:]), rows.dtype)
+    for start in range(0, mine, piece):
+        start = min(start, mine - piece)
+        found[:, start : start + piece] = np.asarray(_gather(mesh, piece)(rows, np.int32(start)))
+    return found.reshape(rows.shape)
+
+
+@lru_cache(maxsize=16)
+def _gather(mesh: Mesh, piece: int) -> Any:
+    (rows,) = mesh.axis_names
+
+    def gather(mine: Array, start: Array) -> Array:
+        return jax.lax.all_gather(jax.lax.dynamic_slice_in_dim(mine, start, piece), rows)
+
+    specs = (PartitionSpec(rows), PartitionSpec())
+    return jax.jit(jax.shard_map(gather, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False))
+
+
+def broadcast_one_to_all(
+    mesh: Mesh, rows: Shaped[np.ndarray, "n ..."], source: int | None = None
+) -> Shaped[np.ndarray, "n ..."]:
+    """Returns the array of the process `source` (by default the first of the mesh), bit for bit, on all.
+
+    The others give one of the same shape and type, for example their own: machines of different kinds may compute from the
+    same numbers what differs in the last bit.
+    """
+    processes = processes_of(mesh)
+    if len(processes) == 1:
+        return rows
+    is_source = jax.process_index() == (processes[0] if source is None else source)
+    bits = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+    found = np.empty_like(bits)
+    for start in range(0, len(bits), _AT_ONCE_BYTES):
+        piece = bits[start : start + _AT_ONCE_BYTES]
+        words = np.zeros(-(-len(piece) // 4), np.uint32)  # which every kind of device can add up
+        words.view(np.uint8)[: len(piece)] = piece
+        words = np.asarray(multihost_utils.broadcast_one_to_all(words, is_source))
+        found[start : start + len(piece)] = words.view(np.uint8)[: len(piece)]
+    return found.view(rows.dtype).reshape(rows.shape)
+
+
+def broadcast_json(mesh: Mesh, value: Any) -> Any:
+    """Returns the JSON value of the first process of the mesh on all."""
+    if len(processes_of(mesh)) == 1:
+        return value
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    length = int(broadcast_one_to_all(mesh, np.array([len(text)]))[0])
+    return json.loads(broadcast_one_to_all(mesh, text if is_main(mesh) else np.zeros(length, np.uint8)).tobytes())

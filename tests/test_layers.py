@@ -9,13 +9,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LEVELS = (
     {"errors"},
-    {"records", "config", "files", "prefetch"},
+    {"records", "config", "files", "prefetch", "progress"},
     {"distributed", "workers", "video", "sources", "encoder", "centers", "toy"},
     {"shards"},
     {"tokens", "stream", "labels"},
     {"train"},
     {"features", "plan"},
     {"probe", "view"},
+    {"studies"},
 )
 """Folders and modules of `ove`, lowest first: each may import those of lower levels and none of its own."""
 ONLY_OF_TRAIN = {"ove.train.checkpoints", "ove.train.optimizer"}

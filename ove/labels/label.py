@@ -9,12 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float32, Int32, Int64
 
+from ove.distributed import broadcast_json, is_main
 from ove.files import digest, write_array
 from ove.labels.clusters.assign import nearest_blocks
 from ove.labels.clusters.search import Scores, row_mesh
 from ove.labels.embed import Embedded
 from ove.labels.parts import WHOLE, Part
-from ove.labels.processes import leads, told_json
 from ove.shards.labels import NONE, fingerprint_of_array
 
 
@@ -98,7 +98,7 @@ def label_records(
     """
     mesh = mesh or row_mesh()
     mine = set(range(part[0], pieces.count, part[1]))
-    numbers = told_json(mesh, [number for number in pieces.lacking() if number in mine] if leads(mesh) else None)
+    numbers = broadcast_json(mesh, [number for number in pieces.lacking() if number in mine] if is_main(mesh) else None)
     edges = np.searchsorted(pieces.embedded.records[pieces.chosen], np.arange(pieces.count + 1) * pieces.piece_records)
     spans = [pieces.chosen[edges[number] : edges[number + 1]] for number in numbers]
     total, reached = sum(map(len, spans)), 0
@@ -111,7 +111,7 @@ def label_records(
         labels = np.full((len(pieces.members(number)), pieces.n_labels), NONE, np.int32)
         labels[pieces.embedded.records[span] - pieces.members(number).start] = rows[: len(span)]
         rows, reached = rows[len(span) :], reached + len(span)
-        if leads(mesh):
+        if is_main(mesh):
             write_array(pieces.path(number), labels)
         on_point(reached, total)
     return sum(len(pieces.members(number)) for number in numbers)

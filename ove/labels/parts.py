@@ -29,11 +29,3 @@ def working(folder: Path, part: Part = WHOLE, remedy: str = "wait for it or give
         if part == WHOLE:
             remove_leftovers(folder)
         yield
-
-
-@contextmanager
-def in_turn(path: Path) -> Iterator[None]:
-    """Waits until nobody else holds this file; then holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path):
-        yield

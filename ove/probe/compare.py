@@ -1,7 +1,6 @@
 """One encoder in every mode, at every budget, under every intervention; with its own weights and with fresh ones."""
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +15,10 @@ from ove.probe.heads.knn import knn
 from ove.probe.heads.linear import fit_linear
 from ove.probe.score_cache import Kept
 from ove.probe.scores import Said, Scores, mean_and_half_width
+from ove.progress import Progress
 from ove.shards.read import ShardSet
 from ove.stream.modes import MODES, TokenView
 
-_EVERY_S = 10.0
-"""Between two lines of progress."""
 _DECIDES = (
     "probe",
     "jitter",
@@ -180,7 +178,8 @@ def _row(
     known = kept.find(about) if kept else None
     said: tuple[Said, ...] = ()
     if known is None:
-        scores, said, n_unknown = _scores(encoder, looks, len(classes), config, _progress(tell, called, sets[0].kind))
+        report = Progress(lambda line, is_last: tell(line), f"{sets[0].kind}s").of(f"{called}: features of")
+        scores, said, n_unknown = _scores(encoder, looks, len(classes), config, report)
         if kept:
             kept.add(about, scores, n_unknown)
     else:
@@ -214,15 +213,3 @@ def _tokens(encoder: Frozen, looks: Looks, config: ProbeConfig, report: Callable
     if config.features == "encode":
         return Encoded(encoder, looks if is_val else replace(looks, jitter=config.jitter, flip=config.flip))
     return extract(encoder, looks, report)
-
-
-def _progress(tell: Tell, name: str, kind: str) -> Callable[[int, int], None]:
-    told = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal told
-        if done < total and time.monotonic() - told > _EVERY_S:
-            told = time.monotonic()
-            tell(f"{name}: features of {done} of {total} {kind}s")
-
-    return report

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,24 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 
 from ove.config import ShardsConfig, VideoConfig
+from ove.config.mapping import to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.records import Saliency
 from ove.shards.h264 import encode_clip
 from ove.shards.pictures import MOSAIC_QUALITY, encode_jpeg, encode_png, whole_picture
 from ove.shards.schema import MAX_PATCHES, ImageRecord, Record, VideoRecord, encode_frames
+from ove.shards.write import Progress, Summary, scratch_folder, write_shards
 from ove.sources.folders import InputFile
 from ove.sources.images import is_plain, read_image
-from ove.sources.inputs import Contents, read_input
+from ove.sources.inputs import Contents, find_inputs, read_input
 from ove.video.decode import read_video
 from ove.video.patches import gather, unpatchify
 from ove.video.saliency import saliency
 from ove.video.select import choose_patches, i_frame_flags
 from ove.video.span import Span
 
+GRACE_S = 60.0
+"""What a process may take for a video beyond the time limit of reading it, before it is ended."""
 _SELECTION = ("selection", "gop_frames", "iframe_policy", "outside", "buckets", "static_fallback")
 """Settings of the video section that decide which patches go into mosaics."""
 _KEPT = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
@@ -129,6 +133,25 @@ class RecordMaker:
             raise BadClip(str(error).replace(str(path), file.name), error.position) from error
         finally:
             path.unlink()
+
+
+def write_source(
+    kind: str, source: Path, out: Path, video: VideoConfig, shards: ShardsConfig, progress: Callable[[Progress], None]
+) -> Summary:
+    """Writes the inputs of a source (a folder, list or archive) into shards in `out`; `kind`: "video" or "image".
+
+    Goes on where an earlier call stopped. Errors as `find_inputs`, `selection_of` and `write_shards`.
+    """
+    decides = to_mapping(shards)
+    decides.pop("workers")  # changes nothing in the records
+    made_with: dict[str, Any] = {"kind": kind, "shards": decides}
+    if kind == "video":
+        made_with |= {"video": to_mapping(video), "mosaics": selection_of(video, shards)}
+    with scratch_folder(out) as scratch:
+        inputs = find_inputs(source, kind, shards, scratch)
+        make = RecordMaker(kind, video, shards, scratch)
+        limit_s = video.time_limit_s + GRACE_S
+        return write_shards(inputs.files, out, make, shards, made_with, progress, limit_s, inputs.bad)
 
 
 def selection_of(video: VideoConfig, shards: ShardsConfig) -> dict[str, Any] | None:

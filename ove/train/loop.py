@@ -66,9 +66,9 @@ def check(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
 def agree(processes: Processes, config: RunConfig, workdir: Path, data_fingerprint: str) -> None:
     """ConfigError, in all processes, if they were not started with one configuration, one workdir and the same data."""
     configuration = json.dumps(to_mapping(config), sort_keys=True).encode()
-    processes.agree("configuration", hashlib.sha256(configuration).hexdigest())
-    processes.agree("--workdir", str(workdir.resolve()))
-    processes.agree("data (records or labels)", data_fingerprint)
+    processes.assert_equal("configuration", hashlib.sha256(configuration).hexdigest())
+    processes.assert_equal("--workdir", str(workdir.resolve()))
+    processes.assert_equal("data (records or labels)", data_fingerprint)
 
 
 def described(state: TrainState, mesh: Mesh) -> str:
@@ -94,7 +94,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
     mesh = make_mesh(config.mesh)
     check(config, workdir, mesh)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(processes.blamed())
+        stack.enter_context(processes.as_process_lost())
         watchdog = stack.enter_context(contextlib.closing(Watchdog()))
         watchdog.expect("the beginning of the run, up to the end of its first step", limits.first_step_limit_s)
         preemption = stack.enter_context(Preemption())
@@ -190,7 +190,7 @@ class _Run:
                 self.report(f"{len(pictures)} pictures of what the encoder sees: {pictures[0].parent}")
             if compiled is None:
                 compiled = _compile(step_fn, state, fed.on_device, self.report)
-                self.processes.meet("the first step")
+                self.processes.barrier("the first step")
                 self.first_step, self.began = start, time.perf_counter()
                 self.clock.restart()
             self.profiler.before(step)
@@ -210,7 +210,7 @@ class _Run:
                 under_way = None
                 if self.evaluations.is_due(step) and not is_told_to_stop:
                     self._evaluate(step, state)
-                self.processes.meet(f"the end of the save of step {step}")  # or the next step would wait, and be timed so
+                self.processes.barrier(f"the end of the save of step {step}")  # or the next step would wait, and be timed so
                 self.clock.restart()
             if is_told_to_stop and step < steps:
                 self.report(f"told to stop (SIGTERM): step {step} is saved; the same command goes on from there.")

@@ -10,7 +10,7 @@ import pytest
 
 from launch import labels as command
 from ove.errors import BadShard, ConfigError
-from ove.labels.parts import WHOLE, in_turn, working
+from ove.labels.parts import WHOLE, working
 from ove.shards.labels import read_labels
 
 Write = Callable[[Path, int], None]
@@ -37,8 +37,6 @@ def test_the_whole_is_alone_and_parts_are_side_by_side(tmp_path: Path) -> None:
         assert half.exists()
     with working(tmp_path, WHOLE):
         assert not half.exists()  # of somebody who was killed
-    with in_turn(tmp_path / "deep" / "lock"):
-        pass
 
 
 def test_the_command_is_refused_until_the_other_is_gone_however_it_ends(write_kinds: Write, tmp_path: Path) -> None:

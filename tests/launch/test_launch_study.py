@@ -8,12 +8,12 @@ import pytest
 from synthetic import BUDGET, GOP, RECORDS
 
 from launch import shards, study
-from launch.studies import scores
-from launch.studies.sets import Bench
 from ove.config import ProbeConfig, StudyConfig
 from ove.config.probe import parse_option
 from ove.errors import ConfigError
 from ove.shards.read import ShardSet
+from ove.studies import scores
+from ove.studies.sets import Bench
 from ove.toy import write_video
 
 

@@ -59,7 +59,7 @@ class OneOfTwo(Processes):
     def __init__(self, index: int, said: list[str]) -> None:
         self.index, self.count, self.limit_s, self.said = index, 2, 1.0, said
 
-    def gather(self, name: str, word: str, limit_s: float | None = None) -> list[str]:
+    def all_gather(self, name: str, word: str, limit_s: float | None = None) -> list[str]:
         assert name == "the end of the evaluation after step 5" and limit_s == 30.0
         if self.index == 0:
             self.said.append(word)

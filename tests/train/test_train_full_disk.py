@@ -18,7 +18,7 @@ LIMITED = """
 import os, resource, signal, sys
 import jax
 from launch import train
-from launch.cli import command
+from launch.cli.errors import run
 from ove.train import loop
 from ove import distributed as processes
 
@@ -31,7 +31,7 @@ def described(state, mesh):
     return report_of(state, mesh)
 
 loop.described = described
-command.run(lambda: train.main(sys.argv[1:]), processes.leave)
+run(lambda: train.main(sys.argv[1:]), processes.exit)
 """
 
 

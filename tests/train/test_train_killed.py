@@ -18,7 +18,7 @@ DIES = """
 import os, signal, sys, time
 from pathlib import Path
 from launch import train
-from launch.cli import command
+from launch.cli.errors import run
 from ove.train.checkpoints import checkpoint
 from ove.train.monitor import metrics
 from ove import distributed as processes
@@ -43,7 +43,7 @@ def die_unsealed(checkpoints):
 
 metrics.MetricsLog.write = write_and_die
 checkpoint.Checkpoints._seal = die_unsealed
-command.run(lambda: train.main(sys.argv[4:]), processes.leave)
+run(lambda: train.main(sys.argv[4:]), processes.exit)
 """
 """Kills itself after a step is logged and a checkpoint is finished, or in a save, before the checkpoint is whole."""
 

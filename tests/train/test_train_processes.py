@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from train_processes import ROOT, Job
 
-from ove.distributed import EXIT_PREEMPTED, Address, Processes, address_of, is_announced
+from ove.distributed import EXIT_PREEMPTED, Address, Processes, address_of, cluster_detected
 from ove.errors import ConfigError
 
 MEET = """
@@ -23,12 +23,12 @@ from ove import distributed as processes
 from ove.train.checkpoints.integrity import fingerprints
 
 index, port = int(sys.argv[1]), sys.argv[2]
-processes.join(processes.Address(f"localhost:{port}", 2, index), 60, 20)
+processes.initialize(processes.Address(f"localhost:{port}", 2, index), 60, 20)
 ours = processes.Processes(60)
-print(ours.gather("names", f"I am {index}"))
-ours.agree("colour", "red")
+print(ours.all_gather("names", f"I am {index}"))
+ours.assert_equal("colour", "red")
 try:
-    ours.agree("taste", f"taste {index}")
+    ours.assert_equal("taste", f"taste {index}")
 except ConfigError as error:
     print(error)
 values = np.arange(96, dtype=np.float32).reshape(8, 12)
@@ -37,12 +37,12 @@ spread = jax.make_array_from_callback(values.shape, NamedSharding(mesh, Partitio
 print(fingerprints({"a": spread}) == fingerprints({"a": jnp.asarray(values)}), spread.is_fully_addressable)
 if index == 0:
     try:
-        processes.Processes(1).meet("lunch")
+        processes.Processes(1).barrier("lunch")
     except TrainingStopped as error:
         print(error)
-ours.gather("the end", "")  # until then the other is there, but does not come to lunch
+ours.all_gather("the end", "")  # until then the other is there, but does not come to lunch
 sys.stdout.flush()
-processes.leave(3)
+processes.exit(3)
 """
 
 
@@ -68,8 +68,8 @@ def test_processes_meet_agree_and_say_who_is_missing() -> None:
 def test_alone_nobody_is_waited_for() -> None:
     alone = Processes(1.0)
     assert (alone.index, alone.count) == (0, 1)
-    assert alone.gather("anything", "word") == ["word"]
-    alone.meet("anywhere")
+    assert alone.all_gather("anything", "word") == ["word"]
+    alone.barrier("anywhere")
 
 
 def test_an_address_is_given_whole_or_not_at_all() -> None:
@@ -89,18 +89,18 @@ def test_an_address_is_given_whole_or_not_at_all() -> None:
 
 
 def test_clusters_announce_themselves() -> None:
-    assert not is_announced({})
-    assert not is_announced({"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost", "JAX_NUM_PROCESSES": ""})
-    assert is_announced({"SLURM_STEP_NUM_TASKS": "16"})
-    assert is_announced({"OMPI_COMM_WORLD_SIZE": "2"})
-    assert is_announced({"TPU_WORKER_HOSTNAMES": "t-0.t,t-1.t"})
+    assert not cluster_detected({})
+    assert not cluster_detected({"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost", "JAX_NUM_PROCESSES": ""})
+    assert cluster_detected({"SLURM_STEP_NUM_TASKS": "16"})
+    assert cluster_detected({"OMPI_COMM_WORLD_SIZE": "2"})
+    assert cluster_detected({"TPU_WORKER_HOSTNAMES": "t-0.t,t-1.t"})
 
 
 SLOW_SAVE = """
 import sys, time
 import jax
 from launch import train
-from launch.cli import command
+from launch.cli.errors import run
 from ove.train.checkpoints import checkpoint
 from ove import distributed as processes
 
@@ -111,7 +111,7 @@ def slowly(*arguments):
     time.sleep(4.0 * jax.process_index())
 
 checkpoint.Checkpoints.save = slowly
-command.run(lambda: train.main(sys.argv[1:]), processes.leave)
+run(lambda: train.main(sys.argv[1:]), processes.exit)
 """
 
 

@@ -65,7 +65,7 @@ class Second(Processes):
     def __init__(self, word: str) -> None:
         self.index, self.count, self.limit_s, self.word = 1, 2, 1.0, word
 
-    def gather(self, name: str, word: str, limit_s: float | None = None) -> list[str]:
+    def all_gather(self, name: str, word: str, limit_s: float | None = None) -> list[str]:
         return [self.word, word]
 
 

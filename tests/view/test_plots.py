@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ove.errors import BadInput
+from ove.studies.page import write_page
+from ove.studies.study import Column, Study, comma_separated, markdown, write
 from ove.view import plots
-from ove.view.study import Column, Study, comma_separated, markdown, write
-from ove.view.study_page import write_page
 
 CURVES = [plots.Curve(name, [72, 144, 288, 576], [y, y + 0.01, y, y + 0.02], [0.01, math.nan, 0.0, 0.03]) for name, y in
           (("codec", 0.5), ("frames", 0.495), ("tiling", 0.49), ("one with a long name", 0.2))]  # fmt: skip

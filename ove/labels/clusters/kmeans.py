@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Float32, Int32
 
+from ove.distributed import broadcast_json, broadcast_one_to_all, is_main
 from ove.errors import ConfigError
 from ove.files import digest, write_array, write_json
 from ove.labels.clusters.assign import nearest
@@ -18,7 +19,6 @@ from ove.labels.clusters.lloyd import moved, one_pass
 from ove.labels.clusters.points import Points, as_points, unit
 from ove.labels.clusters.search import Scores, row_mesh
 from ove.labels.clusters.starts import scattered, spread, two_level
-from ove.labels.processes import leads, told, told_json
 
 Start = Literal["auto", "spread", "random", "two_level"]
 _SPREAD_AT_MOST = 2**27
@@ -90,7 +90,7 @@ def kmeans(
     done, centers, passes = _resume(workdir, settings, (k, points.width), mesh)
     if centers is None:
         report(f"k-means: {len(points):,} points, {k:,} centers, start {given if isinstance(start, str) else 'given'}")
-        centers = told(mesh, _start(points, k, seed, start, mesh, scores))
+        centers = broadcast_one_to_all(mesh, _start(points, k, seed, start, mesh, scores))
         _keep(workdir, settings, 0, centers, passes, mesh)
     while True:
         on_block = partial(_tell, on_points, f"pass {done + 1}/{iterations + 1}", len(points))
@@ -99,7 +99,7 @@ def kmeans(
             raise _too_many(k, found.count)
         passes.append(Iteration(found.objective, found.imbalance, found.empty))
         report(_line(done, passes[-1]))
-        after = told(mesh, moved(found, centers, points))
+        after = broadcast_one_to_all(mesh, moved(found, centers, points))
         if done >= iterations or np.array_equal(after, centers):
             return Centroids(centers, found.sizes, passes)
         centers, done = after, done + 1
@@ -139,11 +139,11 @@ def _resume(
     """(iterations done, centers, passes) of an interrupted call with the same settings, or of none."""
     if workdir is None:
         return 0, None, []
-    state: dict[str, Any] | None = told_json(mesh, _read(workdir / _STATE) if leads(mesh) else None)
+    state: dict[str, Any] | None = broadcast_json(mesh, _read(workdir / _STATE) if is_main(mesh) else None)
     if state is None or state["settings"] != settings:
         return 0, None, []
-    centers = np.load(workdir / state["file"]) if leads(mesh) else np.empty(shape, np.float32)
-    return state["done"], told(mesh, centers), [Iteration(**p) for p in state["passes"]]
+    centers = np.load(workdir / state["file"]) if is_main(mesh) else np.empty(shape, np.float32)
+    return state["done"], broadcast_one_to_all(mesh, centers), [Iteration(**p) for p in state["passes"]]
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -154,7 +154,7 @@ def _keep(
     workdir: Path | None, settings: str, done: int, centers: Float32[np.ndarray, "k E"], passes: list[Iteration], mesh: Mesh
 ) -> None:
     """Centers first, then the JSON that names them: whenever it is cut off, one whole state is there."""
-    if workdir is None or not leads(mesh):
+    if workdir is None or not is_main(mesh):
         return
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / f"kmeans-{done % 2}.npy"

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float32, Int32
 
+from ove.distributed import gather_to_host
 from ove.labels.clusters.points import Points, unit
 from ove.labels.clusters.search import (
     ROWS,
@@ -23,7 +24,6 @@ from ove.labels.clusters.search import (
     shard_mapped,
     tiles_of,
 )
-from ove.labels.processes import whole
 
 _SPLIT = 1e-3
 """How far apart, in length 1, the two halves of a cluster that is split start."""
@@ -104,7 +104,7 @@ def one_pass(
             first.block_until_ready()
             if on_block is not None:
                 on_block(done)
-    return Pass(*(whole(mesh, array)[:k] for array in found))
+    return Pass(*(gather_to_host(mesh, array)[:k] for array in found))
 
 
 @lru_cache(maxsize=16)

@@ -11,8 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float32, Int, Int32
 
+from ove.distributed import broadcast_one_to_all, processes_of
 from ove.labels.clusters.points import Points, unit
-from ove.labels.processes import processes_of, told
 
 POINTS_A_CENTER = 128
 """Points for each center that the two-level start looks at, at most."""
@@ -69,7 +69,7 @@ def two_level(
     for process, part in parts.items():
         theirs = np.isin(cluster_of, part)
         rows = mine if process == jax.process_index() else np.empty((theirs.sum(), points.width), np.float32)
-        centers[theirs] = told(mesh, rows, process)
+        centers[theirs] = broadcast_one_to_all(mesh, rows, process)
     return centers
 
 

@@ -147,7 +147,7 @@ class Checkpoints:
                 names = (f"{step}{'' if n == 1 else f'_{n}'}" for n in itertools.count(1))
                 os.rename(self.folder / str(step), next(aside / name for name in names if not (aside / name).exists()))
         if self._processes is not None:
-            self._processes.meet("damaged checkpoints set aside")
+            self._processes.barrier("damaged checkpoints set aside")
         self._manager.reload()
         return aside
 
@@ -190,7 +190,7 @@ class Checkpoints:
                 raise
             mine = error
         if self._processes is not None:
-            said = self._processes.gather(f"{what} of checkpoint {step}", str(mine or ""))
+            said = self._processes.all_gather(f"{what} of checkpoint {step}", str(mine or ""))
             problems = [problem for problem in said if problem]
             if problems:
                 raise DamagedCheckpoint(problems[0]) from mine

@@ -29,7 +29,7 @@ def claimed(workdir: Path, processes: Processes, report: Callable[[str], None]) 
                 stack.enter_context(held(workdir, processes.limit_s, report))
             except ConfigError as error:
                 refusal = str(error)
-        refusal = processes.gather("the claim of the workdir", refusal, 2 * processes.limit_s)[0]
+        refusal = processes.all_gather("the claim of the workdir", refusal, 2 * processes.limit_s)[0]
         if refusal:
             raise ConfigError(refusal)
         yield

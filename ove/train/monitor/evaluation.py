@@ -60,7 +60,7 @@ class Evaluations:
         failed = bool(values.get("eval/failed"))
         if self._processes is not None:
             # All count alike, for what follows a failure must be the same in all.
-            said = self._processes.gather(f"the end of the evaluation after step {step}", str(failed), self._limit_s)
+            said = self._processes.all_gather(f"the end of the evaluation after step {step}", str(failed), self._limit_s)
             failed = said[0] == str(True)
         self._failed = self._failed + 1 if failed else 0
         return values

@@ -16,6 +16,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from ove.config import RunConfig
 from ove.files import append_json_line, naming, reopen_json_lines
+from ove.progress import duration
 from ove.records import Batch
 from ove.train.init import TrainState
 from ove.train.monitor.guards import Alarms, KeyOf, check_step
@@ -113,13 +114,7 @@ def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left
         parts.append(f"{values['device_memory_peak_gib']:.1f} GiB")
     if values.get("skipped"):
         parts.append(f"{values['skipped']:.0f} skipped")
-    return "  ".join([*parts, f"{_duration(seconds_left)} left"])
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s"
+    return "  ".join([*parts, f"{duration(seconds_left)} left"])
 
 
 class Watch:

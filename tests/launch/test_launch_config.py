@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import command, config_file
+from launch.cli import config as cli_config
+from launch.cli.errors import run
 from ove.config import RunConfig
 from ove.errors import ConfigError
 
@@ -15,7 +16,7 @@ TOY = f"{ROOT}/configs/toy.py"
 
 
 def parse(*arguments: str) -> RunConfig:
-    return config_file.parse(argparse.ArgumentParser(), RunConfig, arguments)[1]
+    return cli_config.parse(argparse.ArgumentParser(), RunConfig, arguments)[1]
 
 
 def test_settings_replace_what_the_file_says() -> None:
@@ -104,7 +105,7 @@ def test_errors_become_a_sentence_and_an_exit_code(
         raise error
 
     with pytest.raises(SystemExit) as exit_:
-        command.run(main)
+        run(main)
     assert exit_.value.code == code
     assert capsys.readouterr().err == said
 
@@ -114,4 +115,4 @@ def test_errors_of_the_program_itself_keep_their_traceback() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        command.run(main)
+        run(main)

@@ -1,4 +1,4 @@
-"""What the tasks of a bank have left in its folder; it is used only if it was made with the settings of now."""
+"""What the steps of a bank have left in its folder; used only if it was made with the present settings."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from ove.config import LabelsConfig
 from ove.config.mapping import to_mapping
-from ove.errors import BadShard
+from ove.errors import BadShard, ConfigError
 from ove.files import digest
 from ove.labels.dedup_report import read_kept
 from ove.labels.embed import Embedded, open_embeddings
@@ -58,7 +58,7 @@ class Inputs:
         return make_teacher(self.config)
 
 
-class Stock:
+class StepCache:
     """The folder of a bank."""
 
     def __init__(self, inputs: Inputs, bank: Bank, folder: Path) -> None:
@@ -125,3 +125,25 @@ class Stock:
         """A JSON file of the folder, empty if there is none."""
         path = self.folder / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def banks_of(shards: ShardSet, wanted: list[str] | None) -> list[Bank]:
+    """Returns the banks of a shard set, or those that are wanted: of pictures only `obj`, of videos also `vid`."""
+    there: list[Bank] = ["vid", "obj"] if shards.manifest.kind == "video" else ["obj"]
+    for bank in wanted or ():
+        if bank not in there:
+            raise ConfigError(f"--bank {bank}: {shards.folder} holds {shards.manifest.kind}s: give {' or '.join(there)}.")
+    return [bank for bank in there if wanted is None or bank in wanted]
+
+
+def check_size(config: LabelsConfig, n_records: int) -> None:
+    """Raises ConfigError for more centers than k-means can make of so many records, or more labels than centers."""
+    most = n_records // 2
+    if config.n_centers > most:
+        advice = f"give --centers {most} or fewer" if most else "write more records into the shards"
+        raise ConfigError(f"labels.n_centers = {config.n_centers} is more than half of the {n_records} records; {advice}.")
+    if config.n_labels > config.n_centers:
+        raise ConfigError(
+            f"labels.n_labels = {config.n_labels} is more than the {config.n_centers} centers; "
+            f"give --labels {config.n_centers} or fewer."
+        )

@@ -9,7 +9,7 @@ from typing import Any
 
 from ove.errors import BadInput
 from ove.files import write_text
-from ove.view.study import Column
+from ove.studies.study import Column
 
 _CSS = """
 :root { color-scheme: light; }
@@ -42,7 +42,7 @@ tbody tr:nth-child(even) { background: #00000009; }
 
 
 def write_page(folder: Path, names: Sequence[str], title: str) -> Path:
-    """`report.html` in `folder` from what `ove.view.study.write` left there, in the order of `names`; its path.
+    """`report.html` in `folder` from what `ove.studies.study.write` left there, in the order of `names`; its path.
 
     Names without a study are left out. BadInput for one whose files are damaged or incomplete.
     """

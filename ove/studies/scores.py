@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from matplotlib.figure import Figure
 
-from launch.studies.sets import Bench, called
 from ove.config.probe import Intervention
 from ove.probe.compare import Comparison, Row, compare
 from ove.probe.score_cache import Kept
 from ove.shards.read import ShardSet
+from ove.studies.sets import Bench, called
+from ove.studies.study import Column, Study, Value
 from ove.view import plots
-from ove.view.study import Column, Study, Value
 
 _SCORES = (
     Column("top-1", "share"),

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from launch.studies.sets import Bench, called
 from ove.features.frozen import open_frozen, untrained
 from ove.probe.choices import Choices, choices_of
 from ove.probe.retrieval import PARTS, retrieve
 from ove.probe.scores import mean_and_half_width
+from ove.studies.sets import Bench, called
+from ove.studies.study import Column, Study, Value
 from ove.view import plots
-from ove.view.study import Column, Study, Value
 
 _MOST = (10, 90)
 """Percentiles of the bands: what four of five clips get."""

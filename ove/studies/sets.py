@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from launch import shards as launch_shards
-from ove.config import ProbeConfig, StudyConfig, VideoConfig
+from ove.config import ProbeConfig, ShardsConfig, StudyConfig, VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.config.probe import CHOICE, parse_option
 from ove.errors import ConfigError
 from ove.files import digest
 from ove.probe.compare import view_of
+from ove.shards.make import write_source
 from ove.shards.read import ShardSet
+from ove.shards.write import Progress
 from ove.stream.modes import TokenView
 
 Tell = Callable[[str], None]
@@ -26,6 +27,8 @@ class Bench:
     out: Path
     """Where tables go; scores that are kept and shards of options lie in folders of it."""
     tell: Tell
+    progress: Callable[[Progress], None] = lambda progress: None
+    """Of writing shards."""
 
     @property
     def probe(self) -> ProbeConfig:
@@ -60,9 +63,10 @@ class Bench:
             raise ConfigError(f"option {option!r} needs other shards; name the videos of the probe's in {split}_videos.")
         folder = self.out / "shards" / digest(sections)[:12] / split
         self.tell(f"shards for {option}: {folder}")
-        words = [f"{name}.{key}={value}" for name, section in sections.items() for key, value in section.items()]
-        sets = [part for word in words for part in ("--set", word)]
-        launch_shards.main(["--videos", videos, "--out", str(folder), *sets])
+        video = from_mapping(VideoConfig, sections["video"], "video.")
+        shards = from_mapping(ShardsConfig, sections["shards"], "shards.")
+        summary = write_source("video", Path(videos), folder, video, shards, self.progress)
+        self.tell(f"{summary.n_good} good, {len(summary.bad)} bad; {summary.n_shards} shards in {folder}")
         return str(folder)
 
 

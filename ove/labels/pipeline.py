@@ -1,54 +1,56 @@
-"""What `launch.labels` does for one bank, task by task; each leaves in files what the next needs, and is done once.
+"""The steps from shards to labels of one bank; each leaves in files what the next needs, and is done once.
 
-Several processes call each task together. Each embeds a part; the first looks for duplicates; all cluster and assign on all
+Several processes call each step together. Each embeds a part; the first looks for duplicates; all cluster and assign on all
 their devices; the first writes and speaks.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import UInt8
 
-from launch.cli.together import together
-from launch.label_progress import Progress
-from launch.label_stock import Stock
 from ove.distributed import Processes
 from ove.errors import ConfigError
-from ove.files import write_array, write_json
+from ove.files import locked, write_array, write_json
 from ove.labels.clusters.kmeans import Centroids, kmeans
 from ove.labels.dedup import find_duplicates
 from ove.labels.dedup_report import read_kept, write_lists, write_report
 from ove.labels.embed import Embedded, embed_shards
 from ove.labels.label import Pieces, kept_points, label_records
-from ove.labels.parts import WHOLE, in_turn
+from ove.labels.parts import WHOLE
+from ove.labels.step_cache import StepCache
+from ove.progress import Progress
 from ove.shards.labels import write_labels
 from ove.shards.schema import ImageRecord, decode_frames, decode_image
 
 
-class Tasks:
-    """The tasks of one bank."""
+class Steps:
+    """The steps of one bank."""
 
-    def __init__(self, stock: Stock, processes: Processes) -> None:
-        self._stock, self._processes = stock, processes
-        self._inputs, self._shards, self._config = stock.inputs, stock.shards, stock.config
+    def __init__(self, cache: StepCache, processes: Processes, say: Callable[[str], None]) -> None:
+        """`say` is given lines for people, in the first process only."""
+        self._cache, self._processes, self._tell = cache, processes, say
+        self._inputs, self._shards, self._config = cache.inputs, cache.shards, cache.config
         self._is_first = processes.index == 0
-        self._progress = Progress(stock.bank, lambda line: self._say(line))
+        self._progress = Progress(lambda line, is_last: self._say(line))
 
     def embed(self) -> None:
         """The teacher's embeddings of all records, or of a part of them."""
         count = self._processes.count
         part = self._inputs.part if count == 1 else (self._processes.index, count)
-        with together(self._processes, f"{self._stock.bank}: embeddings"):
+        with self._processes.all_or_none(f"{self._cache.bank}: embeddings"):
             fresh = embed_shards(
                 self._shards,
-                self._stock.bank,
+                self._cache.bank,
                 self._inputs.teacher,
-                self._stock.folder,
+                self._cache.folder,
                 self._config,
                 part,
                 self._progress.of("embedded"),
             )
         if self._inputs.alone:
-            fresh = sum(map(int, self._processes.gather("embedded", str(fresh))))
-            self._say(f"embedded {fresh:,} records, {len(self._shards):,} in all; {self._stock.folder}")
+            fresh = sum(map(int, self._processes.all_gather("embedded", str(fresh))))
+            self._say(f"embedded {fresh:,} records, {len(self._shards):,} in all; {self._cache.folder}")
 
     def dedup(self) -> None:
         """Lists of what is kept, and a page to look at."""
@@ -56,15 +58,15 @@ class Tasks:
             if self._inputs.alone:
                 raise ConfigError("labels.duplicates = 'keep': nothing to do; give --set labels.duplicates=near (or exact).")
             return
-        with together(self._processes, f"{self._stock.bank}: duplicates"):
+        with self._processes.all_or_none(f"{self._cache.bank}: duplicates"):
             if self._is_first:
                 self._dedup()
 
     def _dedup(self) -> None:
-        embedded, folder = self._stock.embedded(), self._stock.folder
-        settings = self._stock.dedup_settings(embedded)
+        embedded, folder = self._cache.embedded(), self._cache.folder
+        settings = self._cache.dedup_settings(embedded)
         there = read_kept(folder, len(self._shards)) is not None
-        if there and self._stock.read("duplicates.json").get("made_with") == settings:
+        if there and self._cache.read("duplicates.json").get("made_with") == settings:
             return
         found = find_duplicates(
             embedded.points,
@@ -88,14 +90,14 @@ class Tasks:
             if self._inputs.alone:
                 raise ConfigError("--from takes over the centers of another folder: there is nothing to do for kmeans.")
             return
-        folder = self._stock.folder
-        with together(self._processes, f"{self._stock.bank}: points of k-means"):
-            embedded = self._stock.embedded()
-            chosen = kept_points(embedded, self._stock.kept(embedded))
-            settings = self._stock.centers_settings(embedded, chosen)
-            is_done = self._stock.read("centers.json").get("made_with") == settings and (folder / "centers.npy").is_file()
-        self._processes.agree("set of embeddings or of settings", settings)
-        if self._processes.gather("centers", "done" if is_done else "lacking")[0] == "done":
+        folder = self._cache.folder
+        with self._processes.all_or_none(f"{self._cache.bank}: points of k-means"):
+            embedded = self._cache.embedded()
+            chosen = kept_points(embedded, self._cache.kept(embedded))
+            settings = self._cache.centers_settings(embedded, chosen)
+            is_done = self._cache.read("centers.json").get("made_with") == settings and (folder / "centers.npy").is_file()
+        self._processes.assert_equal("set of embeddings or of settings", settings)
+        if self._processes.all_gather("centers", "done" if is_done else "lacking")[0] == "done":
             return
         found = kmeans(
             embedded.points.subset(chosen),
@@ -107,19 +109,19 @@ class Tasks:
             workdir=folder,
             identity=settings,
             report=lambda line: self._say(line) if self._inputs.alone else None,
-            on_points=self._progress.named,
+            on_points=self._progress,
         )
-        with together(self._processes, f"{self._stock.bank}: centers"):
+        with self._processes.all_or_none(f"{self._cache.bank}: centers"):
             if self._is_first:
                 self._write_centers(found, settings, len(chosen))
 
     def _write_centers(self, found: Centroids, settings: str, n_points: int) -> None:
-        write_array(self._stock.folder / "centers.npy", found.centers)
+        write_array(self._cache.folder / "centers.npy", found.centers)
         last = found.passes[-1]
         sizes = np.quantile(found.sizes, (0, 0.25, 0.5, 0.75, 1)).tolist()
         about = {"objective": found.objective, "imbalance": [p.imbalance for p in found.passes]}
         about |= {"empty": [p.empty for p in found.passes], "sizes_quartiles": sizes}
-        write_json(self._stock.folder / "centers.json", {"made_with": settings, **about})
+        write_json(self._cache.folder / "centers.json", {"made_with": settings, **about})
         self._say(
             f"{n_points:,} samples, {len(found.centers):,} centers; objective {found.objective[0]:.4f} → "
             f"{found.objective[-1]:.4f} in {len(found.passes) - 1} iterations; imbalance {last.imbalance:.2f}, {last.empty} "
@@ -128,25 +130,25 @@ class Tasks:
 
     def assign(self) -> None:
         """The labels, beside the shards; or a part of them, in pieces, and who makes the last piece puts them there."""
-        with together(self._processes, f"{self._stock.bank}: points and centers"):
-            embedded = self._stock.embedded()
-            centers, about = self._stock.centers(embedded)
+        with self._processes.all_or_none(f"{self._cache.bank}: points and centers"):
+            embedded = self._cache.embedded()
+            centers, about = self._cache.centers(embedded)
             pieces = Pieces(
                 embedded,
-                kept_points(embedded, self._stock.kept(embedded)),
+                kept_points(embedded, self._cache.kept(embedded)),
                 centers,
                 self._config.n_labels,
                 len(self._shards),
                 self._config.chunk_records,
                 self._config.scores,
-                self._stock.folder,
+                self._cache.folder,
             )
             identity = pieces.identity
-        self._processes.agree("set of embeddings, centers or settings", identity)
+        self._processes.assert_equal("set of embeddings, centers or settings", identity)
         if self._is_first:
             pieces.forget_others()
         fresh = label_records(pieces, self._inputs.part, on_point=self._progress.of("assigned"))
-        with together(self._processes, f"{self._stock.bank}: labels"):
+        with self._processes.all_or_none(f"{self._cache.bank}: labels"):
             if self._is_first:
                 lacking = pieces.lacking()
                 if self._inputs.part != WHOLE:
@@ -155,10 +157,12 @@ class Tasks:
                     self._write_labels(pieces, embedded, about)
 
     def _write_labels(self, pieces: Pieces, embedded: Embedded, about: dict[str, object]) -> None:
-        about |= {"made_with": self._stock.made_with(), "unreadable": len(embedded.bad)}
-        with in_turn(self._shards.folder / "labels" / "steps" / f".{self._stock.bank}.lock"):
+        about |= {"made_with": self._cache.made_with(), "unreadable": len(embedded.bad)}
+        steps = self._shards.folder / "labels" / "steps"
+        steps.mkdir(parents=True, exist_ok=True)
+        with locked(steps / f".{self._cache.bank}.lock"):
             labels = pieces.assembled()
-            write_labels(self._shards.folder, self._stock.bank, labels, pieces.centers, about)
+            write_labels(self._shards.folder, self._cache.bank, labels, pieces.centers, about)
         without = int((labels[:, 0] < 0).sum())
         unreadable = f" ({len(embedded.bad):,} cannot be read)" if embedded.bad else ""
         self._say(
@@ -169,7 +173,7 @@ class Tasks:
 
     def _say(self, line: str) -> None:
         if self._is_first:
-            print(f"{self._stock.bank}: {line}", flush=True)
+            self._tell(f"{self._cache.bank}: {line}")
 
     def _look(self, index: int) -> tuple[str, UInt8[np.ndarray, "H W 3"]]:
         record = self._shards.record(index)
