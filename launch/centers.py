@@ -18,7 +18,7 @@ from ove.encoder import encoder
 from ove.errors import ConfigError
 from ove.files import write_json, write_text
 from ove.labels.clusters.assign import nearest
-from ove.shards.labels import BANKS
+from ove.records import BANKS
 from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
 from ove.stream.modes import CODEC, IMAGE, TokenView, to_tokens

@@ -15,8 +15,8 @@ from launch.cli.errors import run
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
-from ove.records import Saliency, Selection
-from ove.shards.labels import BANKS, NONE, read_labels
+from ove.records import BANKS, Saliency, Selection
+from ove.shards.labels import NONE, read_labels
 from ove.shards.read import ShardSet
 from ove.shards.remote.remote_shards import local_file
 from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image

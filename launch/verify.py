@@ -10,7 +10,8 @@ import numpy as np
 
 from launch.cli.errors import run
 from ove.errors import BadShard, ConfigError, Unavailable
-from ove.shards.labels import BANKS, NONE, read_labels, verify_labels
+from ove.records import BANKS
+from ove.shards.labels import NONE, read_labels, verify_labels
 from ove.shards.manifest import Manifest, read_manifest
 from ove.shards.remote.remote_shards import local_file, local_folder
 from ove.shards.verify import Problem, Verified, verify

@@ -5,10 +5,16 @@ B samples · M labels of a sample.
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int16, Int32, Int64, UInt8
 
+Bank = Literal["vid", "obj", "ocr"]
+BANKS: tuple[Bank, ...] = get_args(Bank)
+"""Whole clips; single pictures (of a set of videos the middle frame of each); pictures by the words in them."""
+TIME_STEPS = 64
+"""Steps of the virtual time grid on which positions are counted (spec §1)."""
 CELL_PX = 8
 """Side of one cell of a motion field, in pixels of the coded picture (FFmpeg exports one vector per 8×8 at the finest)."""
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ove.config import ShardsConfig
-from ove.shards.labels import BANKS, write_labels
+from ove.records import BANKS
+from ove.shards.labels import write_labels
 from ove.shards.pictures import encode_jpeg
 from ove.shards.schema import ImageRecord, VideoRecord, encode_frames
 from ove.shards.write import write_shards

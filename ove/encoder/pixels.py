@@ -11,9 +11,8 @@ from jaxtyping import Array, Int32, Shaped
 
 from ove.encoder.check import Given, check_pixel_dtype, check_positions, is_traced
 from ove.errors import BadInput
+from ove.records import TIME_STEPS
 
-TIME_STEPS = 64
-"""Steps of the virtual time grid on which positions are counted (spec §1)."""
 PATCH_PX = 14
 
 

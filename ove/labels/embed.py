@@ -20,7 +20,7 @@ from ove.labels.clusters.points import Points
 from ove.labels.parts import WHOLE, Part
 from ove.labels.samples import BadSample, Sample, read_samples
 from ove.labels.teachers.teacher import Teacher
-from ove.shards.labels import Bank
+from ove.records import Bank
 from ove.shards.read import ShardSet
 
 ABOUT = "embeddings.json"

@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 from ove.errors import BadShard
 from ove.labels.teachers.teacher import Teacher
 from ove.prefetch import prefetch
-from ove.shards.labels import Bank
+from ove.records import Bank
 from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, decode_frames, decode_image
 

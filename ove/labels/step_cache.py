@@ -18,7 +18,8 @@ from ove.labels.embed import Embedded, open_embeddings
 from ove.labels.label import kept_points
 from ove.labels.parts import Part
 from ove.labels.teachers.teacher import Teacher, make_teacher, teacher_identity
-from ove.shards.labels import Bank, fingerprint_of_array, read_centers, read_labels
+from ove.records import Bank
+from ove.shards.labels import fingerprint_of_array, read_centers, read_labels
 from ove.shards.read import ShardSet
 
 _MEANS_NOTHING = (

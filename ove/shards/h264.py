@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
+from typing import Any
 
 import av
 import cv2
@@ -14,6 +14,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from jaxtyping import UInt8
 
 from ove.errors import BadShard
+from ove.video.transcode import encode_h264
 
 GOP_FRAMES = 32
 """One IDR picture every so many frames: what has to be decoded for a single one."""
@@ -34,25 +35,9 @@ def encode_clip(frames: UInt8[np.ndarray, "T H W 3"], crf: int) -> bytes:
     RGB frames are stored as BT.601, limited range, 4:2:0, or 4:4:4 where a side is odd; `crf` 0 (large) … 51 (poor).
     The same frames give the same bytes with the same build of x264.
     """
-    context = VideoCodecContext.create("libx264", "w")
-    context.width, context.height = frames.shape[2], frames.shape[1]
-    context.pix_fmt = "yuv444p" if frames.shape[1] % 2 or frames.shape[2] % 2 else "yuv420p"
-    context.time_base, context.thread_count = Fraction(1, 25), 1
-    context.options = {"preset": "veryfast", "tune": "fastdecode", "crf": str(crf), "x264-params": _X264_PARAMS}
-    packets, converter = [], VideoReformatter()  # one for all: setting up a conversion takes longer than doing it
-    for number, picture in enumerate(frames):
-        frame = converter.reformat(
-            VideoFrame.from_ndarray(picture, format="rgb24"),
-            format=context.pix_fmt,
-            dst_colorspace=Colorspace.ITU601,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=_EXACT,
-            threads=1,
-        )
-        frame.pts = number
-        packets += context.encode(frame)
-    packets += context.encode(None)
-    return b"".join(bytes(packet) for packet in packets)
+    options = {"preset": "veryfast", "tune": "fastdecode", "crf": str(crf), "x264-params": _X264_PARAMS}
+    colours: dict[str, Any] = {"dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.MPEG, "interpolation": _EXACT}
+    return b"".join(encode_h264(frames, options, **colours)[1])
 
 
 def decode_clip(stream: bytes, n_frames: int, size_px: int, which: Sequence[int]) -> UInt8[np.ndarray, "n S S 3"]:

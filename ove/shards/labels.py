@@ -11,19 +11,17 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int32, Shaped
 
 from ove.errors import BadShard
 from ove.files import atomic_write, write_json
+from ove.records import Bank
 from ove.shards.manifest import read_manifest
 from ove.shards.remote.remote_shards import local_file, local_folder, origin, uri_of
 
-Bank = Literal["vid", "obj", "ocr"]
-BANKS: tuple[Bank, ...] = get_args(Bank)
-"""Whole clips; single pictures (of a set of videos the middle frame of each); pictures by the words in them."""
 NONE = -1
 """In the place of a label: there is none."""
 VERSION = 1

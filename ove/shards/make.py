@@ -16,11 +16,11 @@ from ove.config.mapping import to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.records import Saliency
 from ove.shards.h264 import encode_clip
-from ove.shards.pictures import MOSAIC_QUALITY, encode_jpeg, encode_png, whole_picture
+from ove.shards.pictures import MOSAIC_QUALITY, STARTS, encode_jpeg, encode_png, whole_picture
 from ove.shards.schema import MAX_PATCHES, ImageRecord, Record, VideoRecord, encode_frames
 from ove.shards.write import Progress, Summary, scratch_folder, write_shards
 from ove.sources.folders import InputFile
-from ove.sources.images import is_plain, read_image
+from ove.sources.images import FORMATS, is_plain, read_image
 from ove.sources.inputs import Contents, find_inputs, read_input
 from ove.video.decode import read_video
 from ove.video.patches import gather, unpatchify
@@ -32,10 +32,8 @@ GRACE_S = 60.0
 """What a process may take for a video beyond the time limit of reading it, before it is ended."""
 _SELECTION = ("selection", "gop_frames", "iframe_policy", "outside", "buckets", "static_fallback")
 """Settings of the video section that decide which patches go into mosaics."""
-_KEPT = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
-"""How the files begin that records may hold: JPEG, PNG, WebP."""
-_LOSSY = (b"\xff\xd8\xff", b"RIFF", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
-"""How files begin (JPEG, WebP, JPEG 2000) that become JPEG where they have to be encoded anew; AVIF, too."""
+_LOSSY = FORMATS["JPEG"] + FORMATS["WebP"] + FORMATS["JPEG 2000"]
+"""How files begin that become JPEG where they have to be encoded anew; AVIF, too."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class RecordMaker:
         picture = read_image(media) if isinstance(media, Path) else read_image(Path(file.name), media)
         data = media.read_bytes() if isinstance(media, Path) else media
         whole = whole_picture(data)
-        if whole is None and data.startswith(_KEPT):
+        if whole is None and data.startswith(STARTS):
             raise BadClip(f"{file.name}: ends before its picture does; get a whole copy.")
         height, width = picture.shape[:2]
         longest = self.shards.max_side_px or max(height, width)
@@ -115,7 +113,7 @@ class RecordMaker:
             height, width = max(1, round(height * scale)), max(1, round(width * scale))
             picture, whole = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), None
         if whole is None or not is_plain(whole):
-            lossy = data.startswith(_LOSSY) or data[4:12] in (b"ftypavif", b"ftypavis")
+            lossy = data.startswith(_LOSSY) or data[4:].startswith(FORMATS["AVIF"])
             whole = encode_jpeg(picture, self.shards.jpeg_quality) if lossy else encode_png(picture)
         return ImageRecord(file.key, whole, height, width, contents.label, labels)
 

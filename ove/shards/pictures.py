@@ -7,9 +7,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ove.errors import BadShard
+from ove.sources.images import FORMATS
 
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
+_JPEG_START, _PNG_START, _WEBP_START = STARTS = tuple(FORMATS[kind][0] for kind in ("JPEG", "PNG", "WebP"))
+"""How the files begin that records may hold."""
+_JPEG_END, _PNG_END = b"\xff\xd9", b"IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
 MOSAIC_QUALITY = 95
 """4:4:4: neighbours in a mosaic have nothing to do with each other, and 4:2:0 would bleed colour across their borders."""
 
@@ -43,7 +45,7 @@ def whole_picture(data: bytes) -> bytes | None:
     if data.startswith(_PNG_START):
         end = data.find(_PNG_END)
         return data[: end + len(_PNG_END)] if end > 0 else None
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+    if data.startswith(_WEBP_START) and data[8:12] == b"WEBP":
         size = 8 + int.from_bytes(data[4:8], "little")
         return data[:size] if len(data) >= size else None
     return None
@@ -51,14 +53,15 @@ def whole_picture(data: bytes) -> bytes | None:
 
 def picture_format(data: bytes) -> str:
     """What a file is by how it begins: "jpeg", "png" or "webp"; "unknown" for anything else."""
-    starts = {"jpeg": _JPEG_START, "png": _PNG_START, "webp": b"RIFF"}
-    return next((name for name, start in starts.items() if data.startswith(start)), "unknown")
+    return next(
+        (name for name, start in zip(("jpeg", "png", "webp"), STARTS, strict=True) if data.startswith(start)), "unknown"
+    )
 
 
 def decode_picture(data: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
     """The RGB pixels of a JPEG, PNG or WebP file that ends where it should, not turned; None if it is none or damaged."""
-    whole = data.endswith((_JPEG_END, _PNG_END)) or (data[:4] == b"RIFF" and whole_picture(data) == data)
-    if not whole or not data.startswith((_JPEG_START, _PNG_START, b"RIFF")):
+    whole = data.endswith((_JPEG_END, _PNG_END)) or (data.startswith(_WEBP_START) and whole_picture(data) == data)
+    if not whole or not data.startswith(STARTS):
         return None
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ove.errors import BadClip
+from ove.records import BANKS
 from ove.sources.folders import InputFile, Inputs
 from ove.sources.quarantine import BadFile
 
-BANKS = ("obj", "vid", "ocr")
 """Columns that hold labels of these banks."""
 PATH_COLUMNS = ("path", "file", "filename", "file_name")
 LABEL_COLUMNS = ("label", "class", "class_name")

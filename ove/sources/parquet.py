@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet as pq
 
+from ove.records import BANKS
 from ove.sources.folders import InputFile, Inputs, Inside, Part
-from ove.sources.lists import BANKS, LABEL_COLUMNS, bank_labels, class_name
+from ove.sources.lists import LABEL_COLUMNS, bank_labels, class_name
 from ove.sources.quarantine import BadFile
 
 _USUAL = ("image", "jpg", "img", "png", "video", "mp4", "bytes", "image_bytes")

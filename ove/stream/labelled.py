@@ -8,7 +8,8 @@ from jaxtyping import Bool, Int, Int32
 
 from ove.errors import BadShard, ConfigError
 from ove.files import digest
-from ove.shards.labels import BANKS, NONE, read_labels
+from ove.records import BANKS
+from ove.shards.labels import NONE, read_labels
 from ove.shards.read import ShardSet
 from ove.shards.remote.remote_shards import local_file
 from ove.shards.schema import Record

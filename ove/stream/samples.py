@@ -8,8 +8,8 @@ import numpy as np
 
 from ove.config import BatchesConfig, HeadConfig
 from ove.errors import BadShard, ConfigError
-from ove.records import Batch
-from ove.shards.labels import BANKS, NONE
+from ove.records import BANKS, Batch
+from ove.shards.labels import NONE
 from ove.shards.schema import Record
 from ove.stream.labelled import common_size, open_source
 from ove.stream.modes import IMAGE, TokenView, to_tokens

@@ -12,11 +12,9 @@ from jaxtyping import Int32, UInt8
 from ove.errors import ConfigError
 from ove.files import write_json
 from ove.records import Clip, Selection
+from ove.shards.pictures import MOSAIC_QUALITY
 from ove.shards.schema import encode_frames
 from ove.video.patches import gather, positions, unpatchify
-
-JPEG_QUALITY = 95
-"""4:4:4: neighbours in a mosaic have nothing to do with each other, and 4:2:0 would bleed colour across their borders."""
 
 
 def check_budget(budget_tokens: int, per_frame: int) -> None:
@@ -54,7 +52,7 @@ def write(folder: Path, clip: Clip, selection: Selection, patch_px: int, video: 
     for old in folder.glob("mosaic_*.jpg"):  # a reader takes all that it finds
         old.unlink()
     paths = [folder / f"mosaic_{number:03d}.jpg" for number in range(len(images))]
-    for path, data in zip(paths, encode_frames(images, JPEG_QUALITY), strict=True):
+    for path, data in zip(paths, encode_frames(images, MOSAIC_QUALITY), strict=True):
         path.write_bytes(data)
     np.save(folder / "positions_thw.npy", positions_thw)
     np.save(folder / "frame_ids.npy", clip.frame_index)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+from av.codec.context import Flags2
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -37,7 +38,6 @@ MOST_PIXELS = 1 << 26
 _NEVER_PADDED = frozenset(["vp8", "vp9", "av1"])
 """Codecs that never write many zeros in a row, and whose decoders make a blank picture of such a packet, without an error."""
 _WIPED = bytes(64)
-_FLAG2_EXPORT_MVS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool, span: Spa
         context, base = stream.codec_context, stream.time_base
         context.thread_count = 1  # measured: automatic threading is slower for single clips, and workers run in parallel
         if keep_packets:  # it takes a tenth of the time of decoding
-            context.flags2 |= _FLAG2_EXPORT_MVS
+            context.flags2 |= Flags2.export_mvs
         context.options = {"max_pixels": str(MOST_PIXELS)}
         waiting: dict[int, tuple[bytes, float | None, bytes, float | None]] = {}
         n_decoded, size = 0, (0, 0)

@@ -6,8 +6,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Int32, Integer, UInt8
 
-TIME_STEPS = 64
-"""Steps of the virtual time grid on which positions are counted (spec §1)."""
+from ove.records import TIME_STEPS
 
 
 def patchify(

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 import av
 import cv2
 import numpy as np
+from av.codec.context import Flags, Flags2
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from einops import repeat
@@ -17,8 +18,6 @@ from jaxtyping import Bool, Float32, Int16, Shaped, UInt8, UInt16
 
 from ove.records import CELL_PX
 
-_FLAG_OUTPUT_CORRUPT = 1 << 3
-_FLAG2_SHOW_ALL, _FLAG2_EXPORT_MVS = 1 << 22, 1 << 28
 _MANY = 0.3
 """Share of the cells from which on the gradient of the whole picture is quicker than that of single cells (measured)."""
 
@@ -72,8 +71,8 @@ def open_decoder(codec: str, extradata: bytes, vectors: bool = False, **options:
         context.extradata = extradata
     context.thread_count = 1
     context.options = {"skip_loop_filter": "all", **options}
-    context.flags |= _FLAG_OUTPUT_CORRUPT
-    context.flags2 |= _FLAG2_SHOW_ALL | (_FLAG2_EXPORT_MVS if vectors else 0)
+    context.flags |= Flags.output_corrupt
+    context.flags2 |= Flags2.show_all | (Flags2.export_mvs if vectors else 0)
     return context
 
 
