@@ -21,14 +21,15 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, writer: str = "") -> Iterator[Path]:
     """Yields the hidden path, in the folder of `path`, to write to; at the end of the block the file is renamed to `path`.
 
     First its bytes, then the new name are synced to the disk, so that readers see the old file or the whole new one, even after
     a crash. An error in the block removes what was written; what a killed process leaves is for `remove_leftovers`.
-    Several processes, on any machines, may write the same file at once: the last one's stays.
+    Several processes, on any machines, may write the same file at once: the last one's stays. A `writer`, a name that one of
+    them has at a time, overwrites what it has left itself when it was killed.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{path.name}.{writer or secrets.token_hex(6)}.tmp")
     try:
         with naming(path):
             yield temporary
@@ -56,9 +57,9 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_array(path: Path, array: Shaped[np.ndarray, "..."]) -> None:
-    """Writes an array as .npy, whole or not at all."""
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
+def write_array(path: Path, array: Shaped[np.ndarray, "..."], writer: str = "") -> None:
+    """Writes an array as .npy, whole or not at all; `writer` as in `atomic_write`."""
+    with atomic_write(path, writer) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)
 
 

@@ -59,6 +59,13 @@ def test_a_kill_before_the_renaming_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_who_writes_under_a_name_replaces_what_it_left_when_it_was_killed(tmp_path: Path) -> None:
+    _kill(_start(WRITE.replace("argv[1])", "argv[1]), 'me'"), tmp_path / "file"))
+    assert [path.name for path in tmp_path.iterdir()] == [".file.me.tmp"]
+    files.write_array(tmp_path / "file", np.zeros(2), "me")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and np.load(tmp_path / "file").shape == (2,)
+
+
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "about.json"
     path.write_text("old")

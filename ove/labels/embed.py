@@ -17,7 +17,7 @@ from ove.encoder.published.weight_files import Tensors, read_safetensors
 from ove.errors import BadCheckpoint, BadShard, ConfigError
 from ove.files import atomic_write, digest, write_json
 from ove.labels.clusters.points import Points
-from ove.labels.parts import WHOLE, Part
+from ove.labels.parts import WHOLE, Part, name_of
 from ove.labels.samples import BadSample, Sample, read_samples
 from ove.labels.teachers.teacher import Teacher
 from ove.records import Bank
@@ -75,7 +75,7 @@ def embed_shards(
         path = _chunk(out, about, number)
         if not path.is_file():
             tell = partial(_tell, on_record, done, total)
-            _write(path, shards, bank, teacher, config, members, tell)
+            _write(path, name_of(part), shards, bank, teacher, config, members, tell)
             fresh += len(members)
         done += len(members)
         on_record(done, total)
@@ -122,6 +122,7 @@ def open_embeddings(
 
 def _write(
     path: Path,
+    writer: str,
     shards: ShardSet,
     bank: Bank,
     teacher: Teacher,
@@ -161,7 +162,7 @@ def _write(
         "pixels": np.array([s.pixels for s in good], np.int64),
     }
     of = {"fingerprint": shards.fingerprint, "keys": [s.key for s in good], "bad": bad}
-    with atomic_write(path) as temporary:
+    with atomic_write(path, writer) as temporary:
         save_file(tensors, temporary, {"of": json.dumps(of)})  # one text: several would be written in any order
 
 

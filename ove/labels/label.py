@@ -14,7 +14,7 @@ from ove.files import digest, write_array
 from ove.labels.clusters.assign import nearest_blocks
 from ove.labels.clusters.search import Scores, row_mesh
 from ove.labels.embed import Embedded
-from ove.labels.parts import WHOLE, Part
+from ove.labels.parts import WHOLE, Part, name_of
 from ove.shards.labels import NONE, fingerprint_of_array
 
 
@@ -112,6 +112,6 @@ def label_records(
         labels[pieces.embedded.records[span] - pieces.members(number).start] = rows[: len(span)]
         rows, reached = rows[len(span) :], reached + len(span)
         if is_main(mesh):
-            write_array(pieces.path(number), labels)
+            write_array(pieces.path(number), labels, name_of(part))
         on_point(reached, total)
     return sum(len(pieces.members(number)) for number in numbers)

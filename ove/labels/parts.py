@@ -12,6 +12,11 @@ Part = tuple[int, int]
 WHOLE: Part = (0, 1)
 
 
+def name_of(part: Part) -> str:
+    """Returns the name by which `atomic_write` tells apart the parts that may be making the same file."""
+    return f"{part[0]}-{part[1]}"
+
+
 @contextmanager
 def working(folder: Path, part: Part = WHOLE, remedy: str = "wait for it or give another --work") -> Iterator[None]:
     """Keeps others out of a folder: with `WHOLE` all, else who does the same part or the whole; BadShard if they were first.
@@ -24,7 +29,7 @@ def working(folder: Path, part: Part = WHOLE, remedy: str = "wait for it or give
     mine: AbstractContextManager[object] = nullcontext()
     if part != WHOLE:
         part_sentence = f"{folder}: another launch.labels does part {part[0]}/{part[1]}; wait for it or do another part."
-        mine = locked(folder / f".lock-{part[0]}-{part[1]}", BadShard(part_sentence))
+        mine = locked(folder / f".lock-{name_of(part)}", BadShard(part_sentence))
     with locked(folder / ".lock", BadShard(sentence), shared=part != WHOLE), mine:
         if part == WHOLE:
             remove_leftovers(folder)

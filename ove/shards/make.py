@@ -78,7 +78,6 @@ class RecordMaker:
             n_decoded=clip.n_decoded,
             fps=float(clip.fps),
             label=contents.label,
-            residual_exact=signals.residual_exact,
             cut=clip.cut,
             labels=labels,
             h264=encode_clip(clip.frames, self.shards.h264_crf) if "h264" in store else b"",

@@ -69,8 +69,6 @@ class VideoRecord:
     """Average frame rate; 0 where the container does not tell."""
     label: str | None
     """Class name, where the input gave one."""
-    residual_exact: bool = True
-    """False where the stream may use weighted prediction, which blurs the residual behind the saliency (docs/codec.md)."""
     cut: str = ""
     """What was wrong with the rest of a damaged file of which only the first frames were kept; empty for whole files."""
     labels: dict[str, Int32[np.ndarray, "M"]] = field(default_factory=dict)
@@ -97,6 +95,8 @@ class VideoRecord:
 
 Record = VideoRecord | ImageRecord
 _KINDS: dict[str, type[VideoRecord] | type[ImageRecord]] = {"video": VideoRecord, "image": ImageRecord}
+_FORMER = ("residual_exact",)
+"""Fields that older records have and nothing reads (this one was always true)."""
 _ARRAYS: dict[str, dict[str, str]] = {
     "image": {},
     "video": {
@@ -127,7 +127,6 @@ _SCALARS: dict[str, dict[str, tuple[type, ...]]] = {
         "n_decoded": (int,),
         "fps": (float,),
         "label": (str, type(None)),
-        "residual_exact": (bool,),
         "cut": (str,),
         "labels": (dict,),
         "h264": (bytes,),
@@ -169,6 +168,8 @@ def unpack(data: bytes) -> Record:
     kind = packed.pop("kind", None)
     if kind not in _KINDS:
         raise BadShard(f"a record has kind {kind!r}, which is none of {', '.join(_KINDS)}; write the shards again.")
+    for name in _FORMER:
+        packed.pop(name, None)
     names = {field.name for field in fields(_KINDS[kind])}
     if packed.keys() != names:
         missing, unknown = sorted(names - packed.keys()), sorted(packed.keys() - names)

@@ -45,11 +45,6 @@ class Plan:
         return self.rows, self.row_tokens, self.n_segments
 
     @property
-    def efficiency(self) -> float:
-        """Share of the tokens that belong to a sequence; the rest is padding."""
-        return float(self.length.sum()) / max(self.rows * self.row_tokens, 1)
-
-    @property
     def is_plain(self) -> bool:
         """Whether each row is one sequence from end to end, or empty, so that nothing has to be kept apart."""
         return bool((self.length == self.row_tokens).all())

@@ -15,6 +15,7 @@ from ove.errors import BadShard, ConfigError
 from ove.labels.clusters.assign import nearest
 from ove.labels.embed import Embedded, embed_shards, open_embeddings
 from ove.labels.label import Pieces, kept_points, label_records
+from ove.labels.parts import WHOLE, name_of
 from ove.labels.teachers.teacher import Thumbnails
 from ove.labels.teachers.thumbnails import thumbnail_image
 from ove.shards.pictures import encode_png
@@ -50,7 +51,7 @@ def test_killed_and_started_again_gives_the_same_bytes(write_kinds: Write, tmp_p
         embed_shards(shards, "vid", teacher, killed, CONFIG, on_record=kill)
     first = next(killed.glob("chunk-*"))
     half = first.name.replace("000000", "000001")
-    first.with_name(f".{half}.0123.tmp").write_bytes(b"half of a file")
+    first.with_name(f".{half}.{name_of(WHOLE)}.tmp").write_bytes(b"half of a file")
     written = first.stat().st_mtime_ns
     with pytest.raises(BadShard, match=r"lacks 3 of 4 files of embeddings.*run `python -m launch\.labels embed"):
         open_embeddings(killed, shards, "vid", teacher.identity, "float32")
