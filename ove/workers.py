@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -22,8 +21,6 @@ R = TypeVar("R")
 _AHEAD = 2
 """Files handed out per worker: one being worked on, one waiting, so that a worker never idles."""
 _PR_SET_PDEATHSIG = 1
-_TIMED_OUT = 117
-"""Exit code of a worker that ended itself because one item took too long."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Died:
     @property
     def timed_out(self) -> bool:
         """Whether it was ended because the item took longer than allowed."""
-        return self.exit_code == _TIMED_OUT
+        return self.exit_code == -signal.SIGALRM
 
     def __str__(self) -> str:
         if self.timed_out:
@@ -116,14 +113,15 @@ def start_worker() -> None:
 
 
 def in_time(limit_s: float, function: Callable[[T], R], item: T) -> R:
-    """function(item), or the end of this process: a call that hangs within a library cannot be stopped otherwise."""
-    watch = threading.Timer(limit_s, os._exit, (_TIMED_OUT,))
-    watch.daemon = True
-    watch.start()
+    """Returns function(item), or ends this process: a call that hangs within a library cannot be stopped otherwise.
+
+    By the signal of a timer, which the system acts upon even while a library holds Python's lock.
+    """
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
     try:
         return function(item)
     finally:
-        watch.cancel()
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _alone(function: Callable[[T], R], item: T) -> R | Died:

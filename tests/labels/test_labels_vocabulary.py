@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 import ove.labels.text.vocabulary as module
 from ove.errors import BadShard
-from ove.labels.text.tags import tags_of
 from ove.labels.text.vocabulary import (
     Vocabulary,
     build_vocabulary,
     cached_vocabulary,
     merged_counts,
     read_vocabulary,
+    tags_of,
     write_counts,
     write_vocabulary,
 )

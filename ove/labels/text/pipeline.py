@@ -30,7 +30,7 @@ from ove.shards.read import ShardSet
 VOCABULARY = "vocabulary.tsv"
 REPORT = "report.json"
 _TAGS_VERSION = 1
-"""Grows with every change of `ove.labels.text.tags`."""
+"""Grows with every change of `ove.labels.text.vocabulary.tags_of`."""
 _SUFFIX = {"read": "jsonl", "count": "tsv", "tag": "npy"}
 
 

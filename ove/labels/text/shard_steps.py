@@ -16,8 +16,7 @@ import numpy as np
 from ove.config import TextConfig
 from ove.errors import BadShard
 from ove.labels.text.ocr import Reader
-from ove.labels.text.tags import tags_of
-from ove.labels.text.vocabulary import cached_vocabulary, write_counts
+from ove.labels.text.vocabulary import cached_vocabulary, tags_of, write_counts
 from ove.labels.text.words import script, words
 from ove.shards.manifest import read_manifest
 from ove.shards.read import ShardSet
