@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ove.errors import BadShard, ConfigError
+from ove.files import digest
 from ove.labels.engines.jobs import Job
-from ove.shards.manifest import digest
 
 
 def jobs_of(count: int, what: Mapping[int, str] | None = None, pids: Path | None = None, pause_s: float = 0.0) -> list[Job]:

@@ -174,7 +174,7 @@ def _children(pid: int) -> set[int]:
 def test_killed_in_the_middle_then_run_again(video_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text(_KILLED.format(made_with=MADE_WITH))
     out, whole = tmp_path / "out", tmp_path / "whole"
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    path = os.pathsep.join(map(str, Path(__file__).parents[1:3]))
     process = subprocess.Popen(
         [sys.executable, "run.py", str(video_folder), str(out)], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}
     )
