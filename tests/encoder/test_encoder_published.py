@@ -279,7 +279,7 @@ def test_damage_is_never_taken_for_weights_of_another_shape(tmp_path: Path) -> N
 def test_a_failed_write_leaves_what_was_there(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published.save(published.load(folder), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr("ove.encoder.published.origin.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space")))
     with pytest.raises(OSError, match="No space"):
         published.save(published.load(folder), tmp_path, "bfloat16")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
