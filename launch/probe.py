@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, help="write scores and table to this JSON file, and a CSV beside it")
     parser.add_argument(
-        "--predictions", type=Path, metavar="FILE", help="write what is said of each validation sample (.jsonl or .csv)"
+        "--predictions", type=Path, metavar="FILE", help="write per-sample predictions for the validation set (.jsonl or .csv)"
     )
     add_options(parser)
     arguments, config = cli_config.parse(parser, ProbeConfig, argv)

@@ -15,7 +15,7 @@ from launch.cli.distributed import add_options, initialize
 from launch.cli.errors import run
 from ove import distributed as processes
 from ove.config import RunConfig
-from ove.probe.online import Evaluator
+from ove.probe.online import OnlineProbe
 from ove.train.loop import Hooks, train
 from ove.train.monitor.profiler import Span, parse_span
 from ove.view.batches import FirstBatches
@@ -41,7 +41,7 @@ def _hooks(config: RunConfig, workdir: Path, span: Span | None) -> Hooks:
     """What the run draws, how it is evaluated, and what is traced of it."""
     each = config.train.pictures
     draw = FirstBatches(workdir / "pictures", config.encoder.patch_px, each) if each else None
-    return Hooks(draw, Evaluator(config) if config.train.eval_every else None, span)
+    return Hooks(draw, OnlineProbe(config) if config.train.eval_every else None, span)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-class Progress:
+class ProgressReport:
     """Callback of work that tells how much of it is done; hands a line to `say` every few seconds."""
 
     def __init__(self, say: Callable[[str, bool], None], unit: str = "", every_s: float = 10.0, ends: bool = False) -> None:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from launch.cli.progress import shown
-from ove.progress import Progress, duration
+from ove.progress import ProgressReport, duration
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_rate_and_time_left_count_from_what_was_done_at_the_beginning(clock: list[float]) -> None:
     lines: list[tuple[str, bool]] = []
-    progress = Progress(lambda line, is_last: lines.append((line, is_last)), "files")
+    progress = ProgressReport(lambda line, is_last: lines.append((line, is_last)), "files")
     progress("read", 1000, 5000)  # by an earlier run
     for done, seconds in ((1010, 9), (1020, 1), (1030, 9), (1040, 1), (5000, 20)):
         clock[0] += seconds
@@ -30,7 +30,7 @@ def test_rate_and_time_left_count_from_what_was_done_at_the_beginning(clock: lis
 
 def test_another_kind_of_work_begins_anew(clock: list[float]) -> None:
     lines: list[str] = []
-    progress = Progress(lambda line, is_last: lines.append(line))
+    progress = ProgressReport(lambda line, is_last: lines.append(line))
     for what in ("read", "written"):
         progress.of(what)(0, 30)
         clock[0] += 10

@@ -2,14 +2,14 @@
 
 import sys
 
-from ove.progress import Progress
+from ove.progress import ProgressReport
 
 
-def shown(unit: str) -> Progress:
+def shown(unit: str) -> ProgressReport:
     """Returns progress on stdout: a terminal's line rewritten, else a line every ten seconds; the last one always."""
     live = sys.stdout.isatty()
 
     def show(line: str, is_last: bool) -> None:
         print(f"\r\x1b[K{line}" if live else line, end="\n" if is_last or not live else "", flush=True)
 
-    return Progress(show, unit, every_s=0.1 if live else 10.0, ends=True)
+    return ProgressReport(show, unit, every_s=0.1 if live else 10.0, ends=True)

@@ -19,7 +19,7 @@ from ove.labels.embed import Embedded, embed_shards
 from ove.labels.label import Pieces, kept_points, label_records
 from ove.labels.parts import WHOLE
 from ove.labels.step_cache import StepCache
-from ove.progress import Progress
+from ove.progress import ProgressReport
 from ove.shards.labels import write_labels
 from ove.shards.schema import ImageRecord, decode_frames, decode_image
 
@@ -32,7 +32,7 @@ class Steps:
         self._cache, self._processes, self._tell = cache, processes, say
         self._inputs, self._shards, self._config = cache.inputs, cache.shards, cache.config
         self._is_first = processes.index == 0
-        self._progress = Progress(lambda line, is_last: self._say(line))
+        self._progress = ProgressReport(lambda line, is_last: self._say(line))
 
     def embed(self) -> None:
         """The teacher's embeddings of all records, or of a part of them."""

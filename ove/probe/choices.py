@@ -1,4 +1,4 @@
-"""Where and when patches are chosen in the clips of a shard set: what the maps and curves of selection are made of."""
+"""Counts where and when patches are chosen in the clips of a shard set."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,38 +14,38 @@ from ove.stream.modes import TokenView
 
 @dataclass(frozen=True)
 class Choices:
-    """Of all clips of a set."""
+    """Counts over all clips of a set."""
 
     tokens: Int64[np.ndarray, "V T"]
-    """Patches chosen of each frame of each clip."""
+    """Chosen patches per frame of each clip."""
     whole: Bool[np.ndarray, "V T"]
-    """Frames all of whose valid patches are chosen; they say nothing of where in the picture things happen."""
+    """Frames all of whose valid patches are chosen; they are left out of the maps."""
     places: Int64[np.ndarray, "Y X"]
-    """How often each place is chosen in frames that are not whole."""
+    """How often each place of the grid is chosen, in frames that are not whole."""
     chances: Int64[np.ndarray, "Y X"]
-    """In how many of these frames the place could be chosen: it lies within the picture."""
+    """In how many of these frames the place lies within the picture."""
     in_middle: Float[np.ndarray, "V"]
-    """Of each clip, the share of these patches that lie in the middle half of rows and of columns; NaN where there are none."""
+    """Share of these patches in the middle half of rows and columns, per clip; NaN where there are none."""
 
     def map(self) -> Float[np.ndarray, "Y X"]:
-        """How often each place is chosen, over the mean of all places; NaN where it never could be."""
+        """Returns the rate at which each place is chosen, over the mean rate; NaN for places outside all pictures."""
         rate = np.where(self.chances > 0, self.places / np.maximum(self.chances, 1), np.nan)
         return rate / max(float(np.nanmean(rate)), 1e-12)
 
     def middle_share_if_even(self) -> float:
-        """What `in_middle` would be on the average if all places were alike."""
+        """Returns the mean of `in_middle` under a uniform choice."""
         return float(self.chances[_middle(self.chances.shape)].sum() / max(int(self.chances.sum()), 1))
 
     def evenness(self) -> float:
-        """Entropy of the map over that of an even one: 1 where all places are alike, 0 where one is always chosen."""
+        """Returns the entropy of the map over that of a uniform one: 1 if uniform, 0 if concentrated in one place."""
         rate = self.map()
         share = rate[~np.isnan(rate)] / max(float(np.nansum(rate)), 1e-12)
         known = share[share > 0]
         return float(-(known * np.log(known)).sum() / np.log(len(share))) if len(share) > 1 else 1.0
 
 
-def choices_of(shards: ShardSet, view: TokenView, report: Callable[[int, int], None] = lambda done, total: None) -> Choices:
-    """What mode codec chooses of every clip; ConfigError for a budget that does not fit, BadShard for a damaged record."""
+def choices_of(shards: ShardSet, view: TokenView, progress: Callable[[int, int], None] = lambda done, total: None) -> Choices:
+    """Selects patches of every clip in mode codec; ConfigError for an unfit budget, BadShard for a damaged record."""
     n_frames, rows, columns = shards.grid_tyx
     tokens = np.zeros((len(shards), n_frames), np.int64)
     whole = np.zeros((len(shards), n_frames), bool)
@@ -67,11 +67,11 @@ def choices_of(shards: ShardSet, view: TokenView, report: Callable[[int, int], N
         chances += valid * int((~whole[number]).sum())
         if parts.any():
             in_middle[number] = parts[middle].sum() / parts.sum()
-        report(number + 1, len(shards))
+        progress(number + 1, len(shards))
     return Choices(tokens, whole, places, chances, in_middle)
 
 
 def _middle(shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """The middle half of rows and columns: a quarter of the picture, if both are multiples of four."""
+    """Returns the middle half of rows and of columns."""
     rows, columns = shape
     return slice(rows // 4, rows - rows // 4), slice(columns // 4, columns - columns // 4)

@@ -1,4 +1,4 @@
-"""One encoder in every mode, at every budget, under every intervention; with its own weights and with fresh ones."""
+"""Probes one encoder in every mode, at every budget and under every intervention; with its weights and with fresh ones."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -8,14 +8,14 @@ from pathlib import Path
 from ove.config import ProbeConfig
 from ove.errors import BadInput, BadShard, ConfigError
 from ove.features.frozen import Frozen, open_frozen, untrained
-from ove.probe.dataset import UNKNOWN, Looks
-from ove.probe.features import Encoded, Source, embed, extract, stored
+from ove.probe.dataset import UNKNOWN, ProbeDataset
+from ove.probe.features import EncodedOnDemand, TokenSource, embed, extract, stored
 from ove.probe.heads.attentive import fit
 from ove.probe.heads.knn import knn
 from ove.probe.heads.linear import fit_linear
-from ove.probe.score_cache import Kept
-from ove.probe.scores import Said, Scores, mean_and_half_width
-from ove.progress import Progress
+from ove.probe.score_cache import ScoreCache
+from ove.probe.scores import Predictions, Scores, mean_and_half_width
+from ove.progress import ProgressReport
 from ove.shards.read import ShardSet
 from ove.stream.modes import MODES, TokenView
 
@@ -33,62 +33,65 @@ _DECIDES = (
     "l2",
     "seeds",
 )
-"""Settings on which scores depend beside the encoder, the records and the way of looking at them."""
-Tell = Callable[[str], None]
+"""Settings that scores depend on, besides the encoder, the records and how they become tokens."""
+Log = Callable[[str], None]
+Progress = Callable[[int, int], None]
+"""Called with (samples done, samples in all)."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one encoder, seeing one way."""
+    """Scores of one encoder in one mode, at one budget, under one intervention."""
 
     mode: str
     budget: int
-    """Tokens of a clip."""
+    """Tokens per clip."""
     intervention: str
     untrained: bool
-    """With fresh weights in the place of those that were given."""
+    """Fresh weights instead of the given ones."""
     scores: tuple[Scores, ...]
-    """One a seed."""
-    said: tuple[Said, ...] = field(default=(), compare=False)
-    """What each of these probes says of the validation samples; nothing where scores were kept from earlier."""
+    """One per seed."""
+    predictions: tuple[Predictions, ...] = field(default=(), compare=False)
+    """One per seed, for the validation samples; empty if the scores come from the cache."""
 
     @property
     def name(self) -> str:
-        """`codec`, `untrained_frames`, …, with the budget and the intervention where there are several."""
+        """The mode, after `untrained_` for fresh weights."""
         return f"untrained_{self.mode}" if self.untrained else self.mode
 
     def top1(self) -> tuple[float, float]:
-        """Mean over the seeds after the last epoch, and half of its 95 % interval (NaN for a single seed)."""
+        """Returns the mean over seeds after the last epoch and half of its 95 % interval (NaN for a single seed)."""
         return mean_and_half_width([scores.last.top1 for scores in self.scores])
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All scores, and what they were measured on."""
+    """All scores, with the encoder, probe and data sets that gave them."""
 
     rows: list[Row]
     encoder: str
     probe: str
     classes: tuple[str, ...]
-    """Of the training set; numbers of classes are places in it."""
+    """Class names of the training set, by class index."""
     n_train: int
     n_val: int
     n_unknown: int
-    """Of the validation samples: their class is not in the training set, so that they count as wrong."""
+    """Validation samples whose class the training set lacks; they count as wrong."""
 
     @property
     def n_classes(self) -> int:
-        """How many classes a probe chooses from."""
+        """Number of classes of the training set."""
         return len(self.classes)
 
 
-def compare(config: ProbeConfig, tell: Tell, kept: Kept | None = None) -> Comparison:
-    """Probes as configured; `tell` gets a line now and then. What is `kept` from earlier is not done again.
+def compare(config: ProbeConfig, log: Log, cache: ScoreCache | None = None) -> Comparison:
+    """Runs all probes of a configuration; scores found in `cache` are not computed again.
 
-    BadCheckpoint, BadShard, BadInput or ConfigError if something that it names is missing or does not fit.
+    `log` is called with a line of text now and then. BadCheckpoint, BadShard, BadInput or ConfigError for missing files or
+    settings that do not fit them.
     """
     if set(config.interventions) != {"none"} and "codec" not in config.modes:
-        raise ConfigError("interventions change what the codec chose; add codec to modes.")
+        raise ConfigError("interventions change the patches that the codec chose; add codec to modes.")
     encoder = open_frozen(Path(config.weights), config.compute)
     encoder.check(config.modes)
     sets = ShardSet.open(config.train_shards), ShardSet.open(config.val_shards)
@@ -99,55 +102,55 @@ def compare(config: ProbeConfig, tell: Tell, kept: Kept | None = None) -> Compar
             f"{sets[0].folder}: a probe needs labels of at least two classes, found {len(classes)}; "
             "give the files labels by subfolder or list, and write the shards again."
         )
-    tell(f"{encoder.name}; {len(sets[0])} {sets[0].kind}s to train the probe, {len(sets[1])} to score it")
+    log(f"{encoder.name}; {len(sets[0])} {sets[0].kind}s to train the probe, {len(sets[1])} to score it")
     encoders = {False: encoder} | ({True: untrained(encoder, config.seeds[0])} if config.untrained else {})
     rows, n_unknown = [], 0
-    for fresh, way in itertools.product(encoders, _ways(config)):
-        row, n_unknown = _row(encoders[fresh], fresh, way, sets, classes, config, tell, kept)
+    for fresh, condition in itertools.product(encoders, _conditions(config)):
+        row, n_unknown = _row(encoders[fresh], fresh, condition, sets, classes, config, log, cache)
         rows.append(row)
     if n_unknown:
-        tell(f"{n_unknown} of {len(sets[1])} {sets[1].kind}s are of classes that {sets[0].folder} lacks; they count as wrong")
+        log(f"{n_unknown} of {len(sets[1])} {sets[1].kind}s are of classes that {sets[0].folder} lacks; they count as wrong")
     return Comparison(rows, encoder.name, config.probe, classes, len(sets[0]), len(sets[1]), n_unknown)
 
 
 def view_of(config: ProbeConfig, budget: int) -> TokenView:
-    """How clips are looked at with so many tokens."""
+    """Returns the view of clips at a token budget."""
     return TokenView(budget, config.gop_frames, config.iframe_policy, config.buckets, config.static_fallback, config.outside)
 
 
 def _check(config: ProbeConfig, encoder: Frozen, sets: tuple[ShardSet, ShardSet]) -> None:
-    """Whether sets, modes and budgets go together, and there is work for all processes."""
+    """Raises ConfigError if sets, modes and budgets do not fit, BadInput if there are more processes than samples."""
     for shards in sets:
         if shards.kind == "image" and set(config.modes) != {"image"}:
             raise ConfigError(
-                f"{shards.folder}: holds pictures, and modes = {list(config.modes)} need videos; set modes to ['image']."
+                f"{shards.folder}: contains pictures, but modes = {list(config.modes)} need videos; set modes to ['image']."
             )
         if len(shards) < encoder.part[1]:
             raise BadInput(f"{shards.folder}: {len(shards)} samples for {encoder.part[1]} processes; start fewer.")
     if sets[0].kind != sets[1].kind:
         raise ConfigError(f"{sets[0].folder} holds {sets[0].kind}s and {sets[1].folder} {sets[1].kind}s; give two of a kind.")
-    for (mode, budget, _), shards in itertools.product(_ways(config), sets):
+    for (mode, budget, _), shards in itertools.product(_conditions(config), sets):
         if shards.kind == "video":
             view_of(config, budget).check(shards.grid_tyx, {MODES.index(mode)})
 
 
 def _view(config: ProbeConfig, budget: int, encoder: Frozen, shards: ShardSet) -> TokenView:
-    """As `view_of`; pictures, which have sizes of their own, become squares of one size."""
+    """Returns `view_of`, with a common size for pictures."""
     view = view_of(config, budget)
     if shards.kind == "video":
         return view
     patch_px = encoder.config.patch_px
     if config.image_px % patch_px:
-        raise ConfigError(f"probe.image_px = {config.image_px} is no multiple of the encoder's patches of {patch_px} px.")
+        raise ConfigError(f"probe.image_px = {config.image_px} is not a multiple of the encoder's patch size, {patch_px} px.")
     return replace(view, size_px=config.image_px, patch_px=patch_px)
 
 
-_Way = tuple[str, int, str]
+_Condition = tuple[str, int, str]
 """Mode, budget, intervention."""
 
 
-def _ways(config: ProbeConfig) -> Iterator[_Way]:
-    """Interventions change what the codec chose, other modes stay as they are; a picture has one size, whatever the budget."""
+def _conditions(config: ProbeConfig) -> Iterator[_Condition]:
+    """Yields all conditions: interventions apply to mode codec only, budgets do not apply to mode image."""
     for mode in config.modes:
         for budget in config.budgets[:1] if mode == "image" else config.budgets:
             for intervention in config.interventions if mode == "codec" else ("none",):
@@ -157,59 +160,59 @@ def _ways(config: ProbeConfig) -> Iterator[_Way]:
 def _row(
     encoder: Frozen,
     fresh: bool,
-    way: _Way,
+    condition: _Condition,
     sets: tuple[ShardSet, ShardSet],
     classes: tuple[str, ...],
     config: ProbeConfig,
-    tell: Tell,
-    kept: Kept | None,
+    log: Log,
+    cache: ScoreCache | None,
 ) -> tuple[Row, int]:
-    mode, budget, intervention = way
+    mode, budget, intervention = condition
     row = Row(mode, budget, intervention, fresh, ())
     size = [f"{budget} tokens"] if mode != "image" else []
     called = " ".join([row.name.replace("_", " "), *size, *([intervention] if intervention != "none" else [])])
     view, seed = _view(config, budget, encoder, sets[0]), config.seeds[0]
-    looks = [Looks(shards, classes, mode, view, intervention, seed) for shards in sets]
+    datasets = [ProbeDataset(shards, classes, mode, view, intervention, seed) for shards in sets]
     about = {
         "encoder": encoder.fingerprint,
-        "looks": [each.about() for each in looks],
+        "looks": [each.cache_key() for each in datasets],
         "probe": {name: getattr(config, name) for name in _DECIDES},
     }
-    known = kept.find(about) if kept else None
-    said: tuple[Said, ...] = ()
+    known = cache.find(about) if cache else None
+    predictions: tuple[Predictions, ...] = ()
     if known is None:
-        report = Progress(lambda line, is_last: tell(line), f"{sets[0].kind}s").of(f"{called}: features of")
-        scores, said, n_unknown = _scores(encoder, looks, len(classes), config, report)
-        if kept:
-            kept.add(about, scores, n_unknown)
+        progress = ProgressReport(lambda line, is_last: log(line), f"{sets[0].kind}s").of(f"{called}: features of")
+        scores, predictions, n_unknown = _scores(encoder, datasets, len(classes), config, progress)
+        if cache:
+            cache.add(about, scores, n_unknown)
     else:
         scores, n_unknown = known
-    row = replace(row, scores=scores, said=said)
+    row = replace(row, scores=scores, predictions=predictions)
     best = mean_and_half_width([each.best.top1 for each in scores])[0]
-    tell(f"{called}: top-1 {row.top1()[0]:.1%} (best epoch {best:.1%}){', as found' if known else ''}")
+    log(f"{called}: top-1 {row.top1()[0]:.1%} (best epoch {best:.1%}){', cached' if known else ''}")
     return row, n_unknown
 
 
 def _scores(
-    encoder: Frozen, looks: list[Looks], n_classes: int, config: ProbeConfig, report: Callable[[int, int], None]
-) -> tuple[tuple[Scores, ...], tuple[Said, ...], int]:
-    """Of every seed, and how many samples of the second of `looks` are of unknown classes."""
+    encoder: Frozen, datasets: list[ProbeDataset], n_classes: int, config: ProbeConfig, progress: Progress
+) -> tuple[tuple[Scores, ...], tuple[Predictions, ...], int]:
+    """Returns scores and predictions per seed, and the number of validation samples of unknown classes."""
     if config.probe == "attentive":
-        train, val = (_tokens(encoder, each, config, report, is_val=n == 1) for n, each in enumerate(looks))
+        train, val = (_tokens(encoder, each, config, progress, is_val=n == 1) for n, each in enumerate(datasets))
         fits = [fit(encoder, config, n_classes, train, val, seed) for seed in config.seeds]
-        scores, said = zip(*fits, strict=True)
-        return scores, said, int((val.labels == UNKNOWN).sum())
-    near, asked = (embed(encoder, each, report) for each in looks)
+        scores, predictions = zip(*fits, strict=True)
+        return scores, predictions, int((val.labels == UNKNOWN).sum())
+    near, asked = (embed(encoder, each, progress) for each in datasets)
     if config.probe == "knn":
-        found, said_of_val = knn(n_classes, near, asked, config.neighbours)
+        found, of_val = knn(n_classes, near, asked, config.neighbours)
     else:
-        found, said_of_val = fit_linear(n_classes, near, asked, config.l2)
-    return (found,), (said_of_val,), int((asked.labels == UNKNOWN).sum())
+        found, of_val = fit_linear(n_classes, near, asked, config.l2)
+    return (found,), (of_val,), int((asked.labels == UNKNOWN).sum())
 
 
-def _tokens(encoder: Frozen, looks: Looks, config: ProbeConfig, report: Callable[[int, int], None], is_val: bool) -> Source:
+def _tokens(encoder: Frozen, dataset: ProbeDataset, config: ProbeConfig, progress: Progress, is_val: bool) -> TokenSource:
     if config.features == "disk":
-        return stored(encoder, looks, Path(config.cache), report)
+        return stored(encoder, dataset, Path(config.cache), progress)
     if config.features == "encode":
-        return Encoded(encoder, looks if is_val else replace(looks, jitter=config.jitter, flip=config.flip))
-    return extract(encoder, looks, report)
+        return EncodedOnDemand(encoder, dataset if is_val else replace(dataset, jitter=config.jitter, flip=config.flip))
+    return extract(encoder, dataset, progress)

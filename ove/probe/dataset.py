@@ -1,4 +1,4 @@
-"""What an encoder under test gets to see of each record of a labelled shard set, of videos or of pictures."""
+"""Turns the records of a labelled shard set into examples for probes."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,47 +19,47 @@ from ove.shards.schema import VideoRecord
 from ove.stream.modes import MODES, TokenView, to_tokens
 
 UNKNOWN = -1
-"""The class of a sample whose class name the training set lacks: whatever a probe says of it is wrong."""
+"""Label of samples whose class the training set lacks; every prediction for them counts as wrong."""
 _THREADS = 2
 
 
 @dataclass(frozen=True)
-class Look:
-    """One sample."""
+class Example:
+    """One sample of a probe."""
 
     patches: UInt8[np.ndarray, "N P"]
     positions: Int32[np.ndarray, "N 3"]
     label: int
-    """Index into the classes of the training set, or UNKNOWN."""
+    """Class index, or UNKNOWN."""
 
 
 @dataclass(frozen=True)
-class Looks:
+class ProbeDataset:
     """The samples of a shard set in one mode at one budget."""
 
     shards: ShardSet
     classes: tuple[str, ...]
-    """Of the set that probes are trained on."""
+    """Class names of the training set, by class index."""
     mode: str
     view: TokenView
     intervention: str = "none"
     seed: int = 0
-    """Of interventions and augmentation."""
+    """Seed of interventions and augmentation."""
     jitter: bool = False
     flip: float = 0.0
-    """Augmentation, of samples that are asked for with an epoch: as in `ProbeConfig`."""
+    """Augmentation of samples that are read with an epoch; see `ProbeConfig`."""
 
     def __len__(self) -> int:
         return len(self.shards)
 
-    def about(self) -> dict[str, Any]:
-        """All that decides what samples look like without augmentation, as JSON."""
+    def cache_key(self) -> dict[str, Any]:
+        """Returns all that the samples depend on, augmentation aside, as JSON."""
         view = {name: value for name, value in vars(self.view).items() if not name.startswith("_")}
         changed = {} if self.intervention == "none" else {"intervention": self.intervention, "seed": self.seed}
         return {"shards": self.shards.fingerprint, "classes": list(self.classes), "mode": self.mode, "view": view} | changed
 
-    def __call__(self, index: int, epoch: int | None = None) -> Look:
-        """The sample with an index, without an epoch always the same.
+    def __call__(self, index: int, epoch: int | None = None) -> Example:
+        """Returns a sample; without `epoch` it is not augmented.
 
         BadShard for a damaged record, one without a label, or a picture where the mode needs a video.
         """
@@ -71,16 +71,16 @@ class Looks:
             number = int((index + rng.integers(1, max(2, len(self)))) % len(self))
             other = self.shards.video(number) if self.intervention == "other_video" else record
             patches, positions = intervene(record, other, self.intervention, self.view, rng)
-            return Look(patches, positions, label)
+            return Example(patches, positions, label)
         augments = epoch is not None
         patches, positions = to_tokens(record, MODES.index(self.mode), self.view, rng if augments and self.jitter else None)
         if augments and rng.uniform() < self.flip:
             columns = record.grid_tyx[2] if isinstance(record, VideoRecord) else int(positions[:, 2].max()) + 1
             patches, positions = mirrored(patches, positions, columns)
-        return Look(patches, positions, label)
+        return Example(patches, positions, label)
 
     def labels(self) -> Int32[np.ndarray, "S"]:
-        """The classes of all samples, without decoding pictures; the records are read once for all looks at a set."""
+        """Returns the labels of all samples without decoding pictures; the names are read once per shard set."""
         return np.array([self._class_of(key, name) for key, name in self.shards.names], np.int32)
 
     def _class_of(self, key: str, name: str | None) -> int:
@@ -95,7 +95,7 @@ class Looks:
 def mirrored(
     patches: UInt8[np.ndarray, "N P"], positions: Int32[np.ndarray, "N 3"], columns: int
 ) -> tuple[UInt8[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]:
-    """The tokens of the mirrored clip: pixels of each patch turned from left to right, x → columns − 1 − x."""
+    """Returns the tokens of the horizontally mirrored clip."""
     patch_px = math.isqrt(patches.shape[1] // 3)
     pixels = rearrange(patches, "n (p q c) -> n p q c", p=patch_px, q=patch_px)[:, :, ::-1]
     return rearrange(pixels, "n p q c -> n (p q c)"), np.array([0, 0, columns - 1], np.int32) + positions * np.array(
@@ -103,8 +103,8 @@ def mirrored(
     )
 
 
-def ahead(look: Callable[[int], Look], indices: Sequence[int], batch: int) -> Iterator[list[Look]]:
-    """Samples in the given order, `batch` at a time, the next ones being read while the caller works on these."""
-    with closing(prefetch(look, indices, _THREADS, depth=batch)) as looks:
-        while now := list(islice(looks, batch)):
+def ahead(read: Callable[[int], Example], indices: Sequence[int], batch: int) -> Iterator[list[Example]]:
+    """Yields samples in the given order, `batch` at a time; reads the next batch in the meantime."""
+    with closing(prefetch(read, indices, _THREADS, depth=batch)) as examples:
+        while now := list(islice(examples, batch)):
             yield now

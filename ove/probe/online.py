@@ -1,4 +1,4 @@
-"""The probe that a training run calls every so many steps."""
+"""Probes the encoder during training."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from ove.config import EncoderConfig, ProbeConfig, RunConfig
 from ove.encoder.encoder import Params
 from ove.errors import BadShard, ConfigError
 from ove.features.frozen import Frozen, frozen
-from ove.probe.dataset import Looks
+from ove.probe.dataset import ProbeDataset
 from ove.probe.features import embed, extract
 from ove.probe.heads.attentive import fit
 from ove.probe.heads.knn import knn
@@ -14,8 +14,8 @@ from ove.shards.read import ShardSet
 from ove.stream.modes import MODES, TokenView
 
 
-class Evaluator:
-    """Top-1 on labelled shards, as `RunConfig.evaluation` says."""
+class OnlineProbe:
+    """Computes top-1 on labelled shards, as configured by `RunConfig.evaluation`."""
 
     def __init__(self, config: RunConfig) -> None:
         """Opens the shards; BadShard or ConfigError, before the run starts, if they are missing, unlabelled or do not fit."""
@@ -51,9 +51,9 @@ class Evaluator:
 
     def _score(self, encoder: Frozen, mode: str) -> float:
         classes = tuple(self._train.classes)
-        looks = [Looks(shards, classes, mode, self._view) for shards in (self._train, self._val)]
+        datasets = [ProbeDataset(shards, classes, mode, self._view) for shards in (self._train, self._val)]
         if self._config.probe == "knn":
-            train_near, val_near = (embed(encoder, each) for each in looks)
+            train_near, val_near = (embed(encoder, each) for each in datasets)
             return knn(len(classes), train_near, val_near, self._config.neighbours)[0].last.top1
-        train, val = (extract(encoder, each) for each in looks)
+        train, val = (extract(encoder, each) for each in datasets)
         return fit(encoder, ProbeConfig(epochs=self._config.epochs), len(classes), train, val, seed=0)[0].last.top1

@@ -1,4 +1,4 @@
-"""The probe's table, for people and for programs."""
+"""Formats a comparison as a markdown table, CSV and JSON."""
 
 import csv
 import io
@@ -8,12 +8,12 @@ from typing import Any
 
 from ove.probe.compare import Comparison, Row
 
-LOOK = ("mode", "budget", "intervention", "untrained")
-"""Columns that tell which encoder saw what; with the place of a seed they say which probe it is."""
+CONDITION = ("mode", "budget", "intervention", "untrained")
+"""Columns that identify a probe, together with the index of its seed."""
 
 
 def table(comparison: Comparison) -> str:
-    """A markdown table of top-1 in percent: an encoder (and intervention) a row, a mode and budget a column.
+    """Returns a markdown table of top-1 in percent: rows are encoders and interventions, columns modes and budgets.
 
     Means over the seeds; with several seeds ± half of the 95 % interval.
     """
@@ -22,7 +22,7 @@ def table(comparison: Comparison) -> str:
     lines.append("|---" * (len(columns) + 1) + "|")
     for fresh, intervention in dict.fromkeys((row.untrained, row.intervention) for row in comparison.rows):
         found = {(r.mode, r.budget): r for r in comparison.rows if (r.untrained, r.intervention) == (fresh, intervention)}
-        # Whether the weights that were given have been trained, nothing here can know.
+        # Whether the given weights are trained is unknown here.
         name = ("untrained" if fresh else "given weights") + (
             "" if intervention == "none" else f", {intervention.replace('_', ' ')}"
         )
@@ -32,7 +32,7 @@ def table(comparison: Comparison) -> str:
 
 
 def percent(row: Row | None) -> str:
-    """`66.1%`, `66.1 ± 2.0%`; empty without a row."""
+    """Returns `66.1%` or `66.1 ± 2.0%`; empty without a row."""
     if row is None:
         return ""
     mean, half = row.top1()
@@ -40,22 +40,23 @@ def percent(row: Row | None) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """A line a row and seed: mode, budget, intervention, untrained, seed's place, then all accuracies, 0…1."""
+    """Returns one line per row and seed: mode, budget, intervention, untrained, seed index, then all accuracies, 0…1."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     scores = ("top1", "top5", "mean_class", "best_epoch", "best_top1", "train_top1", "samples")
-    writer.writerow([*LOOK, "seed_number", *scores])
+    writer.writerow([*CONDITION, "seed_number", *scores])
     for row in comparison.rows:
         for number, s in enumerate(row.scores):
             found = (s.last.top1, s.last.top5, s.last.mean_class, s.best_epoch, s.best.top1, s.train.top1, s.last.samples)
-            writer.writerow([*(getattr(row, name) for name in LOOK), number, *found])
+            writer.writerow([*(getattr(row, name) for name in CONDITION), number, *found])
     return text.getvalue()
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """`rows`: everything; `probe`, `probe_best_epoch`, `probe_train`: mean top-1 by name, of the first budget.
+    """Returns all scores as JSON.
 
-    These without intervention. Besides what it was measured on, and `table`.
+    `rows`: everything. `probe`, `probe_best_epoch`, `probe_train`: mean top-1 by name, at the first budget and without
+    intervention. Also the encoder, the sizes of the data sets, and `table`.
     """
     first = comparison.rows[0].budget
     plain = [row for row in comparison.rows if row.intervention == "none" and (row.budget == first or row.mode == "image")]

@@ -1,4 +1,4 @@
-"""Does an encoder know a video again? Two parts of each are embedded; the nearest to one should be the other of the same."""
+"""Measures same-video retrieval: the nearest embedding to one part of a video should be that of its other part."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 
 from ove.errors import BadClip, BadShard, ConfigError
 from ove.features.frozen import Frozen
-from ove.probe.dataset import UNKNOWN, Look, Looks
+from ove.probe.dataset import UNKNOWN, Example, ProbeDataset
 from ove.probe.features import embed
 from ove.probe.heads.knn import retrieval_at_1
 from ove.probe.scores import Accuracy
@@ -19,36 +19,38 @@ from ove.shards.schema import decode_frames
 from ove.stream.modes import TokenView
 from ove.video.patches import all_positions, gather, on_time_grid, patchify, positions
 
-Parts = Literal["frames", "halves"]
-PARTS: tuple[Parts, ...] = ("frames", "halves")
-"""`frames`: one whole frame at a quarter and at three quarters of the clip; `halves`: what the codec chooses of each half,
-with half of the budget."""
+ClipParts = Literal["frames", "halves"]
+CLIP_PARTS: tuple[ClipParts, ...] = ("frames", "halves")
+"""`frames`: one whole frame at a quarter and at three quarters of the clip; `halves`: the patches chosen in each half, at half
+the budget."""
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How often the nearest embedding is that of the same video, asked in both directions."""
+    """Share of queries whose nearest embedding belongs to the same video, over both directions."""
 
     found: float
-    """Share of the queries, 0…1."""
+    """0…1."""
     queries: int
-    """Two a video."""
+    """Two per video."""
 
     def interval(self) -> tuple[float, float]:
-        """95 % interval for the number of queries (Wilson); a little too narrow, as two queries share a video."""
+        """Returns the 95 % Wilson interval; slightly too narrow, as two queries share a video."""
         return Accuracy(self.found, self.found, self.found, self.queries).interval()
 
 
-def retrieve(encoder: Frozen, shards: ShardSet, view: TokenView, parts: Parts, report: Callable[[int, int], None]) -> Retrieval:
-    """Same-video retrieval over all videos of a set, which need no labels.
+def retrieve(
+    encoder: Frozen, shards: ShardSet, view: TokenView, parts: ClipParts, progress: Callable[[int, int], None]
+) -> Retrieval:
+    """Measures same-video retrieval over all videos of a set; they need no labels.
 
-    ConfigError for clips of a single frame, or a budget that half a clip cannot meet.
+    ConfigError for clips of a single frame, or a budget that half a clip cannot fill.
     """
     if shards.grid_tyx[0] < 2 or len(shards) < 2:
         raise ConfigError(f"{shards.folder}: retrieval needs at least two videos of at least two frames.")
     view = replace(view, budget_tokens=view.budget_tokens // 2)
     first, second = (
-        embed(encoder, _Part(shards, (), "image" if parts == "frames" else "codec", view, part=part), report).vectors
+        embed(encoder, _Part(shards, (), "image" if parts == "frames" else "codec", view, part=part), progress).vectors
         for part in (0, 1)
     )
     found = math.fsum((retrieval_at_1(first, second), retrieval_at_1(second, first))) / 2
@@ -56,18 +58,18 @@ def retrieve(encoder: Frozen, shards: ShardSet, view: TokenView, parts: Parts, r
 
 
 @dataclass(frozen=True)
-class _Part(Looks):
+class _Part(ProbeDataset):
     """One of two parts of each clip."""
 
     part: int = 0
 
-    def __call__(self, index: int, epoch: int | None = None) -> Look:
-        """Tokens of the part; times are those of the whole clip, a single frame stands at 0. Labels are not looked at."""
+    def __call__(self, index: int, epoch: int | None = None) -> Example:
+        """Returns the tokens of the part, unlabelled; times are those of the whole clip, or 0 for a single frame."""
         record = self.shards.video(index)
         n_frames, rows, columns = record.grid_tyx
         if self.mode == "image":
             frame = decode_frames(record, [n_frames // 4 + self.part * (n_frames // 2)])
-            return Look(patchify(frame, record.patch_px), all_positions((1, rows, columns)).copy(), UNKNOWN)
+            return Example(patchify(frame, record.patch_px), all_positions((1, rows, columns)).copy(), UNKNOWN)
         begin, end = (0, n_frames // 2) if self.part == 0 else (n_frames // 2, n_frames)
         try:
             flat = self.view.choose(Saliency(record.saliency[begin:end].astype(np.float32), record.valid))
@@ -78,4 +80,4 @@ class _Part(Looks):
         frames = decode_frames(record, (which + begin).tolist())
         patches = gather(frames, frame * (rows * columns) + flat % (rows * columns), record.patch_px)
         tyx[:, 0] = on_time_grid(tyx[:, 0] + begin, n_frames)
-        return Look(patches, tyx, UNKNOWN)
+        return Example(patches, tyx, UNKNOWN)

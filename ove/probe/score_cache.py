@@ -1,4 +1,4 @@
-"""Scores of finished probes in a folder, so that a study that was interrupted, or got longer, does nothing twice."""
+"""Caches the scores of finished probes in a folder, so that an interrupted study resumes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ from ove.files import digest, write_json
 from ove.probe.scores import Scores
 
 
-class Kept:
-    """A file for each way of probing, named by the digest of all that decides its scores. For jobs of one process."""
+class ScoreCache:
+    """One file per probe, named by the digest of all that its scores depend on. For jobs of one process."""
 
     def __init__(self, folder: Path) -> None:
-        """The folder is made when something is first kept."""
+        """The folder is created by the first `add`."""
         self._folder = folder
 
     def find(self, about: Mapping[str, Any]) -> tuple[tuple[Scores, ...], int] | None:
-        """Scores, one a seed, and the number of samples of unknown classes; None if they are not there or not readable."""
+        """Returns the scores per seed and the number of samples of unknown classes; None if missing or unreadable."""
         path = self._path(about)
         if not path.is_file():
             return None
@@ -30,7 +30,7 @@ class Kept:
             return None  # a damaged file: its probe is trained again, and the file replaced
 
     def add(self, about: Mapping[str, Any], scores: Sequence[Scores], n_unknown: int) -> None:
-        """Keeps the scores; the file appears whole."""
+        """Writes the scores atomically."""
         self._folder.mkdir(parents=True, exist_ok=True)
         write_json(
             self._path(about), {"about": dict(about), "scores": [to_mapping(each) for each in scores], "n_unknown": n_unknown}

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from ove.features.frozen import open_frozen, untrained
 from ove.probe.choices import Choices, choices_of
-from ove.probe.retrieval import PARTS, retrieve
+from ove.probe.retrieval import CLIP_PARTS, retrieve
 from ove.probe.scores import mean_and_half_width
 from ove.studies.sets import Bench, called
 from ove.studies.study import Column, Study, Value
@@ -122,7 +122,7 @@ def retrieval(bench: Bench) -> Study:
     chance = 1 / len(shards)
     rows: list[tuple[Value, ...]] = []
     values, halves = {}, {}
-    for kind in PARTS:
+    for kind in CLIP_PARTS:
         for name, several in encoders.items():
             found = [retrieve(each, shards, view, kind, lambda done, total: None) for each in several]
             shares = [each.found for each in found]

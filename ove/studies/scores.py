@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ove.config.probe import Intervention
 from ove.probe.compare import Comparison, Row, compare
-from ove.probe.score_cache import Kept
+from ove.probe.score_cache import ScoreCache
 from ove.shards.read import ShardSet
 from ove.studies.sets import Bench, called
 from ove.studies.study import Column, Study, Value
@@ -42,7 +42,7 @@ def budget(bench: Bench) -> Study:
         iframe_policy=bench.config.budget_policy,
         untrained=False,
     )
-    found = compare(config, bench.tell, Kept(bench.out / "scores"))
+    found = compare(config, bench.tell, ScoreCache(bench.out / "scores"))
     by_mode = {mode: sorted((r for r in found.rows if r.mode == mode), key=lambda r: r.budget) for mode in config.modes}
     margins = [c.top1()[0] - f.top1()[0] for c, f in zip(*by_mode.values(), strict=True)]
     words = (
@@ -69,7 +69,7 @@ def budget(bench: Bench) -> Study:
 def interventions(bench: Bench) -> Study:
     """What becomes of the score when what the codec chose is damaged (paper, table 6)."""
     config = replace(bench.probe, interventions=tuple(_CHANGES))
-    found = compare(config, bench.tell, Kept(bench.out / "scores"))
+    found = compare(config, bench.tell, ScoreCache(bench.out / "scores"))
     by_kind = {_CHANGES[row.intervention]: row for row in found.rows}  # type: ignore[index]
     means = [row.top1()[0] for row in found.rows]
     as_paper = means[0] > means[1] > means[2] >= means[3]
@@ -91,10 +91,10 @@ def interventions(bench: Bench) -> Study:
 
 def ablation(bench: Bench) -> Study:
     """Other ways to find out what is surprising, one at a time."""
-    found, kept = {}, Kept(bench.out / "scores")
+    found, cache = {}, ScoreCache(bench.out / "scores")
     for option in ("", *bench.config.options):
         bench.tell(f"option: {called(option)}")
-        found[called(option)] = compare(replace(bench.with_option(option), interventions=("none",)), bench.tell, kept)
+        found[called(option)] = compare(replace(bench.with_option(option), interventions=("none",)), bench.tell, cache)
     by_name = {name: comparison.rows[0] for name, comparison in found.items()}
     base = next(iter(found.values()))
     base_top1, base_half = base.rows[0].top1()

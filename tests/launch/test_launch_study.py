@@ -49,7 +49,7 @@ def test_studies_are_written_and_kept(ask: Callable, arguments: list[str], tmp_p
 
     before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
     answer = ask(study.main, "budget", *arguments, f"--out={out}")
-    assert answer.out.count("as found") == 4
+    assert answer.out.count("cached") == 4
     assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 

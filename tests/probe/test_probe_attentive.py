@@ -79,10 +79,13 @@ def test_every_sample_is_scored_once_even_when_few(on_eight: Frozen) -> None:
 def test_samples_of_unknown_classes_are_wrong_in_scoring_and_refused_in_training(on_eight: Frozen, scores: Scores) -> None:
     train, val = features(320, 1, 4.0), features(70, 2, 4.0)
     val.labels[:35] = -1
-    found, said = fit(on_eight, CONFIG, CLASSES, train, val, seed=0)
+    found, predictions = fit(on_eight, CONFIG, CLASSES, train, val, seed=0)
     assert found.last.top1 <= 0.5 < scores.last.top1 and found.last.samples == 70
-    assert (said.classes[:, 0] == val.labels).mean() == pytest.approx(found.last.top1) and said.classes.shape == (70, CLASSES)
-    np.testing.assert_allclose(said.probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert (predictions.classes[:, 0] == val.labels).mean() == pytest.approx(found.last.top1) and predictions.classes.shape == (
+        70,
+        CLASSES,
+    )
+    np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1, rtol=1e-5)
     train.labels[3] = -1
     with pytest.raises(BadInput, match="all of the former of known classes"):
         fit(on_eight, CONFIG, CLASSES, train, val, seed=0)

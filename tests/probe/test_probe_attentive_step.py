@@ -16,7 +16,7 @@ from ove.labels.teachers.clip import ClipConfig
 from ove.probe.features import Features
 from ove.probe.heads import attentive
 from ove.probe.heads.attentive import Probe, _Trainer, fit
-from ove.probe.scores import Accuracy, Said
+from ove.probe.scores import Accuracy, Predictions
 
 Numbers = dict[str, np.ndarray]
 CLASSES, TOKENS, WIDTH, EPS = 3, 5, 4, 0.05
@@ -119,10 +119,10 @@ def test_steps_are_those_of_adamw_by_hand() -> None:
         for name, value in p.items():
             np.testing.assert_allclose(found[name], value, rtol=3e-7, atol=1e-5, err_msg=f"{name}, step {step}")
     assert min(norms) < 0.9 * CONFIG.clip_norm and max(norms) > 1.5 * CONFIG.clip_norm, norms
-    accuracy, said = trainer.score(samples)
+    accuracy, predictions = trainer.score(samples)
     logits = logits_of(p, samples.tokens.astype(np.float64), 1, EPS)
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    np.testing.assert_allclose(said.probabilities, -np.sort(-shares, axis=1), atol=2e-4)
+    np.testing.assert_allclose(predictions.probabilities, -np.sort(-shares, axis=1), atol=2e-4)
     assert accuracy.top1 == (shares.argmax(1) == samples.labels).mean() and accuracy.samples == N
 
 
@@ -189,14 +189,14 @@ class Scripted:
     def step(self, tokens: np.ndarray, labels: np.ndarray) -> None:
         self.steps += 1
 
-    def score(self, source: Recorded) -> tuple[Accuracy, Said]:
+    def score(self, source: Recorded) -> tuple[Accuracy, Predictions]:
         if source is TRAIN:
             assert (self.steps, self.scored) == (15, 5)  # in the end
-            return Accuracy(1.0, 1.0, 1.0, N), Said(np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32))
+            return Accuracy(1.0, 1.0, 1.0, N), Predictions(np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32))
         self.scored += 1
         value = self.top1[self.scored - 1]
         assert self.steps == 3 * self.scored
-        return Accuracy(value, 1.0, value, N), Said(np.full((1, 1), self.scored, np.int32), np.ones((1, 1), np.float32))
+        return Accuracy(value, 1.0, value, N), Predictions(np.full((1, 1), self.scored, np.int32), np.ones((1, 1), np.float32))
 
 
 TRAIN = recorded(data(1))
@@ -205,6 +205,6 @@ TRAIN = recorded(data(1))
 def test_last_and_best_epoch_of_the_validation_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attentive, "_Trainer", Scripted)
     config = ProbeConfig(epochs=5, batch_size=5)
-    found, said = fit(encoder_of(WIDTH), config, CLASSES, TRAIN, data(2), seed=0)
+    found, predictions = fit(encoder_of(WIDTH), config, CLASSES, TRAIN, data(2), seed=0)
     assert (found.last.top1, found.best.top1, found.best_epoch, found.train.top1) == (0.5, 0.6, 2, 1.0)  # the first of two
-    assert said.classes.tolist() == [[5]]  # after the last epoch, not the best
+    assert predictions.classes.tolist() == [[5]]  # after the last epoch, not the best

@@ -17,10 +17,10 @@ from ove.errors import BadShard, ConfigError
 from ove.features.frozen import frozen, open_frozen, untrained
 from ove.probe import compare as module
 from ove.probe.compare import compare, view_of
-from ove.probe.dataset import Looks
+from ove.probe.dataset import ProbeDataset
 from ove.probe.features import Embeddings, Features, stored
-from ove.probe.score_cache import Kept
-from ove.probe.scores import Accuracy, Said, Scores
+from ove.probe.score_cache import ScoreCache
+from ove.probe.scores import Accuracy, Predictions, Scores
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
 from ove.sources.folders import InputFile
@@ -103,10 +103,10 @@ def test_probes_learn_from_the_training_set_and_are_scored_on_the_other(config: 
     (scores,) = row.scores
     assert (found.n_train, found.n_val, found.n_unknown, found.classes) == (RECORDS, VAL, 2, CLASSES)
     assert (scores.last.samples, scores.train.samples, scores.best_epoch) == (VAL, RECORDS, 0)
-    (said,) = row.said
-    assert said.classes.shape == (VAL, 2)
+    (predictions,) = row.predictions
+    assert predictions.classes.shape == (VAL, 2)
     names = [name for _, name in ShardSet.open(config.val_shards).names]
-    right = [found.classes[best] == name for best, name in zip(said.classes[:, 0], names, strict=True)]
+    right = [found.classes[best] == name for best, name in zip(predictions.classes[:, 0], names, strict=True)]
     assert scores.last.top1 == sum(right) / VAL and sum(right) <= VAL - 2
     assert lines[0] == f"encoder of {weights}; {RECORDS} videos to train the probe, {VAL} to score it"
     assert lines[-1] == f"2 of {VAL} videos are of classes that {config.train_shards} lacks; they count as wrong"
@@ -115,7 +115,7 @@ def test_probes_learn_from_the_training_set_and_are_scored_on_the_other(config: 
 SCORES = Scores(Accuracy(0.5, 1.0, 0.25, VAL), Accuracy(0.75, 1.0, 0.5, VAL), 3, Accuracy(1.0, 1.0, 1.0, RECORDS))
 
 
-class Known(Kept):
+class Known(ScoreCache):
     """Has all scores already, and remembers by what they were asked for."""
 
     def __init__(self) -> None:
@@ -201,21 +201,21 @@ def test_one_class_is_not_enough(config: ProbeConfig, tmp_path: Path) -> None:
 def test_tokens_are_of_their_set_and_only_training_is_augmented(
     config: ProbeConfig, features: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made: list[tuple[str, Looks]] = []
+    made: list[tuple[str, ProbeDataset]] = []
     fits: list[tuple[Any, ...]] = []
 
     def remember(kind: str):
-        def make(encoder: Any, looks: Looks, *rest: Any) -> Features:
-            made.append((kind, looks))
-            return Features(np.zeros((len(looks), 1, 4), np.float16), looks.labels())
+        def make(encoder: Any, dataset: ProbeDataset, *rest: Any) -> Features:
+            made.append((kind, dataset))
+            return Features(np.zeros((len(dataset), 1, 4), np.float16), dataset.labels())
 
         return make
 
-    def fit(encoder: Any, config: ProbeConfig, n_classes: int, train: Any, val: Any, seed: int) -> tuple[Scores, Said]:
+    def fit(encoder: Any, config: ProbeConfig, n_classes: int, train: Any, val: Any, seed: int) -> tuple[Scores, Predictions]:
         fits.append((n_classes, len(train.labels), len(val.labels), seed))
-        return SCORES, Said(np.zeros((VAL, 2), np.int32), np.zeros((VAL, 2), np.float32))
+        return SCORES, Predictions(np.zeros((VAL, 2), np.int32), np.zeros((VAL, 2), np.float32))
 
-    for name, kind in (("stored", "disk"), ("Encoded", "encode"), ("extract", "memory")):
+    for name, kind in (("stored", "disk"), ("EncodedOnDemand", "encode"), ("extract", "memory")):
         monkeypatch.setattr(module, name, remember(kind))
     monkeypatch.setattr(module, "fit", fit)
     augmentation = {"jitter": True, "flip": 0.5} if features == "encode" else {}
@@ -224,17 +224,17 @@ def test_tokens_are_of_their_set_and_only_training_is_augmented(
     )
     found = compare(probed, lambda line: None)
     assert fits == [(2, RECORDS, VAL, 7), (2, RECORDS, VAL, 8)] and found.n_unknown == 2
-    assert [(kind, str(looks.shards.folder)) for kind, looks in made] == [
+    assert [(kind, str(dataset.shards.folder)) for kind, dataset in made] == [
         (features, config.train_shards),
         (features, config.val_shards),
     ]
     expected = (True, 0.5) if features == "encode" else (False, 0.0)
-    assert [(looks.jitter, looks.flip) for _, looks in made] == [expected, (False, 0.0)]
+    assert [(dataset.jitter, dataset.flip) for _, dataset in made] == [expected, (False, 0.0)]
 
 
 def test_features_on_disk_are_found_again_only_if_nothing_has_changed(shard_folder: Path, tmp_path: Path) -> None:
     model = frozen(ENCODER, params(3))
-    plain = Looks(ShardSet.open(shard_folder), CLASSES, "codec", TokenView(BUDGET, GOP, "keep"))
+    plain = ProbeDataset(ShardSet.open(shard_folder), CLASSES, "codec", TokenView(BUDGET, GOP, "keep"))
     views = {"gop_frames": 2, "iframe_policy": "first", "buckets": 2, "static_fallback": True, "outside": "zero"}
     views |= {"budget_tokens": 12, "patch_px": 7, "size_px": 28, "augment": "none"}
     assert views.keys() == {field.name for field in dataclasses.fields(TokenView)}
@@ -243,10 +243,10 @@ def test_features_on_disk_are_found_again_only_if_nothing_has_changed(shard_fold
     shuffled = dataclasses.replace(plain, intervention="shuffle")
     others += [shuffled, dataclasses.replace(shuffled, intervention="non_motion"), dataclasses.replace(shuffled, seed=1)]
     others += [dataclasses.replace(plain, shards=ShardSet.open(write_set(tmp_path / "few", 16)))]
-    abouts = [str(each.about()) for each in (plain, *others)]
+    abouts = [str(each.cache_key()) for each in (plain, *others)]
     assert len(set(abouts)) == len(abouts)
     same = dataclasses.replace(plain, seed=1, jitter=True, flip=1.0)  # decide nothing without an epoch
-    assert same.about() == plain.about()
+    assert same.cache_key() == plain.cache_key()
     changed = {"compute": "bfloat16", "norm_eps": 1e-3}
     encoders = [frozen(dataclasses.replace(ENCODER, **{name: value}), params(3)) for name, value in changed.items()]
     encoders.append(frozen(ENCODER, params(4)))

@@ -13,8 +13,8 @@ from ove.config import EncoderConfig
 from ove.encoder import encoder
 from ove.errors import BadInput, BadShard
 from ove.features.frozen import Frozen, frozen
-from ove.probe.dataset import UNKNOWN, Looks
-from ove.probe.features import BATCH, Encoded, embed, extract, part_of, stored
+from ove.probe.dataset import UNKNOWN, ProbeDataset
+from ove.probe.features import BATCH, EncodedOnDemand, embed, extract, part_of, stored
 from ove.shards.read import ShardSet
 from ove.stream.modes import CODEC, TokenView, to_tokens
 
@@ -28,41 +28,41 @@ def model() -> Frozen:
     return frozen(CONFIG, PARAMS)
 
 
-def looks_at(folder: Path, classes: tuple[str, ...] = CLASSES, mode: str = "codec", **options: object) -> Looks:
-    return Looks(ShardSet.open(folder), classes, mode, VIEW, **options)
+def looks_at(folder: Path, classes: tuple[str, ...] = CLASSES, mode: str = "codec", **options: object) -> ProbeDataset:
+    return ProbeDataset(ShardSet.open(folder), classes, mode, VIEW, **options)
 
 
 def test_each_record_once_in_order(model: Frozen, shard_folder: Path) -> None:
     told: list[tuple[int, int]] = []
-    looks = looks_at(shard_folder)
-    found = extract(model, looks, lambda *done: told.append(done))
+    dataset = looks_at(shard_folder)
+    found = extract(model, dataset, lambda *done: told.append(done))
     assert RECORDS % BATCH  # the last batch is not full
     assert found.labels.tolist() == [n % 2 for n in range(RECORDS)]
     assert told == [(BATCH, RECORDS), (RECORDS, RECORDS)]
     for index in (0, BATCH - 1, BATCH, RECORDS - 1):
-        patches, positions = to_tokens(looks.shards.record(index), CODEC, VIEW, None)
+        patches, positions = to_tokens(dataset.shards.record(index), CODEC, VIEW, None)
         alone = encoder.apply(CONFIG, PARAMS, jnp.asarray(patches[None]), jnp.asarray(positions[None]))
         np.testing.assert_allclose(found.tokens[index], alone.tokens[0], atol=2e-3)
     assert len(found.tokens) == RECORDS
-    near = embed(model, looks)
+    near = embed(model, dataset)
     pooled = np.asarray(alone.pooled[0])
     np.testing.assert_allclose(near.vectors[-1], pooled / np.linalg.norm(pooled), atol=1e-5)
     assert near.labels.tolist() == found.labels.tolist()
 
 
 def test_files_and_encoding_anew_give_the_same_tokens(model: Frozen, shard_folder: Path, tmp_path: Path) -> None:
-    looks = looks_at(shard_folder)
-    kept, told = extract(model, looks), []
+    dataset = looks_at(shard_folder)
+    kept, told = extract(model, dataset), []
     for _ in range(2):
-        on_disk = stored(model, looks, tmp_path, lambda *done: told.append(done))
+        on_disk = stored(model, dataset, tmp_path, lambda *done: told.append(done))
         np.testing.assert_array_equal(on_disk.tokens, kept.tokens)
         np.testing.assert_array_equal(on_disk.labels, kept.labels)
     assert len(told) == 2  # batches; nothing is computed the second time
     stored(model, looks_at(shard_folder, mode="frames"), tmp_path)
     other = frozen(CONFIG, encoder.init(CONFIG, jax.random.key(1)))
-    assert not np.array_equal(stored(other, looks, tmp_path).tokens, kept.tokens)
+    assert not np.array_equal(stored(other, dataset, tmp_path).tokens, kept.tokens)
     assert len(list(tmp_path.iterdir())) == 3
-    anew = Encoded(model, looks)
+    anew = EncodedOnDemand(model, dataset)
     some = np.array([23, 0, 17])
     np.testing.assert_array_equal(anew.batch(some, None), kept.tokens[some])
     assert anew.labels.tolist() == kept.labels.tolist()
@@ -71,20 +71,20 @@ def test_files_and_encoding_anew_give_the_same_tokens(model: Frozen, shard_folde
 def test_labels_are_read_once_for_all_looks_at_a_set(
     model: Frozen, shard_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = looks_at(shard_folder)
-    labels = Encoded(model, looks).labels
+    dataset = looks_at(shard_folder)
+    labels = EncodedOnDemand(model, dataset).labels
     monkeypatch.setattr(ShardSet, "record", None)  # whoever reads again, fails
-    again = Encoded(model, dataclasses.replace(looks, mode="frames"))
+    again = EncodedOnDemand(model, dataclasses.replace(dataset, mode="frames"))
     np.testing.assert_array_equal(again.labels, labels)
 
 
 def test_a_file_that_was_not_finished_is_made_again(model: Frozen, shard_folder: Path, tmp_path: Path) -> None:
-    looks = looks_at(shard_folder)
-    whole = np.array(stored(model, looks, tmp_path).tokens)  # not the mapped file, which is about to be cut
+    dataset = looks_at(shard_folder)
+    whole = np.array(stored(model, dataset, tmp_path).tokens)  # not the mapped file, which is about to be cut
     (part,) = tmp_path.glob("*/part-*")
     (part / "about.json").unlink()
     (part / "tokens.npy").write_bytes(b"cut")
-    np.testing.assert_array_equal(stored(model, looks, tmp_path).tokens, whole)
+    np.testing.assert_array_equal(stored(model, dataset, tmp_path).tokens, whole)
 
 
 def test_parts_of_processes_are_every_sample_once() -> None:
@@ -96,15 +96,15 @@ def test_parts_of_processes_are_every_sample_once() -> None:
 
 
 def test_augmentation_is_that_of_the_epoch_and_mirrors_clips(model: Frozen, shard_folder: Path) -> None:
-    looks = looks_at(shard_folder, mode="frames", jitter=True, flip=1.0, seed=5)
-    first, again, later = looks(3, 0), looks(3, 0), looks(3, 1)
+    dataset = looks_at(shard_folder, mode="frames", jitter=True, flip=1.0, seed=5)
+    first, again, later = dataset(3, 0), dataset(3, 0), dataset(3, 1)
     np.testing.assert_array_equal(first.patches, again.patches)
     assert not np.array_equal(first.patches, later.patches)  # other frames
     plain, turned = looks_at(shard_folder)(3), looks_at(shard_folder, flip=1.0)(3, 0)
     np.testing.assert_array_equal(turned.positions, plain.positions * [1, 1, -1] + [0, 0, 1])
     one = plain.patches[4].reshape(14, 14, 3)
     np.testing.assert_array_equal(turned.patches[4].reshape(14, 14, 3), one[:, ::-1])
-    np.testing.assert_array_equal(looks(3).patches, looks_at(shard_folder, mode="frames")(3).patches)
+    np.testing.assert_array_equal(dataset(3).patches, looks_at(shard_folder, mode="frames")(3).patches)
 
 
 def test_labels(model: Frozen, shard_folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ove.encoder import encoder
 from ove.errors import BadShard, ConfigError
 from ove.features.frozen import frozen
 from ove.probe import online as in_training
-from ove.probe.online import Evaluator
+from ove.probe.online import OnlineProbe
 from ove.shards.schema import VideoRecord
 from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView
@@ -70,7 +70,7 @@ def test_scores_are_those_of_the_validation_set_after_learning_from_the_other(
     monkeypatch.setattr(
         in_training, "ProbeConfig", lambda epochs: ProbeConfig(epochs=epochs, batch_size=16, lr=1e-2, lr_end=1e-3)
     )
-    found = {val: Evaluator(config_of(folders, val, probe))(ENCODER, params(0)) for val in ("right", "third", "wrong")}
+    found = {val: OnlineProbe(config_of(folders, val, probe))(ENCODER, params(0)) for val in ("right", "third", "wrong")}
     assert found == {val: {f"{probe}_codec_top1": top1} for val, top1 in (("right", 1.0), ("third", 8 / 12), ("wrong", 0.0))}
 
 
@@ -78,7 +78,7 @@ class Seen:
     """What `in_training` handed to the probes, which are not run."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.looks: list[Any] = []
+        self.dataset: list[Any] = []
         self.encoders: list[Any] = []
         self.probes: list[tuple[Any, ...]] = []
         for name in ("embed", "extract"):
@@ -86,10 +86,10 @@ class Seen:
         for name in ("knn", "fit"):
             monkeypatch.setattr(in_training, name, self._probe)
 
-    def _features(self, encoder: Any, looks: Any) -> Any:
+    def _features(self, encoder: Any, dataset: Any) -> Any:
         self.encoders.append(encoder)
-        self.looks.append(looks)
-        return looks.shards.folder.name
+        self.dataset.append(dataset)
+        return dataset.shards.folder.name
 
     def _probe(self, *arguments: Any, **named: Any) -> Any:
         self.probes.append((*arguments, *named.values()))
@@ -104,13 +104,13 @@ def test_settings_reach_the_probe(folders: dict[str, Path], probe: str, monkeypa
     batches = BatchesConfig(
         budget_tokens=BUDGET, gop_frames=2, iframe_policy="first", buckets=4, static_fallback=True, outside="zero"
     )
-    found = Evaluator(dataclasses.replace(config, batches=batches))(ENCODER, params(3))
+    found = OnlineProbe(dataclasses.replace(config, batches=batches))(ENCODER, params(3))
     assert found == {f"{probe}_codec_top1": 0.25, f"{probe}_frames_top1": 0.5}
-    assert [(each.shards.folder.name, each.mode) for each in seen.looks] == [
+    assert [(each.shards.folder.name, each.mode) for each in seen.dataset] == [
         (name, mode) for mode in ("codec", "frames") for name in ("train", "third")
     ]
     view = TokenView(BUDGET, 2, "first", buckets=4, static_fallback=True, outside="zero")
-    for each in seen.looks:
+    for each in seen.dataset:
         assert each.view == view and each.classes == CLASSES and each.intervention == "none"
     assert {each.fingerprint for each in seen.encoders} == {frozen(ENCODER, params(3)).fingerprint}
     for arguments in seen.probes:
@@ -122,30 +122,30 @@ def test_settings_reach_the_probe(folders: dict[str, Path], probe: str, monkeypa
 
 def test_what_does_not_fit_is_said_before_the_run_begins(folders: dict[str, Path], tmp_path: Path) -> None:
     config = config_of(folders, "right")
-    assert isinstance(_hooks(config, tmp_path, None).evaluate, Evaluator)
+    assert isinstance(_hooks(config, tmp_path, None).evaluate, OnlineProbe)
     assert _hooks(dataclasses.replace(config, train=TrainConfig(eval_every=0)), tmp_path, None).evaluate is None
 
     def with_(**changes: Any) -> RunConfig:
         return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **changes))
 
     with pytest.raises(ConfigError, match=r"evaluation\.modes\[1\] = 'thumbs' is none of 'codec', 'frames'"):
-        Evaluator(with_(modes=("codec", "thumbs")))
+        OnlineProbe(with_(modes=("codec", "thumbs")))
     with pytest.raises(ConfigError, match=r"evaluation\.modes is empty; name at least one"):
-        Evaluator(with_(modes=()))
+        OnlineProbe(with_(modes=()))
     with pytest.raises(ConfigError, match=r"train\.eval_every = 5, but there is nothing to evaluate on"):
-        Evaluator(with_(train_shards="", val_shards=""))
+        OnlineProbe(with_(train_shards="", val_shards=""))
     odd = dataclasses.replace(config, batches=BatchesConfig(budget_tokens=18, gop_frames=GOP))
-    Evaluator(odd)  # codec can
+    OnlineProbe(odd)  # codec can
     with pytest.raises(ConfigError, match="budget_tokens = 18 is not 1 to 8 times"):
-        Evaluator(dataclasses.replace(odd, evaluation=dataclasses.replace(odd.evaluation, modes=("frames",))))
+        OnlineProbe(dataclasses.replace(odd, evaluation=dataclasses.replace(odd.evaluation, modes=("frames",))))
     bare = write_set(tmp_path / "bare", 4, labelled=False)
     with pytest.raises(BadShard, match="bare: an evaluation needs labels of at least two classes, found 0"):
-        Evaluator(with_(train_shards=str(bare)))
+        OnlineProbe(with_(train_shards=str(bare)))
     with pytest.raises(BadShard, match="0000 has no label"):
-        Evaluator(with_(val_shards=str(bare)))(ENCODER, params(0))
+        OnlineProbe(with_(val_shards=str(bare)))(ENCODER, params(0))
 
 
 def test_the_features_are_of_the_parameters_that_are_given(folders: dict[str, Path]) -> None:
     broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params(0))
     with pytest.raises(ValueError, match="not finite"):
-        Evaluator(config_of(folders, "right"))(ENCODER, broken)
+        OnlineProbe(config_of(folders, "right"))(ENCODER, broken)

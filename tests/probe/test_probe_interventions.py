@@ -10,7 +10,7 @@ from synthetic import BUDGET, CLASSES, GOP, GRID, RECORDS, T, frames_of, record_
 
 from ove.errors import BadClip, ConfigError
 from ove.probe import dataset as looks_module
-from ove.probe.dataset import Looks
+from ove.probe.dataset import ProbeDataset
 from ove.probe.interventions import intervene
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord, encode_frames
@@ -143,13 +143,13 @@ def test_the_other_video_is_never_the_same_one_and_may_be_any(shard_folder: Path
 
     monkeypatch.setattr(looks_module, "intervene", remember)
     for seed in range(12):
-        looks = Looks(shards, CLASSES, "codec", VIEW, "other_video", seed)
+        dataset = ProbeDataset(shards, CLASSES, "codec", VIEW, "other_video", seed)
         for index in (0, RECORDS - 1):
-            looks(index)
-            looks(index)
+            dataset(index)
+            dataset(index)
     assert all(key != other for key, other in asked) and asked[::2] == asked[1::2]
     assert len({other for _, other in asked}) > 8
-    Looks(shards, CLASSES, "codec", VIEW, "shuffle")(3)
+    ProbeDataset(shards, CLASSES, "codec", VIEW, "shuffle")(3)
     assert asked[-1] == ("0003", "0003")
 
 

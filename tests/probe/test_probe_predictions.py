@@ -13,7 +13,7 @@ from synthetic import BUDGET, CLASSES, GOP, RECORDS, image_record_of, record_of,
 from ove.config import ProbeConfig
 from ove.errors import BadInput, ConfigError
 from ove.probe.compare import Comparison, compare
-from ove.probe.predictions import predictions, write_predictions
+from ove.probe.predictions import prediction_rows, write_predictions
 from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, VideoRecord
 from ove.sources.folders import InputFile
@@ -43,7 +43,7 @@ def comparison(trained_run: Path, shard_folder: Path, val: Path) -> Comparison:
 
 def test_every_sample_once_for_every_probe_and_the_scores_follow(comparison: Comparison, val: Path) -> None:
     names = ShardSet.open(val).names
-    lines = list(predictions(comparison, names))
+    lines = list(prediction_rows(comparison, names))
     probes = {(row.untrained, n): s.last for row in comparison.rows for n, s in enumerate(row.scores)}
     assert len(probes) == 4 and len(lines) == 4 * VAL
     for (untrained, seed), accuracy in probes.items():
@@ -62,7 +62,7 @@ def test_both_kinds_of_file_say_the_same(comparison: Comparison, val: Path, tmp_
     for suffix in ("jsonl", "csv"):
         write_predictions(tmp_path / "deep" / f"said.{suffix}", comparison, names)
     lines = [json.loads(line) for line in (tmp_path / "deep" / "said.jsonl").read_text().splitlines()]
-    assert lines == list(predictions(comparison, names))
+    assert lines == list(prediction_rows(comparison, names))
     with (tmp_path / "deep" / "said.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == len(lines)
@@ -78,10 +78,10 @@ def test_what_cannot_be_written_is_said(comparison: Comparison, val: Path, tmp_p
     with pytest.raises(ConfigError, match=r"said\.txt: predictions are written as \.jsonl or \.csv"):
         write_predictions(tmp_path / "said.txt", comparison, names)
     with pytest.raises(BadInput, match="22 names for 23 validation samples"):
-        list(predictions(comparison, names[1:]))
-    kept = dataclasses.replace(comparison, rows=[dataclasses.replace(comparison.rows[0], said=())])
-    with pytest.raises(BadInput, match="kept from earlier, without predictions"):
-        list(predictions(kept, names))
+        list(prediction_rows(comparison, names[1:]))
+    cache = dataclasses.replace(comparison, rows=[dataclasses.replace(comparison.rows[0], predictions=())])
+    with pytest.raises(BadInput, match="come from the cache, without predictions"):
+        list(prediction_rows(cache, names))
 
 
 def grey_picture(file: InputFile) -> ImageRecord:
@@ -98,10 +98,10 @@ def test_pictures_are_probed_as_squares_of_one_size(trained_run: Path, shard_fol
     found = compare(config, lambda line: None)
     (row,) = found.rows
     assert row.scores[0].last.samples == RECORDS and row.scores[0].last.top1 > 0.9  # one class is lighter
-    assert np.isfinite(row.said[0].probabilities).all()
-    with pytest.raises(ConfigError, match=r"holds pictures, and modes = \['codec', 'image'\] need videos"):
+    assert np.isfinite(row.predictions[0].probabilities).all()
+    with pytest.raises(ConfigError, match=r"contains pictures, but modes = \['codec', 'image'\] need videos"):
         compare(dataclasses.replace(config, modes=("codec", "image")), print)
     with pytest.raises(ConfigError, match=r"pictures holds images and .*shards videos; give two of a kind"):
         compare(dataclasses.replace(config, val_shards=str(shard_folder)), print)
-    with pytest.raises(ConfigError, match="image_px = 30 is no multiple of the encoder's patches of 14 px"):
+    with pytest.raises(ConfigError, match="image_px = 30 is not a multiple of the encoder's patch size, 14 px"):
         compare(dataclasses.replace(config, image_px=30), print)

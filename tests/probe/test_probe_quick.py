@@ -25,12 +25,12 @@ def test_linear_probe_is_scikit_learns_logistic_regression(l2: float) -> None:
     train, val = embeddings(200, 1), embeddings(500, 2)
     scale = StandardScaler().fit(train.vectors)
     theirs = LogisticRegression(C=1 / l2, max_iter=2000, tol=1e-8).fit(scale.transform(train.vectors), train.labels)
-    found, said = fit_linear(CLASSES, train, val, l2)
+    found, predictions = fit_linear(CLASSES, train, val, l2)
     assert found.last.top1 == pytest.approx(theirs.score(scale.transform(val.vectors), val.labels), abs=0.0021)
     assert found.train.top1 == pytest.approx(theirs.score(scale.transform(train.vectors), train.labels), abs=0.0051)
     assert found.last.samples == 500 and 0.3 < found.last.top1 < 1
     theirs_of_best = np.sort(theirs.predict_proba(scale.transform(val.vectors)), axis=1)[:, ::-1]
-    np.testing.assert_allclose(said.probabilities, theirs_of_best, atol=1e-3)
+    np.testing.assert_allclose(predictions.probabilities, theirs_of_best, atol=1e-3)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -44,8 +44,8 @@ def test_linear_probe_takes_numbers_that_never_change_and_does_not_regularise_th
     theirs = LogisticRegression(C=(2 if n_classes == 2 else 1) / l2, max_iter=2000, tol=1e-8)
     theirs.fit(scale.transform(train.vectors), labels)
     asked = Embeddings(val.vectors, val.labels % n_classes)
-    said = fit_linear(n_classes, Embeddings(train.vectors, labels), asked, l2)[1]
-    mine = np.take_along_axis(said.probabilities, np.argsort(said.classes, axis=1), axis=1)
+    predictions = fit_linear(n_classes, Embeddings(train.vectors, labels), asked, l2)[1]
+    mine = np.take_along_axis(predictions.probabilities, np.argsort(predictions.classes, axis=1), axis=1)
     np.testing.assert_allclose(mine, theirs.predict_proba(scale.transform(val.vectors)), atol=1e-3)
 
 
@@ -53,13 +53,13 @@ def test_nearest_neighbours_vote() -> None:
     angles = np.array([0.0, 0.1, 1.5, 1.6, 1.7])
     train = Embeddings(np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32), np.array([0, 0, 1, 1, 1], np.int32))
     asked = Embeddings(np.array([[1, 0.05], [0.05, 1]], np.float32), np.array([0, 0], np.int32))
-    one, said = knn(2, train, asked, 1)
+    one, predictions = knn(2, train, asked, 1)
     assert one.last.top1 == 0.5 and one.train.top1 == 1
-    assert said.classes.tolist() == [[0, 1], [1, 0]] and said.probabilities.tolist() == [[1, 0], [1, 0]]
-    every, said = knn(2, train, asked, 99)  # all vote, the near ones with more weight
+    assert predictions.classes.tolist() == [[0, 1], [1, 0]] and predictions.probabilities.tolist() == [[1, 0], [1, 0]]
+    every, predictions = knn(2, train, asked, 99)  # all vote, the near ones with more weight
     assert every.last.top1 == 0.5
     weights = np.exp((asked.vectors[0] @ train.vectors.T - 1) / TEMPERATURE)
-    assert said.probabilities[0, 0] == pytest.approx(weights[:2].sum() / weights.sum())
+    assert predictions.probabilities[0, 0] == pytest.approx(weights[:2].sum() / weights.sum())
 
 
 def test_a_training_sample_does_not_vote_for_itself() -> None:
@@ -91,10 +91,10 @@ def by_hand(train: Embeddings, asked: Embeddings, neighbours: int, itself: bool)
 @pytest.mark.parametrize("neighbours", [1, 5, 20, 999])
 def test_nearest_neighbours_are_those_of_counting_one_by_one(neighbours: int) -> None:
     train, val = embeddings(270, 1, 0.7), embeddings(300, 2, 0.7)  # more than are compared at once
-    found, said = knn(CLASSES, train, val, neighbours)
+    found, predictions = knn(CLASSES, train, val, neighbours)
     votes = by_hand(train, val, neighbours, itself=False)
     shares = votes / votes.sum(axis=1, keepdims=True)
-    mine = np.take_along_axis(said.probabilities, np.argsort(said.classes, axis=1), axis=1)
+    mine = np.take_along_axis(predictions.probabilities, np.argsort(predictions.classes, axis=1), axis=1)
     np.testing.assert_allclose(mine, shares, atol=1e-4)
     assert found.last.top1 == found.best.top1 == (shares.argmax(axis=1) == val.labels).mean()
     of_train = by_hand(train, train, neighbours, itself=True).argmax(axis=1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from ove.probe.scores import Accuracy, Tally, mean_and_half_width
+from ove.probe.scores import Accuracies, Accuracy, mean_and_half_width
 
 
 def test_top1_top5_and_mean_class() -> None:
@@ -15,22 +15,22 @@ def test_top1_top5_and_mean_class() -> None:
     logits[1] = [6, 5, 4, 3, 2, 1, 0]  # class 4 comes fifth
     logits[2] = [6, 5, 4, 3, 2, 1, 0]  # class 5 comes sixth
     logits[3, 2] = 1  # right
-    tally = Tally(7)
-    tally.add(logits[:1], np.array([2]))
-    tally.add(logits[1:], np.array([4, 5, 2]))
-    assert tally.accuracy() == Accuracy(0.5, 0.75, 1 / 3, 4)
+    accuracies = Accuracies(7)
+    accuracies.add(logits[:1], np.array([2]))
+    accuracies.add(logits[1:], np.array([4, 5, 2]))
+    assert accuracies.accuracy() == Accuracy(0.5, 0.75, 1 / 3, 4)
 
 
 def test_equal_logits_are_no_right_answer_by_luck() -> None:
-    tally = Tally(3)
-    tally.add(np.zeros((3, 3), np.float32), np.array([0, 1, 2]))
-    assert tally.accuracy().top1 == pytest.approx(1 / 3)
+    accuracies = Accuracies(3)
+    accuracies.add(np.zeros((3, 3), np.float32), np.array([0, 1, 2]))
+    assert accuracies.accuracy().top1 == pytest.approx(1 / 3)
 
 
 def test_an_unknown_class_is_always_wrong_and_counts_as_a_class() -> None:
-    tally = Tally(2)
-    tally.add(np.array([[1.0, 0], [1, 0], [1, 0]], np.float32), np.array([0, -1, -1]))
-    assert tally.accuracy() == Accuracy(1 / 3, 1 / 3, 0.5, 3)
+    accuracies = Accuracies(2)
+    accuracies.add(np.array([[1.0, 0], [1, 0], [1, 0]], np.float32), np.array([0, -1, -1]))
+    assert accuracies.accuracy() == Accuracy(1 / 3, 1 / 3, 0.5, 3)
 
 
 def test_intervals() -> None:
@@ -53,17 +53,17 @@ def test_intervals_are_those_of_scipy(right: int, n: int) -> None:
 def test_what_is_said_is_the_softmax_of_the_best_five() -> None:
     logits = np.random.default_rng(0).normal(size=(3, 9)) * 2
     logits[1, 4] = -np.inf
-    tally = Tally(9)
-    tally.add(logits[:2], np.array([0, 1]))
-    tally.add(logits[2:], np.array([2]))
-    said = tally.said()
+    accuracies = Accuracies(9)
+    accuracies.add(logits[:2], np.array([0, 1]))
+    accuracies.add(logits[2:], np.array([2]))
+    predictions = accuracies.predictions()
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_array_equal(said.classes, np.argsort(-shares, axis=1)[:, :5])
-    np.testing.assert_allclose(said.probabilities, -np.sort(-shares, axis=1)[:, :5], rtol=1e-6)
+    np.testing.assert_array_equal(predictions.classes, np.argsort(-shares, axis=1)[:, :5])
+    np.testing.assert_allclose(predictions.probabilities, -np.sort(-shares, axis=1)[:, :5], rtol=1e-6)
 
 
 def test_of_equal_logits_the_lower_classes_are_among_the_five() -> None:
-    tally = Tally(7)
-    tally.add(np.zeros((3, 7)), np.array([4, 5, 0]))
-    assert tally.said().classes.tolist() == [[0, 1, 2, 3, 4]] * 3
-    assert tally.accuracy() == Accuracy(1 / 3, 2 / 3, 1 / 3, 3)
+    accuracies = Accuracies(7)
+    accuracies.add(np.zeros((3, 7)), np.array([4, 5, 0]))
+    assert accuracies.predictions().classes.tolist() == [[0, 1, 2, 3, 4]] * 3
+    assert accuracies.accuracy() == Accuracy(1 / 3, 2 / 3, 1 / 3, 3)

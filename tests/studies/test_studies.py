@@ -17,7 +17,7 @@ from ove.probe import retrieval
 from ove.probe.choices import Choices, choices_of
 from ove.probe.compare import Comparison, compare
 from ove.probe.retrieval import retrieve
-from ove.probe.score_cache import Kept
+from ove.probe.score_cache import ScoreCache
 from ove.probe.scores import Accuracy, Scores
 from ove.shards.pictures import encode_jpeg
 from ove.shards.read import ShardSet
@@ -123,8 +123,8 @@ def grey(file: InputFile) -> VideoRecord:
     return dataclasses.replace(record_of(file), frames=[encode_jpeg(frame, 95)] * T)
 
 
-@pytest.mark.parametrize("parts", retrieval.PARTS)
-def test_retrieval_of_encoders_whose_answer_is_known(tmp_path: Path, trained_run: Path, parts: retrieval.Parts) -> None:
+@pytest.mark.parametrize("parts", retrieval.CLIP_PARTS)
+def test_retrieval_of_encoders_whose_answer_is_known(tmp_path: Path, trained_run: Path, parts: retrieval.ClipParts) -> None:
     shards, view = ShardSet.open(write_set(tmp_path / "grey", make=grey, labelled=False)), TokenView(BUDGET, GOP, "keep")
     values = vars(open_frozen(trained_run))
 
@@ -160,22 +160,22 @@ SCORES = Scores(Accuracy(0.5, 1.0, 0.25, 24), Accuracy(0.75, 1.0, 0.5, 24), 3, A
 
 
 def test_scores_are_found_again_by_all_that_decides_them(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "scores")
-    assert kept.find({"seeds": [0]}) is None and not (tmp_path / "scores").exists()
-    kept.add({"seeds": [0], "lr": 1e-3}, [SCORES, SCORES], 2)
-    assert Kept(tmp_path / "scores").find({"lr": 1e-3, "seeds": [0]}) == ((SCORES, SCORES), 2)
-    assert kept.find({"lr": 1e-3, "seeds": [1]}) is None
+    cache = ScoreCache(tmp_path / "scores")
+    assert cache.find({"seeds": [0]}) is None and not (tmp_path / "scores").exists()
+    cache.add({"seeds": [0], "lr": 1e-3}, [SCORES, SCORES], 2)
+    assert ScoreCache(tmp_path / "scores").find({"lr": 1e-3, "seeds": [0]}) == ((SCORES, SCORES), 2)
+    assert cache.find({"lr": 1e-3, "seeds": [1]}) is None
     (file,) = (tmp_path / "scores").iterdir()
     file.write_text(file.read_text()[:-20])
-    assert kept.find({"seeds": [0], "lr": 1e-3}) is None
+    assert cache.find({"seeds": [0], "lr": 1e-3}) is None
     file.write_text(json.dumps({"scores": [{"last": 3}], "n_unknown": 0}))
-    assert kept.find({"seeds": [0], "lr": 1e-3}) is None
+    assert cache.find({"seeds": [0], "lr": 1e-3}) is None
 
 
-def on_devices(count: int, config: ProbeConfig, monkeypatch: pytest.MonkeyPatch, kept: Kept | None = None) -> Comparison:
+def on_devices(count: int, config: ProbeConfig, monkeypatch: pytest.MonkeyPatch, cache: ScoreCache | None = None) -> Comparison:
     with monkeypatch.context() as patch:
         patch.setattr(jax, "local_devices", lambda **_: jax.devices()[:count])
-        return compare(config, lambda line: None, kept)
+        return compare(config, lambda line: None, cache)
 
 
 def test_one_and_four_devices_score_alike_and_every_sample_once(
@@ -200,10 +200,10 @@ def test_what_is_kept_is_not_done_again(
         str(trained_run), str(shard_folder), str(shard_folder), probe="knn", modes=("codec",), budgets=(BUDGET,),
         gop_frames=GOP, untrained=False,
     )  # fmt: skip
-    kept, lines = Kept(tmp_path), []
-    first = compare(config, lines.append, kept)
+    cache, lines = ScoreCache(tmp_path), []
+    first = compare(config, lines.append, cache)
     monkeypatch.setattr("ove.probe.compare.knn", None)  # it would raise
-    assert compare(config, lines.append, kept) == first
-    assert "as found" in lines[-1] and "as found" not in lines[-3]
+    assert compare(config, lines.append, cache) == first
+    assert "cached" in lines[-1] and "cached" not in lines[-3]
     with pytest.raises(TypeError):
-        compare(dataclasses.replace(config, neighbours=3), lines.append, kept)
+        compare(dataclasses.replace(config, neighbours=3), lines.append, cache)

@@ -19,12 +19,12 @@ from ove.errors import BadInput
 from ove.features.frozen import Frozen
 from ove.prefetch import prefetch
 from ove.probe.dataset import UNKNOWN
-from ove.probe.features import Source, of_all, part_of
-from ove.probe.scores import Accuracy, Said, Scores, Tally
+from ove.probe.features import TokenSource, of_all, part_of
+from ove.probe.scores import Accuracies, Accuracy, Predictions, Scores
 
 HEAD_WIDTH = 64
 _LINEAR_SCALE = 1e-3
-"""Of the classifier's initial weights (spec §6)."""
+"""Factor of the classifier's initial weights (spec §6)."""
 _SCORED_AT_ONCE = 64
 
 
@@ -45,19 +45,19 @@ class Probe(nnx.Module):
         return self.linear(self.norm(self.pool(tokens)))
 
 
-def fit(encoder: Frozen, config: ProbeConfig, n_classes: int, train: Source, val: Source, seed: int) -> tuple[Scores, Said]:
-    """Trains a probe on `train` and scores every sample of `val` once an epoch; a function of `seed` alone.
+def fit(
+    encoder: Frozen, config: ProbeConfig, n_classes: int, train: TokenSource, val: TokenSource, seed: int
+) -> tuple[Scores, Predictions]:
+    """Trains a probe on `train` and scores it on `val` after each epoch; returns scores and the last epoch's predictions.
 
-    Besides the scores, what it says of `val` after the last epoch.
-
-    Of `encoder` only the width, the eps of its norms and its part of the samples count. Every epoch takes whole batches in a
-    new order; what does not fill one waits for the next epoch. Devices share each batch; several processes train alike, and
+    The result depends on `seed` only. Of `encoder`, only the width, the eps of its norms and its part of the samples are used.
+    Every epoch shuffles anew and drops the last incomplete batch. Devices share each batch; all processes train alike, and
     each scores its part of the samples. BadInput for training samples of an unknown class.
     """
     n = len(train.labels)
     if n == 0 or len(val.labels) == 0 or (train.labels == UNKNOWN).any():
         raise BadInput(
-            "a probe needs at least one sample to train on and one to be scored on, all of the former of known classes."
+            "a probe needs at least one training sample and one validation sample, and training samples of known classes."
         )
     trainer = _Trainer(encoder, config, n_classes, n, seed)
     rng = np.random.default_rng(seed)
@@ -66,21 +66,21 @@ def fit(encoder: Frozen, config: ProbeConfig, n_classes: int, train: Source, val
         order = rng.permutation(n)[: trainer.steps_per_epoch * trainer.batch_size].reshape(-1, trainer.batch_size)
         for tokens, labels in _batches(train, order, epoch):
             trainer.step(tokens, labels)
-        accuracy, said = trainer.score(val)
+        accuracy, predictions = trainer.score(val)
         of_epochs.append(accuracy)
     best = max(range(config.epochs), key=lambda epoch: (of_epochs[epoch].top1, -epoch))
-    return Scores(of_epochs[-1], of_epochs[best], best + 1, trainer.score(train)[0]), said
+    return Scores(of_epochs[-1], of_epochs[best], best + 1, trainer.score(train)[0]), predictions
 
 
 class _Program(NamedTuple):
-    """What is compiled once for probes that differ in nothing but their seed and their data."""
+    """Compiled functions, shared by probes that differ only in seed and data."""
 
     init: Callable[[Any], Any]
-    """Parameters → the state of the optimizer."""
+    """params → opt_state."""
     step: Callable[..., Any]
-    """(parameters, optimizer's state), tokens, labels → the next; those given are gone."""
+    """(params, opt_state), tokens, labels → the next state; the arguments are donated."""
     predict: Callable[[Any, Array], Array]
-    """Parameters, tokens → logits."""
+    """params, tokens → logits."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -97,7 +97,7 @@ def _program(
     def loss_of(params: Any, tokens: Array, labels: Array) -> Array:
         smooth = optax.smooth_labels(jax.nn.one_hot(labels, n_classes), smoothing)
         losses = optax.softmax_cross_entropy(predict(params, tokens), smooth)
-        is_sample = labels != UNKNOWN  # the others only fill the batch up, so that the devices get equal parts
+        is_sample = labels != UNKNOWN  # the others are padding
         return jnp.where(is_sample, losses, 0).sum() / is_sample.sum()
 
     def step(state: tuple, tokens: Array, labels: Array) -> tuple:
@@ -110,7 +110,7 @@ def _program(
 
 
 class _Trainer:
-    """The parameters of a probe and what changes them."""
+    """The state of a probe, with its training step and scoring."""
 
     def __init__(self, encoder: Frozen, config: ProbeConfig, n_classes: int, n: int, seed: int) -> None:
         self._part = encoder.part
@@ -137,30 +137,32 @@ class _Trainer:
         """One update."""
         self._state = self._program.step(self._state, *self._placed(tokens, labels, self.batch_size))
 
-    def score(self, source: Source) -> tuple[Accuracy, Said]:
-        """Each sample once, whatever the number of processes; each of them gets what is said of all."""
-        tally = Tally(self._n_classes)
+    def score(self, source: TokenSource) -> tuple[Accuracy, Predictions]:
+        """Scores each sample once; every process gets the accuracy and predictions of all samples."""
+        accuracies = Accuracies(self._n_classes)
         mine = np.array(part_of(len(source.labels), self._part))
         parts = [mine[start : start + _SCORED_AT_ONCE] for start in range(0, len(mine), _SCORED_AT_ONCE)]
         for tokens, labels in _batches(source, parts, None):
             placed, _ = self._placed(tokens, labels, _SCORED_AT_ONCE)
-            tally.add(np.asarray(self._program.predict(self._state[0], placed))[: len(labels)], labels)
-        said = tally.said()
+            accuracies.add(np.asarray(self._program.predict(self._state[0], placed))[: len(labels)], labels)
+        found = accuracies.predictions()
         if self._part[1] > 1:
-            tally.counts = np.asarray(multihost_utils.process_allgather(tally.counts)).sum(axis=0)
-            said = Said(*(of_all(rows, len(source.labels), self._part) for rows in (said.classes, said.probabilities)))
-        return tally.accuracy(), said
+            accuracies.counts = np.asarray(multihost_utils.process_allgather(accuracies.counts)).sum(axis=0)
+            found = Predictions(
+                *(of_all(rows, len(source.labels), self._part) for rows in (found.classes, found.probabilities))
+            )
+        return accuracies.accuracy(), found
 
     def _placed(self, tokens: np.ndarray, labels: np.ndarray, size: int) -> tuple[Array, Array]:
-        """Filled up to a size that the devices divide."""
+        """Pads a batch to a multiple of the devices and shards it."""
         missing = -(-size // self._devices) * self._devices - len(labels)
         tokens = np.concatenate([tokens, np.zeros((missing, *tokens.shape[1:]), tokens.dtype)]) if missing else tokens
         labels = np.concatenate([labels, np.full(missing, UNKNOWN, labels.dtype)])
         return jax.device_put((tokens, labels), self._rows)
 
 
-def _batches(source: Source, parts: Any, epoch: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Tokens and labels of some lists of samples, the next ones being fetched while the caller works on these."""
+def _batches(source: TokenSource, parts: Any, epoch: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields tokens and labels of each part; reads the next part in the meantime."""
 
     def batch(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(source.batch(indices, epoch)), source.labels[indices]

@@ -1,37 +1,35 @@
-"""The quickest probe: the nearest training embeddings vote for the class. Nothing is trained."""
+"""The k-NN probe: the nearest training embeddings vote for the class."""
 
 import numpy as np
 from jaxtyping import Float32
 
 from ove.errors import BadInput
 from ove.probe.features import Embeddings
-from ove.probe.scores import Said, Scores, Tally
+from ove.probe.scores import Accuracies, Predictions, Scores
 
 TEMPERATURE = 0.07
-"""A neighbour of cosine c votes with the weight exp(c / TEMPERATURE)."""
+"""The vote of a neighbour with cosine c has the weight exp(c / TEMPERATURE)."""
 _AT_ONCE = 256
 
 
-def knn(n_classes: int, train: Embeddings, val: Embeddings, neighbours: int) -> tuple[Scores, Said]:
-    """Classes by the weights of their votes among the nearest `neighbours` in `train` (all, if there are fewer).
+def knn(n_classes: int, train: Embeddings, val: Embeddings, neighbours: int) -> tuple[Scores, Predictions]:
+    """Classifies by weighted votes of the nearest `neighbours` in `train` (all, if there are fewer).
 
-    Gives the scores and what is said of each sample of `val`; probabilities are shares of the votes.
-
-    A sample of `train` does not vote for itself. Neighbours of equal distance count in their order, classes of equal weight
-    in theirs. BadInput for embeddings that are not finite: of a broken encoder nothing can be said.
+    Returns the scores and the predictions for `val`; probabilities are shares of the votes. A sample of `train` does not vote
+    for itself. Ties between neighbours and between classes go to the lower index. BadInput for embeddings that are not finite.
     """
     for vectors in (train.vectors, val.vectors):
         if not np.isfinite(vectors).all():
-            raise BadInput("the embeddings are not finite; the encoder that made them is broken.")
+            raise BadInput("the embeddings are not finite; check the weights of the encoder.")
     of_val = _scored(n_classes, train, val, neighbours, itself=False)
     last = of_val.accuracy()
-    return Scores(last, last, 0, _scored(n_classes, train, train, neighbours, itself=True).accuracy()), of_val.said()
+    return Scores(last, last, 0, _scored(n_classes, train, train, neighbours, itself=True).accuracy()), of_val.predictions()
 
 
 def retrieval_at_1(queries: Float32[np.ndarray, "S E"], keys: Float32[np.ndarray, "S E"]) -> float:
-    """Share of the queries, 0…1, whose nearest key (by cosine; of equal ones the first) is that of the same row.
+    """Returns the share of queries, 0…1, whose nearest key by cosine is that of the same row (ties: the lower index).
 
-    With embeddings of two frames of each video: whether an encoder knows a video again. All vectors have length 1.
+    All vectors must be L2-normalised.
     """
     right = 0
     for start in range(0, len(queries), _AT_ONCE):
@@ -40,9 +38,9 @@ def retrieval_at_1(queries: Float32[np.ndarray, "S E"], keys: Float32[np.ndarray
     return right / len(queries)
 
 
-def _scored(n_classes: int, train: Embeddings, asked: Embeddings, neighbours: int, itself: bool) -> Tally:
+def _scored(n_classes: int, train: Embeddings, asked: Embeddings, neighbours: int, itself: bool) -> Accuracies:
     count = min(neighbours, len(train.labels) - itself)
-    tally = Tally(n_classes)
+    accuracies = Accuracies(n_classes)
     for start in range(0, len(asked.labels), _AT_ONCE):
         cosines = asked.vectors[start : start + _AT_ONCE] @ train.vectors.T
         if itself:
@@ -53,5 +51,5 @@ def _scored(n_classes: int, train: Embeddings, asked: Embeddings, neighbours: in
         votes = np.zeros((len(cosines), n_classes))
         np.add.at(votes, (np.arange(len(cosines))[:, None], train.labels[nearest]), weights)
         with np.errstate(divide="ignore"):  # no vote, no chance
-            tally.add(np.log(votes), asked.labels[start : start + _AT_ONCE])
-    return tally
+            accuracies.add(np.log(votes), asked.labels[start : start + _AT_ONCE])
+    return accuracies

@@ -1,4 +1,4 @@
-"""The linear probe: multinomial logistic regression on one embedding a sample. No seed, no schedule."""
+"""The linear probe: multinomial logistic regression on one embedding per sample."""
 
 import jax
 import jax.numpy as jnp
@@ -7,18 +7,18 @@ import optax
 from jaxtyping import Array, Float32
 
 from ove.probe.features import Embeddings
-from ove.probe.scores import Said, Scores, Tally
+from ove.probe.scores import Accuracies, Predictions, Scores
 
 _STEPS = 300
 _TOLERANCE = 1e-5
-"""Norm of the gradient, over the number of samples, at which the fit is done."""
+"""Norm of the gradient of the mean loss at which the fit ends."""
 
 
-def fit_linear(n_classes: int, train: Embeddings, val: Embeddings, l2: float) -> tuple[Scores, Said]:
-    """Scores of the classifier that minimises Σ cross-entropy + ½·l2·|W|², found by L-BFGS, and what it says of `val`.
+def fit_linear(n_classes: int, train: Embeddings, val: Embeddings, l2: float) -> tuple[Scores, Predictions]:
+    """Minimises Σ cross-entropy + ½·l2·|W|² by L-BFGS; returns the scores and the predictions for `val`.
 
-    Each number of the embedding is brought to mean 0 and variance 1 over `train`, as is usual before a regularised fit; the
-    bias is not regularised. scikit-learn's LogisticRegression(C=1/l2) minimises the same, of two classes with C=2/l2.
+    Features are standardised over `train`; the bias is not regularised. scikit-learn's LogisticRegression(C=1/l2) minimises
+    the same objective (for two classes: C=2/l2).
     """
     mean, spread = train.vectors.mean(axis=0), train.vectors.std(axis=0) + 1e-8
     x_train, x_val = ((part.vectors - mean) / spread for part in (train, val))
@@ -27,13 +27,13 @@ def fit_linear(n_classes: int, train: Embeddings, val: Embeddings, l2: float) ->
         _scored(np.asarray(x @ weights + bias), part.labels, n_classes) for x, part in ((x_train, train), (x_val, val))
     )
     last = of_val.accuracy()
-    return Scores(last, last, 0, of_train.accuracy()), of_val.said()
+    return Scores(last, last, 0, of_train.accuracy()), of_val.predictions()
 
 
-def _scored(logits: np.ndarray, labels: np.ndarray, n_classes: int) -> Tally:
-    tally = Tally(n_classes)
-    tally.add(logits, labels)
-    return tally
+def _scored(logits: np.ndarray, labels: np.ndarray, n_classes: int) -> Accuracies:
+    accuracies = Accuracies(n_classes)
+    accuracies.add(logits, labels)
+    return accuracies
 
 
 def _minimum(x: Float32[Array, "S E"], labels: Array, n_classes: int, l2: float) -> tuple[Array, Array]:
