@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from ove.encoder.order import after
+from ove.encoder.cpu import after
 
 SCORES_AT_ONCE = 2**20
 """Scores held at a time, on each device: 4 MiB (measured at 288 to 2,048 tokens)."""

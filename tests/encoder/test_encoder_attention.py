@@ -1,13 +1,16 @@
 """The front end of attention: which implementation is chosen, what is said of it, and what is refused."""
 
 import logging
+from typing import get_args, get_type_hints
 
 import jax
 import numpy as np
 import pytest
 
-from ove.encoder import attention
-from ove.encoder.attention import Machine, choose
+from ove.config import EncoderConfig
+from ove.encoder import attention, machine
+from ove.encoder.attention import BACKENDS, Case, choose
+from ove.encoder.machine import PLAIN, Machine, tracing_for
 from ove.errors import ConfigError
 
 CPU, TPU, H100 = Machine("cpu"), Machine("tpu"), Machine("cuda", 9.0)
@@ -37,9 +40,10 @@ def forget_choices() -> None:
     ],
 )
 def test_each_machine_gets_its_own(here, dtype, head_width, odd, segmented, expected: str) -> None:
-    assert choose("auto", here, dtype, head_width, odd, segmented) == expected
-    assert choose("cpu", here, dtype, head_width, odd, segmented) == "cpu"
-    assert choose(expected, here, dtype, head_width, odd, segmented) == expected
+    case = Case(here, dtype, head_width, odd, segmented)
+    assert choose("auto", case) == expected
+    assert choose("cpu", case) == "cpu"
+    assert choose(expected, case) == expected
 
 
 @pytest.mark.parametrize(
@@ -50,22 +54,33 @@ def test_each_machine_gets_its_own(here, dtype, head_width, odd, segmented, expe
         ("splash", H100, "bfloat16", 64, False, False, "needs a TPU"),
         ("cudnn", H100, "float32", 64, False, False, "not float32"),
         ("cudnn", H100, "bfloat16", 256, False, False, "up to 128"),
-        ("cudnn", H100, "bfloat16", 64, False, True, "no segments"),
+        ("cudnn", H100, "bfloat16", 64, False, True, "does not support segments"),
         ("cudnn", H100, "bfloat16", 64, True, False, "even number"),
         ("splash", TPU, "float16", 64, False, False, "not float16"),
-        ("flash", H100, "bfloat16", 64, False, False, "none of auto, cudnn"),
+        ("flash", H100, "bfloat16", 64, False, False, "none of auto, cudnn, pallas, splash, cpu, reference"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_the_reason(backend, here, dtype, head_width, odd, segmented, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
-        choose(backend, here, dtype, head_width, odd, segmented)
+        choose(backend, Case(here, dtype, head_width, odd, segmented))
+
+
+def test_every_backend_is_known_by_its_name_in_the_configuration() -> None:
+    assert get_args(get_type_hints(EncoderConfig)["attention"]) == ("auto", *BACKENDS)
+
+
+def test_without_a_machine_only_the_reference_is_used() -> None:
+    case = Case(PLAIN, "float32", 64, False, True)
+    assert choose("auto", case) == choose("reference", case) == "reference"
+    with pytest.raises(ConfigError, match=r"'cpu' cannot be used .* on plain: it has no forward mode"):
+        choose("cpu", case)
 
 
 def test_a_choice_is_logged_once_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "ove.encoder.attention"):
         for _ in range(2):
-            choose("auto", H100, "bfloat16", 64, False, False)
-            choose("auto", H100, "float32", 64, False, False)
+            choose("auto", Case(H100, "bfloat16", 64, False, False))
+            choose("auto", Case(H100, "float32", 64, False, False))
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert len(said) == 2
     assert said[0][0] == "INFO" and "attention: cudnn (bfloat16, heads of 64" in said[0][1]
@@ -83,10 +98,16 @@ def test_attend_asks_for_what_this_machine_can_do() -> None:
         attention.attend(q, k, v, backend="splash")
 
 
+def test_another_machine_can_be_traced_for() -> None:
+    with tracing_for(TPU):
+        assert machine.current() == TPU
+    assert machine.current() == CPU
+
+
 def test_the_machine_is_that_of_the_default_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert attention.machine() == CPU
+    assert machine.current() == CPU
     with jax.default_device(jax.devices()[1]):
-        assert attention.machine() == CPU
+        assert machine.current() == CPU
     for platform, capability, expected in (
         ("gpu", "9.0", H100),
         ("gpu", "gfx942", Machine("rocm")),
@@ -94,4 +115,4 @@ def test_the_machine_is_that_of_the_default_device(monkeypatch: pytest.MonkeyPat
     ):
         device = type("Device", (), {"platform": platform, "compute_capability": capability})()
         monkeypatch.setattr(jax, "local_devices", lambda backend=None, device=device: [device])
-        assert attention.machine() == expected
+        assert machine.current() == expected

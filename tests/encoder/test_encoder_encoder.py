@@ -100,7 +100,7 @@ def test_the_scan_over_layers_equals_layer_after_layer(params: encoder.Params) -
 
     @jax.jit
     def one_by_one(params: encoder.Params) -> tuple[list[jax.Array], jax.Array]:
-        model = nnx.merge(encoder._graphdef(CONFIG), params)
+        model = nnx.merge(encoder.skeleton(CONFIG)[0], params)
         turns = encoder.angles(positions, CONFIG.head_width, CONFIG.rope_theta, CONFIG.rope)[:, None]
         x = model.pre_norm(block.linear(model.patch, encoder.normalise(patches)))
         states = [x]
@@ -119,7 +119,7 @@ def test_the_scan_over_layers_equals_layer_after_layer(params: encoder.Params) -
 
 def test_called_directly_the_encoder_is_compiled_once(params: encoder.Params, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = apply(CONFIG, params, *batch())
-    first, second = (nnx.merge(encoder._graphdef(CONFIG), params) for _ in range(2))
+    first, second = (nnx.merge(encoder.skeleton(CONFIG)[0], params) for _ in range(2))
     np.testing.assert_allclose(first(*batch()).pooled, expected.pooled, atol=1e-6)
     np.testing.assert_allclose(nnx.jit(lambda model, *xs: model(*xs).pooled)(first, *batch()), expected.pooled, atol=1e-5)
     monkeypatch.setattr(encoder.Encoder, "_encode", lambda *given: pytest.fail("traced again"))
@@ -190,7 +190,7 @@ def test_bfloat16_activations_stay_near_float32(params: encoder.Params) -> None:
 
 
 def test_pooling_is_attention_of_the_probe_over_keys_and_values(params: encoder.Params) -> None:
-    pool = nnx.merge(encoder._graphdef(CONFIG), params).pool
+    pool = nnx.merge(encoder.skeleton(CONFIG)[0], params).pool
     noise = jax.tree.map(lambda leaf: leaf + 0.2 * jax.random.normal(jax.random.key(1), leaf.shape), nnx.state(pool))
     definition = nnx.graphdef(pool)
     tokens = jax.random.normal(jax.random.key(2), (2, 24, CONFIG.width))

@@ -22,7 +22,7 @@ GRID = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
 
 @functools.cache
 def model() -> encoder.Encoder:
-    return nnx.merge(encoder._graphdef(CONFIG), jax.jit(lambda: encoder.init(CONFIG, jax.random.key(0)))())
+    return nnx.merge(encoder.skeleton(CONFIG)[0], jax.jit(lambda: encoder.init(CONFIG, jax.random.key(0)))())
 
 
 def video(t: int, y: int, x: int, batch: int = 2, seed: int = 0) -> np.ndarray:

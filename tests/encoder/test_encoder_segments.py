@@ -31,7 +31,7 @@ def params() -> encoder.Params:
 
 @pytest.fixture(scope="module")
 def model(params: encoder.Params) -> encoder.Encoder:
-    return nnx.merge(encoder._graphdef(CONFIG), params)
+    return nnx.merge(encoder.skeleton(CONFIG)[0], params)
 
 
 def inputs(lengths: tuple[int, ...], seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:

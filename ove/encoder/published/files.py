@@ -1,6 +1,5 @@
 """The published weights, in the layout of the Hugging Face folder, to an encoder and back (spec §1, "Published checkpoint")."""
 
-import functools
 import json
 import logging
 import os
@@ -9,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from ove.config import EncoderConfig
-from ove.encoder.encoder import Encoder, Params
+from ove.encoder.encoder import Encoder, Params, skeleton
 from ove.encoder.published import config as published_config
 from ove.encoder.published.config import PATCH_WEIGHT
 from ove.encoder.published.layout import ASIDE, Published, by_array, leaf_at, params_of, published_tensors
@@ -75,7 +73,7 @@ def load(path: str | os.PathLike[str], dtype: Any = "float32") -> Encoder:
         metadata=files.metadata,
     )
     config = replace(config, compute=compute)
-    return assemble(config, params_of(wanted, tensors, _skeleton(config)[1], np.dtype(compute)), origin)
+    return assemble(config, params_of(wanted, tensors, skeleton(config)[1], np.dtype(compute)), origin)
 
 
 def save(encoder: Encoder, folder: str | os.PathLike[str], dtype: str | None = None) -> None:
@@ -127,16 +125,9 @@ def save(encoder: Encoder, folder: str | os.PathLike[str], dtype: str | None = N
 
 def assemble(config: EncoderConfig, params: Params, origin: Origin | None = None) -> Encoder:
     """The encoder that has these parameters, as `init` gives and a checkpoint holds them; no fresh ones are computed."""
-    encoder = nnx.merge(_skeleton(config)[0], params)
+    encoder = nnx.merge(skeleton(config)[0], params)
     encoder.origin = origin
     return encoder
-
-
-@functools.lru_cache(maxsize=8)
-def _skeleton(config: EncoderConfig) -> tuple[nnx.GraphDef[Encoder], dict[str, Any]]:
-    """The encoder without numbers, and the shapes of its parameters."""
-    model = nnx.eval_shape(lambda: Encoder(config, rngs=nnx.Rngs(params=jax.random.key(0))))
-    return nnx.split(model, nnx.Param, ...)[0], nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
 def _names(files: WeightFiles) -> tuple[dict[str, str], str]:

@@ -1,6 +1,7 @@
 """The kernels for GPUs and TPUs, as far as a CPU can tell: computed in Pallas' interpreter, and lowered for their machines."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,9 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, NamedSharding, PartitionSpec, use_abstract_mesh
 
 from ove.encoder import attention, encoder
-from ove.encoder.attention_accelerators import cudnn_attention, pallas_attention, splash_attention
+from ove.encoder.attention_gpu import cudnn_attention, pallas_attention
+from ove.encoder.attention_tpu import splash_attention
+from ove.encoder.machine import Machine, tracing_for
 from ove.encoder.presets import preset
 
 PALLAS = pytest.mark.parametrize("kernel", [pallas_attention, splash_attention])
@@ -93,33 +96,45 @@ def test_kernels_lower_for_their_machines(kernel: Callable, platform: str, n: in
         assert f"{n}x{n}" not in text
 
 
-def test_cudnn_lowers_without_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JAX asks for the machine's cuDNN at tracing."""
     checks = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
     monkeypatch.setattr(checks, "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(checks, "check_compute_capability", lambda capability: True)
+
+
+@pytest.mark.usefixtures("cudnn")
+def test_cudnn_lowers_without_a_mask() -> None:
     x = jax.ShapeDtypeStruct((2, 3, 256, 64), jnp.bfloat16)
     text = lowered(lambda *xs: with_gradients(cudnn_attention, *xs), "cuda", x, x, x, x)
     assert "__cudnn$fmhaSoftmax(" in text and "__cudnn$fmhaSoftmaxBackward" in text
     assert "256x256" not in text
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_training_a_packed_encoder_lowers(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
-    monkeypatch.setattr(attention, "machine", lambda: attention.Machine(platform, 9.0))
-    # Of a size of its own: what was traced for one machine would be taken for the other, which in one process cannot be.
-    config = preset("tiny", compute="bfloat16", remat="dots", layers={"cuda": 2, "tpu": 3}[platform])
+def training_program(platform: str, segmented: bool, **overrides: Any) -> str:
+    """The gradient of an encoder of two layers, lowered for a machine."""
+    config = preset("tiny", compute="bfloat16", layers=2, **overrides)
     params = jax.eval_shape(lambda: encoder.init(config, jax.random.key(0)))
 
-    def loss_of(params, patches, positions, ids):
-        return encoder.apply(config, params, patches, positions, ids, n_segments=3).pooled.astype(jnp.float32).sum()
+    def loss_of(params, patches, positions, *ids):
+        found = encoder.apply(config, params, patches, positions, *ids, n_segments=3 if segmented else None)
+        return found.pooled.astype(jnp.float32).sum()
 
-    text = lowered(
-        jax.grad(loss_of),
-        platform,
-        params,
-        jax.ShapeDtypeStruct((2, 512, 588), jnp.uint8),
-        jax.ShapeDtypeStruct((2, 512, 3), jnp.int32),
-        jax.ShapeDtypeStruct((2, 512), jnp.int32),
-    )
+    patches, positions = jax.ShapeDtypeStruct((2, 512, 588), jnp.uint8), jax.ShapeDtypeStruct((2, 512, 3), jnp.int32)
+    ids = [jax.ShapeDtypeStruct((2, 512), jnp.int32)] * segmented
+    with tracing_for(Machine(platform, 9.0)):
+        return lowered(jax.grad(loss_of), platform, params, patches, positions, *ids)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_training_a_packed_encoder_lowers(platform: str) -> None:
+    text = training_program(platform, segmented=True, remat="dots")
     assert text.count("stablehlo.custom_call") >= 2
     assert "512x512" not in text
+
+
+@pytest.mark.usefixtures("cudnn")
+@pytest.mark.parametrize(("remat", "runs"), [("none", 1), ("dots", 1), ("full", 2)])
+def test_the_forward_pass_of_cudnn_runs_again_only_if_everything_does(remat: str, runs: int) -> None:
+    assert training_program("cuda", segmented=False, remat=remat).count("__cudnn$fmhaSoftmax(") == runs
