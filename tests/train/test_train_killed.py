@@ -21,7 +21,7 @@ from launch import train
 from launch.cli.errors import run
 from ove.train.checkpoints import checkpoint
 from ove.train.monitor import metrics
-from ove import distributed as processes
+from ove import distributed
 
 where, at, saved = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 write, seal = metrics.MetricsLog.write, checkpoint.Checkpoints._seal
@@ -43,7 +43,7 @@ def die_unsealed(checkpoints):
 
 metrics.MetricsLog.write = write_and_die
 checkpoint.Checkpoints._seal = die_unsealed
-run(lambda: train.main(sys.argv[4:]), processes.exit)
+run(lambda: train.main(sys.argv[4:]), distributed.exit)
 """
 """Kills itself after a step is logged and a checkpoint is finished, or in a save, before the checkpoint is whole."""
 
