@@ -75,8 +75,8 @@ def _write_run(encoder: Encoder, step: int, source: Path, dest: Path) -> None:
 def described(encoder: Encoder) -> str:
     """Sizes, layout and number of parameters, on two lines."""
     config, origin = encoder.config, encoder.origin
-    fused = isinstance(origin, Origin) and origin.fused
-    tensors = published_tensors(config, fused)
+    fused_qkv = isinstance(origin, Origin) and origin.fused_qkv
+    tensors = published_tensors(config, fused_qkv)
     sizes = [name for name, preset in PRESETS.items() if _sizes(preset) == _sizes(config)]
     parts = [
         f"encoder ({sizes[0] if sizes else 'of no preset'}): {config.layers} layers, width {config.width}",
@@ -88,10 +88,10 @@ def described(encoder: Encoder) -> str:
     count = f"{len(tensors)} tensors, {n_parameters:,} parameters"
     if not isinstance(origin, Origin):
         return f"{', '.join(parts)}\n{count}"
-    layout = "q, k, v in one tensor" if fused else "q, k, v apart"
+    layout = "q, k, v in one tensor" if fused_qkv else "q, k, v apart"
     prefix = f", names begin with {origin.prefix}" if origin.prefix else ""
     dtypes = " and ".join(sorted(set(origin.dtypes.values())))
-    beside = f"; {len(origin.aside)} other tensors beside them" if origin.aside else ""
+    beside = f"; {len(origin.extra_tensors)} other tensors beside them" if origin.extra_tensors else ""
     return f"{', '.join(parts)}\n{count} (published in {dtypes}), {layout}{prefix}{beside}"
 
 

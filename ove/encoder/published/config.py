@@ -26,7 +26,7 @@ _DEFAULTS: dict[str, Any] = {
     "temporal_patch_size": 1,
     ROPE_KEY: "released",
 }
-"""What a key stands for that is not there, as in the PyTorch code. Sizes and head are then told from the tensors."""
+"""Values of missing keys, as in the PyTorch code; sizes and head are inferred from the tensors."""
 _SIZES = {
     "hidden_size": "width",
     "intermediate_size": "mlp",
@@ -43,8 +43,8 @@ _CHOICES = {
     ROPE_KEY: ("released", "paired"),
 }
 """Values that this encoder can compute."""
-_MOST_LAYERS = 1000
-"""More are a damaged file, and listing what they lack would take for ever."""
+_MAX_LAYERS = 1000
+"""More mean a damaged file, whose missing tensors would fill the memory."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,27 +53,27 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def parse(path: Path) -> tuple[dict[str, Any], str]:
-    """The JSON object in a config.json, and its text; BadCheckpoint if it is none."""
+    """Reads a config.json: its JSON object and its text; BadCheckpoint if it is not one."""
     try:
         text = path.read_bytes().decode()
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadCheckpoint(f"{path}: is not JSON ({error}); download it again, or mend it.") from error
+        raise BadCheckpoint(f"{path}: is not JSON ({error}); download it again, or correct it.") from error
     if not isinstance(values, dict):
         raise BadCheckpoint(f"{path}: must be a JSON object with the sizes of the model; download it again.")
     return values, text
 
 
 def section(values: dict[str, Any]) -> dict[str, Any]:
-    """The part that describes the encoder: all of it, or `vision_config` in that of a larger model."""
+    """Returns the part that describes the encoder: all of it, or the `vision_config` of a larger model."""
     inner = values.get("vision_config")
     return inner if isinstance(inner, dict) else values
 
 
 def to_encoder_config(values: dict[str, Any], shapes: Shapes) -> tuple[EncoderConfig | None, list[str]]:
-    """Our configuration, and all that is wrong with theirs; None if that is too much to compare tensors with it.
+    """Converts a config.json to our configuration, and lists its problems; None if tensors cannot be compared with it.
 
-    `shapes`: of the file's tensors, from which sizes that are not given are taken.
+    Sizes that are not given are inferred from `shapes`, those of the file's tensors.
     """
     given = section(values)
     problems = []
@@ -85,7 +85,7 @@ def to_encoder_config(values: dict[str, Any], shapes: Shapes) -> tuple[EncoderCo
     known = told | _DEFAULTS | {key: given[key] for key in given if key in {*_DEFAULTS, *_SIZES, "use_head"}}
     for key, allowed in _CHOICES.items():
         if known[key] not in allowed:
-            problems.append(f"{key} is {known[key]!r}; this encoder computes {' or '.join(map(repr, allowed))}")
+            problems.append(f"{key} is {known[key]!r}; this encoder supports {' or '.join(map(repr, allowed))}")
             known[key] = _DEFAULTS[key]  # to compare the tensors all the same
     grid = known["rope_temporal_size"]
     if grid is not None and (type(grid) is not int or grid < 1):
@@ -95,9 +95,9 @@ def to_encoder_config(values: dict[str, Any], shapes: Shapes) -> tuple[EncoderCo
         known["use_head"] = told["use_head"]
     unsized = [key for key in _SIZES if type(known.get(key)) is not int or known[key] < 1]
     problems += [f"{key} is {known.get(key)!r}; it must be a positive integer" for key in unsized]
-    if "num_hidden_layers" not in unsized and known["num_hidden_layers"] > _MOST_LAYERS:
+    if "num_hidden_layers" not in unsized and known["num_hidden_layers"] > _MAX_LAYERS:
         unsized.append("num_hidden_layers")
-        problems.append(f"num_hidden_layers is {known['num_hidden_layers']}; nobody has made so many")
+        problems.append(f"num_hidden_layers is {known['num_hidden_layers']}; it exceeds the supported {_MAX_LAYERS}")
     unreal = [key for key in _NUMBERS if type(known[key]) not in (int, float) or not 0 < known[key] < float("inf")]
     problems += [f"{key} is {known[key]!r}; it must be a positive number" for key in unreal]
     if unsized or unreal:
@@ -112,13 +112,13 @@ def to_encoder_config(values: dict[str, Any], shapes: Shapes) -> tuple[EncoderCo
 
 
 def infer(path: Path, shapes: Shapes) -> dict[str, Any]:
-    """A config.json for tensors that came without one; what they cannot tell is logged as assumed."""
+    """Makes a config.json for tensors that came without one; logs as assumed what they do not determine."""
     values: dict[str, Any] = {"model_type": MODEL_TYPE, **_from_shapes(shapes)}
     values["num_attention_heads"] = max(1, values.get("hidden_size", 64) // 64)
     values["layer_norm_type"] = "layer_norm" if "layernorm_pre.bias" in shapes else "rms_norm"
     values |= {key: _DEFAULTS[key] for key in ("layer_norm_eps", "rope_theta", "hidden_act")}
     _log.warning(
-        "%s: there is no config.json beside it. Sizes are told by the tensors; assumed are what they cannot tell: %d heads of "
+        "%s: there is no config.json beside it. Sizes are inferred from the tensors; assumed are %d heads of "
         "width 64, layer_norm_eps %g, rope_theta %g, the activation gelu and the RoPE layout `released`.",
         path,
         values["num_attention_heads"],
@@ -129,14 +129,14 @@ def infer(path: Path, shapes: Shapes) -> dict[str, Any]:
 
 
 def to_published(config: EncoderConfig) -> dict[str, Any]:
-    """What a config.json says of this encoder, by the keys that the PyTorch code reads."""
+    """Returns the entries of a config.json for this encoder, by the keys that the PyTorch code reads."""
     values: dict[str, Any] = {theirs: getattr(config, ours) for theirs, ours in (_SIZES | _NUMBERS).items()}
     values |= {"layer_norm_type": config.norm, "use_head": config.head, "num_channels": 3, "hidden_act": "gelu"}
     return values | {ROPE_KEY: config.rope}
 
 
 def new_config(config: EncoderConfig) -> dict[str, Any]:
-    """A whole config.json for an encoder that came from none."""
+    """Makes a complete config.json for an encoder that was not loaded from one."""
     ours = to_published(config)
     rope = ours.pop(ROPE_KEY)
     values = {
@@ -152,7 +152,7 @@ def new_config(config: EncoderConfig) -> dict[str, Any]:
 
 
 def updated(values: dict[str, Any], config: EncoderConfig, shapes: Shapes) -> bool:
-    """Writes into a config.json what has changed of the encoder since it was read; whether anything has."""
+    """Updates `values`, those of a config.json, where the encoder has changed since; returns whether it has."""
     before = to_encoder_config(values, shapes)[0]
     ours = to_published(config)
     theirs = to_published(before) if before else {}
@@ -162,7 +162,7 @@ def updated(values: dict[str, Any], config: EncoderConfig, shapes: Shapes) -> bo
 
 
 def _from_shapes(shapes: Shapes) -> dict[str, Any]:
-    """The sizes that tensors tell; those whose tensors are missing or oddly shaped are left out."""
+    """Infers sizes from tensors, leaving out those whose tensors are missing or of another rank."""
     patch = shapes.get(PATCH_WEIGHT, ())
     hidden = shapes.get("encoder.layers.0.mlp.fc1.weight", ())
     told: dict[str, Any] = {"num_hidden_layers": len(set(_layer_numbers(shapes))), "use_head": "head.probe" in shapes}

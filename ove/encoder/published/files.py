@@ -16,7 +16,7 @@ from ove.config import EncoderConfig
 from ove.encoder.encoder import Encoder, Params, skeleton
 from ove.encoder.published import config as published_config
 from ove.encoder.published.config import PATCH_WEIGHT
-from ove.encoder.published.layout import ASIDE, Published, by_array, leaf_at, params_of, published_tensors
+from ove.encoder.published.layout import EXTRA, Published, by_array, leaf_at, params_of, published_tensors
 from ove.encoder.published.origin import Origin, write_tensors
 from ove.encoder.published.tensors import FLOATS, differences
 from ove.encoder.published.weight_files import METADATA, SAFETENSORS, WeightFiles, find_weights
@@ -25,24 +25,24 @@ from ove.files import write_text
 
 CONFIG = "config.json"
 DTYPES = ("float32", "bfloat16", "float16")
-"""Number types that weights are written in."""
+"""Number types to which `save` converts."""
 _WRAPPERS = {"_orig_mod", "module"}
-"""Parts of names that torch.compile and data-parallel training leave behind, wherever in the name."""
+"""Parts of names that torch.compile and data-parallel training leave behind, anywhere in the name."""
 _log = logging.getLogger(__name__)
 
 
 def load(path: str | os.PathLike[str], dtype: Any = "float32") -> Encoder:
-    """The encoder in a folder (config.json and weights), or in a file of weights with config.json beside it.
+    """Loads the encoder in a folder (config.json and weights), or in a file of weights with config.json beside it.
 
     Weights: safetensors, one file or several with an index, or what `torch.save` wrote; also those inside a larger model, such
     as LLaVA-OneVision-2, of which only files with tensors of the encoder are read. Without a config.json beside a file, sizes
-    come from the tensors; what these cannot tell is logged as assumed. `dtype`, float32 or bfloat16, is that of parameters and
-    activations. BadCheckpoint lists all that is missing, unexpected, of another shape, not finite or not supported.
+    are inferred from the tensors; what these do not determine is logged as assumed. `dtype`, float32 or bfloat16, is that of
+    parameters and activations. BadCheckpoint lists all that is missing, unexpected, misshapen, not finite or not supported.
     Spec §1, "Published checkpoint".
     """
     compute = jnp.dtype(dtype).name
     if compute not in ("float32", "bfloat16"):
-        raise ConfigError(f"dtype {compute} is not one that an encoder computes in; give float32 or bfloat16.")
+        raise ConfigError(f"dtype {compute} is not supported; give float32 or bfloat16.")
     path = Path(path)
     files = find_weights(path, lambda name: _is_patch_weight(_plain(name)))
     names, prefix = _names(files)
@@ -54,22 +54,22 @@ def load(path: str | os.PathLike[str], dtype: Any = "float32") -> Encoder:
         values = published_config.infer(path, shapes) | {"dtype": tensors[PATCH_WEIGHT].dtype.name}
         text = _dump(values)
     config, problems = published_config.to_encoder_config(values, shapes)
-    fused = any(name.endswith(".self_attn.qkv.weight") for name in tensors)
-    aside = {name: tensor for name, tensor in tensors.items() if name.startswith(ASIDE)}
+    fused_qkv = any(name.endswith(".self_attn.qkv.weight") for name in tensors)
+    extra_tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(EXTRA)}
     if config is not None:
-        wanted = published_tensors(config, fused)
-        problems += differences(wanted, {name: tensors[name] for name in tensors.keys() - aside.keys()})
+        wanted = published_tensors(config, fused_qkv)
+        problems += differences(wanted, {name: tensors[name] for name in tensors.keys() - extra_tensors.keys()})
     if config is None or problems:
         raise BadCheckpoint(f"{path}: does not hold an encoder that can be used here:\n  " + "\n  ".join(problems))
-    # A name that a wrapper around the saved module left behind is of no use to those who load it.
-    keeps_prefix = not files.pickled or fused or "vision_config" in values
+    # The prefix of a wrapper around the saved module would be in the way of those who load it.
+    keeps_prefix = not files.pickled or fused_qkv or "vision_config" in values
     origin = Origin(
         config=text,
         prefix=prefix if keeps_prefix else "",
-        fused=fused,
+        fused_qkv=fused_qkv,
         dtypes={tensor.name: tensors[tensor.name].dtype.name for tensor in wanted},
         # Copies, for the file may be changed while the encoder lives.
-        aside={name: np.array(tensor) for name, tensor in aside.items()},
+        extra_tensors={name: np.array(tensor) for name, tensor in extra_tensors.items()},
         metadata=files.metadata,
     )
     config = replace(config, compute=compute)
@@ -79,22 +79,22 @@ def load(path: str | os.PathLike[str], dtype: Any = "float32") -> Encoder:
 def save(encoder: Encoder, folder: str | os.PathLike[str], dtype: str | None = None) -> None:
     """Writes config.json and model.safetensors, which the PyTorch code and `load` read, into `folder`.
 
-    An encoder that `load` made is written as it came: the same names, types and numbers, keys of config.json that mean nothing
-    here, tensors beside it; of a larger model, its vision tower alone. Others are written in float32. `dtype`, one of `DTYPES`,
+    An encoder that `load` made is written as it was read: the same names, types and numbers, unknown keys of config.json, extra
+    tensors; of a larger model, its vision tower alone. Others are written in float32. `dtype`, one of `DTYPES`,
     overrides the type of all tensors. Weights trained with RoPE `paired` give other numbers in the PyTorch code: config.json
-    says so in a key of ours, and a warning is logged, as where a projection of the embedding is left out. Each file takes its
-    place at once; others in the folder stay.
+    records it in a key of ours, and a warning is logged, as where a projection of the embedding is left out. Each file is
+    replaced at once; others in the folder stay.
     """
     if dtype is not None and dtype not in DTYPES:
-        raise ConfigError(f"dtype {dtype!r} is not one that weights are written in; give one of {', '.join(DTYPES)}.")
+        raise ConfigError(f"dtype {dtype!r} is not supported; give one of {', '.join(DTYPES)}.")
     folder, config, origin = Path(folder), encoder.config, encoder.origin
     if not isinstance(origin, Origin):
         origin = Origin(_dump(published_config.new_config(config)), "", False, {}, {}, METADATA)
         dtype = dtype or "float32"
-    wanted = published_tensors(config, origin.fused)
+    wanted = published_tensors(config, origin.fused_qkv)
     params = nnx.to_pure_dict(nnx.state(encoder, nnx.Param))
     arrays = {path: np.asarray(leaf_at(params, path)) for path in by_array(wanted)}
-    tensors = dict(origin.aside)
+    tensors = dict(origin.extra_tensors)
     if dtype is not None:
         tensors = {name: tensor.astype(dtype) if tensor.dtype.name in FLOATS else tensor for name, tensor in tensors.items()}
     for tensor in wanted:
@@ -124,14 +124,14 @@ def save(encoder: Encoder, folder: str | os.PathLike[str], dtype: str | None = N
 
 
 def assemble(config: EncoderConfig, params: Params, origin: Origin | None = None) -> Encoder:
-    """The encoder that has these parameters, as `init` gives and a checkpoint holds them; no fresh ones are computed."""
+    """Returns an encoder with these parameters, nested as by `init` and in a checkpoint; computes no fresh ones."""
     encoder = nnx.merge(skeleton(config)[0], params)
     encoder.origin = origin
     return encoder
 
 
 def _names(files: WeightFiles) -> tuple[dict[str, str], str]:
-    """The names of the encoder's tensors, without wrappers and prefix → as they are in the file; and the prefix."""
+    """Maps names of the encoder's tensors, without wrappers and prefix, to those in the file; and returns the prefix."""
     plain = {raw: _plain(raw) for raw in files.holds}
     prefixes = sorted({name.removesuffix(PATCH_WEIGHT) for name in plain.values() if _is_patch_weight(name)})
     if len(prefixes) != 1:
@@ -155,7 +155,7 @@ def _is_patch_weight(name: str) -> bool:
 
 
 def _read_config(files: WeightFiles) -> tuple[dict[str, Any] | None, str]:
-    """config.json beside the weights and its text; None if a file is without."""
+    """Reads config.json beside the weights; None and an empty text for a file without one."""
     path = (files.given if files.given.is_dir() else files.given.parent) / CONFIG
     if path.is_file():
         return published_config.parse(path)
@@ -168,7 +168,7 @@ def _read_config(files: WeightFiles) -> tuple[dict[str, Any] | None, str]:
 
 
 def _config_text(origin: Origin, config: EncoderConfig, wanted: list[Published], dtype: str | None) -> str:
-    """config.json as it came, but for what has changed."""
+    """Returns the text of config.json as it was read, but for what has changed."""
     values = json.loads(origin.config)
     changed = published_config.updated(values, config, {tensor.name: tensor.shape for tensor in wanted})
     for part in (values, published_config.section(values)) if dtype is not None else ():

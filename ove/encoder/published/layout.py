@@ -1,4 +1,4 @@
-"""Where each tensor of the published format lies in our parameters, for reading and for writing alike (spec §1)."""
+"""Maps each tensor of the published format to its place in our parameters, in both directions (spec §1)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ _VECTOR = ("d", "d")
 _CONV = ("d c i j", "(i j c) d")
 _PROBE = ("a b d", "(a b d)")
 """Their axes, ours. A matrix is (out, in) there and (in, out) here, a patch (channel, row, column) there."""
-ASIDE = ("merger.", "video_rope.inv_freq_")
-"""Beginnings of names that an encoder does not need: what joins a language model to it, and constants that are computed."""
+EXTRA = ("merger.", "video_rope.inv_freq_")
+"""Prefixes of tensors that an encoder does not need: the projector to a language model, and constants that are computed."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of a published tensor and the piece of one of our arrays that they are."""
+    """Rows of a published tensor, and the slice of one of our arrays that holds them."""
 
     rows: slice
     path: Path
@@ -42,12 +42,12 @@ class Published:
     parts: tuple[Part, ...]
 
     def to_ours(self, tensor: Shaped[np.ndarray, "..."], part: Part) -> Shaped[np.ndarray, "..."]:
-        """What is to be put at `part.index` of our array."""
+        """Returns what belongs at `part.index` of our array."""
         theirs, ours = self.axes
         return rearrange(tensor[part.rows], f"{theirs} -> {ours}")
 
     def to_theirs(self, arrays: list[Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, "..."]:
-        """The published tensor from our arrays, one for each part."""
+        """Returns the published tensor from our arrays, one for each part."""
         theirs, ours = self.axes
         sizes = dict(zip(theirs.split(), self.shape, strict=True)) if "(" in ours else {}
         pieces = [
@@ -56,11 +56,11 @@ class Published:
         return np.ascontiguousarray(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
 
 
-def published_tensors(config: EncoderConfig, fused: bool = False) -> list[Published]:
-    """All tensors of an encoder in the published format, without any prefix.
+def published_tensors(config: EncoderConfig, fused_qkv: bool = False) -> list[Published]:
+    """Lists all tensors of an encoder in the published format, without a prefix; allocates nothing.
 
-    `fused`: as in the vision tower of LLaVA-OneVision-2, where q, k and v are one tensor and the output projection has another
-    name. Nothing is allocated.
+    `fused_qkv`: as in the vision tower of LLaVA-OneVision-2, where q, k and v are one tensor and the output projection has
+    another name.
     """
     width, mlp, side = config.width, config.mlp, config.patch_px
     tensors = [
@@ -69,7 +69,7 @@ def published_tensors(config: EncoderConfig, fused: bool = False) -> list[Publis
     ]
     for layer in range(config.layers):
         theirs, ours = f"encoder.layers.{layer}", ("blocks",)
-        tensors += _attention(f"{theirs}.self_attn", width, fused, layer)
+        tensors += _attention(f"{theirs}.self_attn", width, fused_qkv, layer)
         for norm in ("1", "2"):
             tensors += _norm(f"{theirs}.layer_norm{norm}", config.norm, width, (*ours, f"norm{norm}"), layer)
         tensors += _mlp(f"{theirs}.mlp", width, mlp, (*ours, "mlp"), layer)
@@ -86,7 +86,7 @@ def published_tensors(config: EncoderConfig, fused: bool = False) -> list[Publis
 
 
 def by_array(tensors: list[Published]) -> dict[Path, list[tuple[Published, Part]]]:
-    """For each of our arrays, what it is filled from."""
+    """Groups published tensors by the array of ours that they fill."""
     filled: dict[Path, list[tuple[Published, Part]]] = {}
     for tensor in tensors:
         for part in tensor.parts:
@@ -97,7 +97,7 @@ def by_array(tensors: list[Published]) -> dict[Path, list[tuple[Published, Part]
 def params_of(
     wanted: list[Published], tensors: Mapping[str, Shaped[np.ndarray, "..."]], shapes: Mapping[str, Any], dtype: np.dtype
 ) -> dict[str, Any]:
-    """Our parameters of a dtype, filled one array at a time straight from the file; `shapes` is a tree like them."""
+    """Fills our parameters, of `dtype`, one array at a time from the file; `shapes` is a tree of arrays or their shapes."""
     params: dict[str, Any] = {}
     for path, sources in by_array(wanted).items():
         array = np.empty(leaf_at(shapes, path).shape, dtype)
@@ -111,7 +111,7 @@ def params_of(
 
 
 def leaf_at(tree: Mapping[str, Any], path: Path) -> Any:
-    """What lies at a path of nested mappings."""
+    """Returns the leaf at a path of nested mappings."""
     for key in path:
         tree = tree[key]
     return tree
@@ -141,9 +141,9 @@ def _mlp(name: str, width: int, hidden: int, path: Path, layer: int | None = Non
     yield from _linear(f"{name}.fc2", hidden, width, (*path, "fc2"), layer)
 
 
-def _attention(name: str, width: int, fused: bool, layer: int) -> Iterator[Published]:
+def _attention(name: str, width: int, fused_qkv: bool, layer: int) -> Iterator[Published]:
     ours = ("blocks", "attention")
-    if fused:
+    if fused_qkv:
         yield from _linear(f"{name}.qkv", width, 3 * width, (*ours, "qkv"), layer)
         yield from _linear(f"{name}.proj", width, width, (*ours, "out"), layer)
         return

@@ -1,4 +1,4 @@
-"""Whether tensors are those of an encoder: every difference at once."""
+"""Compares the tensors of a file with those of an encoder."""
 
 from collections.abc import Mapping
 
@@ -8,13 +8,13 @@ from jaxtyping import Shaped
 from ove.encoder.published.layout import Published
 
 _EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000, "float64": 0x7FF0000000000000}
-"""Bits of the exponent: all are set in what is not finite."""
+"""Bits of the exponent, all set in NaN and infinities."""
 FLOATS = tuple(_EXPONENT)
 """Number types that weights may have."""
 
 
 def differences(wanted: list[Published], tensors: Mapping[str, Shaped[np.ndarray, "..."]]) -> list[str]:
-    """A line for everything that is not as it should be."""
+    """Lists, a line each, missing, unexpected and misshapen tensors, and those of another type or with values not finite."""
     shapes = {tensor.name: tensor.shape for tensor in wanted}
     lines = [f"missing: {name} {list(shapes[name])}" for name in shapes if name not in tensors]
     lines += [f"unexpected: {name} {list(tensors[name].shape)}" for name in sorted(tensors) if name not in shapes]

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from flax import nnx
 from published_files import CONFIG, Tensors, as_tower, expected, random_tensors, write_folder
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from torch_files import TorchFile, write_state_dict
 
 from ove.config import EncoderConfig
 from ove.encoder import encoder, published
 from ove.encoder.presets import PRESETS
 from ove.encoder.published.layout import published_tensors
+from ove.encoder.published.origin import Origin, read_origin, write_origin
 from ove.errors import BadCheckpoint, ConfigError
 
 TENSORS = random_tensors(CONFIG)
@@ -216,6 +217,22 @@ def test_a_larger_model_s_config_may_leave_out_what_is_usual(tmp_path: Path) -> 
     config = {"model_type": "llava_onevision2", "vision_config": {"model_type": "onevision_encoder"}}
     found = published.load(write_folder(tmp_path, as_tower(random_tensors(NO_HEAD | shapes)), config)).config
     assert (found.width, found.heads, found.layers, found.mlp, found.head) == (512, 16, 1, 32, False)
+
+
+def test_the_origin_is_written_and_read_also_by_the_field_s_former_name(tmp_path: Path) -> None:
+    """Runs that were converted before keep `fused` in their file."""
+    origin = Origin("{}", "model.visual.", True, {"a": "float16"}, {"merger.b": np.arange(3)}, {"format": "pt"})
+    write_origin(origin, tmp_path / "now")
+    fields = vars(origin) | {"fused": True}
+    del fields["fused_qkv"], fields["extra_tensors"]
+    save_file({"merger.b": np.arange(3)}, tmp_path / "before", {"origin": json.dumps(fields)})
+    for name in ("now", "before"):
+        found, expected = vars(read_origin(tmp_path / name)), vars(origin)
+        np.testing.assert_array_equal(found.pop("extra_tensors")["merger.b"], np.arange(3))
+        assert found == {key: value for key, value in expected.items() if key != "extra_tensors"}
+    save_file({}, tmp_path / "other", {"origin": "[]"})
+    with pytest.raises(BadCheckpoint, match="other: does not say where weights came from"):
+        read_origin(tmp_path / "other")
 
 
 def test_an_encoder_of_ours_is_written_and_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
