@@ -11,21 +11,14 @@ from typing import Any
 from tiny_run import STEPS, config_of
 from train_processes import EXACT, ROOT
 
-<<<<<<< HEAD
-from ove.train.checkpoints.checkpoint import Checkpoints, Leaf
-=======
 from ove.config.mapping import to_mapping
-from ove.train.checkpoints.checkpoint import Checkpoints, Leaf
->>>>>>> main
+from ove.train.checkpoint import Checkpoints, Leaf
 
 DIES = """
 import os, signal, sys, time
 from pathlib import Path
-from launch import train
-from launch.cli import command
-from ove.train.checkpoints import checkpoint
-from ove.train.monitor import metrics
-from ove import distributed as processes
+from launch import command, train
+from ove.train import checkpoint, metrics, processes
 
 where, at, saved = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 write, seal = metrics.MetricsLog.write, checkpoint.Checkpoints._seal
@@ -125,4 +118,3 @@ def test_it_says_how_it_gets_on(trained_run: Path) -> None:
     assert "compiling" in "".join(printed[first + 1 : -STEPS]) and printed[-STEPS].startswith(f"step 1/{STEPS}")
     assert "data wait" in printed[-1] and printed[-1].endswith("0m00s left")
     assert [line.split()[1] for line in printed[-STEPS:]] == [f"{step}/{STEPS}" for step in range(1, STEPS + 1)]
-    assert all(line.endswith(" left") for line in printed[-STEPS:])
