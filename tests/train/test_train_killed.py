@@ -12,13 +12,16 @@ from tiny_run import STEPS, config_of
 from train_processes import EXACT, ROOT
 
 from ove.config.mapping import to_mapping
-from ove.train.checkpoint import Checkpoints, Leaf
+from ove.train.checkpoints.checkpoint import Checkpoints, Leaf
 
 DIES = """
 import os, signal, sys, time
 from pathlib import Path
-from launch import command, train
-from ove.train import checkpoint, metrics, processes
+from launch import train
+from launch.cli import command
+from ove.train.checkpoints import checkpoint
+from ove.train.monitor import metrics
+from ove import distributed as processes
 
 where, at, saved = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
 write, seal = metrics.MetricsLog.write, checkpoint.Checkpoints._seal
