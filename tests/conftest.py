@@ -1,7 +1,10 @@
 """One CPU that pretends to be eight devices; shapes of jaxtyping signatures are checked at run time."""
 
+import fcntl
 import os
 import pkgutil
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -42,12 +45,27 @@ def golden_folders() -> list[Path]:
     return folders
 
 
+def _made_once(folders: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder for all workers of a session, made by the first that asks for it while the others wait."""
+    base = folders.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    done = folder.with_suffix(".done")
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small labelled shard folder of made-up frames (tests/synthetic.py); not to be changed by tests."""
     from synthetic import write_set
 
-    return write_set(tmp_path_factory.mktemp("synthetic") / "shards")
+    return _made_once(tmp_path_factory, "synthetic", lambda folder: write_set(folder / "shards")) / "shards"
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +78,9 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory, shard_folder: Path) ->
 
     from ove.train.loop import train
 
-    workdir = tmp_path_factory.mktemp("trained") / "run"
-    printed: list[str] = []
-    train(config_of(shard_folder), workdir, printed.append)
-    (workdir.parent / "printed.txt").write_text("".join(line + "\n" for line in printed))
-    return workdir
+    def make(folder: Path) -> None:
+        printed: list[str] = []
+        train(config_of(shard_folder), folder / "run", printed.append)
+        (folder / "printed.txt").write_text("".join(line + "\n" for line in printed))
+
+    return _made_once(tmp_path_factory, "trained", make) / "run"

@@ -191,7 +191,7 @@ class _Run:
             if compiled is None:
                 compiled = _compile(step_fn, state, fed.on_device, self.report)
                 self.processes.barrier("the first step")
-                self.first_step, self.began = start, time.perf_counter()
+                self.first_step = start + 1
                 self.clock.restart()
             self.profiler.before(step)
             with self.clock.dispatching():
@@ -237,15 +237,17 @@ class _Run:
         self.watchdog.expect(f"step {taken.step + 1}", self.config.train.step_limit_s)
         self.watch.look(taken.step, values, taken.fed.batches)
         self.clock.step_done()
+        if taken.step == self.first_step:  # it takes longer than the others, so the pace is theirs
+            self.began = time.perf_counter()
         # Where a run may be taken up again the log is cut, so a line must end there.
         if taken.step % self.config.train.log_every and not is_saved and taken.step > 1:
             return
         values = self.watch.line(self.clock.lap(sum(head.batch_size for head in self.config.batches.heads)))
         if self.log:
             self.log.write(taken.step, values | {"order": taken.fed.progress.order, "bad_records": taken.fed.progress.replaced})
-        steps = self.config.train.steps
-        seconds_a_step = (time.perf_counter() - self.began) / (taken.step - self.first_step)
-        self.report(progress_line(taken.step, steps, values, (steps - taken.step) * seconds_a_step))
+        steps, timed = self.config.train.steps, taken.step - self.first_step
+        left_s = (steps - taken.step) * (time.perf_counter() - self.began) / timed if timed else None
+        self.report(progress_line(taken.step, steps, values, left_s))
 
 
 def _in_silence(line: str) -> None:

@@ -121,4 +121,3 @@ def test_it_says_how_it_gets_on(trained_run: Path) -> None:
     assert "compiling" in "".join(printed[first + 1 : -STEPS]) and printed[-STEPS].startswith(f"step 1/{STEPS}")
     assert "data wait" in printed[-1] and printed[-1].endswith("0m00s left")
     assert [line.split()[1] for line in printed[-STEPS:]] == [f"{step}/{STEPS}" for step in range(1, STEPS + 1)]
-    assert all(line.endswith(" left") for line in printed[-STEPS:])

@@ -43,6 +43,7 @@ def test_the_progress_line_says_where_how_well_how_fast_and_how_long() -> None:
         "step 20/300  loss 3.0000 (vid 1.0000  obj 2.0000)  120 ms/step  66.6 samples/s  data wait 12%  1h02m left"
     )
     assert progress_line(299, 300, values, 61.6).endswith("1m02s left")
+    assert "left" not in progress_line(1, 300, values, None)
 
 
 def test_what_is_known_of_speed_work_and_memory_stands_in_the_line() -> None:

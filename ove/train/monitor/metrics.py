@@ -90,9 +90,10 @@ class MetricsLog:
             self._events.close()
 
 
-def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left: float) -> str:
+def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left: float | None) -> str:
     """One line for the screen: where the run is, the loss of each bank, its speed, how long it waited for data, time left.
 
+    The last is left out where it is None, not known yet.
     Tokens a second, model FLOPs utilisation, the host's share, the most memory of a device and skipped steps are told where
     `values` has them.
     """
@@ -114,7 +115,9 @@ def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left
         parts.append(f"{values['device_memory_peak_gib']:.1f} GiB")
     if values.get("skipped"):
         parts.append(f"{values['skipped']:.0f} skipped")
-    return "  ".join([*parts, f"{duration(seconds_left)} left"])
+    if seconds_left is not None:
+        parts.append(f"{duration(seconds_left)} left")
+    return "  ".join(parts)
 
 
 class Watch:

@@ -1,0 +1,34 @@
+"""The time that a run says is left is that of the steps to come, from the first line that tells it."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tiny_run import STEPS, config_of
+
+from ove.train import loop
+
+
+def test_neither_compilation_nor_the_slow_first_step_counts(
+    shard_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [0.0]
+    compile_step, finish = loop._compile, loop._Run._finish
+
+    def compile_slowly(*arguments: object) -> object:
+        now_s[0] += 500.0
+        return compile_step(*arguments)
+
+    def finish_later(run: loop._Run, taken: loop._Taken, is_saved: bool = False) -> None:
+        now_s[0] += 30.0 if taken.step == 1 else 2.0
+        finish(run, taken, is_saved)
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now_s[0], monotonic=time.monotonic))
+    monkeypatch.setattr(loop, "_compile", compile_slowly)
+    monkeypatch.setattr(loop._Run, "_finish", finish_later)
+    printed: list[str] = []
+    loop.train(config_of(shard_folder), tmp_path, printed.append)
+    lines = [line for line in printed if line.startswith("step ")]
+    assert len(lines) == STEPS and not lines[0].endswith("left")
+    assert [line.split("  ")[-1] for line in lines[1:]] == [f"0m{2 * (STEPS - step):02d}s left" for step in range(2, STEPS + 1)]
