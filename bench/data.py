@@ -29,7 +29,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from ove.config import BatchesConfig, HeadConfig, ShardsConfig, VideoConfig  # noqa: E402
+from ove.config import BatchesConfig, HeadConfig, SelectionConfig, ShardsConfig, VideoConfig  # noqa: E402
 from ove.records import Saliency  # noqa: E402
 from ove.shards.h264 import decode_clip  # noqa: E402
 from ove.shards.labels import write_labels  # noqa: E402
@@ -158,7 +158,7 @@ def _decode_h264(record: VideoRecord) -> None:
 
 
 def _decode_selected(record: VideoRecord) -> None:
-    flat = TokenView(2048, 32, "keep").choose(Saliency(record.saliency.astype(np.float32)))
+    flat = TokenView(2048, SelectionConfig(gop_frames=32)).choose(Saliency(record.saliency.astype(np.float32)))
     for index in np.unique(flat // (record.grid_tyx[1] * record.grid_tyx[2])):
         cv2.imdecode(np.frombuffer(record.frames[index], np.uint8), cv2.IMREAD_COLOR_RGB)
 

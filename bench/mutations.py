@@ -23,14 +23,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from ove.config import VideoConfig  # noqa: E402
+from ove.config import SelectionConfig, VideoConfig  # noqa: E402
 from ove.errors import BadClip  # noqa: E402
 from ove.video.decode import read_video  # noqa: E402
 from ove.video.saliency import saliency  # noqa: E402
 from ove.video.select import select  # noqa: E402
 from ove.workers import Died, outcomes  # noqa: E402
 
-_CONFIG = {"n_frames": 16, "size_px": 56, "gop_frames": 8, "time_limit_s": 10.0}
+_CONFIG = {"n_frames": 16, "size_px": 56, "selection": SelectionConfig(gop_frames=8), "time_limit_s": 10.0}
 _BUDGET = 64
 _HANGS_S = 30.0
 """A worker that is busy with one file for longer than this is ended, and the file counts as a hang."""
@@ -110,7 +110,7 @@ def _outcome(config: VideoConfig, path: Path) -> tuple[str, str]:
     try:
         clip, signals = read_video(path, config)
         scores = saliency(signals, config).scores
-        chosen = select(scores, clip.is_i_frame, _BUDGET, config.iframe_policy).flat
+        chosen = select(scores, clip.is_i_frame, _BUDGET, config.selection.iframe_policy).flat
     except BadClip as error:
         if path.name not in str(error):
             return "no name", f"{path}: {error}"

@@ -70,7 +70,7 @@ def selected(path: Path, budget: int) -> tuple[Clip, dict[str, Selection]]:
     selections = {}
     for name, (config, _) in RULES.items():
         clip, signals = read_video(path, config)
-        selections[name] = choose_patches(saliency(signals, config), clip.is_i_frame, budget, config)
+        selections[name] = choose_patches(saliency(signals, config), clip.is_i_frame, budget, config.selection)
     return clip, selections
 
 

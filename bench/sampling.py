@@ -32,7 +32,7 @@ SIDE_PX, GRID = 224, 16
 BUDGET = 0.125
 MARGIN = 40
 """Frames at both ends of a video in which no event begins or ends."""
-SAMPLINGS = ("uniform", "consecutive", "energy", "accumulate")
+SAMPLINGS = ("uniform", "consecutive", "energy", "pool")
 SCOPES = ("frame", "clip")
 EVENTS = ("jump", "appear", "retexture")
 CAMERAS = ("still", "panning")
@@ -110,14 +110,14 @@ def seen(path: Path, truth: Truth) -> Iterator[dict]:
         row["frame"] = bool(((clip.frame_index >= start) & (clip.frame_index < end)).any())
         for scope in SCOPES:
             config = VideoConfig(sampling=sampling, percentile_scope=scope)
-            selection = choose_patches(saliency(signals, config), clip.is_i_frame, BUDGET, config)
+            selection = choose_patches(saliency(signals, config), clip.is_i_frame, BUDGET, config.selection)
             chosen = np.zeros(np.prod(selection.grid_tyx), bool)
             chosen[selection.flat] = True
             chosen = chosen.reshape(selection.grid_tyx)
             before = -1
             hit = False
             for t, index in enumerate(clip.frame_index):
-                first = before + 1 if sampling == "accumulate" else index
+                first = before + 1 if sampling == "pool" else index
                 frames = [f - start for f in range(first, index + 1) if start <= f < end]
                 if frames:
                     covered = truth.covered[frames].any(axis=0)

@@ -68,7 +68,7 @@ def ours(sizes: dict[str, int], batch: int, loss: str, accumulate: int) -> Step:
     from ove.train.step import make_step
 
     head = HeadConfig("vid", batch, negatives=SHARE, labels_per_step=LABELS)
-    train = TrainConfig(warmup_steps=0, accumulate=accumulate)
+    train = TrainConfig(warmup_steps=0, grad_accum_steps=accumulate)
     config = RunConfig(BatchesConfig(heads=(head,)), encoder_config(sizes), CentersConfig(loss=loss), train)
     mesh, n_centers = make_mesh(), {"vid": sizes["centers"]}
     make = jax.jit(partial(init_state, config, n_centers))
@@ -162,7 +162,12 @@ def real_loop(options: argparse.Namespace) -> None:
             launch("toy", "--out", f"{folder}/videos", "--train", 64, "--probe", 0, "--val", 0)
             launch("shards", "--videos", f"{folder}/videos/train", "--out", shards, "--size", 84)
             launch("labels", "--shards", shards, "--centers", 16, "--labels", 3)
-        settings = {"batches.shards": shards.resolve(), "train.steps": options.steps, "train.log_every": 5, "train.pictures": 0}
+        settings = {
+            "batches.shards": shards.resolve(),
+            "train.steps": options.steps,
+            "train.log_every": 5,
+            "train.log_images": 0,
+        }
         words = [f"--config.{key}={value}" for key, value in settings.items()]
         launch("train", f"--config={options.config}", f"--workdir={folder}/run", *words)
         lines = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()][1:]

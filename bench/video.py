@@ -140,7 +140,7 @@ def _frames_only(path: Path, wanted: set[int], config: VideoConfig) -> None:
 
 def _ours(path: Path, config: VideoConfig) -> None:
     clip, signals = read_video(path, config)
-    choose_patches(saliency(signals, config), clip.is_i_frame, _BUDGET, config)
+    choose_patches(saliency(signals, config), clip.is_i_frame, _BUDGET, config.selection)
 
 
 class _Clock:

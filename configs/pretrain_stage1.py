@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.batches = ConfigDict()
     c.batches.shards = "data/shards/images"
-    c.batches.processes = 8
+    c.batches.num_workers = 8
     c.batches.heads = [
         # r = 0.1 of 2,000,000 centers, all 10 labels in each step (paper)
         {"bank": "obj", "batch_size": BATCH, "negatives": 0.1, "labels_per_step": 10, "size_px": 224},
@@ -47,13 +47,13 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.schedule = "linear"  # to 0
     c.train.warmup_steps = 2_000
     c.train.clip_norm = 5.0  # of the encoder, and of each bank (spec §4)
-    c.train.accumulate = 1  # more where the samples of a device do not fit at once; the losses stay the same
+    c.train.grad_accum_steps = 1  # more where the samples of a device do not fit at once; the losses stay the same
     c.train.log_every = 50
     c.train.save_every = 1_000
 
     if "smoke" in words:  # on the shards of launch/quickstart.sh, with a tiny encoder: does everything run?
         c.batches.shards = "runs/quickstart/shards/train"
-        c.batches.processes = 0
+        c.batches.num_workers = 0
         c.batches.heads = [{"bank": "obj", "batch_size": 16, "negatives": 0.5, "labels_per_step": 2}]
         c.encoder.update(layers=2, width=192, heads=3, mlp=768, init_std=0.07, compute="float32")
         c.train.update(steps=20, warmup_steps=4, log_every=5, save_every=10)

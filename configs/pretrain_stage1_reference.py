@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.batches = ConfigDict()
     c.batches.shards = "data/shards/images"
-    c.batches.processes = 8
+    c.batches.num_workers = 8
     c.batches.heads = [  # 8 of the 10 labels in each step (reference)
         {"bank": "obj", "batch_size": batch, "negatives": 0.1, "labels_per_step": 8, "size_px": 224},
     ]
@@ -53,14 +53,14 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.schedule = "linear"
     c.train.warmup_steps = 2_000
     c.train.clip_norm = 5.0  # reference
-    c.train.accumulate = ACCUMULATE
+    c.train.grad_accum_steps = ACCUMULATE
     c.train.log_every = 50
     c.train.save_every = 1_000
 
     if "smoke" in words:  # on the shards of launch/quickstart.sh, with a tiny encoder: does everything run?
         c.batches.shards = "runs/quickstart/shards/train"
-        c.batches.processes = 0
+        c.batches.num_workers = 0
         c.batches.heads = [{"bank": "obj", "batch_size": 16, "negatives": 0.5, "labels_per_step": 2}]
         c.encoder.update(layers=2, width=192, heads=3, mlp=768, init_std=0.07, compute="float32")
-        c.train.update(steps=20, accumulate=2, lr=3e-4, lr_bank=2e-3, warmup_steps=4, log_every=5, save_every=10)
+        c.train.update(steps=20, grad_accum_steps=2, lr=3e-4, lr_bank=2e-3, warmup_steps=4, log_every=5, save_every=10)
     return c

@@ -24,8 +24,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.batches = ConfigDict()
     c.batches.budget_tokens = 2_048  # 12.5 % of a clip (spec §2)
     c.batches.share_codec, c.batches.share_frames, c.batches.share_tiling = 0.5, 0.375, 0.125  # spec §2
-    c.batches.gop_frames = 32  # two whole frames a clip (spec §2)
-    c.batches.processes = 8
+    c.batches.selection = ConfigDict()
+    c.batches.selection.gop_frames = 32  # two whole frames a clip (spec §2)
+    c.batches.num_workers = 8
     c.batches.heads = [  # r = 0.1 and 10 labels a step (paper); of the 100 words of a text image 10 are drawn
         {"bank": "vid", "batch_size": CLIPS, "shards": ["data/shards/clips"]},
         {"bank": "obj", "batch_size": IMAGES, "shards": ["data/shards/images"], "size_px": 448},
@@ -52,18 +53,18 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.schedule = "linear"  # to 0
     c.train.warmup_steps = 2_000
     c.train.clip_norm = 5.0  # of the encoder, and of each bank (spec §4)
-    c.train.accumulate = 4  # of 128 devices each has 16 clips, 8 images and 8 text images at a time
+    c.train.grad_accum_steps = 4  # of 128 devices each has 16 clips, 8 images and 8 text images at a time
     c.train.log_every = 50
     c.train.save_every = 1_000
 
     if "smoke" in words:  # on the shards of launch/quickstart.sh, with a tiny encoder: does everything run?
         c.batches.shards = "runs/quickstart/shards/train"
-        c.batches.processes = 0
+        c.batches.num_workers = 0
         c.batches.budget_tokens = 288  # 8 frames of 84 px
         c.batches.heads = [  # toy videos hold no text
             {"bank": "vid", "batch_size": 16, "negatives": 0.5, "labels_per_step": 2},
             {"bank": "obj", "batch_size": 16, "negatives": 0.5, "labels_per_step": 2},
         ]
         c.encoder.update(layers=2, width=192, heads=3, mlp=768, init_std=0.07, compute="float32")
-        c.train.update(steps=20, accumulate=2, warmup_steps=4, log_every=5, save_every=10, init_from="")
+        c.train.update(steps=20, grad_accum_steps=2, warmup_steps=4, log_every=5, save_every=10, init_from="")
     return c

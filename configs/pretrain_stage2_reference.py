@@ -27,8 +27,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.batches = ConfigDict()
     c.batches.budget_tokens = 2_048  # spec §2
     c.batches.share_codec, c.batches.share_frames, c.batches.share_tiling = 0.5, 0.375, 0.125  # spec §2
-    c.batches.gop_frames = 16  # of the reference's transcode: four whole frames a clip
-    c.batches.processes = 8
+    c.batches.selection = ConfigDict()
+    c.batches.selection.gop_frames = 16  # of the reference's transcode: four whole frames a clip
+    c.batches.num_workers = 8
     c.batches.heads = [  # 8 labels in each step (reference)
         {"bank": "vid", "batch_size": CLIPS * times, "labels_per_step": 8, "shards": ["data/shards/clips"]},
         {"bank": "obj", "batch_size": IMAGES * times, "labels_per_step": 8, "shards": ["data/shards/images"], "size_px": 448},
@@ -59,18 +60,20 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.schedule = "linear"
     c.train.warmup_steps = 2_000
     c.train.clip_norm = 5.0  # reference
-    c.train.accumulate = ACCUMULATE
+    c.train.grad_accum_steps = ACCUMULATE
     c.train.log_every = 50
     c.train.save_every = 1_000
 
     if "smoke" in words:  # on the shards of launch/quickstart.sh, with a tiny encoder: does everything run?
         c.batches.shards = "runs/quickstart/shards/train"
-        c.batches.processes = 0
+        c.batches.num_workers = 0
         c.batches.budget_tokens = 288  # 8 frames of 84 px
         c.batches.heads = [  # toy videos hold no text
             {"bank": "vid", "batch_size": 16, "negatives": 0.5, "labels_per_step": 2},
             {"bank": "obj", "batch_size": 16, "negatives": 0.5, "labels_per_step": 2},
         ]
         c.encoder.update(layers=2, width=192, heads=3, mlp=768, init_std=0.07, compute="float32")
-        c.train.update(steps=20, accumulate=2, lr=3e-4, lr_bank=2e-3, warmup_steps=4, log_every=5, save_every=10, init_from="")
+        c.train.update(
+            steps=20, grad_accum_steps=2, lr=3e-4, lr_bank=2e-3, warmup_steps=4, log_every=5, save_every=10, init_from=""
+        )
     return c

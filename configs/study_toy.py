@@ -31,19 +31,19 @@ def get_config(arg: str = "") -> ConfigDict:
         "w_motion=0",
         "w_residual=0",
         "motion_feature=variance, residual_feature=gradient",
-        "sampling=accumulate",
-        "iframe_policy=first",
-        "iframe_policy=score",
+        "sampling=pool",
+        "selection.iframe_policy=first",
+        "selection.iframe_policy=score",
     )
     c.maps = (
         "",
-        "sampling=accumulate",
+        "sampling=pool",
         "sampling=consecutive",
         "percentile_scope=frame",
-        "iframe_policy=score",
+        "selection.iframe_policy=score",
         "centre_prior=0.3",
     )
     if arg == "smoke":
         c.probe.epochs, c.probe.seeds, c.probe.budgets = 2, (0, 1), (72, 288)
-        c.options, c.maps = ("iframe_policy=score",), ("", "iframe_policy=score")
+        c.options, c.maps = ("selection.iframe_policy=score",), ("", "selection.iframe_policy=score")
     return c

@@ -29,7 +29,7 @@ REMEDIES = {
     "read": "put the shards on a local disk, or raise batches.threads: a thread that waits for the storage costs no core",
     "decode": "write the shards with mosaics (shards.store), or as JPEG frames in place of H.264, or pictures with a smaller "
     "shards.max_side_px; or give the pipeline more cores",
-    "select": "give the pipeline more cores; where threads hinder each other, batches.processes",
+    "select": "give the pipeline more cores; where threads hinder each other, batches.num_workers",
     "batch": "lower the batch size of a process, or batches.threads: memory is what holds it up",
     "to device": "larger batches a step, or fewer tokens: the connection to the devices is what holds it up",
 }
@@ -96,7 +96,7 @@ def _head_speed(stream: HeadStream, batch_size: int, samples: int) -> HeadSpeed:
 
 def _whole(pipeline: Pipeline, steps: int, sharding: Sharding) -> tuple[float, float]:
     """Seconds that a step's batches take to be made, as configured, and to be moved to the devices."""
-    ahead = 2 + pipeline.config.threads * max(pipeline.config.processes, 1)
+    ahead = 2 + pipeline.config.threads * max(pipeline.config.num_workers, 1)
     for _ in range(ahead):  # what is made ahead costs nothing when it is taken
         batches = next(pipeline)
     began = time.perf_counter()
@@ -121,9 +121,9 @@ def _print_stages(heads: Sequence[HeadSpeed]) -> None:
 def _print_whole(config: BatchesConfig, heads: Sequence[HeadSpeed], made_s: float, moved_s: float) -> None:
     samples = sum(head.batch_size for head in heads)
     cores = len(os.sched_getaffinity(0))
-    makers = config.threads * max(config.processes, 1) or 1
+    makers = config.threads * max(config.num_workers, 1) or 1
     print(
-        f"the pipeline ({config.threads} threads, {config.processes} processes, {cores} cores): "
+        f"the pipeline ({config.threads} threads, {config.num_workers} processes, {cores} cores): "
         f"{samples / made_s:,.0f} records/s, {1000 * made_s:.1f} ms a step of {samples} samples"
     )
     print(f"to {jax.device_count()} device(s): {samples / moved_s:,.0f} records/s, {1000 * moved_s:.1f} ms a step")
@@ -140,7 +140,7 @@ def _print_whole(config: BatchesConfig, heads: Sequence[HeadSpeed], made_s: floa
     elif one_core / min(makers, cores) < 0.6 * made_s:
         print(
             f"{min(makers, cores)} cores could make a step in {1000 * one_core / min(makers, cores):.1f} ms: they wait for "
-            "each other, or for other programs; try batches.processes, with batches.threads = 1."
+            "each other, or for other programs; try batches.num_workers, with batches.threads = 1."
         )
 
 

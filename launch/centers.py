@@ -84,7 +84,7 @@ def _chosen(bank: SavedBank, often: Int32[np.ndarray, "C"], options: argparse.Na
 def _embed(bank: SavedBank, shards: ShardSet) -> Float32[np.ndarray, "N E"]:
     """The embedding of every record, seen as in training but without chance: clips by their codec, images whole."""
     config = from_mapping(RunConfig, bank.meta.config)
-    view = TokenView(config.batches.budget_tokens, config.batches.gop_frames, config.batches.iframe_policy)
+    view = TokenView(config.batches.budget_tokens, config.batches.selection)
     mode = CODEC if bank.name == "vid" else IMAGE
     view.check(shards.grid_tyx, {mode})
     encoder_config, params, _ = restore_encoder(bank.workdir, bank.step)

@@ -82,7 +82,7 @@ def described(encoder: Encoder) -> str:
         f"encoder ({sizes[0] if sizes else 'of no preset'}): {config.layers} layers, width {config.width}",
         f"{config.heads} heads of {config.head_width}, MLP {config.mlp}, patch {config.patch_px}",
         f"{config.norm} eps {config.norm_eps:g}, RoPE {config.rope} theta {config.rope_theta:g}",
-        "pooling head" if config.head else "no pooling head",
+        "pooling head" if config.pooling_head else "no pooling head",
     ]
     n_parameters = sum(int(np.prod(tensor.shape)) for tensor in tensors)
     count = f"{len(tensors)} tensors, {n_parameters:,} parameters"

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     weights = open_weights(options.weights, options.compute)
     config = _input_config(options, weights.config.patch_px)
     has_others = options.tokens or options.hidden is not None
-    keep = Keep(weights.config.head or not has_others, options.tokens, options.hidden)
+    keep = Keep(weights.config.pooling_head or not has_others, options.tokens, options.hidden)
     keep.check(weights.config)
     bad: list[tuple[Path, str]] = []
     started = time.monotonic()

@@ -97,7 +97,7 @@ def _extract(job: _Job, task: tuple[InputFile, str]) -> _Done | BadFile:
     try:
         clip, signals = read_video(file.path, job.config)
         scores = saliency(signals, job.config)
-        selection = choose_patches(scores, clip.is_i_frame, job.budget_tokens, job.config)
+        selection = choose_patches(scores, clip.is_i_frame, job.budget_tokens, job.config.selection)
     except BadClip as error:  # the border where a bad file is set aside
         reason = str(error)
         named = reason if reason.startswith(str(file.path)) else f"{file.path}: {reason}"
@@ -169,8 +169,8 @@ def _job(options: argparse.Namespace) -> _Job:
     grid = (config.n_frames, config.grid, config.grid)
     budget = budget_of(_number(options.budget), grid)
     # What no clip can meet is told before the first one is decoded.
-    flags = i_frame_flags(config.n_frames, config.gop_frames)
-    choose_patches(Saliency(np.zeros(grid, np.float32)), flags, budget, config)
+    flags = i_frame_flags(config.n_frames, config.selection.gop_frames)
+    choose_patches(Saliency(np.zeros(grid, np.float32)), flags, budget, config.selection)
     if "mosaics" in exports:
         mosaics.check_budget(budget, config.grid**2)
     return _Job(config, budget, exports, options.overlay, options.signals, options.out)

@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     config = _config(options)
     _check(options)
-    initialize(options, config.meet_limit_s, config.silence_limit_s)
+    initialize(options, config.barrier_timeout_s, config.heartbeat_timeout_s)
     processes = Processes(_PATIENCE_S)
     say = functools.partial(print, flush=True)
     if processes.count > 1 and options.part != WHOLE:

@@ -85,7 +85,7 @@ def _configs(options: argparse.Namespace, kind: str) -> tuple[VideoConfig, Shard
         ("video", "preset"): options.preset,
         ("video", "size_px"): options.size,
         ("video", "n_frames"): options.frames,
-        ("video", "gop_frames"): options.gop,
+        ("video", "selection.gop_frames"): options.gop,
         ("shards", "store"): None if options.store is None else tuple(form.strip() for form in options.store.split(",")),
         ("shards", "budget_tokens"): options.budget,
         ("shards", "h264_crf"): options.crf,

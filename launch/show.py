@@ -135,9 +135,10 @@ def selection_of(shards: ShardSet, record: VideoRecord, budget: int | None) -> S
         return Selection(record.mosaic_flat.astype(np.int32), record.grid_tyx)
     n_patches = int(np.prod(record.grid_tyx))
     whole = n_patches // len(record.is_i_frame) * int(record.is_i_frame.sum())
-    config = from_mapping(VideoConfig, shards.manifest.made_with.get("video", {}), "made_with.video.")
+    made_with = from_mapping(VideoConfig, shards.manifest.made_with.get("video", {}), "made_with.video.")
+    tokens = budget or max(whole, min(_BUDGET, n_patches // _SHARE))
     saliency = Saliency(record.saliency.astype(np.float32), record.valid)
-    return choose_patches(saliency, record.is_i_frame, budget or max(whole, min(_BUDGET, n_patches // _SHARE)), config)
+    return choose_patches(saliency, record.is_i_frame, tokens, made_with.selection)
 
 
 def _list(shards: ShardSet, indices: range, limit: int | None) -> int:

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", metavar="STEP:N", help="trace N steps from step STEP on (docs/watching.md)")
     arguments, config = cli_config.parse(parser, RunConfig, argv)
     span = parse_span(arguments.profile) if arguments.profile is not None else None
-    initialize(arguments, config.train.meet_limit_s, config.train.silence_limit_s)
+    initialize(arguments, config.train.barrier_timeout_s, config.train.heartbeat_timeout_s)
     hooks = _hooks(config, arguments.workdir, span)
     state = train(config, arguments.workdir, partial(print, flush=True), hooks)
     return processes.EXIT_PREEMPTED if int(state.step) < config.train.steps else 0
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _hooks(config: RunConfig, workdir: Path, span: Span | None) -> Hooks:
     """What the run draws, how it is evaluated, and what is traced of it."""
-    each = config.train.pictures
+    each = config.train.log_images
     draw = FirstBatches(workdir / "pictures", config.encoder.patch_px, each) if each else None
     return Hooks(draw, OnlineProbe(config) if config.train.eval_every else None, span)
 

@@ -73,11 +73,11 @@ def cluster_detected(env: Mapping[str, str]) -> bool:
     return any(count.isdecimal() and int(count) > 1 for count in counts) or any("," in env.get(name, "") for name in _HOSTS)
 
 
-def initialize(address: Address | None, meet_limit_s: float, silence_limit_s: float) -> None:
+def initialize(address: Address | None, barrier_timeout_s: float, heartbeat_timeout_s: float) -> None:
     """Connects this process with the others of its run; to be called before anything else of jax.
 
     Without an address jax asks the cluster (SLURM, Open MPI, Cloud TPU, GKE) for it. A process not heard of for
-    `silence_limit_s` ends all others. ConfigError if the others cannot be found or do not come within `meet_limit_s`.
+    `heartbeat_timeout_s` ends all others. ConfigError if the others cannot be found or do not come within `barrier_timeout_s`.
     """
     sys.excepthook = _exit_after
     try:
@@ -86,9 +86,9 @@ def initialize(address: Address | None, meet_limit_s: float, silence_limit_s: fl
             address.count if address else None,
             address.index if address else None,
             cluster_detection_method="deactivate" if address else None,
-            initialization_timeout=int(meet_limit_s),
-            heartbeat_timeout_seconds=int(silence_limit_s),
-            shutdown_timeout_seconds=int(meet_limit_s),
+            initialization_timeout=int(barrier_timeout_s),
+            heartbeat_timeout_seconds=int(heartbeat_timeout_s),
+            shutdown_timeout_seconds=int(barrier_timeout_s),
         )
     except ValueError as error:
         raise ConfigError(
@@ -97,8 +97,8 @@ def initialize(address: Address | None, meet_limit_s: float, silence_limit_s: fl
     except RuntimeError as error:
         who = f"process {address.index} of {address.count}" if address else "this process"
         raise ConfigError(
-            f"{who} found no connection with the others within {meet_limit_s:g} s ({str(error).splitlines()[0][:200]}); check "
-            "that all were started and that the port of process 0 is free and can be reached."
+            f"{who} found no connection with the others within {barrier_timeout_s:g} s ({str(error).splitlines()[0][:200]}); "
+            "check that all were started and that the port of process 0 is free and can be reached."
         ) from error
 
 

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LEVELS = (
     {"errors"},
-    {"records", "config", "files", "prefetch", "progress"},
+    {"records", "config", "named", "files", "prefetch", "progress"},
     {"distributed", "workers", "video", "sources", "encoder", "centers", "toy"},
     {"shards"},
     {"tokens", "stream", "labels"},

@@ -130,7 +130,7 @@ def test_at_least_80_percent_of_what_the_events_object_covers_is_selected(tmp_pa
         video = toy.render(SEED, index)
         clip, signals = read_video(file_of(video, tmp_path), config)
         scores = saliency(signals, config).scores
-        selection = select(scores, clip.is_i_frame, int(share * scores.size), config.iframe_policy)
+        selection = select(scores, clip.is_i_frame, int(share * scores.size), config.selection.iframe_policy)
         assert len(selection.flat) == share * scores.size == 2048
         selected = np.isin(np.arange(scores.size), selection.flat).reshape(scores.shape)
         for sampled, t in enumerate(clip.frame_index):

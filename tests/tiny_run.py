@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from synthetic import BUDGET, CENTERS, GOP, LABELS, SIZE_PX
 
-from ove.config import BatchesConfig, EncoderConfig, HeadConfig, RunConfig, TrainConfig
+from ove.config import BatchesConfig, EncoderConfig, HeadConfig, RunConfig, SelectionConfig, TrainConfig
 from ove.train.init import TrainState, init_state
 from ove.train.sharding import make_mesh, state_shardings
 from ove.train.step import DeviceBatch
@@ -22,7 +22,7 @@ def config_of(folder: Path, **train: Any) -> RunConfig:
     """A run over both banks of tests/synthetic.py."""
     heads = tuple(HeadConfig(bank, 8, negatives=0.5, labels_per_step=2) for bank in ("vid", "obj"))
     return RunConfig(
-        BatchesConfig(shards=str(folder), budget_tokens=BUDGET, gop_frames=GOP, heads=heads),
+        BatchesConfig(shards=str(folder), budget_tokens=BUDGET, selection=SelectionConfig(gop_frames=GOP), heads=heads),
         EncoderConfig(layers=2, width=64, heads=2, mlp=128),
         train=TrainConfig(**({"steps": STEPS, "warmup_steps": 2, "log_every": 1, "save_every": 7} | train)),
     )

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from ove.config.mapping import from_mapping
+from ove.config.mapping import from_mapping, merged, renamed
 from ove.errors import ConfigError
 
 T = TypeVar("T")
@@ -25,12 +25,12 @@ def parse(parser: argparse.ArgumentParser, cls: type[T], argv: Sequence[str] | N
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a file of configs/; ARG is for example `smoke`")
     parser.epilog = "Any key of the configuration can be set with --config.section.key=VALUE."
     arguments, rest = parser.parse_known_args(argv)
-    values = load(arguments.config)
+    values = renamed(cls, load(arguments.config))
     for option in rest:
         if not option.startswith(_PREFIX) or "=" not in option:
             parser.error(f"unknown argument {option}; settings are given as --config.section.key=VALUE")
         key, _, text = option.removeprefix(_PREFIX).partition("=")
-        _set(values, key.split("."), _literal(text))
+        values = merged(values, renamed(cls, {key: _literal(text)}))
     return arguments, from_mapping(cls, values)
 
 
@@ -69,14 +69,6 @@ def settings(assignments: Sequence[str], sections: Sequence[str]) -> dict[str, d
             raise ConfigError(f"--set {assignment}: expected {' or '.join(f'{section}.KEY=VALUE' for section in sections)}.")
         values[section][key] = _literal(text)
     return values
-
-
-def _set(values: dict[str, Any], path: list[str], value: Any) -> None:
-    for section in path[:-1]:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"{'.'.join(path)}: {section} is a value, not a section.")
-    values[path[-1]] = value
 
 
 def _literal(text: str) -> Any:

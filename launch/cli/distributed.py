@@ -15,11 +15,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     several.add_argument("--distributed", action="store_true", help="ask the cluster for all three")
 
 
-def initialize(arguments: argparse.Namespace, meet_limit_s: float, silence_limit_s: float) -> None:
+def initialize(arguments: argparse.Namespace, barrier_timeout_s: float, heartbeat_timeout_s: float) -> None:
     """Meets the other processes, if the options, the environment or the cluster say that there are any.
 
     ConfigError if only a part of the address is given, or the others do not come (`ove.distributed.initialize`).
     """
     address = processes.address_of(arguments.coordinator, arguments.num_processes, arguments.process_id, os.environ)
     if address or arguments.distributed or processes.cluster_detected(os.environ):
-        processes.initialize(address, meet_limit_s, silence_limit_s)
+        processes.initialize(address, barrier_timeout_s, heartbeat_timeout_s)

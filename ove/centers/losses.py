@@ -121,6 +121,43 @@ def sigmoid_parts(
     return Parts(loss.sum() / n_samples, embeddings_grad, rows_grad, logit_grad, positives, negatives)
 
 
+OwnLoss = Callable[..., Float32[Array, ""]]
+"""(embeddings (B, E), rows (S, E), is_positive (B, S), is_negative (B, S), scale, bias) → the sum over all pairs, float32."""
+
+
+def own_parts(
+    loss: OwnLoss,
+    embeddings: Float[Array, "B E"],
+    rows: Float32[Array, "R E"],
+    scale: Float32[Array, ""],
+    bias: Float32[Array, ""],
+    sample: Sample,
+    slot: Int32[Array, "B L"],
+    config: CentersConfig,
+) -> Parts:
+    """The part of one shard in a loss of the user's, a sum over pairs, divided by B; its gradients by automatic differentiation.
+
+    Only the sampled rows are differentiated, all at once: memory grows with B · S. Unused slots hold rows of 0 and are neither
+    positive nor negative. Metrics of logits are those of cosines. `slot` as in `sigmoid_parts`.
+    """
+    n_samples = len(embeddings)
+    taken = rows.at[sample.ids].get(mode="fill", fill_value=0.0)
+    positive = jnp.zeros((n_samples, len(sample.ids)), bool)
+    positive = positive.at[jnp.arange(n_samples)[:, None], slot].set(True, mode="drop")
+    counts = sample.ids < len(rows)
+    if config.undrawn_positives == "ignore":
+        counts &= sample.is_drawn
+    negative = counts & ~positive
+
+    def mean(*arrays: Array) -> Float32[Array, ""]:
+        return loss(arrays[0], arrays[1], positive, negative, *arrays[2:]) / n_samples
+
+    value, grads = jax.value_and_grad(mean, argnums=(0, 1, 2, 3))(embeddings.astype(jnp.float32), taken, scale, bias)
+    cosine = dot("be,se->bs", unit(embeddings).vectors, unit(taken).vectors)
+    sums = [jnp.stack([jnp.where(each, cosine, 0).sum(), each.sum().astype(jnp.float32)]) for each in (positive, negative)]
+    return Parts(value, grads[0], grads[1], jnp.stack(grads[2:]), *sums)
+
+
 def over_chunks(
     of_chunk: Callable,
     sums: Any,

@@ -13,6 +13,7 @@ labels of the whole batch, samples its own rows, computes its part of loss and g
 gradient of the embeddings is reduce-scattered. To be called under `jax.jit` with the bank donated, or it is copied.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,13 +25,14 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Shaped
 from ove.centers.bank import Bank
 from ove.centers.check import check_label_type
 from ove.centers.health import Counted, Metrics, count, metrics_of
-from ove.centers.losses import Parts, sigmoid_parts
+from ove.centers.losses import Parts, own_parts, sigmoid_parts
 from ove.centers.placement import Placement, follow, padded
 from ove.centers.rows import RowAdamW, RowGradient, update_rows
 from ove.centers.sample import Sample, check_draw, draw_labels, each_once, rows_of_labels, sample_shard, slots
 from ove.centers.softmax import margin_softmax_parts
 from ove.config import CentersConfig
 from ove.errors import ConfigError
+from ove.named import named
 
 
 @dataclass(frozen=True)
@@ -227,13 +229,23 @@ def _parts(
     placement: Placement,
     config: CentersConfig,
 ) -> Parts:
-    length = len(bank.rows)
-    if config.loss == "margin_softmax":
-        slot = slots(sample.ids, chosen, first, length)
+    loss = named(LOSSES, config.loss, "centers.loss")
+    labels = chosen if loss is margin_softmax_parts else known
+    slot = slots(sample.ids, labels, first, len(bank.rows))
+    if loss is margin_softmax_parts:
         return margin_softmax_parts(embeddings, bank.rows, sample, slot, placement, config)
-    slot = slots(sample.ids, known, first, length)
+    if loss is not sigmoid_parts:
+        return own_parts(loss, embeddings, bank.rows, bank.scale, bank.bias, sample, slot, config)
     fraction = plan.n_negatives / plan.n_centers
     return sigmoid_parts(embeddings, bank.rows, bank.scale, bank.bias, sample, slot, fraction, config)
+
+
+LOSSES: dict[str, Callable[..., Any]] = {
+    "sigmoid": sigmoid_parts,
+    "raw": sigmoid_parts,
+    "margin_softmax": margin_softmax_parts,
+}
+"""`centers.loss`; a user's own is an `OwnLoss`."""
 
 
 def _check_shapes(bank: Bank, embeddings: Float[Array, "B E"], plan: Plan, placement: Placement) -> None:

@@ -1,6 +1,6 @@
 """Every knob: one frozen dataclass a section, checked when it is made; `mapping` makes them from nested mappings."""
 
-from ove.config.data import BatchesConfig, HeadConfig, RemoteConfig, ShardsConfig, VideoConfig, video_preset
+from ove.config.data import BatchesConfig, HeadConfig, RemoteConfig, SelectionConfig, ShardsConfig, VideoConfig, video_preset
 from ove.config.labels import EnginesConfig, LabelsConfig, TextConfig
 from ove.config.model import CentersConfig, EncoderConfig
 from ove.config.probe import ProbeConfig, StudyConfig
@@ -19,6 +19,7 @@ __all__ = [
     "ProbeConfig",
     "RemoteConfig",
     "RunConfig",
+    "SelectionConfig",
     "ShardsConfig",
     "StudyConfig",
     "TextConfig",

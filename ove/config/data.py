@@ -3,13 +3,33 @@
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from ove.config.mapping import from_mapping
-from ove.config.section import Bounds, Count, Natural, NonNegative, Positive, Section, Share
+from ove.config.section import Bounds, Count, Natural, NonNegative, Own, Positive, Section, Share
 from ove.errors import ConfigError
+
+IframePolicy = Literal["keep", "first", "score", "drop"]
+
+
+@dataclass(frozen=True)
+class SelectionConfig(Section):
+    """Which patches of a clip are chosen, by their saliency (spec §2)."""
+
+    rule: Literal["patches", "frames"] | Own = "patches"
+    """`patches`: I-frames and top-K; `frames`: whole frames, evenly spaced, for comparison."""
+    gop_frames: Count = 32
+    """One I-frame every so many sampled frames."""
+    iframe_policy: IframePolicy | Own = "keep"
+    """I-frames: all whole; only frame 0 whole, the rest compete; all compete; none chosen."""
+    buckets: Count = 1
+    """Equal stretches of time among which the top-K is divided equally."""
+    static_fallback: bool = False
+    """Clips in which little stands out: 4 evenly spaced frames whole in place of the I-frames."""
+    outside: Literal["exclude", "zero"] = "exclude"
+    """Letterbox: patches not wholly within the picture are never chosen, or come last."""
 
 
 @dataclass(frozen=True)
@@ -18,36 +38,25 @@ class VideoConfig(Section):
 
     n_frames: Count = 64
     """Sampled frames of a clip."""
-    sampling: Literal["uniform", "consecutive", "energy", "accumulate"] = "uniform"
+    sampling: Literal["uniform", "consecutive", "energy", "pool"] | Own = "uniform"
     """`uniform`: int(linspace(0, n − 1, n_frames)); `consecutive`: the n_frames in the middle of the video; `energy`: of equal
-    intervals the frame of most news by its packet; `accumulate`: uniform, the signals pooled over all frames in between."""
+    intervals the frame of most news by its packet; `pool`: uniform, the signals pooled over all frames in between."""
     size_px: Count = 224
     """Side of the square that the frames are resized to; 14 must divide it."""
     patch_px: Count = 14
     geometry: Literal["stretch", "letterbox"] = "stretch"
     """`stretch` fills the square; `letterbox` keeps the proportions and pads."""
-    outside: Literal["exclude", "zero"] = "exclude"
-    """Letterbox: patches not wholly within the picture are never chosen, or come last."""
-    gop_frames: Count = 32
-    """One I-frame every so many sampled frames."""
-    iframe_policy: Literal["keep", "first", "score", "drop"] = "keep"
-    """I-frames: all whole; only frame 0 whole, the rest compete; all compete; none chosen."""
-    selection: Literal["patches", "frames"] = "patches"
-    """`patches`: I-frames and top-K; `frames`: whole frames, evenly spaced, for comparison."""
-    buckets: Count = 1
-    """Equal stretches of time among which the top-K is divided equally."""
-    static_fallback: bool = False
-    """Clips in which little stands out: 4 evenly spaced frames whole in place of the I-frames."""
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
     vectors: Literal["l0", "l1", "both"] = "both"
     """What counts where a block is predicted from two frames: list 0, list 1, or both with their mean magnitude."""
-    compensation: Literal["none", "median", "mean", "similarity", "affine"] = "similarity"
+    compensation: Literal["none", "median", "mean", "similarity", "affine"] | Own = "similarity"
     """Model of the camera motion that is subtracted from the vectors."""
-    motion_feature: Literal["magnitude", "variance"] = "magnitude"
+    motion_feature: Literal["magnitude", "variance"] | Own = "magnitude"
     """`variance`: of the magnitude, over 3×3 cells."""
-    residual_feature: Literal["magnitude", "gradient"] = "magnitude"
+    residual_feature: Literal["magnitude", "gradient"] | Own = "magnitude"
     centre_prior: NonNegative = 0.0
     """p of the factor 1 + p·exp(−d²/2σ²) around the picture's centre, σ = 0.35·min(H, W)."""
-    fusion: Literal["mean", "max", "sum", "geomean"] = "mean"
+    fusion: Literal["mean", "max", "sum", "geomean"] | Own = "mean"
     w_motion: NonNegative = 1.0
     w_residual: NonNegative = 1.0
     percentile_scope: Literal["frame", "clip"] = "frame"
@@ -65,10 +74,10 @@ class VideoConfig(Section):
             "motion_feature": "variance",
             "residual_feature": "gradient",
             "centre_prior": 0.3,
-            "static_fallback": True,
+            "selection": {"static_fallback": True},
         },
         "lmm": {"geometry": "letterbox"},
-        "frames": {"selection": "frames"},
+        "frames": {"selection": {"rule": "frames"}},
     }
     """What the key `preset` of a mapping stands for; keys beside it go before it (spec §2)."""
 
@@ -80,8 +89,10 @@ class VideoConfig(Section):
     def check(self) -> None:
         if self.size_px % self.patch_px:
             raise ConfigError(f"video.size_px = {self.size_px} is not a multiple of the patch side {self.patch_px}.")
-        if self.buckets > self.n_frames:
-            raise ConfigError(f"video.buckets = {self.buckets} must be within 1…n_frames = {self.n_frames}.")
+        if self.selection.buckets > self.n_frames:
+            raise ConfigError(
+                f"video.selection.buckets = {self.selection.buckets} must be within 1…n_frames = {self.n_frames}."
+            )
         if self.w_motion + self.w_residual == 0:
             raise ConfigError("video.w_motion and video.w_residual are both 0; one must be above 0.")
 
@@ -184,18 +195,14 @@ class BatchesConfig(Section):
     share_frames: NonNegative = 0.375
     share_tiling: NonNegative = 0.125
     """Shares of the modes among the video samples; they sum to 1."""
-    gop_frames: Count = 32
-    iframe_policy: Literal["keep", "first", "score", "drop"] = "keep"
-    buckets: Count = 1
-    static_fallback: bool = False
-    outside: Literal["exclude", "zero"] = "exclude"
-    """The last five as in `VideoConfig`: the selection is made anew from the stored saliency."""
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    """Made anew from the stored saliency."""
     patch_px: Count = 14
     """Side of a patch; that of the clips must be the same."""
     heads: tuple[HeadConfig, ...] = ()
     threads: Natural = 2
     """Threads that read and decode ahead, a batch each; 0: none, batches are made when they are asked for."""
-    processes: Natural = 0
+    num_workers: Natural = 0
     """Processes that do so, each with `threads` threads; 0: none but the trainer's own."""
     decode_limit_s: Positive = 30.0
     """A record that takes longer to read and decode is set aside like a damaged one, in seconds."""

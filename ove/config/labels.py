@@ -47,9 +47,9 @@ class LabelsConfig(Section):
     scores: Literal["float32", "bfloat16"] = "float32"
     """Type in which samples and centers are multiplied with each other, for k-means and labels; sums are float32."""
     seed: int = 0
-    meet_limit_s: Annotated[float, Bounds(1)] = 600.0
+    barrier_timeout_s: Annotated[float, Bounds(1)] = 600.0
     """How long several processes wait for each other at the start."""
-    silence_limit_s: Annotated[float, Bounds(1)] = 60.0
+    heartbeat_timeout_s: Annotated[float, Bounds(1)] = 60.0
     """A process not heard of for so long ends all others."""
 
     def check(self) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ove.config.section import checked, hints_of
@@ -10,25 +10,51 @@ from ove.errors import ConfigError
 
 T = TypeVar("T")
 
+_SELECTION = {key: f"selection.{key}" for key in ("gop_frames", "iframe_policy", "buckets", "static_fallback", "outside")}
+_PROCESSES = {"meet_limit_s": "barrier_timeout_s", "silence_limit_s": "heartbeat_timeout_s"}
+OLD_KEYS: Mapping[str, Mapping[str, str]] = {
+    "VideoConfig": _SELECTION,
+    "BatchesConfig": _SELECTION | {"processes": "num_workers"},
+    "ProbeConfig": _SELECTION,
+    "EncoderConfig": {"head": "pooling_head"},
+    "LabelsConfig": _PROCESSES,
+    "TrainConfig": _PROCESSES
+    | {
+        "accumulate": "grad_accum_steps",
+        "keep": "max_to_keep",
+        "keep_every": "keep_period",
+        "lr_banks": "lr_by_bank",
+        "pictures": "log_images",
+    },
+}
+"""Keys that were called otherwise once, by class: still read in files, command lines, manifests and checkpoints."""
+OLD_VALUES: Mapping[tuple[str, str], Callable[[Any], Any]] = {
+    ("VideoConfig", "sampling"): lambda name: "pool" if name == "accumulate" else name,
+    ("VideoConfig", "selection"): lambda rule: {"rule": rule} if isinstance(rule, str) else rule,
+    ("EncoderConfig", "rope"): lambda name: "interleaved" if name == "paired" else name,
+    ("TrainConfig", "lr_banks"): lambda rates: {bank: rate or None for bank, rate in rates.items()},
+}
+"""The same for values, by the key that they stood under."""
+
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """The dataclass `cls` from a nested mapping; a key it lacks or a value of another type raises ConfigError.
+    """The dataclass `cls` from a nested mapping; a key it lacks or a value that its hint does not allow raises ConfigError.
 
     Integers are taken where floats are expected, lists where tuples are; nothing else is converted. Where the class has
-    PRESETS, the key `preset` names one, whose values the other keys replace.
+    PRESETS, the key `preset` names one, whose values the other keys replace. Old names are read as the new ones.
     """
+    values = renamed(cls, values)
     presets = getattr(cls, "PRESETS", None)
     if presets and "preset" in values:
-        values = {**_preset(presets, values["preset"], f"{where}preset")} | {
-            key: value for key, value in values.items() if key != "preset"
-        }
+        preset = _preset(presets, values["preset"], f"{where}preset")
+        values = merged(preset, {key: value for key, value in values.items() if key != "preset"})
     hints = hints_of(cls)
-    names = list(hints)
     kwargs = {}
     for key, value in values.items():
-        if key not in names:
-            near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
-            hint = f"did you mean {where}{near[0]}?" if near else f"known keys: {', '.join(names)}."
+        if key not in hints:
+            known = [*hints, *OLD_KEYS.get(cls.__name__, ())]
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            hint = f"did you mean {where}{_new_name(cls, near[0])}?" if near else f"known keys: {', '.join(hints)}."
             raise ConfigError(f"unknown configuration key {where}{key}; {hint}")
         kwargs[key] = checked(hints[key], value, f"{where}{key}", from_mapping)
     lacking = [f.name for f in dataclasses.fields(cls) if f.name not in kwargs and _has_no_default(f)]  # type: ignore[arg-type]
@@ -37,17 +63,45 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     return cls(**kwargs)
 
 
-def _preset(presets: Mapping[str, T], name: Any, where: str) -> T:
-    if not isinstance(name, str) or name not in presets:
-        near = difflib.get_close_matches(str(name), presets, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise ConfigError(f"{where} = {name!r} is none of {', '.join(presets)}{hint}")
-    return presets[name]
+def renamed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping of a dataclass, and those nested in it, under the names of today; `a.b` is b of section a."""
+    found: dict[str, Any] = {}
+    hints = hints_of(cls)
+    for key, value in values.items():
+        old_value = OLD_VALUES.get((cls.__name__, key))
+        section, _, rest = _new_name(cls, key).partition(".")
+        value = old_value(value) if old_value else value
+        value = {rest: value} if rest else value
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(hints.get(section)):
+            value = renamed(hints[section], value)
+        found = merged(found, {section: value})
+    return found
+
+
+def merged(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, replaced by the others, key by key also within sections."""
+    found = dict(values)
+    for key, value in others.items():
+        both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
+        found[key] = merged(found[key], value) if both else value
+    return found
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """The nested dictionary of a configuration dataclass, ready for JSON."""
     return dataclasses.asdict(config)
+
+
+def _new_name(cls: type, key: str) -> str:
+    return OLD_KEYS.get(cls.__name__, {}).get(key, key)
+
+
+def _preset(presets: Mapping[str, Mapping[str, Any]], name: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(name, str) or name not in presets:
+        near = difflib.get_close_matches(str(name), presets, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ConfigError(f"{where} = {name!r} is none of {', '.join(presets)}{hint}")
+    return presets[name]
 
 
 def _has_no_default(f: dataclasses.Field) -> bool:

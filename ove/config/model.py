@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ove.config.section import Count, Natural, NonNegative, Positive, Section
+from ove.config.section import Count, Natural, NonNegative, Own, Positive, Section
 from ove.errors import ConfigError
 
 
@@ -18,10 +18,11 @@ class EncoderConfig(Section):
     patch_px: Count = 14
     norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
     norm_eps: Positive = 1e-6
-    rope: Literal["paired", "released"] = "paired"
-    """`paired` is a true rotation; `released` is what the published weights were trained with."""
+    rope: Literal["interleaved", "released"] = "interleaved"
+    """`interleaved`: neighbouring values are rotated as pairs; `released`: the same, but with an angle for each of the two, and
+    so no rotation: what the published weights were trained with (spec §1)."""
     rope_theta: Positive = 10000.0
-    head: bool = True
+    pooling_head: bool = True
     """Whether the pooling head (and the norm before it) exist."""
     embedding: Natural = 0
     """Length to which the pooled vector is projected, without bias (the paper's W, eq. 6); 0: no projection, E = D."""
@@ -51,8 +52,10 @@ class EncoderConfig(Section):
         return self.patch_px * self.patch_px * 3
 
     def check(self) -> None:
-        if self.embedding and not self.head:
-            raise ConfigError(f"encoder.embedding = {self.embedding} must be 0 without the pooling head (encoder.head).")
+        if self.embedding and not self.pooling_head:
+            raise ConfigError(
+                f"encoder.embedding = {self.embedding} must be 0 without the pooling head (encoder.pooling_head)."
+            )
         if self.width % self.heads or (self.width // self.heads) % 32:
             raise ConfigError(
                 f"encoder.width = {self.width} over encoder.heads = {self.heads} must give a head width that 32 divides "
@@ -64,7 +67,7 @@ class EncoderConfig(Section):
 class CentersConfig(Section):
     """The banks of class centers and their loss (spec §3)."""
 
-    loss: Literal["sigmoid", "raw", "margin_softmax"] = "sigmoid"
+    loss: Literal["sigmoid", "raw", "margin_softmax"] | Own = "sigmoid"
     """`sigmoid`: scaled cosine with learned scale and bias; `raw`: the bare dot product (paper eq. 9); `margin_softmax`: one
     softmax a label over fixed-scale cosines, the reference's."""
     init_scale: float = 10.0

@@ -4,14 +4,14 @@ import ast
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ove.config.section import Count, NonNegative, Section, Share
+from ove.config.data import IframePolicy, SelectionConfig, VideoConfig
+from ove.config.mapping import renamed
+from ove.config.section import Count, NonNegative, Own, Section, Share
 from ove.errors import ConfigError
 
-CHOICE = ("gop_frames", "iframe_policy", "buckets", "static_fallback", "outside")
-"""Keys of the video section that decide only which patches are chosen: they are tried on shards as they are."""
 Mode = Literal["codec", "frames", "tiling", "image"]
 Intervention = Literal["none", "non_motion", "other_video", "shuffle"]
-_FIXED = ("selection", "n_frames", "size_px", "patch_px", "preset")
+_FIXED = ("selection", "selection.rule", "n_frames", "size_px", "patch_px", "preset")
 """Keys that cannot be options: with them the clips, and so the budgets, would be others."""
 
 
@@ -32,12 +32,8 @@ class ProbeConfig(Section):
     """What is done to the codec's patches before the encoder sees them (`ove.probe.interventions`)."""
     untrained: bool = True
     """Also probe the same encoder with fresh weights."""
-    gop_frames: Count = 32
-    iframe_policy: Literal["keep", "first", "score", "drop"] = "keep"
-    buckets: Count = 1
-    static_fallback: bool = False
-    outside: Literal["exclude", "zero"] = "exclude"
-    """How the codec's patches are chosen: as in `VideoConfig`."""
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    """How the codec's patches are chosen."""
     image_px: Count = 224
     """Shards of pictures (mode image): side of the square that each is cut and brought to; clips keep theirs."""
     features: Literal["memory", "disk", "encode"] = "memory"
@@ -82,7 +78,7 @@ class StudyConfig(Section):
     """`probe.budgets` are those of the study `budget`, `probe.seeds` give the error bars of all."""
     budget_tokens: Count = 2048
     """Tokens of a clip in all other studies."""
-    budget_policy: Literal["keep", "first", "score", "drop"] = "first"
+    budget_policy: IframePolicy | Own = "first"
     """`iframe_policy` in the study `budget`, at every budget: with `keep`, two whole frames of 64, the smallest budget of
     the paper has nothing left to choose."""
     train_videos: str = ""
@@ -99,7 +95,7 @@ class StudyConfig(Section):
 
 
 def parse_option(text: str) -> dict[str, Any]:
-    """`iframe_policy=score, w_motion=0` → a dictionary; "" → an empty one; ConfigError for another form."""
+    """`selection.iframe_policy=score, w_motion=0` → a mapping of the video section; ConfigError for another form."""
     values: dict[str, Any] = {}
     for word in filter(None, (word.strip() for word in text.split(","))):
         key, equals, value = (part.strip() for part in word.partition("="))
@@ -109,7 +105,7 @@ def parse_option(text: str) -> dict[str, Any]:
             raise ConfigError(f"the option {text!r}: {key} cannot be an option, for it makes other clips; study it with shards "
                               "and a configuration of its own.")  # fmt: skip
         values[key] = _literal(value)
-    return values
+    return renamed(VideoConfig, values)
 
 
 def _literal(text: str) -> Any:

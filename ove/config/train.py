@@ -6,17 +6,17 @@ from typing import Annotated, Literal
 from ove.config.data import BatchesConfig
 from ove.config.model import CentersConfig, EncoderConfig
 from ove.config.probe import Mode
-from ove.config.section import Bounds, Count, Natural, NonNegative, Positive, Section
+from ove.config.section import Bounds, Count, Natural, NonNegative, Own, Positive, Section
 from ove.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class BankRates(Section):
-    """Peak learning rates of single banks; 0: `train.lr_bank`."""
+    """Peak learning rates of single banks; None: `train.lr_bank`; 0: the bank stays as it is."""
 
-    vid: NonNegative = 0.0
-    obj: NonNegative = 0.0
-    ocr: NonNegative = 0.0
+    vid: NonNegative | None = None
+    obj: NonNegative | None = None
+    ocr: NonNegative | None = None
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class TrainConfig(Section):
     """Peak of the encoder's learning rate."""
     lr_bank: NonNegative = 1e-3
     """Peak of the banks' learning rate, which follows the same schedule."""
-    lr_banks: BankRates = field(default_factory=BankRates)
-    accumulate: Count = 1
+    lr_by_bank: BankRates = field(default_factory=BankRates)
+    grad_accum_steps: Count = 1
     """Microbatches that each device makes of its samples; losses and gradients stay those of the batch (docs/scaling.md)."""
     init_from: str = ""
     """Folder of a run, or folder or file of published weights, from which a new run takes its encoder; "": random ones."""
-    schedule: Literal["linear", "cosine"] = "linear"
+    schedule: Literal["linear", "cosine"] | Own = "linear"
     warmup_steps: Natural = 50
     weight_decay: NonNegative = 0.2
     b1: float = 0.9
@@ -43,17 +43,17 @@ class TrainConfig(Section):
     """Of the encoder's gradient; the bank's sampled gradient is clipped alike, apart from it."""
     log_every: Count = 20
     save_every: Count = 200
-    keep: Count = 2
+    max_to_keep: Count = 2
     """Newest checkpoints kept."""
-    keep_every: Natural = 0
+    keep_period: Natural = 0
     """Besides, checkpoints of every so many steps stay for good, a multiple of `save_every`; 0: none."""
     step_limit_s: NonNegative = 1800.0
     """A process in which no step, save or evaluation ends for so long writes where it stands and exits (70); 0: never."""
     first_step_limit_s: NonNegative = 7200.0
     """The same until the first step is done: opening data, restoring, compiling; 0: never."""
-    meet_limit_s: Annotated[float, Bounds(1)] = 600.0
+    barrier_timeout_s: Annotated[float, Bounds(1)] = 600.0
     """How long processes wait for each other where all must come together: at the start, over a checkpoint, at the end."""
-    silence_limit_s: Annotated[float, Bounds(1)] = 60.0
+    heartbeat_timeout_s: Annotated[float, Bounds(1)] = 60.0
     """A process not heard of for so long ends all others."""
     on_spike: Literal["ignore", "skip", "stop"] = "ignore"
     """A bank's loss that jumps: is only reported, its step changes nothing, or the run ends (`ove.train.monitor.guards`)."""
@@ -63,7 +63,7 @@ class TrainConfig(Section):
     """Steps between two evaluations (section `evaluation`), each after a save; 0: none."""
     eval_limit_s: NonNegative = 3600.0
     """An evaluation that takes longer ends the process like a step that is stuck; 0: none does."""
-    pictures: Natural = 2
+    log_images: Natural = 2
     """Samples of each bank and mode that are drawn at the start of a run, into `pictures/`; 0: none."""
     peak_tflops: NonNegative = 0.0
     """10¹² operations a second of one device, for the model FLOPs utilisation; 0: by `monitor.throughput`."""
@@ -71,13 +71,14 @@ class TrainConfig(Section):
 
     def rate_of(self, bank: str) -> float:
         """Peak learning rate of a bank."""
-        return getattr(self.lr_banks, bank) or self.lr_bank
+        rate = getattr(self.lr_by_bank, bank)
+        return self.lr_bank if rate is None else rate
 
     def check(self) -> None:
-        if self.keep_every % self.save_every:
+        if self.keep_period % self.save_every:
             raise ConfigError(
-                f"train.keep_every = {self.keep_every} is not a multiple of train.save_every = {self.save_every}, the steps at "
-                "which there are checkpoints to keep."
+                f"train.keep_period = {self.keep_period} is not a multiple of train.save_every = {self.save_every}, the "
+                "steps at which there are checkpoints to keep."
             )
 
 

@@ -66,7 +66,7 @@ class Encoder(nnx.Module):
             return Block(config, rngs=rngs)
 
         self.blocks = stack(rngs)
-        if config.head:
+        if config.pooling_head:
             self.post_norm = Norm(config.width, config.norm, config.norm_eps)
             sizes = config.width, config.heads, config.mlp, config.norm_eps
             self.pool = Pool(*sizes, embedding=config.embedding, init_std=config.init_std, rngs=rngs)
@@ -88,7 +88,7 @@ class Encoder(nnx.Module):
         cannot be encoded; values are checked where they are known, not under jit.
         """
         check_tokens(patches, positions, segment_ids, self.config.patch_values)
-        n_segments = count_segments(segment_ids, n_segments) if self.config.head else n_segments
+        n_segments = count_segments(segment_ids, n_segments) if self.config.pooling_head else n_segments
         patches, positions = jnp.asarray(patches), jnp.asarray(positions)  # once to the device, for two programs
         # Dispatched before the encoder, read after it: a device that works on its own does not stand idle for the checks.
         known = not is_traced(patches, positions, segment_ids)
@@ -145,7 +145,7 @@ class Encoder(nnx.Module):
 
         x, seen = jax.lax.scan(_remat(body, config.remat), start, layers)
         between = Hidden(start, seen) if hidden else None
-        if not config.head:
+        if not config.pooling_head:
             return Encoded(x, None, between)
         x = self.post_norm(x)
         return Encoded(x, self.pool(x, segment_ids, n_segments), between)
@@ -200,7 +200,7 @@ def apply(
     but without the axis of the layers, and returns those to compute with; the backward pass fetches them again.
     """
     check_tokens(patches, positions, segment_ids, config.patch_values)
-    n_segments = count_segments(segment_ids, n_segments) if config.head else n_segments
+    n_segments = count_segments(segment_ids, n_segments) if config.pooling_head else n_segments
     return _encode(
         skeleton(config)[0], params, patches, positions, segment_ids, n_segments=n_segments, hidden=hidden, fetch=fetch
     )

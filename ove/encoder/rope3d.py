@@ -14,11 +14,11 @@ def angles(
     positions: Int[Array, "*B N 3"] | Float[Array, "*B N 3"],
     head_width: int,
     theta: float,
-    layout: Literal["paired", "released"],
+    layout: Literal["interleaved", "released"],
 ) -> Float32[Array, "*B N {head_width}"]:
     """Positions (t, y, x) to the angle, in radians, by which each value of a head is turned.
 
-    `paired` gives both members of an adjacent pair the same angle: attention then depends on offsets only (the paper's
+    `interleaved` gives both members of an adjacent pair the same angle: attention then depends on offsets only (the paper's
     law). `released` lays the frequencies out twice in a row, as the published weights were trained: not a rotation.
     `head_width` must be a multiple of 32. Spec §1, "3D RoPE".
     """
@@ -29,7 +29,7 @@ def angles(
         inverse = theta ** (-jnp.arange(n, dtype=jnp.float32) / n)
         parts.append(positions[..., axis, None].astype(jnp.float32) * inverse)
     turns = jnp.concatenate(parts, axis=-1)
-    if layout == "paired":
+    if layout == "interleaved":
         return repeat(turns, "... f -> ... (f pair)", pair=2)
     return repeat(turns, "... f -> ... (copy f)", copy=2)
 

@@ -81,7 +81,7 @@ class Keep:
 
     def check(self, config: EncoderConfig) -> None:
         """ConfigError if an encoder has nothing of the kind."""
-        if self.pooled and not config.head:
+        if self.pooled and not config.pooling_head:
             raise ConfigError(
                 "these weights have no pooling head and so give no embedding of a whole file; ask for tokens (--tokens), and "
                 "average them yourself if that is what you want."

@@ -28,8 +28,8 @@ _MEANS_NOTHING = (
     "chunk_records",
     "max_bad_share",
     "weights",
-    "meet_limit_s",
-    "silence_limit_s",
+    "barrier_timeout_s",
+    "heartbeat_timeout_s",
 )
 """Settings that do not change the labels (of the weights, what is in them does, not where they lie)."""
 _OF_CENTERS = ("start", "n_centers", "iterations", "seed")

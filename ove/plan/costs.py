@@ -107,7 +107,7 @@ def memory(at: Workplace) -> Bytes:
         tokens = at.tokens_of[head.bank]
         counted["batch"] += head.batch_size / at.n_devices * (tokens * (config.encoder.patch_values + 12) + 4)
     kept = [_activations(at, head) for head in config.batches.heads]
-    accumulates = config.train.accumulate > 1
+    accumulates = config.train.grad_accum_steps > 1
     counted["gradients"] = (8.0 if accumulates else 4.0) * local
     counted["gathered"] = compute * (2 * of_blocks + others) if axes[FSDP] > 1 else compute * (of_blocks + others)
     counted["activations"] = max(kept) if accumulates else sum(kept)
@@ -151,7 +151,7 @@ def seconds(at: Workplace, machine: Machine) -> dict[str, float]:
 
 def _collectives(at: Workplace) -> list[tuple[str, float, int]]:
     """(kind, bytes, devices that take part) of everything that devices exchange in a step."""
-    config, axes, n, accumulate = at.config, at.axes, at.n_devices, at.config.train.accumulate
+    config, axes, n, accumulate = at.config, at.axes, at.n_devices, at.config.train.grad_accum_steps
     fsdp, parameters, heads = axes[FSDP], at.parameters(), at.config.batches.heads
     cut = {name: size for name, (size, is_cut) in parameters.items() if is_cut}
     blocks = sum(size for name, size in cut.items() if name.startswith("blocks/"))
@@ -185,7 +185,7 @@ def _again(config: RunConfig) -> float:
     """Operations of the encoder to those of one forward and backward pass; of these a third is the forward pass."""
     mlp = config.encoder.mlp / (config.encoder.mlp + 2 * config.encoder.width)
     remat = {"none": 0.0, "dots": mlp, "full": 1.0}[config.encoder.remat]
-    return 1 + (remat + (config.train.accumulate > 1)) / 3
+    return 1 + (remat + (config.train.grad_accum_steps > 1)) / 3
 
 
 def _activations(at: Workplace, head: HeadConfig) -> float:
@@ -204,7 +204,7 @@ def _one_layer(at: Workplace, head: HeadConfig) -> float:
 
 def _tokens(at: Workplace, head: HeadConfig) -> float:
     """Of one microbatch on a device."""
-    return head.batch_size / at.n_devices / at.config.train.accumulate * at.tokens_of[head.bank]
+    return head.batch_size / at.n_devices / at.config.train.grad_accum_steps * at.tokens_of[head.bank]
 
 
 def _bank_work(at: Workplace, head: HeadConfig) -> float:

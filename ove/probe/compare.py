@@ -115,7 +115,7 @@ def compare(config: ProbeConfig, log: Log, cache: ScoreCache | None = None) -> C
 
 def view_of(config: ProbeConfig, budget: int) -> TokenView:
     """Returns the view of clips at a token budget."""
-    return TokenView(budget, config.gop_frames, config.iframe_policy, config.buckets, config.static_fallback, config.outside)
+    return TokenView(budget, config.selection)
 
 
 def _check(config: ProbeConfig, encoder: Frozen, sets: tuple[ShardSet, ShardSet]) -> None:

@@ -54,9 +54,13 @@ class ProbeDataset:
 
     def cache_key(self) -> dict[str, Any]:
         """Returns all that the samples depend on, augmentation aside, as JSON."""
-        view = {name: value for name, value in vars(self.view).items() if not name.startswith("_")}
         changed = {} if self.intervention == "none" else {"intervention": self.intervention, "seed": self.seed}
-        return {"shards": self.shards.fingerprint, "classes": list(self.classes), "mode": self.mode, "view": view} | changed
+        return {
+            "shards": self.shards.fingerprint,
+            "classes": list(self.classes),
+            "mode": self.mode,
+            "view": self.view.about(),
+        } | changed
 
     def __call__(self, index: int, epoch: int | None = None) -> Example:
         """Returns a sample; without `epoch` it is not augmented.

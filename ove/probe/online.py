@@ -30,11 +30,7 @@ class OnlineProbe:
         batches = config.batches
         self._view = TokenView(
             batches.budget_tokens,
-            batches.gop_frames,
-            batches.iframe_policy,
-            batches.buckets,
-            batches.static_fallback,
-            batches.outside,
+            batches.selection,
         )
         for shards in (self._train, self._val):
             self._view.check(shards.grid_tyx, {MODES.index(mode) for mode in wanted})

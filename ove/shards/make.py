@@ -30,8 +30,6 @@ from ove.video.span import Span
 
 GRACE_S = 60.0
 """What a process may take for a video beyond the time limit of reading it, before it is ended."""
-_SELECTION = ("selection", "gop_frames", "iframe_policy", "outside", "buckets", "static_fallback")
-"""Settings of the video section that decide which patches go into mosaics."""
 _LOSSY = FORMATS["JPEG"] + FORMATS["WebP"] + FORMATS["JPEG 2000"]
 """How files begin that become JPEG where they have to be encoded anew; AVIF, too."""
 
@@ -90,7 +88,7 @@ class RecordMaker:
         self, frames: UInt8[np.ndarray, "T S S 3"], found: Saliency, is_i_frame: np.ndarray
     ) -> tuple[UInt16[np.ndarray, "N"], list[bytes]]:
         """The flat indices of the selected patches, and the pictures that hold them, from the frames as they were decoded."""
-        chosen = choose_patches(_as_stored(found), is_i_frame, self.shards.budget_tokens, self.video)
+        chosen = choose_patches(_as_stored(found), is_i_frame, self.shards.budget_tokens, self.video.selection)
         patch_px, (_, rows, columns) = self.video.patch_px, chosen.grid_tyx
         n_mosaics = -(-len(chosen.flat) // (rows * columns))
         patches = np.zeros((n_mosaics * rows * columns, patch_px * patch_px * 3), np.uint8)
@@ -163,9 +161,9 @@ def selection_of(video: VideoConfig, shards: ShardsConfig) -> dict[str, Any] | N
         raise ConfigError(
             f"shards.store = mosaics: {'×'.join(map(str, grid))} patches are more than {MAX_PATCHES}; store frames or h264."
         )
-    flags = i_frame_flags(video.n_frames, video.gop_frames)
-    choose_patches(Saliency(np.zeros(grid, np.float32)), flags, shards.budget_tokens, video)
-    return {"budget_tokens": shards.budget_tokens} | {key: getattr(video, key) for key in _SELECTION}
+    flags = i_frame_flags(video.n_frames, video.selection.gop_frames)
+    choose_patches(Saliency(np.zeros(grid, np.float32)), flags, shards.budget_tokens, video.selection)
+    return {"budget_tokens": shards.budget_tokens} | to_mapping(video.selection)
 
 
 def _as_stored(found: Saliency) -> Saliency:

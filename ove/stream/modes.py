@@ -1,14 +1,14 @@
 """Who sees what: codec, frames, tiling and image turn one stored record into tokens of the same layout (spec §2)."""
 
-import functools
 import itertools
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from ove.config import VideoConfig
+from ove.config import SelectionConfig
 from ove.errors import BadClip, BadShard, ConfigError
 from ove.records import Saliency
 from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image, decode_mosaic
@@ -25,12 +25,7 @@ class TokenView:
     """How records become tokens."""
 
     budget_tokens: int
-    gop_frames: int
-    iframe_policy: str
-    buckets: int = 1
-    static_fallback: bool = False
-    outside: str = "exclude"
-    """These as in `VideoConfig`."""
+    selection: SelectionConfig = SelectionConfig()
     patch_px: int = 14
     """Of images; clips say theirs."""
     size_px: int = 0
@@ -38,22 +33,18 @@ class TokenView:
     augment: str = "crop"
     """As in `ove.stream.augment.to_square`."""
 
-    @functools.cached_property
-    def _video(self) -> VideoConfig:
-        """How patches are chosen."""
-        return VideoConfig(
-            n_frames=max(self.buckets, 1),
-            gop_frames=self.gop_frames,
-            iframe_policy=self.iframe_policy,  # type: ignore[arg-type]
-            buckets=self.buckets,
-            static_fallback=self.static_fallback,
-            outside=self.outside,  # type: ignore[arg-type]
-        )
+    def about(self) -> dict[str, Any]:
+        """All settings as one flat mapping, in the names under which fingerprints have known them from the first."""
+        about = asdict(self)
+        selection = about.pop("selection")
+        if selection["rule"] == "patches":
+            del selection["rule"]
+        return about | selection
 
     def choose(self, saliency: Saliency) -> Int32[np.ndarray, "N"]:
         """Flat indices of the patches of a clip that are kept; errors as in `choose_patches`."""
-        flags = i_frame_flags(len(saliency.scores), self.gop_frames)
-        return choose_patches(saliency, flags, self.budget_tokens, self._video).flat
+        flags = i_frame_flags(len(saliency.scores), self.selection.gop_frames)
+        return choose_patches(saliency, flags, self.budget_tokens, self.selection).flat
 
     def frames_of_budget(self, grid_tyx: tuple[int, int, int]) -> int:
         """Whole frames that the budget pays for; ConfigError if it is not a whole number, or more than there are."""

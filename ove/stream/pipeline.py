@@ -7,7 +7,7 @@ So the stream can be taken up at any step, by any number of hosts, processes and
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ove.config import BatchesConfig
@@ -64,7 +64,7 @@ class Pipeline:
             for head in config.heads
         ]
         self._samples = sum(len(builder.rows) for builder in self._builders)
-        self._ahead = ReadAhead(self._builders, config.threads, config.processes)
+        self._ahead = ReadAhead(self._builders, config.threads, config.num_workers)
 
     def __iter__(self) -> "Pipeline":
         return self
@@ -133,7 +133,7 @@ def _mixture(config: BatchesConfig, streams: Mapping[str, HeadStream]) -> dict[s
         head.bank: {
             "batch_size": head.batch_size,
             "modes": list(streams[head.bank].modes),
-            "view": asdict(streams[head.bank].view),
+            "view": streams[head.bank].view.about(),
             "sources": [
                 {"shards": source.shards.fingerprint, "labels": source.labels_fingerprint, "share": share}
                 for source, share in zip(streams[head.bank].sources, streams[head.bank].shares, strict=True)

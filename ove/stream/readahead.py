@@ -60,7 +60,7 @@ class ReadAhead:
             return element
         raise TrainingStopped(
             f"the processes that make batches died {_MOST_DEATHS} times in a row (killed, or out of memory); lower "
-            "batches.processes or batches.threads, or set batches.processes = 0 to see what happens."
+            "batches.num_workers or batches.threads, or set batches.num_workers = 0 to see what happens."
         )
 
     def go_to(self, step: int) -> None:

@@ -57,11 +57,7 @@ class HeadStream:
         size = 0 if is_video else common_size(self.sources, head.size_px, head.bank)
         self.view = TokenView(
             head.budget_tokens or config.budget_tokens,
-            config.gop_frames,
-            config.iframe_policy,
-            config.buckets,
-            config.static_fallback,
-            config.outside,
+            config.selection,
             config.patch_px,
             size,
             {"obj": "crop", "ocr": "centre", "vid": "none"}[head.bank] if head.augment == "auto" else head.augment,

@@ -39,7 +39,7 @@ def budget(bench: Bench) -> Study:
         bench.config.probe,
         modes=("codec", "frames"),
         interventions=("none",),
-        iframe_policy=bench.config.budget_policy,
+        selection=replace(bench.config.probe.selection, iframe_policy=bench.config.budget_policy),
         untrained=False,
     )
     found = compare(config, bench.tell, ScoreCache(bench.out / "scores"))
@@ -47,7 +47,7 @@ def budget(bench: Bench) -> Study:
     margins = [c.top1()[0] - f.top1()[0] for c, f in zip(*by_mode.values(), strict=True)]
     words = (
         f"{_of(found)} Codec and whole frames see equally many tokens of the same 64 frames. The codec's first frame is whole "
-        f"(iframe_policy = {config.iframe_policy}), at every budget.",
+        f"(iframe_policy = {config.selection.iframe_policy}), at every budget.",
         _verdict(margins, [row.budget for row in by_mode["codec"]])
         + " "
         + " ".join(_course(mode, rows) for mode, rows in by_mode.items()),

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ove.config import ProbeConfig, ShardsConfig, StudyConfig, VideoConfig
-from ove.config.mapping import from_mapping, to_mapping
-from ove.config.probe import CHOICE, parse_option
+from ove.config import ProbeConfig, SelectionConfig, ShardsConfig, StudyConfig, VideoConfig
+from ove.config.mapping import from_mapping, merged, to_mapping
+from ove.config.probe import parse_option
 from ove.errors import ConfigError
 from ove.files import digest
 from ove.probe.compare import view_of
@@ -41,14 +41,16 @@ class Bench:
         ConfigError for an unknown key or a wrong value, or if the videos are needed and not told.
         """
         values = parse_option(option)
-        sections = _made_with(self.probe.val_shards) if set(values) - set(CHOICE) else {"video": {}}
-        made = sections["video"]
-        video = to_mapping(from_mapping(VideoConfig, made | values, f"option {option!r}: "))
-        config = replace(self.probe, **{key: video[key] for key in values if key in CHOICE})
-        if all(video[key] == made[key] for key in values if key not in CHOICE):
+        chosen = merged(to_mapping(self.probe.selection), values.pop("selection", {}))
+        config = replace(self.probe, selection=from_mapping(SelectionConfig, chosen, f"option {option!r}: "))
+        if not values:
             return config
-        video |= {key: made[key] for key in CHOICE}
-        sections = {"video": video, "shards": sections["shards"]}
+        sections = _made_with(self.probe.val_shards)
+        made = from_mapping(VideoConfig, sections["video"])
+        video = from_mapping(VideoConfig, merged(to_mapping(made), values), f"option {option!r}: ")
+        if video == made:
+            return config
+        sections = {"video": to_mapping(video), "shards": sections["shards"]}
         val = self._written(self.config.val_videos, "val", sections, option)
         train = self._written(self.config.train_videos, "train", sections, option) if need_train else config.train_shards
         return replace(config, train_shards=train, val_shards=val)
@@ -80,4 +82,8 @@ def _made_with(folder: str) -> dict[str, dict[str, Any]]:
 
 def called(option: str, base: str = "as configured") -> str:
     """An option in words."""
-    return option.replace("_", " ").replace("=", ": ").replace(",", ", ").replace("  ", " ") if option else base
+    return (
+        option.replace("selection.", "").replace("_", " ").replace("=", ": ").replace(",", ", ").replace("  ", " ")
+        if option
+        else base
+    )

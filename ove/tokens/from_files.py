@@ -60,8 +60,8 @@ class InputConfig:
     def __post_init__(self) -> None:
         patch_px = self.video.patch_px
         if self.mode == "codec":
-            flags = i_frame_flags(self.video.n_frames, self.video.gop_frames)
-            choose_patches(Saliency(np.zeros(self._grid_tyx, np.float32)), flags, self.budget, self.video)
+            flags = i_frame_flags(self.video.n_frames, self.video.selection.gop_frames)
+            choose_patches(Saliency(np.zeros(self._grid_tyx, np.float32)), flags, self.budget, self.video.selection)
         elif self.mode == "frames" and not 1 <= self.n_frames <= TIME_STEPS:
             raise ConfigError(f"frames = {self.n_frames} must be within 1…{TIME_STEPS}, the steps of the time grid.")
         elif self.mode == "image" and self.size_px is not None and (self.size_px < 1 or self.size_px % patch_px):
@@ -137,7 +137,7 @@ def _codec(path: Path, config: InputConfig) -> Tokens:
     video = config.video
     clip, signals = read_video(path, video)
     with _named(path):
-        chosen = choose_patches(saliency(signals, video), clip.is_i_frame, config.budget, video)
+        chosen = choose_patches(saliency(signals, video), clip.is_i_frame, config.budget, video.selection)
     tyx = positions(chosen.flat, chosen.grid_tyx)
     tyx[:, 0] = on_time_grid(tyx[:, 0], chosen.grid_tyx[0])
     return Tokens(gather(clip.frames, chosen.flat, video.patch_px), tyx, (video.size_px, video.size_px), clip.source, clip.cut)

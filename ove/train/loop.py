@@ -88,7 +88,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
     With several processes all call it alike, and the first of them writes and reports. ConfigError, BadShard or
     BadCheckpoint if the run cannot start, TrainingStopped if it stops itself.
     """
-    processes, limits = Processes(config.train.meet_limit_s), config.train
+    processes, limits = Processes(config.train.barrier_timeout_s), config.train
     speaks = processes.index == 0
     report = report if speaks else _in_silence
     mesh = make_mesh(config.mesh)
@@ -104,7 +104,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         agree(processes, config, workdir, pipeline.fingerprint)
         workdir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(claimed(workdir, processes, report))
-        checkpoints = stack.enter_context(Checkpoints(workdir, limits.keep, limits.keep_every, processes))
+        checkpoints = stack.enter_context(Checkpoints(workdir, limits.max_to_keep, limits.keep_period, processes))
         make = jax.jit(partial(init_state, config, pipeline.n_centers, placement(mesh).n_shards))
         abstract = jax.eval_shape(make)
         shardings = state_shardings(abstract, mesh)
@@ -125,7 +125,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         clock = stack.enter_context(contextlib.closing(Clock()))
         watch = Watch(config, workdir, mesh, pipeline.n_centers, pipeline.key_of, report)
         # Were the others to give up before the watchdog of the first does, nobody would see where that one stands.
-        eval_limit_s = limits.eval_limit_s and limits.eval_limit_s + limits.meet_limit_s
+        eval_limit_s = limits.eval_limit_s and limits.eval_limit_s + limits.barrier_timeout_s
         evaluations = Evaluations(hooks.evaluate, limits.eval_every, report, processes, eval_limit_s)
         draw = hooks.draw if speaks else None
         run = _Run(

@@ -1,5 +1,6 @@
 """AdamW for the encoder, its schedule, and which parameters decay. The banks have their own: `ove.centers.rows`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,19 +9,25 @@ import optax
 from jaxtyping import Array, Float32, Int
 
 from ove.config import TrainConfig
+from ove.named import named
 
 _DECAYED = ("kernel",)
 """Matrices decay; norms, biases and the pooling probe do not."""
 
 
+def _linear(peak: float, steps: int) -> optax.Schedule:
+    return optax.linear_schedule(peak, 0.0, steps)
+
+
+SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {"linear": _linear, "cosine": optax.cosine_decay_schedule}
+"""`train.schedule`: the peak, and the steps after the warm-up → a schedule of these, which begins at the peak."""
+
+
 def learning_rate(config: TrainConfig, peak: float) -> optax.Schedule:
-    """Step → rate: linear warm-up to `peak`, then linear or cosine decay to 0 at `config.steps` (spec §4)."""
+    """Step → rate: linear warm-up to `peak`, then by an entry of `SCHEDULES`, ours to 0 at `config.steps` (spec §4)."""
     warmup = min(config.warmup_steps, config.steps)
     decay = max(config.steps - warmup, 1)
-    if config.schedule == "cosine":
-        after = optax.cosine_decay_schedule(peak, decay)
-    else:
-        after = optax.linear_schedule(peak, 0.0, decay)
+    after = named(SCHEDULES, config.schedule, "train.schedule")(peak, decay)
     return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), after], [warmup])
 
 

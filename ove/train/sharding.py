@@ -70,10 +70,10 @@ def placement(mesh: Mesh) -> Placement:
 
 def check_division(config: RunConfig, n_devices: int) -> None:
     """ConfigError if batches cannot be split over the devices and microbatches, or parameters over the axis fsdp."""
-    parts, accumulate, fsdp = n_devices, config.train.accumulate, config.mesh.fsdp
+    parts, accumulate, fsdp = n_devices, config.train.grad_accum_steps, config.mesh.fsdp
     for head in config.batches.heads:
         if head.batch_size % (parts * accumulate):
-            times = f" times train.accumulate = {accumulate} microbatches" if accumulate > 1 else ""
+            times = f" times train.grad_accum_steps = {accumulate} microbatches" if accumulate > 1 else ""
             raise ConfigError(
                 f"batch_size {head.batch_size} of head {head.bank} cannot be split over {parts} devices{times}; give a "
                 f"multiple of {parts * accumulate}."

@@ -44,7 +44,7 @@ def make_step(
 
     def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.rng, state.step)
-        encoding = Encoding(config.encoder, mesh, specs, train.accumulate)
+        encoding = Encoding(config.encoder, mesh, specs, train.grad_accum_steps)
         pooled: dict[str, Array] = {}
         held: list[Held] = []
         params, done = encoding.gathered(state.params)

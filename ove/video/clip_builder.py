@@ -59,7 +59,7 @@ class ClipBuilder:
         return self._stack.signals(order)
 
     def _transcoded(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
-        return transcoded_signals(np.stack(self.pictures), self.config.gop_frames).signals(order)
+        return transcoded_signals(np.stack(self.pictures), self.config.selection.gop_frames).signals(order)
 
     def _picture(self, frame: VideoFrame) -> UInt8[np.ndarray, "rows columns 3"]:
         self._orientation = orientation_of(frame)

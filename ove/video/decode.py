@@ -15,7 +15,7 @@ from ove.video.clip_builder import ClipBuilder, PooledClipBuilder
 from ove.video.demux import Damaged, Deadline, Survey, decoded_frames, survey
 from ove.video.geometry import in_square, placement
 from ove.video.packets import PacketTable
-from ove.video.sampling import sample_indices
+from ove.video.sampling import WITHOUT_ENERGIES, sample_indices
 from ove.video.select import i_frame_flags
 from ove.video.span import Span
 
@@ -31,7 +31,7 @@ def read_video(path: Path, config: VideoConfig, span: Span | None = None) -> tup
     key frame before it and its end is decoded; `Clip.frame_index` and `n_decoded` then count its frames alone.
     """
     deadline = Deadline(path, config.time_limit_s)
-    packets = PacketTable() if config.sampling == "energy" else None
+    packets = None if config.sampling in WITHOUT_ENERGIES else PacketTable()
     found = survey(path, deadline, packets.add if packets else None, span)
     if found.n_packets == 0 and span is not None:
         raise BadClip(
@@ -76,7 +76,7 @@ def _read(
         frames=frames if len(unique) == len(index) else frames[order],
         frame_index=index,
         pts_s=_seconds([builder.times_s[i] for i in unique], unique, found.fps)[order],
-        is_i_frame=i_frame_flags(config.n_frames, config.gop_frames),
+        is_i_frame=i_frame_flags(config.n_frames, config.selection.gop_frames),
         source="bitstream" if builder.has_vectors else "transcode",
         codec=found.codec,
         n_decoded=n_decoded,
@@ -104,7 +104,7 @@ def _gather(
     """
     wanted = set(sample_indices(n_frames, config.n_frames, config.sampling, energies).tolist())
     gray = opener() if opener else None
-    builder = (PooledClipBuilder if config.sampling == "accumulate" else ClipBuilder)(config, gray, len(wanted))
+    builder = (PooledClipBuilder if config.sampling == "pool" else ClipBuilder)(config, gray, len(wanted))
     try:
         for decoded in decoded_frames(path, deadline, gray is not None, span):
             if decoded.is_before:

@@ -9,7 +9,6 @@ from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from jaxtyping import Bool, Float64, Shaped, UInt8
 
-from ove.errors import ConfigError
 from ove.records import CELL_PX, CodecSignals
 
 
@@ -59,8 +58,7 @@ def placement(height_px: int, width_px: int, size_px: int, geometry: str) -> Pla
     """
     if geometry == "stretch":
         return Placement(size_px, height_px, width_px, 0, 0, size_px, size_px)
-    if geometry != "letterbox":
-        raise ConfigError(f"video.geometry = {geometry!r} is none of 'stretch', 'letterbox'.")
+    assert geometry == "letterbox", geometry
     longer = max(height_px, width_px)
     rows, columns = (max(1, round(side * size_px / longer)) for side in (height_px, width_px))
     return Placement(size_px, height_px, width_px, (size_px - rows) // 2, (size_px - columns) // 2, rows, columns)

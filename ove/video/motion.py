@@ -1,11 +1,12 @@
 """Motion vectors → a dense field on 8×8 cells, and the field without the camera's own motion."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Complex64, Float32, Float64, Int, Shaped
+from jaxtyping import Bool, Complex64, Float32, Float64, Shaped
 
-from ove.errors import ConfigError
+from ove.named import named
 from ove.records import CELL_PX
 
 _CELL_BITS = CELL_PX.bit_length() - 1
@@ -16,6 +17,10 @@ _LEAST_SHARE = 0.5
 """Fits (spec §2): what counts as moved, the share kept for the second round, and the fewest cells that are fitted."""
 _TINY = 1e-9
 """Relative to the mean square of a coordinate: a spread below it says that the cells lie on a line."""
+
+
+Vectors = Float64[np.ndarray, "2 _"]
+Places = Float64[np.ndarray, "_"]
 
 
 def cells(pixels: int) -> int:
@@ -85,12 +90,8 @@ def _scattered(
 
 def _of_two(past: Complex64[np.ndarray, "n"], future: Complex64[np.ndarray, "n"], lists: str) -> Complex64[np.ndarray, "n"]:
     """One vector for each cell that is predicted from both sides."""
-    if lists == "l0":
-        return past
-    if lists == "l1":
-        return future
     if lists != "both":
-        raise ConfigError(f"video.vectors = {lists!r} is none of 'l0', 'l1', 'both'.")
+        return {"l0": past, "l1": future}[lists]
     mean = (past + future) * np.float32(0.5)
     magnitude = (_length(past) + _length(future)) * np.float32(0.5)
     # Opposite vectors cancel out: then the direction is that of list 0.
@@ -111,10 +112,7 @@ def remove_camera(
     are least squares in two rounds over the cells that moved; a frame where fewer than 64 did, or fewer than half of those
     with a vector, gets the median (spec §2, which knows only the first of the two).
     """
-    if model == "none":
-        return motion
-    if model not in ("median", "mean", "similarity", "affine"):
-        raise ConfigError(f"compensation = {model!r} is none of 'none', 'median', 'mean', 'similarity', 'affine'.")
+    camera_of = named(COMPENSATIONS, model, "video.compensation")
     grid = _Grid(*has_vector.shape[1:])
     left = motion.copy()
     for frame, has in zip(left, has_vector, strict=True):  # frame by frame: what a fit needs stays in the processor's cache
@@ -122,7 +120,8 @@ def remove_camera(
         if len(where):
             pairs = frame.reshape(-1, 2).view(np.complex64)[:, 0]
             found = pairs[where]
-            camera = _camera(np.array([found.real, found.imag], np.float64), where, grid, model).astype(np.float32)
+            vectors = np.array([found.real, found.imag], np.float64)
+            camera = camera_of(vectors, grid.x[where], grid.y[where]).astype(np.float32)
             found.real -= camera[0]
             found.imag -= camera[1]
             pairs[where] = found
@@ -137,20 +136,25 @@ class _Grid:
         self.x = np.tile(np.linspace(-1, 1, columns), rows)
 
 
-def _camera(
-    vectors: Float64[np.ndarray, "2 n"], where: Int[np.ndarray, "n"], grid: _Grid, model: str
-) -> Float64[np.ndarray, "2 m"]:
-    """The camera's motion at the cells `where` of a frame (or one for all of them), given their vectors."""
-    if model == "mean":
-        return vectors.mean(axis=1, keepdims=True)
-    if model in ("similarity", "affine"):
-        moved = np.abs(vectors[0]) + np.abs(vectors[1]) > _MOVED_PX
-        # Where most of the picture stands still the camera does too, and a fit to what moved would be one to the objects.
-        if np.count_nonzero(moved) >= max(_LEAST_CELLS, _LEAST_SHARE * len(moved)):
-            x, y = grid.x[where], grid.y[where]
-            fit = _in_two_rounds(_MODELS[model], vectors.compress(moved, axis=1), x.compress(moved), y.compress(moved))
-            return _field(fit, x, y)
+def _still(vectors: Vectors, x: Places, y: Places) -> Vectors:
+    return np.zeros((2, 1))
+
+
+def _median(vectors: Vectors, x: Places, y: Places) -> Vectors:
     return np.median(vectors, axis=1, keepdims=True)
+
+
+def _mean(vectors: Vectors, x: Places, y: Places) -> Vectors:
+    return vectors.mean(axis=1, keepdims=True)
+
+
+def _of_moving_cells(fit: Callable[..., Float64[np.ndarray, "2 3"]], vectors: Vectors, x: Places, y: Places) -> Vectors:
+    """A linear model fitted to the cells that moved, or the median where they are few."""
+    moved = np.abs(vectors[0]) + np.abs(vectors[1]) > _MOVED_PX
+    # Where most of the picture stands still the camera does too, and a fit to what moved would be one to the objects.
+    if np.count_nonzero(moved) < max(_LEAST_CELLS, _LEAST_SHARE * len(moved)):
+        return _median(vectors, x, y)
+    return _field(_in_two_rounds(fit, vectors.compress(moved, axis=1), x.compress(moved), y.compress(moved)), x, y)
 
 
 def _in_two_rounds(
@@ -211,4 +215,11 @@ def _moments(
     return middle, mean, np.array([[xx, xy], [xy, yy]]), np.array([[ax, ay], [dx, dy]])
 
 
-_MODELS = {"similarity": _similarity, "affine": _affine}
+COMPENSATIONS: dict[str, Callable[[Vectors, Places, Places], Vectors]] = {
+    "none": _still,
+    "median": _median,
+    "mean": _mean,
+    "similarity": functools.partial(_of_moving_cells, _similarity),
+    "affine": functools.partial(_of_moving_cells, _affine),
+}
+"""`video.compensation`: vectors (dx, dy) of a frame, x and y of their cells in [−1, 1] → the camera's, one or one a cell."""

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, Shaped, UInt8
 
 from ove.config import VideoConfig
+from ove.named import named
 from ove.records import CELL_PX, CodecSignals, Saliency
 from ove.video.geometry import Placement, placement
 from ove.video.motion import remove_camera
@@ -38,10 +39,11 @@ def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
     height, width = signals.residual.shape[1:]
     to = placement(height, width, config.size_px, config.geometry)
     fuser = _Fuser(config, to, signals.cell_offset_px)
-    strengths = (_strength(frame, config.residual_feature) for frame in signals.residual)
+    strength_of = named(RESIDUAL_FEATURES, config.residual_feature, "video.residual_feature")
+    strengths = (strength_of(frame) for frame in signals.residual)
     of_clip = 0.0
     if per_clip:
-        counts = np.sum([_counts(_strength(frame, config.residual_feature)) for frame in signals.residual], axis=0)
+        counts = np.sum([_counts(strength_of(frame)) for frame in signals.residual], axis=0)
         of_clip = _scale(np.cumsum(counts).item, signals.residual.size)
     scores = np.stack(
         [
@@ -60,6 +62,7 @@ class _Fuser:
 
     def __init__(self, config: VideoConfig, to: Placement, cell_offset_px: tuple[int, int]) -> None:
         self._config, self._offset = config, cell_offset_px
+        self._fuse = named(FUSIONS, config.fusion, "video.fusion")
         self._height, self._width = to.height_px, to.width_px
         self._edges = to.edges(config.patch_px)
         # The same borders counted in cells.
@@ -77,7 +80,8 @@ class _Fuser:
         if self._config.fusion == "mean" and self._prior is None:
             return self._mean_scores(motion, strength, scale, unknown)
         residual = cv2.LUT(strength, np.minimum(np.arange(_LEVELS) / scale, 1).astype(np.float32))
-        fused = _fused(self._per_pixel(motion), residual, self._config)
+        weights = np.float32(self._config.w_motion), np.float32(self._config.w_residual)
+        fused = self._fuse(self._per_pixel(motion), residual, *weights)
         if unknown.any():
             np.copyto(fused, residual, where=self._per_pixel(unknown))
         if self._prior is not None:
@@ -91,7 +95,10 @@ class _Fuser:
         scale: float,
         unknown: Bool[np.ndarray, "h w"],
     ) -> Float32[np.ndarray, "Y X"]:
-        """A weighted mean may be taken after averaging over the patches: of motion by cells, of the residual in integers."""
+        """`weighted_mean` may be taken after averaging over the patches: of motion by cells, of the residual in integers.
+
+        Several times faster; a test holds it to the function that it stands for.
+        """
         share = self._config.w_motion / (self._config.w_motion + self._config.w_residual)
         scores = share * patch_means(np.where(unknown, np.float32(0), motion), *self._cell_edges)
         scores += (1 - share) * self._residual_means(strength, scale)
@@ -155,8 +162,15 @@ def _motion(signals: CodecSignals, config: VideoConfig) -> Float32[np.ndarray, "
     if not signals.camera_removed:
         moved = remove_camera(moved, signals.has_vector, config.compensation)
     speed = np.hypot(moved[..., 0], moved[..., 1])
-    if config.motion_feature == "magnitude":
-        return speed
+    return named(MOTION_FEATURES, config.motion_feature, "video.motion_feature")(speed)
+
+
+def _magnitude(speed: Float32[np.ndarray, "T h w"]) -> Float32[np.ndarray, "T h w"]:
+    return speed
+
+
+def _variance(speed: Float32[np.ndarray, "T h w"]) -> Float32[np.ndarray, "T h w"]:
+    """Of the magnitude, over 3×3 cells."""
     # In double precision, for the difference of two large squares would pass for variance where everything moves alike.
     wide = speed.astype(np.float64)
     means, squares = (
@@ -165,33 +179,59 @@ def _motion(signals: CodecSignals, config: VideoConfig) -> Float32[np.ndarray, "
     return np.maximum(squares - means * means, 0).astype(np.float32)
 
 
-def _strength(residual: Int16[np.ndarray, "H W"], feature: str) -> UInt8[np.ndarray, "H W"]:
-    """|residual|, or the magnitude of its gradient (difference of the two neighbours, rounded); at most 255."""
-    if feature == "magnitude":
-        return cv2.convertScaleAbs(residual)
+MOTION_FEATURES: dict[str, Callable] = {"magnitude": _magnitude, "variance": _variance}
+"""`video.motion_feature`: magnitudes (T, h, w) of the vectors without the camera's → float32 of the same shape, 0 or more."""
+
+
+def _absolute(residual: Int16[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    """|residual|, at most 255."""
+    return cv2.convertScaleAbs(residual)
+
+
+def _gradient(residual: Int16[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
+    """The magnitude of the residual's gradient (difference of the two neighbours, rounded); at most 255."""
     down = cv2.Sobel(residual, cv2.CV_32F, 0, 1, ksize=1, borderType=cv2.BORDER_REPLICATE)
     right = cv2.Sobel(residual, cv2.CV_32F, 1, 0, ksize=1, borderType=cv2.BORDER_REPLICATE)
     # Exact until the root, which every machine rounds alike (cv2.magnitude is not bound to).
     return np.minimum(np.rint(np.sqrt(right * right + down * down)), _LEVELS - 1).astype(np.uint8)
 
 
+RESIDUAL_FEATURES: dict[str, Callable] = {"magnitude": _absolute, "gradient": _gradient}
+"""`video.residual_feature`: the residual (H, W) of a frame → bytes of the same shape."""
+
+
 def _at_most(strength: UInt8[np.ndarray, "H W"], limit: int) -> UInt8[np.ndarray, "H W"]:
     return cv2.threshold(strength, limit, 0, cv2.THRESH_TRUNC)[1].astype(np.uint8, copy=False)
 
 
-def _fused(
-    motion: Float32[np.ndarray, "H W"], residual: Float32[np.ndarray, "H W"], config: VideoConfig
-) -> Float32[np.ndarray, "H W"]:
-    """Both signals as one, 0 … 1; at equal weights: mean, larger one, sum up to 1, geometric mean."""
-    w_motion, w_residual = np.float32(config.w_motion), np.float32(config.w_residual)
-    if config.fusion == "mean":
-        share = w_motion / (w_motion + w_residual)
-        return share * motion + (1 - share) * residual
-    if config.fusion == "max":
-        return np.maximum(w_motion * motion, w_residual * residual) / max(w_motion, w_residual)
-    if config.fusion == "sum":
-        return np.minimum(w_motion * motion + w_residual * residual, 1)
+Map = Float32[np.ndarray, "H W"]
+
+
+def weighted_mean(motion: Map, residual: Map, w_motion: np.float32, w_residual: np.float32) -> Map:
+    """(w_motion·motion + w_residual·residual) / (w_motion + w_residual); see `_Fuser._mean_scores`."""
+    share = w_motion / (w_motion + w_residual)
+    return share * motion + (1 - share) * residual
+
+
+def _larger(motion: Map, residual: Map, w_motion: np.float32, w_residual: np.float32) -> Map:
+    return np.maximum(w_motion * motion, w_residual * residual) / max(w_motion, w_residual)
+
+
+def _sum(motion: Map, residual: Map, w_motion: np.float32, w_residual: np.float32) -> Map:
+    return np.minimum(w_motion * motion + w_residual * residual, 1)
+
+
+def _geometric_mean(motion: Map, residual: Map, w_motion: np.float32, w_residual: np.float32) -> Map:
     return (motion**w_motion * residual**w_residual) ** (1 / (w_motion + w_residual))
+
+
+FUSIONS: dict[str, Callable[[Map, Map, np.float32, np.float32], Map]] = {
+    "mean": weighted_mean,
+    "max": _larger,
+    "sum": _sum,
+    "geomean": _geometric_mean,
+}
+"""`video.fusion`: motion and residual of a frame, 0 … 1 a pixel, and their weights → one map, 0 … 1."""
 
 
 def _centre_prior(height: int, width: int, strength: float) -> Float32[np.ndarray, "H W"]:

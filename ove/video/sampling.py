@@ -1,34 +1,66 @@
 """Which frames of a video are sampled: evenly, from its middle, or those whose packets bring the most news."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float64, Int32
 
 from ove.errors import BadClip, ConfigError
+from ove.named import named
 
-SAMPLINGS = ("uniform", "consecutive", "energy", "accumulate")
+Energies = Float64[np.ndarray, "n"] | None
+WITHOUT_ENERGIES = ("uniform", "consecutive", "pool")
+"""Samplings for which the packets need not be looked at."""
 
 
 def sample_indices(
     n_decoded: int, n_frames: int, sampling: str, energies: Float64[np.ndarray, "n"] | None = None
 ) -> Int32[np.ndarray, "T"]:
-    """Indices (ascending) of the `n_frames` sampled frames among the `n_decoded` frames of a video.
+    """Indices (ascending) of the `n_frames` sampled frames among the `n_decoded` frames of a video, by an entry of `SAMPLINGS`.
 
-    `uniform` and `accumulate` spread them over the whole video; `consecutive` takes the middle; `energy` takes of as many
-    equal intervals the frame of the highest energy (one per frame, `ove.video.packets`), the first of equal ones. A video with
-    fewer frames than asked for is sampled uniformly in all cases, so that indices repeat. An empty video raises BadClip, a
-    sampling that is unknown or lacks its energies ConfigError (spec §2).
+    A video with fewer frames than asked for is sampled uniformly in all cases, so that indices repeat. An empty video raises
+    BadClip; a sampling that is unknown, lacks its energies or returns anything else ConfigError (spec §2).
     """
     if n_decoded < 1:
         raise BadClip(f"a video of {n_decoded} frames cannot be sampled; at least one frame is needed.")
-    if sampling not in SAMPLINGS or (sampling == "energy" and (energies is None or len(energies) != n_decoded)):
-        raise ConfigError(
-            f"sampling = {sampling!r} is none of {', '.join(SAMPLINGS)}, or (energy) comes without an energy of each frame."
-        )
-    if sampling == "consecutive" and n_decoded >= n_frames:
-        return np.arange(n_frames, dtype=np.int32) + np.int32((n_decoded - n_frames) // 2)
-    if sampling == "energy" and n_decoded >= n_frames and energies is not None:
-        edges = np.arange(n_frames + 1) * n_decoded // n_frames
-        return np.array([a + int(np.argmax(energies[a:b])) for a, b in itertools.pairwise(edges)], np.int32)
+    rule = named(SAMPLINGS, sampling, "video.sampling")
+    if n_decoded < n_frames:
+        rule = uniform
+    elif sampling == "energy" and (energies is None or len(energies) != n_decoded):
+        raise ConfigError("video.sampling = 'energy' needs an energy of each frame.")
+    index = np.asarray(rule(n_decoded, n_frames, energies))
+    if (
+        index.shape != (n_frames,)
+        or index.dtype.kind not in "iu"
+        or (np.diff(index) < 0).any()
+        or ((index < 0) | (index >= n_decoded)).any()
+    ):
+        raise ConfigError(f"video.sampling = {sampling!r} must return {n_frames} ascending indices below {n_decoded}.")
+    return index.astype(np.int32)
+
+
+def uniform(n_decoded: int, n_frames: int, energies: Energies) -> Int32[np.ndarray, "T"]:
+    """Spread over the whole video, from its first frame to its last."""
     return np.linspace(0, n_decoded - 1, n_frames).astype(np.int32)
+
+
+def consecutive(n_decoded: int, n_frames: int, energies: Energies) -> Int32[np.ndarray, "T"]:
+    """The frames in the middle of the video."""
+    return np.arange(n_frames, dtype=np.int32) + np.int32((n_decoded - n_frames) // 2)
+
+
+def energy(n_decoded: int, n_frames: int, energies: Energies) -> Int32[np.ndarray, "T"]:
+    """Of as many equal intervals the frame of the highest energy (`ove.video.packets`), the first of equal ones."""
+    assert energies is not None
+    edges = np.arange(n_frames + 1) * n_decoded // n_frames
+    return np.array([a + int(energies[a:b].argmax()) for a, b in itertools.pairwise(edges)], np.int32)
+
+
+SAMPLINGS: dict[str, Callable[[int, int, Energies], np.ndarray]] = {
+    "uniform": uniform,
+    "consecutive": consecutive,
+    "energy": energy,
+    "pool": uniform,  # the signals of the frames between are pooled (`ove.video.pooling`)
+}
+"""`video.sampling`: frames of the video, frames to sample, energies (None for `WITHOUT_ENERGIES`) → ascending indices."""

@@ -1,13 +1,17 @@
 """Patch scores → the patches that an encoder gets to see: I-frames whole, and one global top-K over the rest."""
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from ove.config import VideoConfig
+from ove.config import SelectionConfig
 from ove.errors import BadClip, ConfigError
+from ove.named import named
 from ove.records import Saliency, Selection
 from ove.video.sampling import sample_indices
 
+Flags = Bool[np.ndarray, "T"]
 _STATIC_FRAMES = 4
 _STATIC_P95, _STATIC_P95_IF_FLAT, _STATIC_CONTRAST = 126 / 255, 252 / 255, 0.38
 """Static-clip fallback (spec §2, there on scores of 0…255): the frames taken whole, and what makes a clip static."""
@@ -34,27 +38,71 @@ def budget_of(budget: int | float, grid_tyx: tuple[int, int, int]) -> int:
 
 
 def choose_patches(
-    saliency: Saliency, is_i_frame: Bool[np.ndarray, "T"], budget: int | float, config: VideoConfig
+    saliency: Saliency, is_i_frame: Bool[np.ndarray, "T"], budget: int | float, config: SelectionConfig
 ) -> Selection:
-    """The patches of a clip that a configuration keeps, exactly as many as the budget says (`budget_of`).
+    """The patches of a clip that a configuration keeps, exactly as many as the budget says (`budget_of`), by a rule of `RULES`.
 
-    By `select`; with `static_fallback`, a clip in which little stands out gives 4 evenly spaced frames whole in place of its
-    I-frames (fewer where the budget ends before) and the rest by score; with `selection` = "frames", evenly spaced frames are
-    whole, and the last of them is cut to the budget by score. Errors as in `select` (spec §2).
+    Errors as in `select` (spec §2); ConfigError for a rule of the user's that returns anything else.
+    """
+    tokens, grid = budget_of(budget, saliency.scores.shape), saliency.scores.shape
+    chosen = named(RULES, config.rule, "selection.rule")(saliency, is_i_frame, tokens, config)
+    flat = chosen.flat
+    if len(flat) != tokens or chosen.grid_tyx != grid or (np.diff(flat) <= 0).any() or flat[0] < 0 or flat[-1] >= np.prod(grid):
+        raise ConfigError(
+            f"selection.rule = {config.rule!r} must choose {tokens} ascending patches of {grid}, not {len(flat)}."
+        )
+    return chosen
+
+
+def _patches(saliency: Saliency, is_i_frame: Flags, tokens: int, config: SelectionConfig) -> Selection:
+    """By `select`; with `static_fallback`, a clip in which little stands out gives 4 evenly spaced frames whole (fewer where
+    the budget ends before) in place of its I-frames, and the rest by score.
     """
     scores, valid = saliency.scores, saliency.valid
-    n_frames, per_frame = len(scores), int(_all_if_none(valid, scores.shape[1:]).sum())
-    tokens, none = budget_of(budget, scores.shape), np.zeros(n_frames, bool)
-    rules = (tokens, valid, config.outside, config.buckets)
-    if config.selection == "frames" and per_frame:
-        spaced = sample_indices(n_frames, min(-(-tokens // per_frame), n_frames), "uniform")
-        whole = np.isin(np.arange(n_frames), spaced[:-1])
-        barred = ~np.isin(np.arange(n_frames), spaced)
-        return _select(scores, whole, barred, *rules)
-    if config.static_fallback and per_frame and _is_static(scores[:, _all_if_none(valid, scores.shape[1:])]):
+    n_frames, inside = len(scores), _all_if_none(valid, scores.shape[1:])
+    per_frame = int(inside.sum())
+    if config.static_fallback and per_frame and _is_static(scores[:, inside]):
         spaced = sample_indices(n_frames, min(_STATIC_FRAMES, n_frames, tokens // per_frame), "uniform")
-        return _select(scores, np.isin(np.arange(n_frames), spaced), none, *rules)
+        whole = np.isin(np.arange(n_frames), spaced)
+        return _select(scores, whole, np.zeros(n_frames, bool), tokens, valid, config.outside, config.buckets)
     return select(scores, is_i_frame, tokens, config.iframe_policy, valid, config.outside, config.buckets)
+
+
+def _frames(saliency: Saliency, is_i_frame: Flags, tokens: int, config: SelectionConfig) -> Selection:
+    """Evenly spaced frames whole, the last of them cut to the budget by score; patches where none is within the picture."""
+    scores, valid = saliency.scores, saliency.valid
+    n_frames, per_frame = len(scores), int(_all_if_none(valid, scores.shape[1:]).sum())
+    if not per_frame:
+        return _patches(saliency, is_i_frame, tokens, config)
+    spaced = sample_indices(n_frames, min(-(-tokens // per_frame), n_frames), "uniform")
+    whole, barred = np.isin(np.arange(n_frames), spaced[:-1]), ~np.isin(np.arange(n_frames), spaced)
+    return _select(scores, whole, barred, tokens, valid, config.outside, config.buckets)
+
+
+Rule = Callable[[Saliency, Flags, int, SelectionConfig], Selection]
+RULES: dict[str, Rule] = {"patches": _patches, "frames": _frames}
+"""`selection.rule`: saliency, which frames are I-frames, tokens, settings → the patches."""
+
+
+def _keep(is_i_frame: Flags) -> tuple[Flags, Flags]:
+    return is_i_frame, np.zeros_like(is_i_frame)
+
+
+def _first(is_i_frame: Flags) -> tuple[Flags, Flags]:
+    return np.arange(len(is_i_frame)) == 0, np.zeros_like(is_i_frame)
+
+
+def _score(is_i_frame: Flags) -> tuple[Flags, Flags]:
+    return np.zeros_like(is_i_frame), np.zeros_like(is_i_frame)
+
+
+def _drop(is_i_frame: Flags) -> tuple[Flags, Flags]:
+    return np.zeros_like(is_i_frame), is_i_frame
+
+
+Policy = Callable[[Flags], tuple[Flags, Flags]]
+IFRAME_POLICIES: dict[str, Policy] = {"keep": _keep, "first": _first, "score": _score, "drop": _drop}
+"""`selection.iframe_policy`: which frames are I-frames → which are kept whole, and of which nothing is chosen."""
 
 
 def select(
@@ -75,14 +123,7 @@ def select(
     divide goes by score. A budget that no clip can meet raises ConfigError, one that this clip cannot, or scores that are
     not numbers, BadClip (spec §2; paper eq. 2).
     """
-    whole = np.zeros(len(scores), bool)
-    if iframe_policy == "keep":
-        whole = is_i_frame
-    elif iframe_policy == "first":
-        whole[:1] = True
-    elif iframe_policy not in ("score", "drop"):
-        raise ConfigError(f"iframe_policy = {iframe_policy!r} is none of 'keep', 'first', 'score', 'drop'.")
-    barred = is_i_frame if iframe_policy == "drop" else np.zeros(len(scores), bool)
+    whole, barred = named(IFRAME_POLICIES, iframe_policy, "selection.iframe_policy")(is_i_frame)
     return _select(scores, whole, barred, budget_tokens, valid, outside, buckets)
 
 
@@ -96,13 +137,11 @@ def _select(
     buckets: int,
 ) -> Selection:
     """Whole frames, then the best patches of the others that are not barred, then, for `zero`, padding."""
-    if outside not in ("exclude", "zero"):
-        raise ConfigError(f"video.outside = {outside!r} is none of 'exclude', 'zero'.")
     n_frames, rows, columns = scores.shape
     inside = _all_if_none(valid, (rows, columns)).ravel()
     chosen = (whole[:, None] & inside).ravel()
     candidates = np.flatnonzero(~(whole | barred)[:, None] & inside)
-    padding = np.flatnonzero(~barred[:, None] & ~inside) if outside == "zero" else np.empty(0, np.int64)
+    padding = np.flatnonzero(~barred[:, None] & ~inside) if {"exclude": False, "zero": True}[outside] else np.empty(0, np.int64)
     kept = int(chosen.sum())
     most = kept + len(candidates) + len(padding)
     if tokens < max(kept, 1):

@@ -11,7 +11,7 @@ import pytest
 import ove.config
 from ove.config import BatchesConfig, EncoderConfig, HeadConfig, RemoteConfig, RunConfig, StudyConfig, TrainConfig, VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
-from ove.config.section import Bounds, Section, hints_of
+from ove.config.section import Bounds, Own, Section, hints_of
 from ove.errors import ConfigError
 
 SECTIONS = [found for found in vars(ove.config).values() if isinstance(found, type) and issubclass(found, Section)]
@@ -25,7 +25,7 @@ def fields(origin):
         for cls in SECTIONS
         for name, hint in hints_of(cls).items()
         for part in [hint, *typing.get_args(hint)]
-        if typing.get_origin(part) is origin
+        if typing.get_origin(part) is origin and part is not Own
     ]
 
 

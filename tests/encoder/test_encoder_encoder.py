@@ -174,7 +174,7 @@ def test_parameters_start_as_specified() -> None:
 
 
 def test_without_a_head_tokens_are_the_last_hidden_state() -> None:
-    config = dataclasses.replace(CONFIG, head=False, norm="rms_norm")
+    config = dataclasses.replace(CONFIG, pooling_head=False, norm="rms_norm")
     params = jax.jit(lambda: encoder.init(config, jax.random.key(0)))()
     seen = apply(config, params, *batch(), hidden=True)
     assert seen.pooled is None

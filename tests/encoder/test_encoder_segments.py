@@ -148,7 +148,7 @@ def test_the_number_of_segments_is_the_largest_id_where_it_is_known(model: encod
     assert given.shape == (2, 5, CONFIG.width)
     with pytest.raises(BadInput, match="n_segments is needed under jit"):
         jax.eval_shape(lambda *row: model(*row).pooled, *row)
-    headless = dataclasses.replace(CONFIG, head=False)
+    headless = dataclasses.replace(CONFIG, pooling_head=False)
     assert (
         jax.eval_shape(lambda *row: encoder.apply(headless, encoder.init(headless, jax.random.key(0)), *row), *row).pooled
         is None

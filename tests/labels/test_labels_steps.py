@@ -11,7 +11,7 @@ import pytest
 from synthetic import BUDGET, GOP, image_record_of, record_of, write_image_set, write_set
 
 from launch import labels as command
-from ove.config import BatchesConfig, EncoderConfig, HeadConfig, RunConfig, TrainConfig
+from ove.config import BatchesConfig, EncoderConfig, HeadConfig, RunConfig, SelectionConfig, TrainConfig
 from ove.errors import BadCheckpoint, BadShard, ConfigError
 from ove.shards.labels import read_centers, read_labels, write_labels
 from ove.shards.read import ShardSet
@@ -135,7 +135,7 @@ def test_bad_records_and_duplicates_have_no_label_and_are_counted(damaged: Path,
 
 def _batches(folder: Path) -> BatchesConfig:
     heads = tuple(HeadConfig(bank, 8, negatives=0.5, labels_per_step=2) for bank in ("vid", "obj"))
-    return BatchesConfig(shards=str(folder), budget_tokens=BUDGET, gop_frames=GOP, heads=heads)
+    return BatchesConfig(shards=str(folder), budget_tokens=BUDGET, selection=SelectionConfig(gop_frames=GOP), heads=heads)
 
 
 def test_records_without_labels_are_never_drawn(damaged: Path) -> None:

@@ -29,7 +29,7 @@ def test_settings_replace_what_the_file_says() -> None:
         "--config.batches.heads=[{'bank': 'obj', 'batch_size': 4}]",
     )
     assert (config.train.lr, config.batches.shards, config.encoder.rope) == (1.0, "some/folder", "released")
-    assert config.encoder.head is False
+    assert config.encoder.pooling_head is False
     assert [(head.bank, head.batch_size) for head in config.batches.heads] == [("obj", 4)]
     assert config.train.steps == 6  # smoke
     assert parse("--config", TOY).train.steps > 6
@@ -45,8 +45,8 @@ def test_settings_replace_what_the_file_says() -> None:
         ([f"--config={TOY}", "--config.train.steps=0"], r"train\.steps = 0 must be at least 1"),
         ([f"--config={TOY}", "--config.train.save_every=0"], r"train\.save_every = 0 must be at least 1"),
         ([f"--config={TOY}", "--config.encoder=3"], r"encoder must be a section with keys, not 3"),
-        ([f"--config={TOY}", "--config.train.lr.peak=3"], r"train\.lr\.peak: lr is a value, not a section"),
-        ([f"--config={TOY}", "--config.encoder.rope=round"], r"encoder\.rope = 'round' is none of 'paired', 'released'"),
+        ([f"--config={TOY}", "--config.train.lr.peak=3"], r"train\.lr = .*peak.* is of type dict; float is expected"),
+        ([f"--config={TOY}", "--config.encoder.rope=round"], r"encoder\.rope = 'round' is none of 'interleaved', 'released'"),
         ([f"--config={TOY}", "--config.encoder.heads=5"], r"head width that 32 divides"),
         ([f"--config={TOY}", "--config.batches.share_codec=1"], r"share_codec \+ .* = 1\.5; they must sum to 1"),
         ([f"--config={TOY}", "--config.batches.heads=[{'bank': 'obj'}]"], r"lacks batches\.heads\[0\]\.batch_size"),

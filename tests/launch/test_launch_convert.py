@@ -55,7 +55,7 @@ def test_a_trained_encoder_is_published(
 ) -> None:
     answer = ask(convert.main, trained_run, tmp_path / "a")
     assert answer.code == 0 and f"{trained_run}: a run at step 14" in answer.out
-    assert "RoPE paired" in answer.out and "trained with RoPE 'paired'" in caplog.text
+    assert "RoPE interleaved" in answer.out and "trained with RoPE 'interleaved'" in caplog.text
     config, params, _ = restore_encoder(trained_run)
     model = published.load(tmp_path / "a")
     assert model.config == dataclasses.replace(config, init_std=model.config.init_std, remat=model.config.remat)
@@ -74,9 +74,9 @@ def test_nothing_is_replaced_unasked(ask: Callable, source: Path, tmp_path: Path
     answer = ask(convert.main, other, run)
     assert answer.code == 2 and answer.err.count("\n") == 1
     assert f"{run}: is not empty; give another folder, or --force, which replaces checkpoints and" in answer.err
-    assert not restore_encoder(run)[0].head
+    assert not restore_encoder(run)[0].pooling_head
     assert ask(convert.main, other, run, "--force").code == 0
-    assert restore_encoder(run)[0].head and sorted(path.name for path in run.iterdir()) == [
+    assert restore_encoder(run)[0].pooling_head and sorted(path.name for path in run.iterdir()) == [
         "checkpoints",
         "published.safetensors",
     ]

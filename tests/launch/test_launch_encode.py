@@ -189,7 +189,7 @@ def test_weights_of_a_run_and_without_a_head(
     of_run = run(tmp_path / "f.npz", "--weights", trained_run, "--inputs", images, "--mode", "image", "--size", 28)
     assert json.loads(str(of_run["weights"]))["step"] == 14
     assert of_run["effective_hw"].tolist() == [[28, 28]] * len(SIZES) and of_run["pooled"].shape == (len(SIZES), 64)
-    bare = save_weights(tmp_path / "bare", dataclasses.replace(CONFIG, head=False))
+    bare = save_weights(tmp_path / "bare", dataclasses.replace(CONFIG, pooling_head=False))
     options = ("--weights", bare, "--inputs", images, "--mode", "image", "--out", tmp_path / "g.npz")
     answer = ask(encode.main, *options)
     assert answer.code == 2 and "no pooling head" in answer.err and "--tokens" in answer.err

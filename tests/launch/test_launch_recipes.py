@@ -41,7 +41,7 @@ def test_every_size_can_be_asked_for(path: Path) -> None:
 def test_the_references_batches_go_by_the_devices(stage: str) -> None:
     path = next(path for path in CONFIGS if path.stem == f"pretrain_stage{stage}_reference")
     config = of(path, "base,devices=8")
-    on_device = {head.bank: head.batch_size // 8 // config.train.accumulate for head in config.batches.heads}
+    on_device = {head.bank: head.batch_size // 8 // config.train.grad_accum_steps for head in config.batches.heads}
     assert on_device == ({"obj": 16} if stage == "1" else {"vid": 16, "obj": 16, "ocr": 8})
 
 
@@ -68,7 +68,7 @@ def test_stage_2_goes_on_from_stage_1(ask: Callable, shard_folder: Path, tmp_pat
         *SMOKE,
         f"--config.train.init_from={tmp_path}/1",
         f"--config.batches.heads={heads}",
-        "--config.train.lr_banks.obj=5e-4",
+        "--config.train.lr_by_bank.obj=5e-4",
     )
     assert np.isfinite(logged["loss"]) and logged["lr_bank/obj"] != logged["lr_bank/vid"]
 

@@ -74,11 +74,13 @@ def test_an_option_that_changes_the_signals_writes_shards_once(tmp_path: Path, c
     bench = Bench(config, tmp_path / "out", print)
     with pytest.raises(ConfigError, match="name the videos of the probe's in val_videos"):
         bench.choices("sampling=consecutive")
-    assert bench.with_option("buckets=2, percentile_scope=frame").buckets == 2  # frame is what it is already
+    assert bench.with_option("buckets=2, percentile_scope=frame").selection.buckets == 2  # frame is what it is already
     bench = Bench(StudyConfig(config.probe, 16, val_videos=str(tmp_path / "videos")), tmp_path / "out", print)
     found, view = bench.choices("sampling=consecutive, iframe_policy=first")
     base, made = ShardSet.open(tmp_path / "base"), found.manifest.made_with
-    assert view.iframe_policy == "first" and made["video"] == base.manifest.made_with["video"] | {"sampling": "consecutive"}
+    assert view.selection.iframe_policy == "first" and made["video"] == base.manifest.made_with["video"] | {
+        "sampling": "consecutive"
+    }
     assert made["shards"] == base.manifest.made_with["shards"] and found.grid_tyx == (8, 2, 2) and len(found) == 2
     assert found.fingerprint != base.fingerprint and found.classes == base.classes
     again, _ = bench.choices("sampling=consecutive")  # the choice changes no byte of the shards
@@ -103,7 +105,7 @@ def test_what_is_missing_is_said(ask: Callable, arguments: list[str], tmp_path: 
 
 
 def test_shards_that_do_not_tell_their_settings_take_no_option(ask: Callable, arguments: list[str], tmp_path: Path) -> None:
-    answer = ask(study.main, "bias", *arguments, "--config.maps=('sampling=accumulate',)", f"--out={tmp_path}")
+    answer = ask(study.main, "bias", *arguments, "--config.maps=('sampling=pool',)", f"--out={tmp_path}")
     assert answer.code == 2 and "does not tell how it was made, so no option can be tried" in answer.err
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from synthetic import BUDGET, CLASSES, GOP, RECORDS, image_record_of, record_of, write_image_set, write_set
 
-from ove.config import EncoderConfig, ProbeConfig
+from ove.config import EncoderConfig, ProbeConfig, SelectionConfig
 from ove.encoder import encoder, published
 from ove.errors import BadShard, ConfigError
 from ove.features.frozen import frozen, open_frozen, untrained
@@ -58,7 +58,8 @@ def val(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config(weights: Path, shard_folder: Path, val: Path) -> ProbeConfig:
     return ProbeConfig(
-        str(weights), str(shard_folder), str(val), probe="knn", modes=("codec",), budgets=(BUDGET,), gop_frames=GOP,
+        str(weights), str(shard_folder), str(val), probe="knn", modes=("codec",), budgets=(BUDGET,),
+        selection=SelectionConfig(gop_frames=GOP),
         neighbours=1, seeds=(7, 8),
     )  # fmt: skip
 
@@ -135,9 +136,23 @@ def asked_for(config: ProbeConfig) -> list[Mapping[str, Any]]:
     return known.asked
 
 
+def selections() -> list[SelectionConfig]:
+    """With another value for each setting, one at a time."""
+    changes = {
+        "rule": "frames",
+        "gop_frames": 2,
+        "iframe_policy": "first",
+        "buckets": 2,
+        "static_fallback": True,
+        "outside": "zero",
+    }
+    assert changes.keys() == {field.name for field in dataclasses.fields(SelectionConfig)}
+    return [dataclasses.replace(SelectionConfig(gop_frames=GOP), **{key: value}) for key, value in changes.items()]
+
+
 CHANGES: dict[str, Any] = {
-    "probe": "linear", "modes": ("frames",), "budgets": (BUDGET // 2,), "interventions": ("shuffle",), "gop_frames": 8,
-    "iframe_policy": "first", "buckets": 2, "static_fallback": True, "outside": "zero", "jitter": True, "flip": 0.5,
+    "probe": "linear", "modes": ("frames",), "budgets": (BUDGET // 2,), "interventions": ("shuffle",),
+    "jitter": True, "flip": 0.5,
     "compute": "bfloat16", "epochs": 3, "batch_size": 5, "lr": 1e-2, "lr_end": 1e-8, "label_smoothing": 0.2, "clip_norm": 1.0,
     "neighbours": 2, "l2": 2.0, "seeds": (7,),
 }  # fmt: skip
@@ -155,11 +170,21 @@ def test_scores_are_kept_by_every_setting_that_decides_them(config: ProbeConfig,
         assert getattr(plain, name) != value
         (after,) = asked_for(dataclasses.replace(plain, **{name: value}))
         assert after != before, name
+    for each in selections():
+        (after,) = asked_for(dataclasses.replace(plain, selection=each))
+        assert after != before, each
     for name, value in {"features": "memory", "cache": "elsewhere"}.items():
         assert asked_for(dataclasses.replace(plain, **{name: value})) == [before], name
     both = asked_for(dataclasses.replace(plain, untrained=True))
     assert both[0] == before and both[1] != before
-    assert {field.name for field in dataclasses.fields(ProbeConfig)} == {*changes, "features", "cache", "untrained", "image_px"}
+    assert {field.name for field in dataclasses.fields(ProbeConfig)} == {
+        *changes,
+        "selection",
+        "features",
+        "cache",
+        "untrained",
+        "image_px",
+    }
 
 
 def test_pictures_are_kept_by_their_size(config: ProbeConfig, tmp_path: Path) -> None:
@@ -234,11 +259,11 @@ def test_tokens_are_of_their_set_and_only_training_is_augmented(
 
 def test_features_on_disk_are_found_again_only_if_nothing_has_changed(shard_folder: Path, tmp_path: Path) -> None:
     model = frozen(ENCODER, params(3))
-    plain = ProbeDataset(ShardSet.open(shard_folder), CLASSES, "codec", TokenView(BUDGET, GOP, "keep"))
-    views = {"gop_frames": 2, "iframe_policy": "first", "buckets": 2, "static_fallback": True, "outside": "zero"}
-    views |= {"budget_tokens": 12, "patch_px": 7, "size_px": 28, "augment": "none"}
-    assert views.keys() == {field.name for field in dataclasses.fields(TokenView)}
-    others = [dataclasses.replace(plain, view=dataclasses.replace(plain.view, **{k: v})) for k, v in views.items()]
+    plain = ProbeDataset(ShardSet.open(shard_folder), CLASSES, "codec", TokenView(BUDGET, SelectionConfig(gop_frames=GOP)))
+    views = {"budget_tokens": 12, "patch_px": 7, "size_px": 28, "augment": "none"}
+    assert {*views, "selection"} == {field.name for field in dataclasses.fields(TokenView)}
+    others = [dataclasses.replace(plain, view=dataclasses.replace(plain.view, selection=each)) for each in selections()[1:]]
+    others += [dataclasses.replace(plain, view=dataclasses.replace(plain.view, **{k: v})) for k, v in views.items()]
     others += [dataclasses.replace(plain, classes=("light", "dark")), dataclasses.replace(plain, mode="frames")]
     shuffled = dataclasses.replace(plain, intervention="shuffle")
     others += [shuffled, dataclasses.replace(shuffled, intervention="non_motion"), dataclasses.replace(shuffled, seed=1)]

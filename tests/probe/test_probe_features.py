@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from synthetic import BUDGET, CLASSES, GOP, RECORDS, write_set
 
-from ove.config import EncoderConfig
+from ove.config import EncoderConfig, SelectionConfig
 from ove.encoder import encoder
 from ove.errors import BadInput, BadShard
 from ove.features.frozen import Frozen, frozen
@@ -20,7 +20,7 @@ from ove.stream.modes import CODEC, TokenView, to_tokens
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=2, mlp=64)
 PARAMS = encoder.init(CONFIG, jax.random.key(0))
-VIEW = TokenView(BUDGET, GOP, "keep")
+VIEW = TokenView(BUDGET, SelectionConfig(gop_frames=GOP))
 
 
 @pytest.fixture(scope="module")

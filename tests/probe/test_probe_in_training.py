@@ -12,7 +12,7 @@ import pytest
 from synthetic import BUDGET, CLASSES, GOP, record_of, write_set
 
 from launch.train import _hooks
-from ove.config import BatchesConfig, EncoderConfig, EvaluationConfig, ProbeConfig, RunConfig, TrainConfig
+from ove.config import BatchesConfig, EncoderConfig, EvaluationConfig, ProbeConfig, RunConfig, SelectionConfig, TrainConfig
 from ove.encoder import encoder
 from ove.errors import BadShard, ConfigError
 from ove.features.frozen import frozen
@@ -55,7 +55,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def config_of(folders: dict[str, Path], val: str, probe: str = "knn", **evaluation: Any) -> RunConfig:
     values = {"neighbours": 3, "epochs": 20, "probe": probe} | evaluation
     return RunConfig(
-        BatchesConfig(budget_tokens=BUDGET, gop_frames=GOP),
+        BatchesConfig(budget_tokens=BUDGET, selection=SelectionConfig(gop_frames=GOP)),
         ENCODER,
         train=TrainConfig(eval_every=5),
         evaluation=EvaluationConfig(str(folders["train"]), str(folders[val]), **values),
@@ -102,14 +102,14 @@ def test_settings_reach_the_probe(folders: dict[str, Path], probe: str, monkeypa
     seen = Seen(monkeypatch)
     config = config_of(folders, "third", probe, modes=("codec", "frames"), neighbours=7, epochs=9)
     batches = BatchesConfig(
-        budget_tokens=BUDGET, gop_frames=2, iframe_policy="first", buckets=4, static_fallback=True, outside="zero"
+        budget_tokens=BUDGET, selection=SelectionConfig("patches", 2, "first", buckets=4, static_fallback=True, outside="zero")
     )
     found = OnlineProbe(dataclasses.replace(config, batches=batches))(ENCODER, params(3))
     assert found == {f"{probe}_codec_top1": 0.25, f"{probe}_frames_top1": 0.5}
     assert [(each.shards.folder.name, each.mode) for each in seen.dataset] == [
         (name, mode) for mode in ("codec", "frames") for name in ("train", "third")
     ]
-    view = TokenView(BUDGET, 2, "first", buckets=4, static_fallback=True, outside="zero")
+    view = TokenView(BUDGET, SelectionConfig("patches", 2, "first", buckets=4, static_fallback=True, outside="zero"))
     for each in seen.dataset:
         assert each.view == view and each.classes == CLASSES and each.intervention == "none"
     assert {each.fingerprint for each in seen.encoders} == {frozen(ENCODER, params(3)).fingerprint}
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_said_before_the_run_begins(folders: dict[str, Path
         OnlineProbe(with_(modes=()))
     with pytest.raises(ConfigError, match=r"train\.eval_every = 5, but there is nothing to evaluate on"):
         OnlineProbe(with_(train_shards="", val_shards=""))
-    odd = dataclasses.replace(config, batches=BatchesConfig(budget_tokens=18, gop_frames=GOP))
+    odd = dataclasses.replace(config, batches=BatchesConfig(budget_tokens=18, selection=SelectionConfig(gop_frames=GOP)))
     OnlineProbe(odd)  # codec can
     with pytest.raises(ConfigError, match="budget_tokens = 18 is not 1 to 8 times"):
         OnlineProbe(dataclasses.replace(odd, evaluation=dataclasses.replace(odd.evaluation, modes=("frames",))))

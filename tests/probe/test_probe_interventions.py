@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from synthetic import BUDGET, CLASSES, GOP, GRID, RECORDS, T, frames_of, record_of
 
+from ove.config import SelectionConfig
 from ove.errors import BadClip, ConfigError
 from ove.probe import dataset as looks_module
 from ove.probe.dataset import ProbeDataset
@@ -18,7 +19,7 @@ from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView
 from ove.video.patches import on_time_grid, patchify
 
-VIEW = TokenView(BUDGET, GOP, "keep")
+VIEW = TokenView(BUDGET, SelectionConfig(gop_frames=GOP))
 WHOLE = 8
 """Tokens of the two frames that are kept whole; the other 8 were chosen."""
 
@@ -111,7 +112,7 @@ def test_padding_is_never_shown_instead(kind: str, policy: str) -> None:
 
 
 def test_frames_whose_valid_patches_are_all_chosen_keep_their_content() -> None:
-    view = TokenView(24, GOP, "keep")  # two frames of six valid patches, and twelve of the others
+    view = TokenView(24, SelectionConfig(gop_frames=GOP))  # two frames of six valid patches, and twelve of the others
     intact, _ = intervene(boxed(1), boxed(2), "none", view, np.random.default_rng(0))
     for kind in ("non_motion", "other_video"):
         patches, positions = intervene(boxed(1), boxed(2), kind, view, np.random.default_rng(0))
@@ -171,6 +172,6 @@ def test_shuffle_keeps_patches_and_the_set_of_positions(shard_folder: Path) -> N
 
 def test_a_budget_that_leaves_nothing_to_put_in_is_refused(shard_folder: Path) -> None:
     with pytest.raises(ConfigError, match="leaves too few patches"):
-        seen(shard_folder, "non_motion", view=TokenView(31, GOP, "keep"))
+        seen(shard_folder, "non_motion", view=TokenView(31, SelectionConfig(gop_frames=GOP)))
     with pytest.raises(ConfigError, match="expected none, non_motion"):
         seen(shard_folder, "blur")

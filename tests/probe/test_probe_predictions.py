@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from synthetic import BUDGET, CLASSES, GOP, RECORDS, image_record_of, record_of, write_image_set, write_set
 
-from ove.config import ProbeConfig
+from ove.config import ProbeConfig, SelectionConfig
 from ove.errors import BadInput, ConfigError
 from ove.probe.compare import Comparison, compare
 from ove.probe.predictions import prediction_rows, write_predictions
@@ -35,7 +35,8 @@ def val(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def comparison(trained_run: Path, shard_folder: Path, val: Path) -> Comparison:
     config = ProbeConfig(
-        str(trained_run), str(shard_folder), str(val), modes=("codec",), budgets=(BUDGET,), gop_frames=GOP,
+        str(trained_run), str(shard_folder), str(val), modes=("codec",), budgets=(BUDGET,),
+        selection=SelectionConfig(gop_frames=GOP),
         epochs=2, batch_size=8, lr=3e-3, seeds=(3, 4),
     )  # fmt: skip
     return compare(config, lambda line: None)

@@ -136,7 +136,9 @@ def test_mosaics_hold_what_the_stored_saliency_selects(tmp_path: Path) -> None:
     record, told = shards.video(0), shards.manifest.mosaics
     assert told is not None
     config = VideoConfig(size_px=56, n_frames=8, **{key: value for key, value in told.items() if key != "budget_tokens"})
-    chosen = choose_patches(Saliency(record.saliency.astype(np.float32)), record.is_i_frame, told["budget_tokens"], config)
+    chosen = choose_patches(
+        Saliency(record.saliency.astype(np.float32)), record.is_i_frame, told["budget_tokens"], config.selection
+    )
     np.testing.assert_array_equal(record.mosaic_flat, chosen.flat)
     assert (len(record.mosaics), len(record.mosaic_flat)) == (4, 50)  # 16 patches each, the last one with two
     wanted = gather(decode_frames(record, range(8)), chosen.flat, 14)

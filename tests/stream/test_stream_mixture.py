@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from synthetic import BUDGET, CENTERS, GOP, LABELS, PATCH_PX, RECORDS, image_record_of, record_of, write_image_set, write_set
 
-from ove.config import BatchesConfig, HeadConfig
+from ove.config import BatchesConfig, HeadConfig, SelectionConfig
 from ove.errors import BadShard, ConfigError
 from ove.records import Batch, Saliency
 from ove.shards.labels import write_labels
@@ -43,7 +43,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory, shard_folder: Path) -> dic
 
 
 def config_of(*heads: HeadConfig, **changes: object) -> BatchesConfig:
-    return BatchesConfig(**({"budget_tokens": BUDGET, "gop_frames": GOP, "heads": heads, "threads": 0} | changes))
+    return BatchesConfig(
+        **({"budget_tokens": BUDGET, "selection": SelectionConfig(gop_frames=GOP), "heads": heads, "threads": 0} | changes)
+    )
 
 
 def three_heads(folders: dict[str, str], **changes: object) -> BatchesConfig:
@@ -218,7 +220,7 @@ def test_settings_of_heads_are_checked() -> None:
 def test_a_changed_mixture_is_named_and_the_number_of_hosts_and_threads_is_no_change(folders: dict[str, str]) -> None:
     config = three_heads(folders)
     here = Pipeline(config)
-    assert Pipeline(three_heads(folders, threads=3, processes=2, decode_limit_s=5.0), 1, 4).fingerprint == here.fingerprint
+    assert Pipeline(three_heads(folders, threads=3, num_workers=2, decode_limit_s=5.0), 1, 4).fingerprint == here.fingerprint
     saved = json.loads(json.dumps(here.mixture))
     assert differences(saved, here.mixture) == []
     heads = config.heads
@@ -228,7 +230,7 @@ def test_a_changed_mixture_is_named_and_the_number_of_hosts_and_threads_is_no_ch
         "seed: 0 → 1": {"seed": 1},
         "heads.ocr": {"heads": heads[:2]},
         "heads.obj.view.size_px: 28 → 56": {"heads": (heads[0], dataclasses.replace(heads[1], size_px=56), heads[2])},
-        "heads.vid.view.buckets: 1 → 2": {"buckets": 2},
+        "heads.vid.view.buckets: 1 → 2": {"selection": SelectionConfig(gop_frames=GOP, buckets=2)},
     }
     for words, values in changes.items():
         other = Pipeline(dataclasses.replace(config, **values))
@@ -238,7 +240,7 @@ def test_a_changed_mixture_is_named_and_the_number_of_hosts_and_threads_is_no_ch
 
 def test_mosaics_are_used_where_they_hold_the_selection_and_frames_where_not() -> None:
     record = record_of(InputFile(Path("3.mp4"), "0003", None))
-    view = TokenView(BUDGET, GOP, "keep")
+    view = TokenView(BUDGET, SelectionConfig(gop_frames=GOP))
     plain, tyx = to_tokens(record, CODEC, view, None)
     flat = view.choose(_saliency(record))
     grays = np.arange(BUDGET, dtype=np.uint8) * 14 + 20  # each patch has its own
@@ -252,7 +254,7 @@ def test_mosaics_are_used_where_they_hold_the_selection_and_frames_where_not() -
     fewer, _ = to_tokens(stored, CODEC, dataclasses.replace(view, budget_tokens=10), None)
     within = np.isin(flat, dataclasses.replace(view, budget_tokens=10).choose(_saliency(record)))
     np.testing.assert_array_equal(fewer, seen[within])
-    others = dataclasses.replace(view, iframe_policy="drop")
+    others = dataclasses.replace(view, selection=SelectionConfig(gop_frames=GOP, iframe_policy="drop"))
     np.testing.assert_array_equal(to_tokens(stored, CODEC, others, None)[0], to_tokens(record, CODEC, others, None)[0])
     assert (plain != seen).any()
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import BUDGET, GOP, GRID, PATCH_PX, SIZE_PX, T, record_of
 
-from ove.config import VideoConfig
+from ove.config import SelectionConfig
 from ove.errors import BadShard, ConfigError
 from ove.records import Saliency
 from ove.shards.schema import VideoRecord, decode_frames
@@ -20,7 +20,7 @@ from ove.stream.order import schedule
 from ove.video.patches import on_time_grid, patchify
 from ove.video.select import choose_patches
 
-VIEW = TokenView(BUDGET, GOP, "keep")
+VIEW = TokenView(BUDGET, SelectionConfig(gop_frames=GOP))
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,12 @@ def test_a_view_chooses_as_the_video_settings_of_the_same_names_do(options: dict
     scores = np.where(valid, np.random.default_rng(0).uniform(0.2, 0.4, (8, 4, 4)), -1).astype(np.float32)
     scores[:3] += np.float32(0.05) * valid  # so that time is not all the same
     budget = 8 * 8 + 4 if "outside" in options else 40
-    settings = {"iframe_policy": "keep", **options}
-    chosen = TokenView(budget, GOP, **settings).choose(Saliency(scores, valid))
-    config = VideoConfig(n_frames=8, gop_frames=GOP, **settings)
+    config = SelectionConfig(gop_frames=GOP, **options)
+    chosen = TokenView(budget, config).choose(Saliency(scores, valid))
     expected = choose_patches(Saliency(scores, valid), np.arange(8) % GOP == 0, budget, config).flat
     np.testing.assert_array_equal(chosen, expected)
     if "outside" not in options:  # without it there would be too few patches
-        assert chosen.tolist() != TokenView(budget, GOP, "keep").choose(Saliency(scores, valid)).tolist()
+        assert chosen.tolist() != TokenView(budget, SelectionConfig(gop_frames=GOP)).choose(Saliency(scores, valid)).tolist()
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1])
@@ -83,7 +82,7 @@ def test_frames_shows_one_whole_frame_of_each_chunk(record: VideoRecord, patches
 def test_evaluation_takes_the_middle_frame_of_each_chunk_and_training_any(
     record: VideoRecord, patches: np.ndarray, budget: int, frames: list[int]
 ) -> None:
-    view = TokenView(budget, GOP, "keep")
+    view = TokenView(budget, SelectionConfig(gop_frames=GOP))
     seen, tyx = to_tokens(record, FRAMES, view, None)
     np.testing.assert_array_equal(seen, patches[frames].reshape(budget, -1))
     assert tyx[::4, 0].tolist() == on_time_grid(np.array(frames), T).tolist()
@@ -134,11 +133,11 @@ def test_the_papers_shares_repeat_every_eight_samples() -> None:
 
 def test_a_budget_that_does_not_fit_is_refused_before_anything_is_read() -> None:
     with pytest.raises(ConfigError, match=r"budget_tokens = 18 is not 1 to 8 times the 4 patches"):
-        TokenView(18, GOP, "keep").check(GRID, {FRAMES})
-    TokenView(18, GOP, "keep").check(GRID, {CODEC})
+        TokenView(18, SelectionConfig(gop_frames=GOP)).check(GRID, {FRAMES})
+    TokenView(18, SelectionConfig(gop_frames=GOP)).check(GRID, {CODEC})
     with pytest.raises(ConfigError, match=r"budget_tokens = 4 is below the 8 patches"):
-        TokenView(4, GOP, "keep").check(GRID, {CODEC})
-    TokenView(4, GOP, "keep").check(GRID, {IMAGE})
+        TokenView(4, SelectionConfig(gop_frames=GOP)).check(GRID, {CODEC})
+    TokenView(4, SelectionConfig(gop_frames=GOP)).check(GRID, {IMAGE})
 
 
 @pytest.mark.parametrize("mode", range(4), ids=MODES)

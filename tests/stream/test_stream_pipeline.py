@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic import BUDGET, GOP, RECORDS, record_of, write_set
 
-from ove.config import BatchesConfig, HeadConfig
+from ove.config import BatchesConfig, HeadConfig, SelectionConfig
 from ove.errors import BadShard, ConfigError, TrainingStopped
 from ove.records import Batch
 from ove.shards.labels import read_centers, read_labels, write_labels
@@ -24,7 +24,12 @@ Batches = list[dict[str, Batch]]
 
 def config_of(folder: Path, **changes: object) -> BatchesConfig:
     heads = (HeadConfig("vid", 8, labels_per_step=2), HeadConfig("obj", 4, labels_per_step=2))
-    return BatchesConfig(**({"shards": str(folder), "budget_tokens": BUDGET, "gop_frames": GOP, "heads": heads} | changes))
+    return BatchesConfig(
+        **(
+            {"shards": str(folder), "budget_tokens": BUDGET, "selection": SelectionConfig(gop_frames=GOP), "heads": heads}
+            | changes
+        )
+    )
 
 
 def take(config: BatchesConfig, n: int, progress: Progress | None = None, **place: int) -> tuple[Batches, Progress]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from synthetic import BUDGET, GOP
 
-from ove.config import BatchesConfig, HeadConfig
+from ove.config import BatchesConfig, HeadConfig, SelectionConfig
 from ove.stream.pipeline import Pipeline, Progress
 
 TRAINER = """
@@ -28,7 +28,8 @@ if __name__ == "__main__":
     folder, budget, gop, processes = sys.argv[1], *map(int, sys.argv[2:])
     heads = (HeadConfig("vid", 8), HeadConfig("obj", 4))
     pipeline = Pipeline(BatchesConfig(
-        shards=folder, budget_tokens=budget, gop_frames=gop, heads=heads, threads=1, processes=processes))
+        shards=folder, budget_tokens=budget, heads=heads, threads=1,
+        selection=SelectionConfig(gop_frames=gop), num_workers=processes))
     for _ in range(3):
         next(pipeline)
     while not children():
@@ -44,7 +45,16 @@ if __name__ == "__main__":
 def config_of(folder: Path, **changes: object) -> BatchesConfig:
     heads = (HeadConfig("vid", 8), HeadConfig("obj", 4))
     return BatchesConfig(
-        **({"shards": str(folder), "budget_tokens": BUDGET, "gop_frames": GOP, "heads": heads, "threads": 0} | changes)
+        **(
+            {
+                "shards": str(folder),
+                "budget_tokens": BUDGET,
+                "selection": SelectionConfig(gop_frames=GOP),
+                "heads": heads,
+                "threads": 0,
+            }
+            | changes
+        )
     )
 
 
@@ -98,7 +108,7 @@ def test_hosts_and_processes_share_one_stream_and_restore_each_others_state(
     whole = list(itertools.islice(alone, 6))
     parts = []
     for index in range(hosts):
-        pipeline = Pipeline(config_of(shard_folder, threads=1, processes=processes), index, hosts)
+        pipeline = Pipeline(config_of(shard_folder, threads=1, num_workers=processes), index, hosts)
         pipeline.restore(Progress(2))  # where another number of hosts had got to
         parts.append(list(itertools.islice(pipeline, 4)))
         pipeline.close()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from synthetic import BUDGET, GOP, GRID, RECORDS, frames_of, record_of, write_set
 
-from ove.config import ProbeConfig
+from ove.config import ProbeConfig, SelectionConfig
 from ove.errors import ConfigError
 from ove.features.frozen import Frozen, open_frozen
 from ove.probe import retrieval
@@ -59,7 +59,10 @@ def test_letterboxed_places_have_no_chance_and_one_hot_place_is_uneven(tmp_path:
         saliency[:, 0, 1] = 1
         return dataclasses.replace(record_of(file), valid=valid, saliency=np.where(valid, saliency, np.float16(-1)))
 
-    found = choices_of(ShardSet.open(write_set(tmp_path / "boxed", 8, record)), TokenView(T, GOP, "score"))
+    found = choices_of(
+        ShardSet.open(write_set(tmp_path / "boxed", 8, record)),
+        TokenView(T, SelectionConfig(gop_frames=GOP, iframe_policy="score")),
+    )
     assert math.isnan(found.map()[1, 0]) and found.map()[0, 1] == pytest.approx(3) and found.evenness() == 0
     assert (found.tokens == 1).all() and not found.whole.any()
 
@@ -92,12 +95,14 @@ def of_four_by_four(file: InputFile) -> VideoRecord:
 def test_how_much_is_chosen_in_the_middle(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     shards = ShardSet.open(write_set(tmp_path / "four", 3, of_four_by_four))
-    found = choices_of(shards, TokenView(5 * T, GOP, "score"), lambda *done: told.append(done))
+    found = choices_of(
+        shards, TokenView(5 * T, SelectionConfig(gop_frames=GOP, iframe_policy="score")), lambda *done: told.append(done)
+    )
     assert found.in_middle == pytest.approx([0.6] * 3) and found.middle_share_if_even() == 0.25
     assert (found.tokens == 5).all() and not found.whole.any() and (found.chances == 3 * T).all()
     assert found.places[1, 2] == 3 * T and found.places.sum() == 3 * 5 * T and found.evenness() < 0.6
     assert told == [(1, 3), (2, 3), (3, 3)]
-    all_whole = choices_of(shards, TokenView(2 * 16, GOP, "keep"))
+    all_whole = choices_of(shards, TokenView(2 * 16, SelectionConfig(gop_frames=GOP)))
     assert np.isnan(all_whole.in_middle).all() and (all_whole.tokens[:, [0, GOP]] == 16).all() and not all_whole.places.any()
 
 
@@ -125,7 +130,10 @@ def grey(file: InputFile) -> VideoRecord:
 
 @pytest.mark.parametrize("parts", retrieval.CLIP_PARTS)
 def test_retrieval_of_encoders_whose_answer_is_known(tmp_path: Path, trained_run: Path, parts: retrieval.ClipParts) -> None:
-    shards, view = ShardSet.open(write_set(tmp_path / "grey", make=grey, labelled=False)), TokenView(BUDGET, GOP, "keep")
+    shards, view = (
+        ShardSet.open(write_set(tmp_path / "grey", make=grey, labelled=False)),
+        TokenView(BUDGET, SelectionConfig(gop_frames=GOP)),
+    )
     values = vars(open_frozen(trained_run))
 
     def silent(done: int, total: int) -> None:
@@ -137,11 +145,11 @@ def test_retrieval_of_encoders_whose_answer_is_known(tmp_path: Path, trained_run
     low, high = found.interval()
     assert low == pytest.approx(0.926, abs=1e-3) and high == pytest.approx(1)
     with pytest.raises(ConfigError, match="budget_tokens = 3 is below the 4 patches"):
-        retrieve(Colour(**values), shards, TokenView(6, GOP, "keep"), "halves", silent)
+        retrieve(Colour(**values), shards, TokenView(6, SelectionConfig(gop_frames=GOP)), "halves", silent)
 
 
 def test_the_parts_are_those_of_each_half(shard_folder: Path) -> None:
-    shards, view = ShardSet.open(shard_folder), TokenView(BUDGET // 2, GOP, "keep")
+    shards, view = ShardSet.open(shard_folder), TokenView(BUDGET // 2, SelectionConfig(gop_frames=GOP))
     every = patchify(frames_of(3), 14)
     steps = on_time_grid(np.arange(T), T)
     for part in (0, 1):
@@ -183,7 +191,8 @@ def test_one_and_four_devices_score_alike_and_every_sample_once(
 ) -> None:
     val = write_set(tmp_path / "val", 23)  # four devices do not divide it
     config = ProbeConfig(
-        str(trained_run), str(shard_folder), str(val), budgets=(BUDGET,), gop_frames=GOP, epochs=2, batch_size=10, lr=1e-3,
+        str(trained_run), str(shard_folder), str(val), budgets=(BUDGET,),
+        selection=SelectionConfig(gop_frames=GOP), epochs=2, batch_size=10, lr=1e-3,
         interventions=("none", "shuffle"), untrained=False, seeds=(0, 1),
     )  # fmt: skip
     one, four = (on_devices(count, config, monkeypatch) for count in (1, 4))
@@ -198,7 +207,7 @@ def test_what_is_kept_is_not_done_again(
 ) -> None:
     config = ProbeConfig(
         str(trained_run), str(shard_folder), str(shard_folder), probe="knn", modes=("codec",), budgets=(BUDGET,),
-        gop_frames=GOP, untrained=False,
+        selection=SelectionConfig(gop_frames=GOP), untrained=False,
     )  # fmt: skip
     cache, lines = ScoreCache(tmp_path), []
     first = compare(config, lines.append, cache)

@@ -38,7 +38,7 @@ def losses(
 
 
 def _config(accumulate: int, remat: str, n_banks: int) -> RunConfig:
-    config = replace_encoder(config_of(Path(), accumulate=accumulate), remat=remat)
+    config = replace_encoder(config_of(Path(), grad_accum_steps=accumulate), remat=remat)
     heads = tuple(dataclasses.replace(head, batch_size=32) for head in config.batches.heads[-n_banks:])
     return dataclasses.replace(config, batches=dataclasses.replace(config.batches, heads=heads))
 

@@ -196,5 +196,5 @@ def test_the_newest_and_every_so_many_stay(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_kept_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"train\.keep_every = 10 is not a multiple of train\.save_every = 7"):
-        config_of(Path(), keep_every=10)
+    with pytest.raises(ConfigError, match=r"train\.keep_period = 10 is not a multiple of train\.save_every = 7"):
+        config_of(Path(), keep_period=10)

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from synthetic import BUDGET, CENTERS, GOP, write_set
 
-from ove.config import BatchesConfig, HeadConfig
+from ove.config import BatchesConfig, HeadConfig, SelectionConfig
 from ove.errors import BadInput, BadShard
 from ove.stream.pipeline import Pipeline
 from ove.train.feed import Feed
@@ -21,7 +21,11 @@ N_CENTERS = {"vid": CENTERS, "obj": CENTERS}
 
 def pipeline_of(folder: Path) -> Pipeline:
     heads = (HeadConfig("vid", 8), HeadConfig("obj", 8))
-    return Pipeline(BatchesConfig(shards=str(folder), budget_tokens=BUDGET, gop_frames=GOP, heads=heads, threads=1))
+    return Pipeline(
+        BatchesConfig(
+            shards=str(folder), budget_tokens=BUDGET, selection=SelectionConfig(gop_frames=GOP), heads=heads, threads=1
+        )
+    )
 
 
 def test_what_is_fed_is_what_the_pipeline_gives_and_progress_is_that_of_the_batch(shard_folder: Path) -> None:

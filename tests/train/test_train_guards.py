@@ -141,7 +141,7 @@ def test_what_is_not_finite_stops_whatever_the_policy(tmp_path: Path, name: str)
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
-    for wrong in ({"spike_mads": 0.0}, {"eval_every": -1}, {"peak_tflops": -1.0}, {"pictures": -1}, {"eval_limit_s": -1.0}):
+    for wrong in ({"spike_mads": 0.0}, {"eval_every": -1}, {"peak_tflops": -1.0}, {"log_images": -1}, {"eval_limit_s": -1.0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             TrainConfig(**wrong)  # type: ignore[arg-type]
 

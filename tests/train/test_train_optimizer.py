@@ -47,5 +47,5 @@ def test_gradients_are_clipped_together() -> None:
 
 
 def test_each_bank_may_have_its_rate() -> None:
-    config = TrainConfig(lr_bank=2e-3, lr_banks=BankRates(ocr=5e-4))
+    config = TrainConfig(lr_bank=2e-3, lr_by_bank=BankRates(ocr=5e-4))
     assert [config.rate_of(bank) for bank in ("vid", "obj", "ocr")] == [2e-3, 2e-3, 5e-4]

@@ -43,9 +43,9 @@ def test_neighbours_share_parameters_and_banks() -> None:
 
 
 def test_batches_that_cannot_be_split_are_refused() -> None:
-    config = config_of(Path(), accumulate=2)
+    config = config_of(Path(), grad_accum_steps=2)
     check_division(config, 4)
-    with pytest.raises(ConfigError, match=r"8 devices times train\.accumulate = 2 microbatches; give a multiple of 16"):
+    with pytest.raises(ConfigError, match=r"8 devices times train\.grad_accum_steps = 2 microbatches; give a multiple of 16"):
         check_division(config, 8)
     config = dataclasses.replace(replace_encoder(config_of(Path()), mlp=132), mesh=MeshConfig(fsdp=8))
     with pytest.raises(ConfigError, match=r"mesh\.fsdp = 8 does not divide encoder\.mlp = 132"):

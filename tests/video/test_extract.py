@@ -120,7 +120,7 @@ def test_a_bare_overlay_is_a_sheet_and_takes_no_file_for_its_kind(tmp_path, writ
 
 
 @pytest.mark.parametrize(
-    "settings", [["--preset=probe"], ["--preset=frames"], ["--preset=lmm"], ["--source=transcode"], ["--sampling=accumulate"]]
+    "settings", [["--preset=probe"], ["--preset=frames"], ["--preset=lmm"], ["--source=transcode"], ["--sampling=pool"]]
 )
 def test_settings_reach_the_selection(tmp_path, write_video, settings):
     frames = moving_texture(80, 96, 64)

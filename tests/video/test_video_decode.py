@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from video_files import P_ONLY, moving_texture
 
-from ove.config import VideoConfig
+from ove.config import SelectionConfig, VideoConfig
 from ove.errors import BadClip
 from ove.video import demux
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
 from ove.video.select import select
 
-SMALL = VideoConfig(n_frames=16, size_px=56, gop_frames=8)
+SMALL = VideoConfig(n_frames=16, size_px=56, selection=SelectionConfig(gop_frames=8))
 
 
 def test_frames_are_those_of_the_file_in_display_order(write_video):
@@ -211,7 +211,7 @@ def test_what_decodes_of_a_truncated_file_is_kept_if_asked_for(tmp_path, write_v
     cut = tmp_path / f"cut.{suffix}"
     data = whole.read_bytes()
     cut.write_bytes(data[: len(data) * 5 // 6])
-    keep = VideoConfig(n_frames=16, size_px=56, gop_frames=8, truncated="keep")
+    keep = VideoConfig(n_frames=16, size_px=56, selection=SelectionConfig(gop_frames=8), truncated="keep")
     clip, signals = read_video(cut, keep)
     assert 8 < clip.n_decoded < 60
     assert "early" in clip.cut or "cut short" in clip.cut or "damaged" in clip.cut
@@ -219,7 +219,7 @@ def test_what_decodes_of_a_truncated_file_is_kept_if_asked_for(tmp_path, write_v
     assert clip.frames.shape == (16, 56, 56, 3)
     assert len(signals.residual) == 16
     # What was kept is what the whole file holds there.
-    reference, _ = read_video(whole, VideoConfig(n_frames=60, size_px=56, gop_frames=8))
+    reference, _ = read_video(whole, VideoConfig(n_frames=60, size_px=56, selection=SelectionConfig(gop_frames=8)))
     np.testing.assert_array_equal(clip.frames[:-1], reference.frames[clip.frame_index[:-1]])
     assert read_video(whole, keep)[0].cut == ""
     with pytest.raises(BadClip, match=rf"cut.{suffix}: "):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_files import moving_texture
 
-from ove.config import ShardsConfig, VideoConfig
+from ove.config import SelectionConfig, ShardsConfig, VideoConfig
 from ove.errors import BadClip
 from ove.shards.make import RecordMaker
 from ove.shards.schema import pack, unpack
@@ -19,8 +19,8 @@ from ove.video.bitstream.gray import gradient, gradient_into
 from ove.video.decode import read_video
 from ove.video.demux import Damaged, Deadline
 
-SMALL = VideoConfig(n_frames=16, size_px=56, gop_frames=8)
-KEEP = VideoConfig(n_frames=16, size_px=56, gop_frames=8, truncated="keep")
+SMALL = VideoConfig(n_frames=16, size_px=56, selection=SelectionConfig(gop_frames=8))
+KEEP = VideoConfig(n_frames=16, size_px=56, selection=SelectionConfig(gop_frames=8), truncated="keep")
 
 
 def wiped(path, number):

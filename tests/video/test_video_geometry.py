@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from video_files import moving_texture
 
-from ove.config import VideoConfig
+from ove.config import SelectionConfig, VideoConfig
 from ove.errors import ConfigError
 from ove.records import CodecSignals
 from ove.video.decode import read_video
@@ -40,11 +40,11 @@ def with_display_matrix(path, a, b, c, d):
 def test_every_display_matrix_turns_pixels_vectors_scores_and_selection(write_video):
     # Sides that are no multiples of a cell: turned, the cut cells are the first ones.
     plain = write_video("plain.mp4", moving_texture(16, 108, 76), preset="medium", crf="14")
-    config = VideoConfig(n_frames=16, size_px=84, gop_frames=16, iframe_policy="drop")
+    config = VideoConfig(n_frames=16, size_px=84, selection=SelectionConfig(gop_frames=16, iframe_policy="drop"))
     clip, signals = read_video(plain, config)
     scores = saliency(signals, config)
     grid = np.zeros(scores.scores.size, bool)
-    grid[choose_patches(scores, clip.is_i_frame, 100, config).flat] = True
+    grid[choose_patches(scores, clip.is_i_frame, 100, config.selection).flat] = True
     assert signals.has_vector.any()
     for (a, b, c, d), turn in MATRICES.items():
         other, found = read_video(with_display_matrix(plain, a, b, c, d), config)
@@ -58,7 +58,7 @@ def test_every_display_matrix_turns_pixels_vectors_scores_and_selection(write_vi
         expected = turn(scores.scores)
         turned_scores = saliency(found, config)
         np.testing.assert_allclose(turned_scores.scores, expected, atol=2e-4)
-        selected = choose_patches(turned_scores, other.is_i_frame, 100, config).flat
+        selected = choose_patches(turned_scores, other.is_i_frame, 100, config.selection).flat
         # All but ties and near ties.
         assert turn(grid.reshape(scores.scores.shape)).ravel()[selected].mean() >= 0.98
 
@@ -103,8 +103,8 @@ def test_letterbox_keeps_shape_and_centre(height, width, grid):
 
 
 def test_a_letterboxed_clip_is_padded_with_black_and_padding_is_never_chosen(write_video):
-    config = VideoConfig(n_frames=16, size_px=112, geometry="letterbox", gop_frames=8)
-    stretched = VideoConfig(n_frames=16, size_px=112, gop_frames=8)
+    config = VideoConfig(n_frames=16, size_px=112, geometry="letterbox", selection=SelectionConfig(gop_frames=8))
+    stretched = VideoConfig(n_frames=16, size_px=112, selection=SelectionConfig(gop_frames=8))
     for name, codec, side, height in (
         ("h264", "libx264", 128, 72),
         ("vp9", "libvpx-vp9", 72, 128),
@@ -123,7 +123,7 @@ def test_a_letterboxed_clip_is_padded_with_black_and_padding_is_never_chosen(wri
         np.testing.assert_array_equal(scores.valid, clip.valid)
         assert 0 < clip.valid.sum() < 64 and (scores.scores[:, ~clip.valid] == -1).all()
         assert scores.scores[:, clip.valid].min() >= 0
-        selection = choose_patches(scores, clip.is_i_frame, 16 * int(clip.valid.sum()) // 2, config)
+        selection = choose_patches(scores, clip.is_i_frame, 16 * int(clip.valid.sum()) // 2, config.selection)
         assert clip.valid.ravel()[selection.flat % 64].all()
 
 
@@ -144,4 +144,4 @@ def test_squares_need_no_padding_and_unknown_geometries_are_refused():
     pictures = np.zeros((1, 28, 28, 3), np.uint8)
     assert in_square(pictures, 28) is pictures
     with pytest.raises(ConfigError, match="none of 'stretch', 'letterbox'"):
-        placement(10, 10, 28, "crop")
+        VideoConfig(geometry="crop")

@@ -20,7 +20,7 @@ from ove.video.sampling import sample_indices
 from ove.video.transcode import transcoded_signals
 
 
-@given(st.integers(1, 500), st.integers(1, 80), st.sampled_from(["uniform", "consecutive", "energy", "accumulate"]))
+@given(st.integers(1, 500), st.integers(1, 80), st.sampled_from(["uniform", "consecutive", "energy", "pool"]))
 def test_samples_are_ascending_and_inside(n_decoded, n_frames, sampling):
     energies = np.random.default_rng(n_decoded).normal(size=n_decoded)
     indices = sample_indices(n_decoded, n_frames, sampling, energies)
@@ -33,15 +33,17 @@ def test_samples_are_ascending_and_inside(n_decoded, n_frames, sampling):
 
 
 def test_sampling_formulas():
-    for name in ("uniform", "accumulate"):
+    for name in ("uniform", "pool"):
         np.testing.assert_array_equal(sample_indices(300, 64, name), [int(v) for v in np.linspace(0, 299, 64)])
     np.testing.assert_array_equal(sample_indices(5, 8, "consecutive"), [0, 0, 1, 1, 2, 2, 3, 4])
     np.testing.assert_array_equal(sample_indices(10, 4, "consecutive"), [3, 4, 5, 6])
     with pytest.raises(BadClip, match="0 frames"):
         sample_indices(0, 64, "uniform")
-    for name, energies in (("unifrom", None), ("energy", None), ("energy", np.zeros(9))):
-        with pytest.raises(ConfigError, match="is none of uniform, consecutive, energy, accumulate"):
-            sample_indices(10, 4, name, energies)
+    with pytest.raises(ConfigError, match="'unifrom' is none of 'uniform', 'consecutive', 'energy', 'pool', nor of the form"):
+        sample_indices(10, 4, "unifrom")
+    for energies in (None, np.zeros(9)):
+        with pytest.raises(ConfigError, match=r"video\.sampling = 'energy' needs an energy of each frame"):
+            sample_indices(10, 4, "energy", energies)
 
 
 @given(st.integers(1, 12), st.integers(0, 50), st.integers(0, 2**32 - 1))
@@ -125,7 +127,7 @@ def test_accumulated_signals_are_the_strongest_of_each_interval(write_video, nam
     codec, options = CODECS[name]
     path = write_video(name, with_flash(40, 17), codec=codec, **options)
     _, every = read_video(path, VideoConfig(n_frames=40, size_px=56))
-    clip, found = read_video(path, VideoConfig(n_frames=6, size_px=56, sampling="accumulate"))
+    clip, found = read_video(path, VideoConfig(n_frames=6, size_px=56, sampling="pool"))
     np.testing.assert_array_equal(clip.frame_index, sample_indices(40, 6, "uniform"))
     assert found.camera_removed and clip.source == "bitstream"
     motion = remove_camera(every.motion, every.has_vector, "similarity")
@@ -147,7 +149,7 @@ def test_transcodes_accumulate_too(write_video, name, source):
     path = write_video(name, with_flash(40, 17), codec=codec, **options)
     config = {"n_frames": 6, "size_px": 56, "source": source}
     clip, plain = read_video(path, VideoConfig(**config))
-    other, found = read_video(path, VideoConfig(**config, sampling="accumulate"))
+    other, found = read_video(path, VideoConfig(**config, sampling="pool"))
     assert (clip.source, other.source) == ("transcode", "transcode")
     np.testing.assert_array_equal(clip.frame_index, other.frame_index)
     assert found.residual.shape == plain.residual.shape and found.has_vector[1:].mean() > 0.5
@@ -164,7 +166,7 @@ def test_transcodes_accumulate_too(write_video, name, source):
 
 def test_short_videos_repeat_frames_under_every_sampling(write_video):
     path = write_video("short.mp4", moving_texture(5, 64))
-    for sampling in ("uniform", "consecutive", "energy", "accumulate"):
+    for sampling in ("uniform", "consecutive", "energy", "pool"):
         clip, signals = read_video(path, VideoConfig(n_frames=16, size_px=56, sampling=sampling))
         assert sorted(set(clip.frame_index.tolist())) == [0, 1, 2, 3, 4]
         assert len(clip.frames) == len(signals.motion) == len(signals.residual) == 16
@@ -183,7 +185,7 @@ def test_a_variable_frame_rate_keeps_its_true_times(tmp_path):
             frame.pts = int(tick)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    for sampling in ("uniform", "energy", "accumulate"):
+    for sampling in ("uniform", "energy", "pool"):
         clip, _ = read_video(path, VideoConfig(n_frames=10, size_px=56, sampling=sampling))
         np.testing.assert_allclose(
             clip.pts_s - clip.pts_s[0], (ticks[clip.frame_index] - ticks[clip.frame_index[0]]) / 100, atol=2e-3

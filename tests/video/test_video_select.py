@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ove.config import VideoConfig, video_preset
+from ove.config import SelectionConfig, VideoConfig, video_preset
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.records import Saliency
@@ -155,7 +155,9 @@ def test_every_preset_selects_as_many_as_the_budget_says(clip, preset, policy, b
     config = video_preset(preset, n_frames=max(n_frames, 3), iframe_policy=policy, buckets=buckets)
     budget = max(int(share * n_frames * valid.sum()), int(is_i_frame.sum()) * int(valid.sum()), 1)
     top = np.float32(max(scores.max(), 1))
-    flat = choose_patches(Saliency(np.where(valid, scores / top, np.float32(-1)), valid), is_i_frame, budget, config).flat
+    flat = choose_patches(
+        Saliency(np.where(valid, scores / top, np.float32(-1)), valid), is_i_frame, budget, config.selection
+    ).flat
     assert len(flat) == len(set(flat.tolist())) == budget
     assert valid.ravel()[flat % (rows * columns)].all()
 
@@ -164,13 +166,13 @@ def test_frames_are_whole_and_evenly_spaced_and_the_last_is_cut_by_score():
     scores = np.random.default_rng(0).random((64, 4, 4), np.float32)
     flags, config = i_frame_flags(64, 32), video_preset("frames")
     for budget, spaced in ((0.125, [0, 9, 18, 27, 36, 45, 54, 63]), (64, [0, 21, 42, 63]), (16, [0])):
-        flat = choose_patches(Saliency(scores), flags, budget, config).flat
+        flat = choose_patches(Saliency(scores), flags, budget, config.selection).flat
         np.testing.assert_array_equal(flat.reshape(-1, 16), np.array(spaced)[:, None] * 16 + np.arange(16))
-    flat = choose_patches(Saliency(scores), flags, 37, config).flat
+    flat = choose_patches(Saliency(scores), flags, 37, config.selection).flat
     np.testing.assert_array_equal(flat[:32] // 16, [0] * 16 + [31] * 16)
     np.testing.assert_array_equal(flat[32:] - 63 * 16, np.sort(np.argsort(-scores[63].ravel())[:5]))
     np.testing.assert_array_equal(
-        choose_patches(Saliency(scores), flags, 5, config).flat, np.sort(np.argsort(-scores[0].ravel())[:5])
+        choose_patches(Saliency(scores), flags, 5, config.selection).flat, np.sort(np.argsort(-scores[0].ravel())[:5])
     )
 
 
@@ -179,7 +181,7 @@ def test_static_clips_give_four_frames_whole():
     flags, config = i_frame_flags(64, 32), video_preset("probe")
 
     def whole(scores, budget=2048):
-        flat = choose_patches(Saliency(scores.astype(np.float32)), flags, budget, config).flat
+        flat = choose_patches(Saliency(scores.astype(np.float32)), flags, budget, config.selection).flat
         assert len(flat) == budget
         return np.flatnonzero(np.bincount(flat // 256, minlength=64) == 256).tolist()
 
@@ -209,7 +211,7 @@ def test_a_clip_is_static_by_the_rule_of_the_specification(high, middle, static)
     """Spec §2, with scores of two values: 6 %, and so the 95th percentile, are high, the rest is the middle."""
     scores = np.full((16, 8, 8), middle, np.float32)
     scores[:, 0, :4] = high
-    flat = choose_patches(Saliency(scores), i_frame_flags(16, 8), 256, video_preset("probe", gop_frames=8)).flat
+    flat = choose_patches(Saliency(scores), i_frame_flags(16, 8), 256, video_preset("probe", gop_frames=8).selection).flat
     whole = np.flatnonzero(np.bincount(flat // 64, minlength=16) == 64).tolist()
     assert (whole == [0, 5, 10, 15]) == static
     assert static or {0, 8} <= set(whole)
@@ -220,7 +222,7 @@ def test_padding_has_no_say_in_whether_a_clip_is_static():
     valid[3:6] = True
     scores = np.where(valid, np.full((16, 8, 8), 0.9, np.float32), np.float32(-1))
     config = video_preset("probe", gop_frames=8)
-    flat = choose_patches(Saliency(scores, valid), i_frame_flags(16, 8), 4 * 24, config).flat
+    flat = choose_patches(Saliency(scores, valid), i_frame_flags(16, 8), 4 * 24, config.selection).flat
     assert np.flatnonzero(np.bincount(flat // 64, minlength=16)).tolist() == [0, 5, 10, 15]
 
 
@@ -239,17 +241,19 @@ def test_a_clip_with_too_little_picture_says_so():
         select(scores, np.zeros(4, bool), 5, "keep", valid)
     assert len(select(scores, np.zeros(4, bool), 5, "keep", valid, "zero").flat) == 5
     with pytest.raises(ConfigError, match="none of 'exclude', 'zero'"):
-        select(scores, np.zeros(4, bool), 5, "keep", valid, "pad")
+        SelectionConfig(outside="pad")
     for preset in VideoConfig.PRESETS:
         with pytest.raises(BadClip, match="0 patches a frame"):
-            choose_patches(Saliency(scores, np.zeros((2, 2), bool)), i_frame_flags(4, 2), 2, video_preset(preset))
+            choose_patches(Saliency(scores, np.zeros((2, 2), bool)), i_frame_flags(4, 2), 2, video_preset(preset).selection)
 
 
 def test_presets_name_the_nearest_one_and_give_way_to_other_keys():
     assert video_preset("paper") == VideoConfig()
     probe = video_preset("probe", centre_prior=0.5)
     assert (probe.motion_feature, probe.residual_feature, probe.centre_prior) == ("variance", "gradient", 0.5)
-    assert from_mapping(VideoConfig, {"preset": "lmm", "outside": "zero"}) == VideoConfig(geometry="letterbox", outside="zero")
+    assert from_mapping(VideoConfig, {"preset": "lmm", "outside": "zero"}) == VideoConfig(
+        geometry="letterbox", selection=SelectionConfig(outside="zero")
+    )
     assert from_mapping(VideoConfig, to_mapping(probe)) == probe
     with pytest.raises(ConfigError, match=r"video.preset = 'prob' is none of paper, probe, lmm, frames; did you mean probe\?"):
         video_preset("prob")

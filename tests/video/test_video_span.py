@@ -62,7 +62,7 @@ def test_frames_far_from_the_span_are_not_decoded(write_video: WriteVideo, monke
     assert passed == [True] * 5 + [False] * 5
 
 
-@pytest.mark.parametrize("sampling", ["energy", "accumulate", "consecutive"])
+@pytest.mark.parametrize("sampling", ["energy", "pool", "consecutive"])
 def test_every_sampling_takes_a_span(write_video: WriteVideo, sampling: str) -> None:
     path = write_video("a.mp4", FRAMES, x264_params="keyint=10:bframes=0")
     clip, _ = read_video(path, VideoConfig(n_frames=4, size_px=56, sampling=sampling), Span(0.6, 1.6))

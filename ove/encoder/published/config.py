@@ -40,7 +40,7 @@ _CHOICES = {
     "hidden_act": ("gelu",),
     "layer_norm_type": ("layer_norm", "rms_norm"),
     "temporal_patch_size": (1,),
-    ROPE_KEY: ("released", "paired"),
+    ROPE_KEY: ("released", "interleaved", "paired"),
 }
 """Values that this encoder can compute."""
 _MAX_LAYERS = 1000
@@ -104,8 +104,9 @@ def to_encoder_config(values: dict[str, Any], shapes: Shapes) -> tuple[EncoderCo
         return None, problems
     fields: dict[str, Any] = {ours: known[theirs] for theirs, ours in _SIZES.items()}
     fields |= {ours: float(known[theirs]) for theirs, ours in _NUMBERS.items()}
+    rope: Any = "interleaved" if known[ROPE_KEY] == "paired" else known[ROPE_KEY]  # what it was called once
     try:
-        config = EncoderConfig(**fields, norm=known["layer_norm_type"], rope=known[ROPE_KEY], head=known["use_head"])
+        config = EncoderConfig(**fields, norm=known["layer_norm_type"], rope=rope, pooling_head=known["use_head"])
     except ConfigError as error:
         return None, [*problems, str(error)]
     return config, problems
@@ -131,7 +132,7 @@ def infer(path: Path, shapes: Shapes) -> dict[str, Any]:
 def to_published(config: EncoderConfig) -> dict[str, Any]:
     """Returns the entries of a config.json for this encoder, by the keys that the PyTorch code reads."""
     values: dict[str, Any] = {theirs: getattr(config, ours) for theirs, ours in (_SIZES | _NUMBERS).items()}
-    values |= {"layer_norm_type": config.norm, "use_head": config.head, "num_channels": 3, "hidden_act": "gelu"}
+    values |= {"layer_norm_type": config.norm, "use_head": config.pooling_head, "num_channels": 3, "hidden_act": "gelu"}
     return values | {ROPE_KEY: config.rope}
 
 

@@ -73,7 +73,7 @@ def published_tensors(config: EncoderConfig, fused_qkv: bool = False) -> list[Pu
         for norm in ("1", "2"):
             tensors += _norm(f"{theirs}.layer_norm{norm}", config.norm, width, (*ours, f"norm{norm}"), layer)
         tensors += _mlp(f"{theirs}.mlp", width, mlp, (*ours, "mlp"), layer)
-    if config.head:
+    if config.pooling_head:
         tensors += [
             *_norm("layernorm_post", config.norm, width, ("post_norm",)),
             _whole("head.probe", (1, 1, width), _PROBE, ("pool", "probe")),

@@ -105,21 +105,33 @@ Teacher = Thumbnails | Tower
 
 def make_teacher(config: LabelsConfig) -> Teacher:
     """The teacher of a configuration; BadCheckpoint if its weights cannot be used."""
-    if config.teacher == "thumbnails":
-        return Thumbnails()
+    return TEACHERS[config.teacher](config)
+
+
+def _thumbnails(config: LabelsConfig) -> Thumbnails:
+    return Thumbnails()
+
+
+def _clip(config: LabelsConfig) -> Tower:
+    tower, dtype = load_clip(Path(config.weights), config.compute), jnp.dtype(config.compute)
+    identity = teacher_identity(config)
+    return Tower(identity, tower.config.image_px, tower, lambda t, pictures: t(pictures, dtype), config.batch_size)
+
+
+def _ove(config: LabelsConfig) -> Tower:
     folder, identity = Path(config.weights), teacher_identity(config)
-    dtype = jnp.dtype(config.compute)
-    if config.teacher == "clip":
-        tower = load_clip(folder, config.compute)
-        return Tower(identity, tower.config.image_px, tower, lambda t, pictures: t(pictures, dtype), config.batch_size)
     encoder = load(folder, config.compute)
-    if not encoder.config.head:
+    if not encoder.config.pooling_head:
         raise ConfigError(f"{folder}: this encoder has no pooling head, so it has no embedding; take one that has.")
     if config.size_px % encoder.config.patch_px:
         raise ConfigError(
             f"labels.size_px = {config.size_px} is not a multiple of the patches of {encoder.config.patch_px} px."
         )
     return Tower(identity, config.size_px, encoder, lambda e, pictures: e.from_pixels(pictures).pooled, config.batch_size)
+
+
+TEACHERS: dict[str, Callable[[LabelsConfig], Teacher]] = {"thumbnails": _thumbnails, "clip": _clip, "ove": _ove}
+"""`labels.teacher`."""
 
 
 def teacher_identity(config: LabelsConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ _FREE = (
     r"(train|evaluation|mesh)\..*",
     r"encoder\.(attention|remat)",
     r"batches\.(heads\[\d+\]\.)?shards\b.*",
-    r"batches\.(threads|processes|decode_limit_s|max_bad_share|allow_new_data)",
+    r"batches\.(threads|num_workers|decode_limit_s|max_bad_share|allow_new_data)",
     r"centers\.(chunk_rows|collapse_cosine|positives_capacity)",
 )
 """Keys that may change within a run: they decide neither the shape of the state nor which data come when."""

@@ -157,7 +157,7 @@ def encoder_flops(config: EncoderConfig, n_tokens: int) -> float:
     """
     n, d, f = n_tokens, config.width, config.mlp
     layer = 8 * n * d**2 + 4 * n**2 * d + 4 * n * d * f
-    pool = 4 * n * config.heads * d + 4 * d**2 + 4 * d * f + 2 * d * config.embedding if config.head else 0
+    pool = 4 * n * config.heads * d + 4 * d**2 + 4 * d * f + 2 * d * config.embedding if config.pooling_head else 0
     return float(2 * (2 * n * config.patch_values * d) + 3 * (config.layers * layer + pool))
 
 

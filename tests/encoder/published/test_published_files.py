@@ -207,7 +207,7 @@ def test_sizes_are_told_by_the_tensors_alone(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         model = published.load(path)
     assert "no config.json beside it" in caplog.text and "2 heads of width 64, layer_norm_eps 1e-06" in caplog.text
-    assert model.config == EncoderConfig(2, 128, 2, 96, 7, "rms_norm", rope="released", head=False)
+    assert model.config == EncoderConfig(2, 128, 2, 96, 7, "rms_norm", rope="released", pooling_head=False)
     saved(model, tmp_path / "b")
     assert_same(published.load(tmp_path / "b"), model)
 
@@ -216,7 +216,7 @@ def test_a_larger_model_s_config_may_leave_out_what_is_usual(tmp_path: Path) -> 
     shapes = {"hidden_size": 512, "num_hidden_layers": 1, "intermediate_size": 32}
     config = {"model_type": "llava_onevision2", "vision_config": {"model_type": "onevision_encoder"}}
     found = published.load(write_folder(tmp_path, as_tower(random_tensors(NO_HEAD | shapes)), config)).config
-    assert (found.width, found.heads, found.layers, found.mlp, found.head) == (512, 16, 1, 32, False)
+    assert (found.width, found.heads, found.layers, found.mlp, found.pooling_head) == (512, 16, 1, 32, False)
 
 
 def test_the_origin_is_written_and_read_also_by_the_field_s_former_name(tmp_path: Path) -> None:
@@ -245,9 +245,9 @@ def test_an_encoder_of_ours_is_written_and_read(tmp_path: Path, caplog: pytest.L
     assert saved(model, tmp_path / "a").keys() == theirs.keys()
     assert "rope_layout" not in (tmp_path / "a" / "config.json").read_text() and not caplog.text
     assert_same(published.load(tmp_path / "a"), model)
-    paired = dataclasses.replace(config, rope="paired")
+    paired = dataclasses.replace(config, rope="interleaved")
     saved(published.assemble(paired, params), tmp_path / "b")
-    assert "trained with RoPE 'paired', which the PyTorch code does not know" in caplog.text
+    assert "trained with RoPE 'interleaved', which the PyTorch code does not know" in caplog.text
     assert published.load(tmp_path / "b").config == paired
 
     projecting = dataclasses.replace(config, embedding=16)
@@ -260,7 +260,7 @@ def test_an_encoder_of_ours_is_written_and_read(tmp_path: Path, caplog: pytest.L
 def test_what_changed_since_is_written(tmp_path: Path, folder: Path) -> None:
     model = published.load(folder)
     model.pool.probe[...] = model.pool.probe[...] + 1
-    model.config = dataclasses.replace(model.config, rope="paired", norm_eps=1e-5)
+    model.config = dataclasses.replace(model.config, rope="interleaved", norm_eps=1e-5)
     found = saved(model, tmp_path)
     np.testing.assert_array_equal(found["head.probe"], TENSORS["head.probe"] + 1)
     changed = CONFIG | {"layer_norm_eps": 1e-5, "rope_layout": "paired"}

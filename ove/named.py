@@ -1,0 +1,34 @@
+"""Tables of named entries, and a user's own function or class in the place of one: `module:name` (docs/extending.md)."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ove.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def named(table: Mapping[str, T], name: str, key: str) -> T:
+    """The entry of a table, or what `module:name` imports; ConfigError, which names the setting `key`, if there is none.
+
+    The module is looked for as by `import`: installed, in the working directory of `python -m`, or on PYTHONPATH.
+    """
+    if name in table:
+        return table[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ConfigError(f"{key} = {name!r} is none of {', '.join(map(repr, table))}, nor of the form 'module:name'.")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, and lacks something that it imports
+        raise ConfigError(f"{key} = {name!r}: no module {error.name!r} is found; add its folder to PYTHONPATH.") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"{key} = {name!r}: the module {module!r} has no {attribute!r}.")
+        found = getattr(found, part)
+    if not callable(found):
+        raise ConfigError(f"{key} = {name!r} is of type {type(found).__name__}; a function or class is expected.")
+    return found
