@@ -56,8 +56,8 @@ def check(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     """ConfigError if the run cannot be trained as configured on these devices, or `workdir` is no folder."""
     if not config.batches.heads:
         raise ConfigError("batches.heads is empty; name at least one bank to train, for example {bank: 'vid', batch_size: 16}.")
-    if not config.encoder.head:
-        raise ConfigError("encoder.head is False; training needs the pooling head, which makes the embedding.")
+    if not config.encoder.pooling_head:
+        raise ConfigError("encoder.pooling_head is False; training needs the pooling head, which makes the embedding.")
     check_division(config, mesh.size)
     if workdir.exists() and not workdir.is_dir():
         raise ConfigError(f"{workdir}: is a file; give a folder as --workdir.")

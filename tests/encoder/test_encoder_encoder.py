@@ -85,7 +85,7 @@ def test_a_permutation_of_tokens_with_their_positions_leaves_the_embedding(param
 
 def test_only_paired_positions_may_be_shifted(params: encoder.Params) -> None:
     patches, positions = batch()
-    for rope, moves in (("paired", False), ("released", True)):
+    for rope, moves in (("interleaved", False), ("released", True)):
         config = dataclasses.replace(CONFIG, rope=rope)
         here, there = (
             apply(config, params, patches, places).pooled for places in (positions, positions + jnp.array([5, 3, 2]))

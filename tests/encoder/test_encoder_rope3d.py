@@ -24,7 +24,9 @@ def logits(positions: np.ndarray, layout: str) -> np.ndarray:
 @given(shift=OFFSET, places=st.lists(OFFSET, min_size=5, max_size=5))
 def test_paired_logits_depend_on_offsets_only(shift: tuple[int, ...], places: list[tuple[int, ...]]) -> None:
     here = np.array(places, np.int32)
-    np.testing.assert_allclose(logits(here, "paired"), logits(here + np.array(shift, np.int32), "paired"), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        logits(here, "interleaved"), logits(here + np.array(shift, np.int32), "interleaved"), rtol=0, atol=1e-5
+    )
 
 
 def test_released_logits_do_not() -> None:
@@ -35,7 +37,7 @@ def test_released_logits_do_not() -> None:
 def test_angles_are_those_of_the_specification() -> None:
     tyx = np.array([3, 5, 7])
     f = np.concatenate([p * 10000.0 ** (-np.arange(n) / n) for p, n in zip(tyx, (8, 12, 12), strict=True)])
-    for layout, expected in (("paired", np.repeat(f, 2)), ("released", np.tile(f, 2))):
+    for layout, expected in (("interleaved", np.repeat(f, 2)), ("released", np.tile(f, 2))):
         np.testing.assert_allclose(angles(jnp.array(tyx)[None], K, 10000.0, layout)[0], expected, rtol=1e-5)
 
 

@@ -240,7 +240,10 @@ def test_files_are_read_a_little_ahead_and_in_order(tmp_path: Path) -> None:
         (["--mode", "codec", "--max-tokens", "512"], "--max-tokens has no meaning in mode codec, only in image"),
         (["--mode", "codec", "--budget", "100"], "budget_tokens = 100 is below the 512 patches that must be kept"),
         (["--mode", "codec", "--size", "100"], "size_px = 100 is not a multiple"),
-        (["--mode", "codec", "--set", "video.gop=8"], "unknown configuration key video.gop; did you mean video.gop_frames?"),
+        (
+            ["--mode", "codec", "--set", "video.gop=8"],
+            "unknown configuration key video.gop; did you mean video.selection.gop_frames?",
+        ),
         (["--mode", "frames", "--frames", "65"], "frames = 65 must be within 1…64"),
         (["--mode", "image", "--size", "100"], "size = 100 is not a multiple of the patch side 14"),
         (["--mode", "image", "--min-tokens", "2000"], "min_tokens = 2000 within 0…max_tokens"),

@@ -45,7 +45,7 @@ CASES: list[tuple[list[str], str]] = [
     (["--config.train.stepz=5"], "unknown configuration key train.stepz; did you mean train.steps?"),
     (["--config.batches.shards=/no/such"], "/no/such: no such shard folder; write one with `python -m launch.shards"),
     (["--config.batches.budget_tokens=18"], "budget_tokens = 18 is not 1 to 8 times the 4 patches of a frame"),
-    (["--config.encoder.head=False"], "encoder.head is False; training needs the pooling head"),
+    (["--config.encoder.head=False"], "encoder.pooling_head is False; training needs the pooling head"),
     (["--config.batches.heads=[]"], "batches.heads is empty; name at least one bank"),
     (
         ["--config.batches.heads=[{'bank': 'vid', 'batch_size': 12}]"],

@@ -32,18 +32,18 @@ LR, LR_VID, LR_OBJ = 0.01, 0.02, 0.03
 
 def clipped() -> RunConfig:
     """Every gradient is far longer than `clip_norm`."""
-    return of(clip_norm=0.3, adam_eps=1e-3, accumulate=1, schedule="linear")
+    return of(clip_norm=0.3, adam_eps=1e-3, grad_accum_steps=1, schedule="linear")
 
 
 def not_clipped() -> RunConfig:
     """No gradient is; besides, microbatches, the other schedule, and decay by elapsed steps."""
-    config = of(clip_norm=1e4, adam_eps=0.3, accumulate=2, schedule="cosine")
+    config = of(clip_norm=1e4, adam_eps=0.3, grad_accum_steps=2, schedule="cosine")
     return dataclasses.replace(config, centers=CentersConfig(decay="elapsed"))
 
 
 def of(**train: Any) -> RunConfig:
     adam = {"b1": 0.8, "b2": 0.95, "weight_decay": 0.3}
-    rates = {"lr": LR, "lr_bank": LR_OBJ, "lr_banks": BankRates(vid=LR_VID), "steps": STEPS, "warmup_steps": 2}
+    rates = {"lr": LR, "lr_bank": LR_OBJ, "lr_by_bank": BankRates(vid=LR_VID), "steps": STEPS, "warmup_steps": 2}
     config = config_of(Path(), **adam, **rates, on_spike="skip", **train)
     heads = HeadConfig("vid", 8, 1.0, 0.25, 2), HeadConfig("obj", 8, 0.25, 0.1, 3)
     config = dataclasses.replace(config, batches=dataclasses.replace(config.batches, heads=heads))

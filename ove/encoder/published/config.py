@@ -40,7 +40,7 @@ _CHOICES = {
     "hidden_act": ("gelu",),
     "layer_norm_type": ("layer_norm", "rms_norm"),
     "temporal_patch_size": (1,),
-    ROPE_KEY: ("released", "interleaved", "paired"),
+    ROPE_KEY: ("released", "interleaved"),
 }
 """Values that this encoder can compute."""
 _MAX_LAYERS = 1000
@@ -83,6 +83,7 @@ def to_encoder_config(values: dict[str, Any], shapes: Shapes) -> tuple[EncoderCo
         return None, problems
     told = _from_shapes(shapes)
     known = told | _DEFAULTS | {key: given[key] for key in given if key in {*_DEFAULTS, *_SIZES, "use_head"}}
+    known[ROPE_KEY] = "interleaved" if known[ROPE_KEY] == "paired" else known[ROPE_KEY]  # its old name
     for key, allowed in _CHOICES.items():
         if known[key] not in allowed:
             problems.append(f"{key} is {known[key]!r}; this encoder supports {' or '.join(map(repr, allowed))}")
@@ -104,9 +105,8 @@ def to_encoder_config(values: dict[str, Any], shapes: Shapes) -> tuple[EncoderCo
         return None, problems
     fields: dict[str, Any] = {ours: known[theirs] for theirs, ours in _SIZES.items()}
     fields |= {ours: float(known[theirs]) for theirs, ours in _NUMBERS.items()}
-    rope: Any = "interleaved" if known[ROPE_KEY] == "paired" else known[ROPE_KEY]  # what it was called once
     try:
-        config = EncoderConfig(**fields, norm=known["layer_norm_type"], rope=rope, pooling_head=known["use_head"])
+        config = EncoderConfig(**fields, norm=known["layer_norm_type"], rope=known[ROPE_KEY], pooling_head=known["use_head"])
     except ConfigError as error:
         return None, [*problems, str(error)]
     return config, problems

@@ -57,7 +57,7 @@ def test_every_mismatch_is_in_one_error(tmp_path: Path) -> None:
             {"layer_norm_type": "batch_norm"},
             "layer_norm_type is 'batch_norm'; this encoder supports 'layer_norm' or 'rms_norm'",
         ),
-        ({"rope_layout": "learned"}, "rope_layout is 'learned'; this encoder supports 'released' or 'paired'"),
+        ({"rope_layout": "learned"}, "rope_layout is 'learned'; this encoder supports 'released' or 'interleaved'"),
         ({"rope_temporal_size": 0}, "rope_temporal_size is 0; it must be null or a positive number of frames"),
         ({"num_hidden_layers": "2"}, "num_hidden_layers is '2'; it must be a positive integer"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; it exceeds the supported 1000"),
