@@ -135,7 +135,7 @@ def own_parts(
     slot: Int32[Array, "B L"],
     config: CentersConfig,
 ) -> Parts:
-    """The part of one shard in a loss of the user's, a sum over pairs, divided by B; its gradients by automatic differentiation.
+    """The part of one shard in a loss of the user's, a sum over pairs, divided by B; gradients by automatic differentiation.
 
     Only the sampled rows are differentiated, all at once: memory grows with B · S. Unused slots hold rows of 0 and are neither
     positive nor negative. Metrics of logits are those of cosines. `slot` as in `sigmoid_parts`.

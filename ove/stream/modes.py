@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class TokenView:
     """How records become tokens."""
 
     budget_tokens: int
-    selection: SelectionConfig = SelectionConfig()
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
     patch_px: int = 14
     """Of images; clips say theirs."""
     size_px: int = 0

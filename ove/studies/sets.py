@@ -82,8 +82,5 @@ def _made_with(folder: str) -> dict[str, dict[str, Any]]:
 
 def called(option: str, base: str = "as configured") -> str:
     """An option in words."""
-    return (
-        option.replace("selection.", "").replace("_", " ").replace("=", ": ").replace(",", ", ").replace("  ", " ")
-        if option
-        else base
-    )
+    words = option.replace("selection.", "").replace("_", " ").replace("=", ": ").replace(",", ", ").replace("  ", " ")
+    return words or base

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 import pytest
-from launch.cli.config_file import parse, settings
 
+from launch.cli.config import parse, settings
 from ove.config import (
     BatchesConfig,
     EncoderConfig,

@@ -105,7 +105,7 @@ def boxed(number: int) -> VideoRecord:
 @pytest.mark.parametrize("kind", ["non_motion", "other_video"])
 @pytest.mark.parametrize("policy", ["keep", "score"])
 def test_padding_is_never_shown_instead(kind: str, policy: str) -> None:
-    view = TokenView(24, GOP, policy)
+    view = TokenView(24, SelectionConfig("patches", GOP, policy))
     for seed in range(3):
         patches, _ = intervene(boxed(1), boxed(2), kind, view, np.random.default_rng(seed))
         assert (patches.mean(axis=1) > 60).all(), "a black patch"

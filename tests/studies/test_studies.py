@@ -31,7 +31,7 @@ T, ROWS, COLUMNS = GRID
 
 @pytest.mark.parametrize(("policy", "gop"), [("keep", GOP), ("score", GOP), ("first", 2)])
 def test_choices_are_those_that_the_encoder_sees(shard_folder: Path, policy: str, gop: int) -> None:
-    shards, view = ShardSet.open(shard_folder), TokenView(BUDGET, gop, policy)
+    shards, view = ShardSet.open(shard_folder), TokenView(BUDGET, SelectionConfig("patches", gop, policy))
     found = choices_of(shards, view)
     steps = on_time_grid(np.arange(T), T)
     places, frames = np.zeros((ROWS, COLUMNS)), 0
