@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int16, Int32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int16, Int32, Int64, Integer, UInt8
 
 Bank = Literal["vid", "obj", "ocr"]
 BANKS: tuple[Bank, ...] = get_args(Bank)
@@ -103,3 +103,9 @@ class Batch:
     """Which of the head's shard sets each record is from."""
     record: Int64[np.ndarray, "B"]
     """Index of each record in its shard set."""
+
+
+def on_time_grid(frame: Integer[np.ndarray, "..."], n_frames: int) -> Int32[np.ndarray, "..."]:
+    """Index of a sampled frame among `n_frames` → step on the 64-step time grid, clamp(round(i / (n − 1) · 63), 0, 63)."""
+    steps = np.rint(np.asarray(frame) * ((TIME_STEPS - 1) / max(n_frames - 1, 1)))
+    return np.clip(steps, 0, TIME_STEPS - 1).astype(np.int32)

@@ -1,39 +1,22 @@
 """Images and videos of any size that 14 divides to patches and positions, on the device, whole or only some patches."""
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jaxtyping import Array, Int32, Shaped
+from jaxtyping import Array, Shaped
 
 from ove.encoder.check import Given, check_pixel_dtype, check_positions, is_traced
 from ove.errors import BadInput
-from ove.records import TIME_STEPS
+from ove.records import TIME_STEPS, on_time_grid
 
 PATCH_PX = 14
 
 
-def grid_positions(t: int | Sequence[int], y: int, x: int) -> Int32[np.ndarray, "TYX 3"]:
-    """(t, y, x) of every patch of a grid of `t` frames (or of frames at the time steps `t`), `y` rows and `x` columns.
-
-    In flat order, x running fastest.
-    """
-    times = np.arange(t) if isinstance(t, int) else np.asarray(t)
-    grids = np.meshgrid(times, np.arange(y), np.arange(x), indexing="ij")
-    return np.stack([grid.ravel() for grid in grids], axis=-1).astype(np.int32)
-
-
-def frame_times(n_frames: int) -> Int32[np.ndarray, "T"]:
-    """The time step of each of `n_frames` uniform frames: clamp(round(i / (n − 1) · 63), 0, 63); i itself for 64 frames."""
-    steps = np.rint(np.arange(n_frames) * ((TIME_STEPS - 1) / max(n_frames - 1, 1)))
-    return np.clip(steps, 0, TIME_STEPS - 1).astype(np.int32)
-
-
 def grid_of(pixels: Given, patch_px: int = PATCH_PX) -> tuple[int, int, int]:
-    """(T, Y, X) of images (B, H, W, 3), for which T = 1, or videos (B, T, H, W, 3); BadInput if they are neither."""
+    """Returns (T, Y, X) of images (B, H, W, 3), for which T = 1, or videos (B, T, H, W, 3); BadInput if they are neither."""
     shape = pixels.shape
     if len(shape) not in (4, 5) or shape[-1] != 3:
         hint = "Images (B, H, W, 3) or videos (B, T, H, W, 3) are expected, channels last, RGB."
@@ -56,33 +39,21 @@ def grid_of(pixels: Given, patch_px: int = PATCH_PX) -> tuple[int, int, int]:
     return (shape[1] if len(shape) == 5 else 1), height // patch_px, width // patch_px
 
 
-def patchify(pixels: Given, patch_px: int = PATCH_PX) -> Shaped[Array, "B N P"]:
-    """All patches of images (B, H, W, 3) or videos (B, T, H, W, 3) in flat order, each flattened as (row, column, channel)."""
-    grid_of(pixels, patch_px)
-    return _patchify(pixels, patch_px)
-
-
 @functools.partial(jax.jit, static_argnums=1)
-def _patchify(pixels: Array, p: int) -> Array:
-    video = pixels if pixels.ndim == 5 else pixels[:, None]
-    return rearrange(video, "b t (y p) (x q) c -> b (t y x) (p q c)", p=p, q=p)
+def patchify(pixels: Shaped[Array, "..."], patch_px: int = PATCH_PX) -> Shaped[Array, "B N P"]:
+    """Cuts images (B, H, W, 3) or videos (B, T, H, W, 3) into all their patches, in flat order t·Y·X + y·X + x.
 
-
-def gather_visible(pixels: Given, visible_flat: Given, patch_px: int = PATCH_PX) -> Shaped[Array, "B N P"]:
-    """The patches at the flat indices t·Y·X + y·X + x of each sample, in the dtype of the pixels.
-
-    `visible_flat` is (B, N), or (N,) for all samples alike. The other patches are not touched: they are neither cut up nor
-    copied. BadInput if an index is out of range or repeated within a sample; under jit, where indices are not known, they
-    are not checked.
+    Each patch is flattened as (row, column, channel). On the host, for frames of bytes: `ove.video.patches`.
     """
-    t, y, x = grid_of(pixels, patch_px)
-    return _gather(pixels, _flat_indices(visible_flat, pixels.shape[0], t * y * x), patch_px)
+    video = pixels if pixels.ndim == 5 else pixels[:, None]
+    return rearrange(video, "b t (y p) (x q) c -> b (t y x) (p q c)", p=patch_px, q=patch_px)
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _gather(pixels: Array, flat: Array, p: int) -> Array:
-    columns = pixels.shape[-2] // p
-    strips = pixels.reshape(pixels.shape[0], -1, p, columns, p * 3)
+def gather(pixels: Shaped[Array, "..."], flat: Shaped[Array, "B N"], patch_px: int = PATCH_PX) -> Shaped[Array, "B N P"]:
+    """Gathers the patches at flat indices (B, N), in the dtype of the pixels, without cutting up or copying the others."""
+    columns = pixels.shape[-2] // patch_px
+    strips = pixels.reshape(pixels.shape[0], -1, patch_px, columns, patch_px * 3)
     sample = jnp.arange(len(flat))[:, None]
     return rearrange(strips[sample, flat // columns, :, flat % columns], "b n p qc -> b n (p qc)")
 
@@ -94,13 +65,13 @@ def tokens_of(
     frame_positions: Given | None = None,
     patch_px: int = PATCH_PX,
 ) -> tuple[Shaped[Array, "B N P"], Shaped[Array | np.ndarray, "B N 3"]]:
-    """Patches and positions of images or videos, whole or as far as `visible` says.
+    """Returns patches and positions of images or videos, of all patches or of the `visible` ones.
 
     - `visible`, (B, N) or (N,): flat indices t·Y·X + y·X + x. Fewer than the patches given: those are gathered, and an index
       tells its position (t is the frame's number). As many: the pixels are the gathered patches already, in this order, and
       the indices are their places in a video of 64 frames (the published convention).
     - `positions`, (B, N, 3) or (N, 3), replaces all of that.
-    - `frame_positions`, (T,) or (B, T): the time step of each frame of a video. Without it, `frame_times`; an image has t = 0.
+    - `frame_positions`, (T,) or (B, T): the time step of each frame of a video. Without it, `on_time_grid`; an image has t = 0.
 
     BadInput on anything else. Spec §1, "Positions".
     """
@@ -108,9 +79,9 @@ def tokens_of(
     batch, total = pixels.shape[0], t * y * x
     times = _frame_steps(frame_positions, batch, t)
     if visible is None:
-        patches = _patchify(pixels, patch_px)
+        patches = patchify(pixels, patch_px)
         places: Given = np.arange(total)[None]
-        times = np.broadcast_to(frame_times(t), (batch, t)) if times is None else times
+        times = np.broadcast_to(on_time_grid(np.arange(t), t), (batch, t)) if times is None else times
     else:
         count = visible.shape[-1] if visible.ndim else 0
         gathered = count == total
@@ -120,7 +91,7 @@ def tokens_of(
                 "frame_positions cannot: give positions instead."
             )
         places = _flat_indices(visible, batch, max(t, TIME_STEPS) * y * x if gathered else total)
-        patches = _patchify(pixels, patch_px) if gathered else _gather(pixels, places, patch_px)
+        patches = patchify(pixels, patch_px) if gathered else gather(pixels, places, patch_px)
     if positions is not None:
         positions = positions[None] if positions.ndim == 2 else positions
         tokens = (batch, patches.shape[1])

@@ -13,11 +13,11 @@ from ove.probe.dataset import UNKNOWN, Example, ProbeDataset
 from ove.probe.features import embed
 from ove.probe.heads.knn import retrieval_at_1
 from ove.probe.scores import Accuracy
-from ove.records import Saliency
+from ove.records import Saliency, on_time_grid
 from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
 from ove.stream.modes import TokenView
-from ove.video.patches import all_positions, gather, on_time_grid, patchify, positions
+from ove.video.patches import all_positions, gather, patchify, positions
 
 ClipParts = Literal["frames", "halves"]
 CLIP_PARTS: tuple[ClipParts, ...] = ("frames", "halves")

@@ -13,12 +13,12 @@ from jaxtyping import Int32, UInt8
 
 from ove.config import VideoConfig
 from ove.errors import BadClip, ConfigError
-from ove.records import Saliency
+from ove.records import TIME_STEPS, Saliency, on_time_grid
 from ove.sources.folders import files_in_folder, files_in_list
 from ove.sources.images import read_image
 from ove.tokens.native import MAX_TOKENS, fit_size, resize
 from ove.video.decode import read_video
-from ove.video.patches import TIME_STEPS, gather, on_time_grid, patchify, positions
+from ove.video.patches import gather, patchify, positions
 from ove.video.saliency import saliency
 from ove.video.select import budget_of, choose_patches, i_frame_flags
 

@@ -1,12 +1,10 @@
-"""Frames ↔ patches: which numbers belong to a patch, and where in the video it was."""
+"""Frames ↔ patches on the host (encoder/pixels.py: on a device): the values of a patch, and its place in the video."""
 
 import functools
 
 import numpy as np
 from einops import rearrange
 from jaxtyping import Int32, Integer, UInt8
-
-from ove.records import TIME_STEPS
 
 
 def patchify(
@@ -52,9 +50,3 @@ def all_positions(grid_tyx: tuple[int, int, int]) -> Int32[np.ndarray, "TYX 3"]:
 def positions(flat: Integer[np.ndarray, "N"], grid_tyx: tuple[int, int, int]) -> Int32[np.ndarray, "N 3"]:
     """(t, y, x) of flat indices t·Y·X + y·X + x."""
     return np.stack(np.unravel_index(flat, grid_tyx), axis=-1).astype(np.int32)
-
-
-def on_time_grid(frame: Integer[np.ndarray, "..."], n_frames: int) -> Int32[np.ndarray, "..."]:
-    """Index of a sampled frame among `n_frames` → step on the 64-step time grid, clamp(round(i / (n − 1) · 63), 0, 63)."""
-    steps = np.rint(np.asarray(frame) * ((TIME_STEPS - 1) / max(n_frames - 1, 1)))
-    return np.clip(steps, 0, TIME_STEPS - 1).astype(np.int32)

@@ -39,21 +39,20 @@ def chosen(total: int, count: int, batch: int = 2) -> np.ndarray:
 def test_the_device_gathers_what_the_host_gathers(grid: tuple[int, int, int], share: float) -> None:
     clips = video(*grid)
     flat = chosen(int(np.prod(grid)), max(1, int(share * np.prod(grid))))
-    got = pixels.gather_visible(jnp.asarray(clips), flat)
+    got = pixels.gather(jnp.asarray(clips), flat)
     assert got.dtype == jnp.uint8
     for sample in range(2):
         np.testing.assert_array_equal(got[sample], on_host.gather(clips[sample], flat[sample], 14))
         np.testing.assert_array_equal(pixels.patchify(clips)[sample], on_host.patchify(clips[sample], 14))
-        np.testing.assert_array_equal(pixels.grid_positions(*grid)[flat[sample]], on_host.positions(flat[sample], grid))
 
 
 def test_gathering_works_on_floats_and_under_jit() -> None:
     clips = np.random.default_rng(0).normal(size=(2, 3, 28, 42, 3)).astype(np.float32)
     flat = chosen(18, 7)
     expected = np.stack([np.asarray(pixels.patchify(clips))[i, row] for i, row in enumerate(flat)])
-    np.testing.assert_array_equal(pixels.gather_visible(clips, flat), expected)
-    np.testing.assert_array_equal(jax.jit(pixels.gather_visible)(clips, flat), expected)
-    np.testing.assert_array_equal(pixels.gather_visible(clips[:, 0], np.array([5, 0])), pixels.patchify(clips[:, 0])[:, [5, 0]])
+    np.testing.assert_array_equal(pixels.tokens_of(clips, flat)[0], expected)
+    np.testing.assert_array_equal(jax.jit(pixels.tokens_of)(clips, flat)[0], expected)
+    np.testing.assert_array_equal(pixels.tokens_of(clips[:, 0], np.array([5, 0]))[0], pixels.patchify(clips[:, 0])[:, [5, 0]])
 
 
 def test_only_visible_patches_are_touched() -> None:
@@ -64,7 +63,7 @@ def test_only_visible_patches_are_touched() -> None:
     def embed(params, clips, flat):
         return encoder.apply(CONFIG, params, *pixels.tokens_of(clips, flat)).pooled
 
-    gather = jax.jit(pixels.gather_visible).lower(clips, flat).compile().memory_analysis()
+    gather = pixels.gather.lower(clips, flat).compile().memory_analysis()
     assert gather.temp_size_in_bytes < 4 * 2048 * 588
     # No product and no float array has 16,384 rows: what is not visible is neither normalised nor embedded.
     assert "16384" not in jax.jit(embed).lower(params, clips, flat).as_text()
@@ -78,7 +77,7 @@ def test_positions_of_images_and_videos() -> None:
     np.testing.assert_array_equal(image, np.broadcast_to(on_host.positions(np.arange(6), (1, 2, 3)), (2, 6, 3)))
     assert times(1) == [0]
     assert times(4) == [0, 21, 42, 63]
-    assert times(8) == on_host.on_time_grid(np.arange(8), 8).tolist()
+    assert times(8) == [0, 9, 18, 27, 36, 45, 54, 63]
     assert times(64) == list(range(64))
     assert times(4, frame_positions=np.array([3, 9, 40, 41])) == [3, 9, 40, 41]
     assert times(4, visible=np.array([[1, 3]])) == [1, 3]

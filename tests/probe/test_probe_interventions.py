@@ -13,11 +13,12 @@ from ove.errors import BadClip, ConfigError
 from ove.probe import dataset as looks_module
 from ove.probe.dataset import ProbeDataset
 from ove.probe.interventions import intervene
+from ove.records import on_time_grid
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord, encode_frames
 from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView
-from ove.video.patches import on_time_grid, patchify
+from ove.video.patches import patchify
 
 VIEW = TokenView(BUDGET, SelectionConfig(gop_frames=GOP))
 WHOLE = 8

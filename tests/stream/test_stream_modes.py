@@ -12,12 +12,12 @@ from synthetic import BUDGET, GOP, GRID, PATCH_PX, SIZE_PX, T, record_of
 
 from ove.config import SelectionConfig
 from ove.errors import BadShard, ConfigError
-from ove.records import Saliency
+from ove.records import Saliency, on_time_grid
 from ove.shards.schema import VideoRecord, decode_frames
 from ove.sources.folders import InputFile
 from ove.stream.modes import CODEC, FRAMES, IMAGE, MODES, TILING, TokenView, to_tokens
 from ove.stream.order import schedule
-from ove.video.patches import on_time_grid, patchify
+from ove.video.patches import patchify
 from ove.video.select import choose_patches
 
 VIEW = TokenView(BUDGET, SelectionConfig(gop_frames=GOP))

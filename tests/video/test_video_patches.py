@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ove.video.patches import TIME_STEPS, gather, on_time_grid, patchify, positions, unpatchify
+from ove.records import TIME_STEPS, on_time_grid
+from ove.video.patches import gather, patchify, positions, unpatchify
 
 PX = 2
 
