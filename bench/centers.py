@@ -81,13 +81,13 @@ class Ours:
         from jax.sharding import Mesh
 
         from ove.centers.bank import Bank, init_bank
-        from ove.centers.objective import Plan, bank_step
-        from ove.centers.placement import Placement
+        from ove.centers.objective import BankPlan, bank_step
+        from ove.centers.placement import BankPlacement
         from ove.centers.rows import RowAdamW
         from ove.config import CentersConfig
 
         config = CentersConfig(loss=loss, chunk_rows=chunk_rows)
-        place = Placement(Mesh(np.array(jax.devices()), ("data",)), ("data",), ("data",))
+        place = BankPlacement(Mesh(np.array(jax.devices()), ("data",)), ("data",), ("data",))
         shardings = Bank(*(place.sharding(place.rows if f.startswith("rows") else jax.P()) for f in Bank._fields))
 
         def make() -> Bank:
@@ -95,7 +95,7 @@ class Ours:
             return init_bank(jax.random.key(0), n, width, config, **sizes)
 
         def step(bank: Bank, embeddings: Any, labels_: Any, key: Any, number: Any) -> Any:
-            plan = Plan("vid", n, sampled, labels)
+            plan = BankPlan("vid", n, sampled, labels)
             adamw = RowAdamW(1e-3)
             return bank_step(bank, embeddings, labels_, key, number, adamw, plan=plan, placement=place, config=config)
 

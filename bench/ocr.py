@@ -28,7 +28,7 @@ import jieba  # noqa: E402
 import pages  # noqa: E402
 
 from ove.config import TextConfig  # noqa: E402
-from ove.labels.text.ocr import Reader  # noqa: E402
+from ove.labels.text.ocr import OcrReader  # noqa: E402
 from ove.labels.text.words import words  # noqa: E402
 
 ENGLISH = """
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="3 pages of each kind")
     options = parser.parse_args()
     count = 3 if options.quick else options.pages
-    readers = {name: Reader(config.side_px, config.turned) for name, config in SETTINGS.items()}
+    readers = {name: OcrReader(config.side_px, config.turned) for name, config in SETTINGS.items()}
     least = TextConfig().min_confidence
     result: dict[str, dict[str, dict[str, float | None]]] = {}
     for number, kind in enumerate(KINDS):

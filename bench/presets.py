@@ -19,6 +19,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from ove.view.compare_selections import compare_selections  # noqa: E402
+
 from ove.config import VideoConfig, video_preset  # noqa: E402
 from ove.records import Clip, Selection  # noqa: E402
 from ove.toy import encode  # noqa: E402
@@ -26,7 +28,6 @@ from ove.video.decode import read_video  # noqa: E402
 from ove.video.saliency import saliency  # noqa: E402
 from ove.video.select import choose_patches  # noqa: E402
 from ove.view.colours import masks  # noqa: E402
-from ove.view.compare import compare  # noqa: E402
 from ove.view.street import street  # noqa: E402
 
 RULES: dict[str, tuple[VideoConfig, str]] = {
@@ -76,7 +77,7 @@ def selected(path: Path, budget: int) -> tuple[Clip, dict[str, Selection]]:
 
 def draw(path: Path, clip: Clip, selections: dict[str, Selection], title: str) -> None:
     """Writes the comparison of the pictured rules."""
-    sheet = compare(clip, {name: (selections[name], RULES[name][1]) for name in PICTURED}, title)
+    sheet = compare_selections(clip, {name: (selections[name], RULES[name][1]) for name in PICTURED}, title)
     if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88]):
         raise OSError(f"{path}: the picture cannot be written.")
 

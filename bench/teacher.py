@@ -20,7 +20,7 @@ import numpy as np
 from flax import nnx
 
 from ove.labels.clusters.assign import nearest
-from ove.labels.clusters.lloyd import one_pass
+from ove.labels.clusters.lloyd import assign_pass
 from ove.labels.clusters.points import as_points
 from ove.labels.clusters.search import row_mesh
 from ove.labels.teachers.clip import ClipConfig, ClipTower, skeleton
@@ -108,7 +108,7 @@ def of_search(rounds: int) -> dict[str, float]:
     work = 2.0 * POINTS * CENTERS * WIDTH
     found = {}
     for name, call in (
-        ("pass", lambda: one_pass(points, centers, mesh, "float32")),
+        ("pass", lambda: assign_pass(points, centers, mesh, "float32")),
         ("assign", lambda: nearest(points, centers, 10, mesh)),
     ):
         wall, cpu = timed(call, rounds)

@@ -18,8 +18,8 @@ from ove.config import VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.features.feature_file import FeatureFile
-from ove.features.from_files import Keep, Weights, encode, open_weights, read_ahead
-from ove.tokens.from_files import InputConfig, Tokens, find_inputs, read_tokens
+from ove.features.from_files import Outputs, Weights, encode, open_weights, read_ahead
+from ove.tokens.from_files import InputConfig, Tokens, read_tokens, resolve_paths
 from ove.tokens.native import MAX_TOKENS
 
 _SHOWN = 20
@@ -30,11 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Encodes all files that it can and writes their features; 0 if any could be used (with --strict: all)."""
     options = parser().parse_args(arguments)
     _set_up_messages(options.verbose)
-    paths = find_inputs(options.inputs)
+    paths = resolve_paths(options.inputs)
     weights = open_weights(options.weights, options.compute)
     config = _input_config(options, weights.config.patch_px)
     has_others = options.tokens or options.hidden is not None
-    keep = Keep(weights.config.pooling_head or not has_others, options.tokens, options.hidden)
+    keep = Outputs(weights.config.pooling_head or not has_others, options.tokens, options.hidden)
     keep.check(weights.config)
     bad: list[tuple[Path, str]] = []
     started = time.monotonic()
@@ -135,7 +135,7 @@ def _encode_all(
     paths: list[Path],
     weights: Weights,
     config: InputConfig,
-    keep: Keep,
+    keep: Outputs,
     options: argparse.Namespace,
     file: FeatureFile,
     bad: list[tuple[Path, str]],

@@ -26,7 +26,7 @@ from ove.distributed import Processes, exit
 from ove.errors import BadShard, ConfigError
 from ove.labels.engines.cluster import ray_engine
 from ove.labels.engines.local import local
-from ove.labels.engines.run import Progress
+from ove.labels.engines.run import StepProgress
 from ove.labels.parts import WHOLE, Part, working
 from ove.labels.pipeline import Steps
 from ove.labels.step_cache import Inputs, StepCache, banks_of, check_size
@@ -162,7 +162,7 @@ def _ocr(arguments: list[str]) -> int:
         vocabulary = vocabulary / "text" / VOCABULARY
     progress = shown("shards")
 
-    def show(step: str, found: Progress) -> None:
+    def show(step: str, found: StepProgress) -> None:
         notes = (f"{found.earlier} of them earlier" * bool(found.earlier), f"{found.failed} failed" * bool(found.failed))
         progress(_DOES[step], found.done, found.total, ", ".join(filter(None, notes)))
 

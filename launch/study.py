@@ -15,7 +15,7 @@ from ove.config import StudyConfig
 from ove.studies import places, scores
 from ove.studies.page import write_page
 from ove.studies.sets import Bench
-from ove.studies.study import Study, markdown, write
+from ove.studies.study import Study, markdown, write_study
 
 STUDIES: dict[str, Callable[[Bench], Study]] = {
     "budget": scores.budget,
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     bench = Bench(config, arguments.out, partial(print, flush=True))
     for name in STUDIES if arguments.study == "all" else [arguments.study]:
         study = STUDIES[name](bench)
-        write(study, arguments.out)
+        write_study(study, arguments.out)
         page = write_page(arguments.out, list(STUDIES), "Studies")
         print(f"\n{study.title}\n\n{markdown(study.columns, study.rows)}\nsee {page}", flush=True)
 

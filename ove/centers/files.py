@@ -28,7 +28,7 @@ TENSOR = "centers"
 BLOCK_ROWS = 65536
 _DTYPES = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(jnp.bfloat16)}
 
-Block = tuple[int, Float32[np.ndarray, "n E"]]
+RowBlock = tuple[int, Float32[np.ndarray, "n E"]]
 """Some rows of a bank, and the number of the first."""
 
 
@@ -111,7 +111,7 @@ def read_rows(path: Path, n_centers: int, width: int, sharding: NamedSharding, n
     return jax.make_array_from_callback((padded(n_centers, n_shards), width), sharding, shard)
 
 
-def blocks_of(rows: jax.Array, n_centers: int) -> Iterator[Block]:
+def blocks_of(rows: jax.Array, n_centers: int) -> Iterator[RowBlock]:
     """The rows of a bank that lie on this host's devices, each once, without padding."""
     for piece in rows.addressable_shards:
         if piece.replica_id:
@@ -122,7 +122,7 @@ def blocks_of(rows: jax.Array, n_centers: int) -> Iterator[Block]:
             yield first + start, np.asarray(piece.data[start:past])
 
 
-def write_centers(blocks: Iterable[Block], n_centers: int, width: int, path: Path, n_files: int = 1) -> list[Path]:
+def write_centers(blocks: Iterable[RowBlock], n_centers: int, width: int, path: Path, n_files: int = 1) -> list[Path]:
     """Writes a bank's rows as centers in their order, float32, and returns the files; whole or not at all.
 
     `path` ends in .npy or .safetensors. With several files, `…-00000-of-00003` and so on before the ending, of equal lengths

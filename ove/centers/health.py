@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
 from ove.centers.bank import Bank
-from ove.centers.losses import Parts, unit
-from ove.centers.placement import Placement
-from ove.centers.sample import Sample
+from ove.centers.losses import LossParts, normalize
+from ove.centers.placement import BankPlacement
+from ove.centers.sample import RowSample
 
-Metrics = dict[str, Float32[Array, ""]]
+BankMetrics = dict[str, Float32[Array, ""]]
 NORMS = 1024
 """Drawn rows, about, whose norms the quantiles are taken from."""
 _QUANTILES = (0.05, 0.5, 0.95)
@@ -26,12 +26,12 @@ class Counted(NamedTuple):
     """Positives for which there was no room."""
     positives: Float32[Array, "2"]
     negatives: Float32[Array, "2"]
-    """Sum of logits and number of pairs, as in `Parts`."""
+    """Sum of logits and number of pairs, as in `LossParts`."""
     norms: Float32[Array, "n"]
     """Of drawn rows, NaN in unused slots; 0 in the places of the other shards."""
 
 
-def count(bank: Bank, sample: Sample, parts: Parts, placement: Placement) -> Counted:
+def count_rows(bank: Bank, sample: RowSample, parts: LossParts, placement: BankPlacement) -> Counted:
     """What the shard `bank` has to tell before it is updated; to be called inside `shard_map`."""
     before = bank.rows_positive.at[sample.ids].get(mode="fill", fill_value=1)
     first_time = (sample.is_positive & (before == 0)).sum()
@@ -50,7 +50,7 @@ def count(bank: Bank, sample: Sample, parts: Parts, placement: Placement) -> Cou
     )
 
 
-def metrics_of(counted: Counted, ever_positive: Int32[Array, ""], embeddings: Float[Array, "B E"]) -> Metrics:
+def metrics_of(counted: Counted, ever_positive: Int32[Array, ""], embeddings: Float[Array, "B E"]) -> BankMetrics:
     """Metrics of a step, given the sums over all shards and `Bank.ever_positive` after it.
 
     `positive_logit`, `negative_logit`: means over their pairs, NaN where there are none. `ever_positive`: rows that were ever
@@ -59,7 +59,7 @@ def metrics_of(counted: Counted, ever_positive: Int32[Array, ""], embeddings: Fl
     batch, 1 where all have become the same.
     """
     n_samples = len(embeddings)
-    together = jnp.square(unit(embeddings).vectors.sum(0)).sum()
+    together = jnp.square(normalize(embeddings).vectors.sum(0)).sum()
     metrics = {
         "positive_logit": counted.positives[0] / counted.positives[1],
         "negative_logit": counted.negatives[0] / counted.negatives[1],

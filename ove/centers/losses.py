@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from ove.centers.sample import Sample, chunks
+from ove.centers.sample import RowSample, chunks
 from ove.config import CentersConfig
 
 NORM_FLOOR = 1e-12
@@ -21,7 +21,7 @@ _NEVER = -1e30
 """A logit whose softplus, and the slope of it, is exactly 0."""
 
 
-class Parts(NamedTuple):
+class LossParts(NamedTuple):
     """What one shard adds to the loss of a batch; everything is divided by what the mean goes over, B or the labels."""
 
     loss: Float32[Array, ""]
@@ -47,7 +47,7 @@ class Unit(NamedTuple):
         return (gradient - radial * self.vectors) * self.inverse_norm
 
 
-def unit(x: Float[Array, "n E"]) -> Unit:
+def normalize(x: Float[Array, "n E"]) -> Unit:
     """Vectors scaled to length 1, in float32."""
     x32 = x.astype(jnp.float32)
     inverse_norm = jax.lax.rsqrt(jnp.maximum(jnp.square(x32).sum(-1, keepdims=True), NORM_FLOOR))
@@ -59,11 +59,11 @@ def sigmoid_parts(
     rows: Float32[Array, "R E"],
     scale: Float32[Array, ""],
     bias: Float32[Array, ""],
-    sample: Sample,
+    sample: RowSample,
     slot: Int32[Array, "B L"],
     fraction: float,
     config: CentersConfig,
-) -> Parts:
+) -> LossParts:
     """The part of one shard of `rows` in the sum over centers, mean over embeddings, of softplus(−y·z).
 
     z = scale · cosine + bias, or for `config.loss` = raw the dot product, where scale and bias get a gradient of 0. `slot`:
@@ -72,7 +72,7 @@ def sigmoid_parts(
     §3, paper eq. 9.
     """
     n_samples, is_raw = len(embeddings), config.loss == "raw"
-    seen = unit(embeddings)
+    seen = normalize(embeddings)
     left = embeddings.astype(jnp.float32) if is_raw else scale * seen.vectors
     shift = jnp.zeros(()) if is_raw else bias
     left_sum, sample_number = left.sum(0), jnp.arange(n_samples)[:, None]
@@ -85,7 +85,7 @@ def sigmoid_parts(
         sums: tuple, chunk_rows: Float32[Array, "s E"], is_negative: Bool[Array, "s"], place: Int32[Array, "B L"]
     ) -> tuple[tuple, Float32[Array, "s E"]]:
         loss, embeddings_grad, bias_grad, positives, negatives = sums
-        right = Unit(chunk_rows, jnp.ones(())) if is_raw else unit(chunk_rows)
+        right = Unit(chunk_rows, jnp.ones(())) if is_raw else normalize(chunk_rows)
         logits = dot("be,se->bs", left, right.vectors) + shift
         is_here = place < len(chunk_rows)
         label_logits = logits.at[sample_number, place].get(mode="fill", fill_value=0.0)
@@ -118,7 +118,7 @@ def sigmoid_parts(
     if not is_raw:
         logit_grad = jnp.stack([(embeddings_grad * seen.vectors).sum(), bias_grad.sum() / n_samples])
         embeddings_grad = seen.back(scale * embeddings_grad)
-    return Parts(loss.sum() / n_samples, embeddings_grad, rows_grad, logit_grad, positives, negatives)
+    return LossParts(loss.sum() / n_samples, embeddings_grad, rows_grad, logit_grad, positives, negatives)
 
 
 OwnLoss = Callable[..., Float32[Array, ""]]
@@ -131,10 +131,10 @@ def own_parts(
     rows: Float32[Array, "R E"],
     scale: Float32[Array, ""],
     bias: Float32[Array, ""],
-    sample: Sample,
+    sample: RowSample,
     slot: Int32[Array, "B L"],
     config: CentersConfig,
-) -> Parts:
+) -> LossParts:
     """The part of one shard in a loss of the user's, a sum over pairs, divided by B; gradients by automatic differentiation.
 
     Only the sampled rows are differentiated, all at once: memory grows with B · S. Unused slots hold rows of 0 and are neither
@@ -153,16 +153,16 @@ def own_parts(
         return loss(arrays[0], arrays[1], positive, negative, *arrays[2:]) / n_samples
 
     value, grads = jax.value_and_grad(mean, argnums=(0, 1, 2, 3))(embeddings.astype(jnp.float32), taken, scale, bias)
-    cosine = dot("be,se->bs", unit(embeddings).vectors, unit(taken).vectors)
+    cosine = dot("be,se->bs", normalize(embeddings).vectors, normalize(taken).vectors)
     sums = [jnp.stack([jnp.where(each, cosine, 0).sum(), each.sum().astype(jnp.float32)]) for each in (positive, negative)]
-    return Parts(value, grads[0], grads[1], jnp.stack(grads[2:]), *sums)
+    return LossParts(value, grads[0], grads[1], jnp.stack(grads[2:]), *sums)
 
 
 def over_chunks(
     of_chunk: Callable,
     sums: Any,
     rows: Float32[Array, "R E"],
-    sample: Sample,
+    sample: RowSample,
     slot: Int32[Array, "B L"],
     flag: Bool[Array, "S"],
     chunk_rows: int,

@@ -24,11 +24,11 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Shaped
 
 from ove.centers.bank import Bank
 from ove.centers.check import check_label_type
-from ove.centers.health import Counted, Metrics, count, metrics_of
-from ove.centers.losses import Parts, own_parts, sigmoid_parts
-from ove.centers.placement import Placement, follow, padded
+from ove.centers.health import BankMetrics, Counted, metrics_of
+from ove.centers.losses import LossParts, own_parts, sigmoid_parts
+from ove.centers.placement import BankPlacement, follow, padded
 from ove.centers.rows import RowAdamW, RowGradient, update_rows
-from ove.centers.sample import Sample, check_draw, draw_labels, each_once, rows_of_labels, sample_shard, slots
+from ove.centers.sample import RowSample, check_draw, draw_labels, each_once, rows_of_labels, sample_shard, slots
 from ove.centers.softmax import margin_softmax_parts
 from ove.config import CentersConfig
 from ove.errors import ConfigError
@@ -36,7 +36,7 @@ from ove.named import named
 
 
 @dataclass(frozen=True)
-class Plan:
+class BankPlan:
     """What a step takes from a bank."""
 
     name: str
@@ -58,7 +58,7 @@ class BankGradient(NamedTuple):
     loss: Float32[Array, ""]
     embeddings: Float32[Array, "B E"]
     """Gradient of weight · loss."""
-    metrics: Metrics
+    metrics: BankMetrics
     """Without the bank's name; `grad_norm` is that of weight · loss by the sampled rows, scale and bias, before clipping."""
     done: Float32[Array, ""]
     """A number that is there when no device waits for another any more: what the next such wait should `follow`."""
@@ -74,7 +74,7 @@ class BankStep(NamedTuple):
     bank: Bank
     loss: Float32[Array, ""]
     embeddings: Float32[Array, "B E"]
-    metrics: Metrics
+    metrics: BankMetrics
     done: Float32[Array, ""]
 
 
@@ -86,8 +86,8 @@ def bank_step(
     step: int | Int[Array, ""],
     adamw: RowAdamW,
     *,
-    plan: Plan,
-    placement: Placement,
+    plan: BankPlan,
+    placement: BankPlacement,
     config: CentersConfig,
 ) -> BankStep:
     """The bank after one step, the loss before it, and the gradient that the encoder needs: `bank_gradient`, `bank_update`."""
@@ -102,8 +102,8 @@ def bank_gradient(
     labels: Shaped[Array, "B L"],
     key: Key[Array, ""],
     *,
-    plan: Plan,
-    placement: Placement,
+    plan: BankPlan,
+    placement: BankPlacement,
     config: CentersConfig,
 ) -> BankGradient:
     """Loss and gradients of a batch; the bank stays as it is.
@@ -117,7 +117,7 @@ def bank_gradient(
     by_row, by_sample, whole = placement.rows, placement.samples, PartitionSpec()
 
     def in_shard(bank: tuple, embeddings: Array, labels: Array, key: Array) -> tuple:
-        batch = placement.whole_batch(embeddings.astype(jnp.float32), labels.astype(jnp.int32))
+        batch = placement.all_gather_batch(embeddings.astype(jnp.float32), labels.astype(jnp.int32))
         out = _shard_gradient(Bank(*bank), *batch, key, plan, placement, config)
         return *out[:4], tuple(out.rows), out.first_time
 
@@ -128,8 +128,8 @@ def bank_gradient(
         out_specs=(whole, by_sample, whole, whole, (by_row, by_row, by_row, whole), whole),
         check_vma=False,  # what is called whole is the same everywhere, for it was summed over the bank
     )(tuple(bank), embeddings, labels, key)
-    loss, slope, metrics, done, rows, first_time = out
-    return BankGradient(loss, slope, metrics, done, RowGradient(*rows), first_time)
+    loss, cotangent, metrics, done, rows, first_time = out
+    return BankGradient(loss, cotangent, metrics, done, RowGradient(*rows), first_time)
 
 
 def bank_update(
@@ -138,8 +138,8 @@ def bank_update(
     step: int | Int[Array, ""],
     adamw: RowAdamW,
     *,
-    plan: Plan,
-    placement: Placement,
+    plan: BankPlan,
+    placement: BankPlacement,
     config: CentersConfig,
     applied: Bool[Array, ""] | None = None,
 ) -> Bank:
@@ -176,7 +176,7 @@ def bank_update(
     return Bank(*updated)
 
 
-def _bank_specs(placement: Placement) -> Any:
+def _bank_specs(placement: BankPlacement) -> Any:
     return tuple(placement.rows if name.startswith("rows") else PartitionSpec() for name in Bank._fields)
 
 
@@ -185,8 +185,8 @@ def _shard_gradient(
     embeddings: Float32[Array, "B E"],
     labels: Int32[Array, "B L"],
     key: Key[Array, ""],
-    plan: Plan,
-    placement: Placement,
+    plan: BankPlan,
+    placement: BankPlacement,
     config: CentersConfig,
 ) -> BankGradient:
     """What one shard of the bank has to say of the whole batch."""
@@ -206,16 +206,16 @@ def _shard_gradient(
         config=config,
     )
     parts = _parts(bank, embeddings, chosen, known, sample, first, plan, placement, config)
-    counted = count(bank, sample, parts, placement)
+    counted = count_rows(bank, sample, parts, placement)
     squares = jnp.square(parts.rows).sum()
-    loss, logit, squares, *sums = placement.over_bank(parts.loss, parts.logit, squares, *counted)
+    loss, logit, squares, *sums = placement.psum_bank(parts.loss, parts.logit, squares, *counted)
     loss, counted = jnp.where(is_wrong, jnp.nan, loss), Counted(*sums)
-    slope = placement.my_samples(follow(plan.weight * parts.embeddings, loss))
+    cotangent = placement.reduce_scatter_batch(follow(plan.weight * parts.embeddings, loss))
     ever_positive = bank.ever_positive + counted.first_time.astype(jnp.int32)
     metrics = metrics_of(counted, ever_positive, embeddings)
     metrics["grad_norm"] = plan.weight * jnp.sqrt(squares + jnp.square(logit).sum())
     gradient = RowGradient(sample.ids, sample.is_positive, parts.rows, logit)
-    return BankGradient(loss, slope, metrics, slope.ravel()[0], gradient, counted.first_time)
+    return BankGradient(loss, cotangent, metrics, cotangent.ravel()[0], gradient, counted.first_time)
 
 
 def _parts(
@@ -223,12 +223,12 @@ def _parts(
     embeddings: Float[Array, "B E"],
     chosen: Int32[Array, "B M"],
     known: Int32[Array, "B L"],
-    sample: Sample,
+    sample: RowSample,
     first: Int32[Array, ""],
-    plan: Plan,
-    placement: Placement,
+    plan: BankPlan,
+    placement: BankPlacement,
     config: CentersConfig,
-) -> Parts:
+) -> LossParts:
     loss = named(LOSSES, config.loss, "centers.loss")
     labels = chosen if loss is margin_softmax_parts else known
     slot = slots(sample.ids, labels, first, len(bank.rows))
@@ -248,7 +248,7 @@ LOSSES: dict[str, Callable[..., Any]] = {
 """`centers.loss`; a user's own is an `OwnLoss`."""
 
 
-def _check_shapes(bank: Bank, embeddings: Float[Array, "B E"], plan: Plan, placement: Placement) -> None:
+def _check_shapes(bank: Bank, embeddings: Float[Array, "B E"], plan: BankPlan, placement: BankPlacement) -> None:
     n_rows, width = bank.rows.shape
     if n_rows != padded(plan.n_centers, placement.n_shards):
         raise ConfigError(

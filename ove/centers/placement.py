@@ -13,7 +13,7 @@ from ove.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Placement:
+class BankPlacement:
     """A bank is cut by row over `bank_axes`, samples over `batch_axes`; along the other axes each is repeated.
 
     The two may have axes in common, or none. An axis that the mesh lacks raises ConfigError.
@@ -51,7 +51,7 @@ class Placement:
         """Inside `shard_map`: which part of the bank lies here."""
         return jax.lax.axis_index(self.bank_axes)
 
-    def whole_batch(
+    def all_gather_batch(
         self, embeddings: Float32[Array, "b E"], labels: Int32[Array, "b L"]
     ) -> tuple[Float32[Array, "B E"], Int32[Array, "B L"]]:
         """Inside `shard_map`: the samples of all devices, gathered in one go."""
@@ -62,13 +62,13 @@ class Placement:
         width = embeddings.shape[1]
         return jax.lax.bitcast_convert_type(bits[:, :width], jnp.float32), bits[:, width:]
 
-    def over_bank(self, *parts: Float32[Array, "..."]) -> list[Float32[Array, "..."]]:
+    def psum_bank(self, *parts: Float32[Array, "..."]) -> list[Float32[Array, "..."]]:
         """Inside `shard_map`: the sums of some arrays over the parts of the bank, in one go."""
         total = jax.lax.psum(jnp.concatenate([part.ravel() for part in parts]), self.bank_axes)
         ends = np.cumsum([part.size for part in parts])[:-1]
         return [flat.reshape(part.shape) for flat, part in zip(jnp.split(total, ends), parts, strict=True)]
 
-    def my_samples(self, part: Shaped[Array, "B ..."]) -> Shaped[Array, "b ..."]:
+    def reduce_scatter_batch(self, part: Shaped[Array, "B ..."]) -> Shaped[Array, "b ..."]:
         """Inside `shard_map`: the sum over the parts of the bank, of the samples that lie here (a reduce-scatter)."""
         only_bank = tuple(axis for axis in self.bank_axes if axis not in self.batch_axes)
         part = jax.lax.psum(part, only_bank) if only_bank else part

@@ -16,11 +16,11 @@ from ove.centers.shuffle import permute, random_words, row_of
 from ove.config import CentersConfig
 from ove.errors import ConfigError
 
-BLOCK_ROWS = 1024
+STRATUM_ROWS = 1024
 """Of the strata of the sampler `feistel`, about; fewer where a block would give less than 8 rows."""
 
 
-class Sample(NamedTuple):
+class RowSample(NamedTuple):
     """The rows of one shard that a step reads and writes."""
 
     ids: Int32[Array, "S"]
@@ -78,7 +78,7 @@ def draw_rows(
     check_draw(n_centers, n)
     key_turn, key_stratum = jax.random.split(key)
     turn = jax.random.randint(key_turn, (), 0, n_centers, dtype=jnp.int32)
-    n_strata = n if sampler == "stratified" else max(1, min(n_centers // BLOCK_ROWS, n // 8))
+    n_strata = n if sampler == "stratified" else max(1, min(n_centers // STRATUM_ROWS, n // 8))
     ring = _Ring(n_centers, n_strata)
     most = ring.most_within(length)
     begin = ring.stratum(jnp.mod(jnp.minimum(first, n_centers - 1) - turn, n_centers))
@@ -107,7 +107,7 @@ def sample_shard(
     n_negatives: int,
     n_shards: int,
     config: CentersConfig,
-) -> Sample:
+) -> RowSample:
     """The unique positives of the batch and the drawn rows that lie in a shard of `length` rows from `first` on.
 
     `rows`: those of the labels of all samples, −1 where there is none. S = capacity + drawn slots, filled up to whole chunks
@@ -123,7 +123,7 @@ def sample_shard(
     n_chunks, chunk = chunks(len(ids), config.chunk_rows)
     ids = jnp.pad(ids, (0, n_chunks * chunk - len(ids)), constant_values=length)
     is_used = ids < length
-    return Sample(
+    return RowSample(
         jnp.where(is_used, ids, length + jnp.arange(len(ids), dtype=jnp.int32)),
         is_used & _is_in(ids, drawn),
         is_used & _is_in(ids, positive),

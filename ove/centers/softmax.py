@@ -9,33 +9,33 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from ove.centers.losses import Parts, Unit, dot, over_chunks, unit
-from ove.centers.placement import Placement
-from ove.centers.sample import Sample
+from ove.centers.losses import LossParts, Unit, dot, normalize, over_chunks
+from ove.centers.placement import BankPlacement
+from ove.centers.sample import RowSample
 from ove.config import CentersConfig
 
 
 def margin_softmax_parts(
     embeddings: Float[Array, "B E"],
     rows: Float32[Array, "R E"],
-    sample: Sample,
+    sample: RowSample,
     slot: Int32[Array, "B M"],
-    placement: Placement,
+    placement: BankPlacement,
     config: CentersConfig,
-) -> Parts:
+) -> LossParts:
     """The part of one shard of `rows` in the mean over labels of −log softmax; to be called inside `shard_map`.
 
     Logits are scale times: cosine − margin for the label; cosine, or 0 if above the filter, for every other row of the sample,
     the embedding's other labels among them. `slot`: where the drawn labels lie, each once; S for those that are elsewhere
     or missing, which have no softmax. The mean goes over all labels that exist. Spec §3.
     """
-    seen = unit(embeddings)
+    seen = normalize(embeddings)
     sample_number = jnp.arange(len(embeddings))[:, None]
     scale, cosine_sum = config.softmax_scale, seen.vectors.sum(0)
     is_used = sample.ids < len(rows)
 
     def cosines_of(chunk_rows: Float32[Array, "s E"]) -> tuple[Unit, Float32[Array, "B s"]]:
-        right = unit(chunk_rows)
+        right = normalize(chunk_rows)
         return right, dot("be,se->bs", seen.vectors, right.vectors)
 
     def count(sums: tuple, chunk_rows: Array, used: Array, place: Array) -> tuple[tuple, None]:
@@ -49,7 +49,7 @@ def margin_softmax_parts(
     zero = jnp.zeros(len(embeddings)), jnp.zeros(slot.shape), jnp.zeros(())
     (others, label_cosine, total), _ = over_chunks(count, zero, rows, sample, slot, is_used, config.chunk_rows)
     is_here = slot < len(sample.ids)
-    others, label_cosine, exists = placement.over_bank(others, label_cosine, is_here.astype(jnp.float32))
+    others, label_cosine, exists = placement.psum_bank(others, label_cosine, is_here.astype(jnp.float32))
     labels = _labels(others, label_cosine, exists > 0, config)
 
     def pull(grad: Array, chunk_rows: Array, used: Array, place: Array) -> tuple[Array, Array]:
@@ -62,7 +62,7 @@ def margin_softmax_parts(
 
     grad, rows_grad = over_chunks(pull, jnp.zeros(embeddings.shape), rows, sample, slot, is_used, config.chunk_rows)
     label_sum, n_labels = jnp.where(is_here, label_cosine, 0).sum(), is_here.sum().astype(jnp.float32)
-    return Parts(
+    return LossParts(
         jnp.where(is_here, labels.losses, 0).sum(),
         seen.back(grad),
         rows_grad,

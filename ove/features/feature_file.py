@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from ove.errors import OveError
-from ove.features.from_files import Encoding
+from ove.features.from_files import FileFeatures
 from ove.files import atomic_write
 
 
@@ -46,7 +46,7 @@ class FeatureFile:
     def __len__(self) -> int:
         return len(self._files)
 
-    def add(self, path: Path, encoding: Encoding) -> None:
+    def add(self, path: Path, encoding: FileFeatures) -> None:
         """The features of one file."""
         seen = encoding.seen
         self._files.append(str(path))

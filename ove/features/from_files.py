@@ -22,11 +22,11 @@ from ove.encoder import encoder, published
 from ove.errors import BadCheckpoint, BadClip, ConfigError, OveError
 from ove.prefetch import prefetch
 from ove.tokens.from_files import Tokens
-from ove.tokens.packing import Plan, Shapes, batches, fill, unpack, unpack_pooled
+from ove.tokens.packing import BatchShapes, PackingPlan, batches, fill, unpack_pooled, unpack_sequences
 from ove.train.checkpoints.checkpoint import restore_encoder
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
+_T = TypeVar("_T")
 _FINGERPRINT_DIGITS = 16
 
 
@@ -69,7 +69,7 @@ def open_weights(path: Path, compute: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass(frozen=True)
-class Keep:
+class Outputs:
     """What is wanted of each file."""
 
     pooled: bool = True
@@ -93,7 +93,7 @@ class Keep:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class FileFeatures:
     """What the encoder made of one file; None for what was not asked for."""
 
     seen: Tokens
@@ -103,25 +103,31 @@ class Encoding:
 
 
 def encode(
-    weights: Weights, sequences: Iterable[Tokens], keep: Keep, *, longest: int, batch_tokens: int = 16384, equal: bool = False
-) -> Iterator[Encoding]:
+    weights: Weights,
+    sequences: Iterable[Tokens],
+    outputs: Outputs,
+    *,
+    longest: int,
+    batch_tokens: int = 16384,
+    equal: bool = False,
+) -> Iterator[FileFeatures]:
     """The features of each sequence, in order; all local devices share the rows of each batch.
 
     `longest`: the most tokens that a sequence may have (`equal`: that all of them have). `batch_tokens`: tokens that go through
     the encoder at a time. Sequences share rows but never attend to each other, so what is made of one does not depend on
     its neighbours, up to rounding. One batch is computed while the next is put together.
     """
-    keep.check(weights.config)
+    outputs.check(weights.config)
     mesh = Mesh(np.array(jax.local_devices()), ("rows",))
     rows = NamedSharding(mesh, PartitionSpec("rows"))
     params = jax.device_put(weights.params, NamedSharding(mesh, PartitionSpec()))
-    shapes = Shapes(longest, batch_tokens, mesh.size, equal)
-    running: tuple[Plan, list[Tokens], dict[str, Array]] | None = None
+    shapes = BatchShapes(longest, batch_tokens, mesh.size, equal)
+    running: tuple[PackingPlan, list[Tokens], dict[str, Array]] | None = None
     for plan, items in batches(sequences, lambda item: len(item.patches), shapes):
         patches, positions, segment_ids = fill(plan, [(item.patches, item.positions) for item in items])
         given = jax.device_put((patches, positions, None if plan.is_plain else segment_ids), rows)
         n_segments = None if plan.is_plain else plan.n_segments
-        made = _forward(weights.config, keep, params, *given, n_segments=n_segments)
+        made = _forward(weights.config, outputs, params, *given, n_segments=n_segments)
         if running is not None:
             yield from _unpacked(*running)
         running = plan, items, made
@@ -132,50 +138,50 @@ def encode(
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="n_segments")
 def _forward(
     config: EncoderConfig,
-    keep: Keep,
+    outputs: Outputs,
     params: encoder.Params,
     patches: Array,
     positions: Array,
     segment_ids: Array | None,
     n_segments: int | None,
 ) -> dict[str, Array]:
-    wants_hidden = keep.hidden is not None
+    wants_hidden = outputs.hidden is not None
     made = encoder.apply(config, params, patches, positions, segment_ids, n_segments=n_segments, hidden=wants_hidden)
     wanted: dict[str, Any] = {}
-    if keep.pooled:
+    if outputs.pooled:
         wanted["pooled"] = made.pooled
-    if keep.tokens:
+    if outputs.tokens:
         wanted["tokens"] = made.tokens
-    if keep.hidden is not None and made.hidden is not None:
+    if outputs.hidden is not None and made.hidden is not None:
         blocks = made.hidden.before_post_norm
-        wanted["hidden"] = blocks[keep.hidden - 1] if keep.hidden else made.hidden.after_pre_norm
+        wanted["hidden"] = blocks[outputs.hidden - 1] if outputs.hidden else made.hidden.after_pre_norm
     return {name: value.astype(jnp.float32) for name, value in wanted.items()}
 
 
-def _unpacked(plan: Plan, items: list[Tokens], made: dict[str, Array]) -> Iterator[Encoding]:
+def _unpacked(plan: PackingPlan, items: list[Tokens], made: dict[str, Array]) -> Iterator[FileFeatures]:
     found: dict[str, Any] = {}
     for name, value in jax.device_get(made).items():
         if name == "pooled":
             found[name] = unpack_pooled(plan, value if value.ndim == 3 else value[:, None])
         else:
-            found[name] = unpack(plan, value)
+            found[name] = unpack_sequences(plan, value)
     for i, item in enumerate(items):
         of_item = {name: found[name][i] if name in found else None for name in ("pooled", "tokens", "hidden")}
         for name, value in of_item.items():
             if value is not None and not np.isfinite(value).all():
                 raise BadCheckpoint(f"the {name} of a file are not finite: the weights are damaged, or need compute = float32.")
-        yield Encoding(item, **of_item)
+        yield FileFeatures(item, **of_item)
 
 
 def read_ahead(
-    paths: Sequence[Path], read: Callable[[Path], T], threads: int, set_aside: Callable[[Path, str], None]
-) -> Iterator[tuple[Path, T]]:
+    paths: Sequence[Path], read: Callable[[Path], _T], threads: int, set_aside: Callable[[Path, str], None]
+) -> Iterator[tuple[Path, _T]]:
     """What `read` makes of each file, in order, read by `threads` threads that are at most a few files ahead.
 
     Files that cannot be read are told to `set_aside` with the reason and left out.
     """
 
-    def tried(path: Path) -> T | str:
+    def tried(path: Path) -> _T | str:
         try:
             return read(path)
         except BadClip as error:

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from ove.labels.clusters.assign import nearest
 from ove.labels.clusters.kmeans import kmeans
 from ove.labels.clusters.points import Points, unit
-from ove.labels.clusters.search import ROWS, put_rows, row_mesh
+from ove.labels.clusters.search import ROW_AXIS, put_rows, row_mesh
 
 SAMPLES_A_CELL = 200_000
 """Of how many samples a cell is made, by default; up to twice as many are compared all with all."""
@@ -49,20 +49,20 @@ def find_duplicates(
     cells: int = 0,
     seed: int = 0,
     mesh: Mesh | None = None,
-    on_rows: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Duplicates:
     """Joins samples of equal hashes and, unless `threshold` is None, those whose cosine reaches it, to sets.
 
     Of each set the one with the most `pixels` is kept; of these, the one of the lowest index. Near-duplicates are found
     exactly among all samples, or, with several `cells` (0: one for every 200,000 samples), among samples that share one
-    of their two nearest of so many centers of clusters. Samples without direction are near to none. `on_rows` is told how many
+    of their two nearest of so many centers of clusters. Samples without direction are near to none. `progress` is told how many
     samples of how many have been compared. `mesh`: of devices of this process, by default all of them.
     """
     equal = _equal(hashes)
     found = [(equal, np.ones(len(equal), np.float32))]
     if threshold is not None:
         cells, mesh = cells or -(-len(points) // SAMPLES_A_CELL), mesh or row_mesh(jax.local_devices())
-        found += _near(points, threshold, cells, seed, mesh, on_rows)
+        found += _near(points, threshold, cells, seed, mesh, progress)
     pairs = np.concatenate([p for p, _ in found])
     cosines = np.concatenate([c for _, c in found])
     pairs, first = np.unique(pairs, axis=0, return_index=True)  # cells overlap
@@ -95,7 +95,7 @@ def _best(members: Int64[np.ndarray, "n"], pixels: Int64[np.ndarray, "N"]) -> in
 
 
 def _near(
-    points: Points, threshold: float, cells: int, seed: int, mesh: Mesh, on_rows: Callable[[int, int], None]
+    points: Points, threshold: float, cells: int, seed: int, mesh: Mesh, progress: Callable[[int, int], None]
 ) -> Iterator[tuple[Int64[np.ndarray, "P 2"], Float32[np.ndarray, "P"]]]:
     if cells < 2:
         groups = [np.arange(len(points))]
@@ -103,12 +103,12 @@ def _near(
         groups = _cells(points, cells, seed, mesh)
     total, done = sum(map(len, groups)), 0
     for group in groups:
-        yield from _within(points.subset(group), group, threshold, mesh, partial(_tell, on_rows, done, total))
+        yield from _within(points.subset(group), group, threshold, mesh, partial(_tell, progress, done, total))
         done += len(group)
 
 
-def _tell(on_rows: Callable[[int, int], None], before: int, total: int, done: int) -> None:
-    on_rows(before + done, total)
+def _tell(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    progress(before + done, total)
 
 
 def _cells(points: Points, cells: int, seed: int, mesh: Mesh) -> list[Int64[np.ndarray, "_"]]:
@@ -122,7 +122,7 @@ def _cells(points: Points, cells: int, seed: int, mesh: Mesh) -> list[Int64[np.n
 
 
 def _within(
-    points: Points, index: Int64[np.ndarray, "n"], threshold: float, mesh: Mesh, on_rows: Callable[[int], None]
+    points: Points, index: Int64[np.ndarray, "n"], threshold: float, mesh: Mesh, progress: Callable[[int], None]
 ) -> Iterator[tuple[Int64[np.ndarray, "P 2"], Float32[np.ndarray, "P"]]]:
     """All pairs of points whose cosine reaches the threshold, block against block; `index` names them."""
     n = mesh.devices.size
@@ -138,12 +138,12 @@ def _within(
                 found = np.asarray(cosine)
                 a, b = np.nonzero(found >= threshold)
                 yield np.stack([index[row + a], index[column + b]], axis=1), found[a, b]
-        on_rows(min(row + block, len(points)))
+        progress(min(row + block, len(points)))
 
 
 @lru_cache(maxsize=4)
 def _compare(mesh: Mesh) -> Any:
-    rows = NamedSharding(mesh, PartitionSpec(ROWS))
+    rows = NamedSharding(mesh, PartitionSpec(ROW_AXIS))
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     @partial(jax.jit, in_shardings=(rows, everywhere, None, None), out_shardings=(rows, everywhere))

@@ -19,11 +19,13 @@ SETS_SHOWN = 40
 _PICTURES_SHOWN = 8
 _HEIGHT_PX, _WIDTH_PX = 120, 480
 _STYLE = "body{font:15px sans-serif;margin:2em} img{margin:2px} .kept{outline:3px solid #2a7}"
-Look = Callable[[int], tuple[str, UInt8[np.ndarray, "H W 3"]]]
+ReadPicture = Callable[[int], tuple[str, UInt8[np.ndarray, "H W 3"]]]
 """Index of a sample → its key and its picture."""
 
 
-def write_report(found: Duplicates, records: Int64[np.ndarray, "N"], settings: dict[str, Any], look: Look, out: Path) -> None:
+def write_report(
+    found: Duplicates, records: Int64[np.ndarray, "N"], settings: dict[str, Any], look: ReadPicture, out: Path
+) -> None:
     """Writes `duplicates.json` (counts, sizes of sets, some sets with keys and cosines) and `duplicates.html` into `out`.
 
     `records` are the indices of the samples in their shard set; `look` shows a record.
@@ -79,7 +81,7 @@ def _chosen(n_sets: int) -> list[int]:
     return sorted({*largest, *others.tolist()})
 
 
-def _describe(found: Duplicates, records: Int64[np.ndarray, "N"], number: int, look: Look) -> dict[str, Any]:
+def _describe(found: Duplicates, records: Int64[np.ndarray, "N"], number: int, look: ReadPicture) -> dict[str, Any]:
     members = found.sets[number]
     mine = np.isin(found.pairs, members).all(1)
     samples = []

@@ -18,7 +18,7 @@ from ove.errors import BadCheckpoint, BadShard, ConfigError
 from ove.files import atomic_write, digest, write_json
 from ove.labels.clusters.points import Points
 from ove.labels.parts import WHOLE, Part, name_of
-from ove.labels.samples import BadSample, Sample, read_samples
+from ove.labels.samples import PreparedSample, UnreadableSample, read_samples
 from ove.labels.teachers.teacher import Teacher
 from ove.records import Bank
 from ove.shards.read import ShardSet
@@ -54,12 +54,12 @@ def embed_shards(
     out: Path,
     config: LabelsConfig,
     part: Part = WHOLE,
-    on_record: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Writes the embeddings of a bank into `out`, `chunk_records` records a file, and returns how many were new.
 
     Files that are there are kept, if they are of the same records and the same teacher. `part` (i, n): every n-th file from the
-    i-th on, so that n machines share the work. `on_record` is told how many records of how many are done. Records that cannot
+    i-th on, so that n machines share the work. `progress` is told how many records of how many are done. Records that cannot
     be read are left out and noted; BadShard past `max_bad_share` of a file, ConfigError for embeddings that are not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -74,11 +74,11 @@ def embed_shards(
         members = range(number * length, min((number + 1) * length, len(shards)))
         path = _chunk(out, about, number)
         if not path.is_file():
-            tell = partial(_tell, on_record, done, total)
+            tell = partial(_tell, progress, done, total)
             _write(path, name_of(part), shards, bank, teacher, config, members, tell)
             fresh += len(members)
         done += len(members)
-        on_record(done, total)
+        progress(done, total)
     return fresh
 
 
@@ -128,16 +128,16 @@ def _write(
     teacher: Teacher,
     config: LabelsConfig,
     members: range,
-    on_record: Callable[[int], None],
+    progress: Callable[[int], None],
 ) -> None:
     """One file: embeddings, what they are of, and in its header the keys of the records."""
     at_once = max(1, teacher.pictures_at_once // (teacher.pictures_a_clip if bank == "vid" else 1))
     rows: list[np.ndarray] = []
-    good: list[Sample] = []
-    waiting: list[Sample] = []
+    good: list[PreparedSample] = []
+    waiting: list[PreparedSample] = []
     bad: dict[int, str] = {}
     for sample in read_samples(shards, bank, teacher, config.threads, members):
-        if isinstance(sample, BadSample):
+        if isinstance(sample, UnreadableSample):
             bad[sample.index] = sample.reason
             _LOG.warning("record %d of %s is left out: %s", sample.index, shards.folder, sample.reason)
         else:
@@ -145,7 +145,7 @@ def _write(
         if len(waiting) == at_once:
             rows.append(_embed(teacher, waiting))
             good, waiting = good + [s.without_pixels() for s in waiting], []
-        on_record(len(good) + len(bad))
+        progress(len(good) + len(bad))
     if waiting:
         rows.append(_embed(teacher, waiting))
         good += waiting
@@ -166,7 +166,7 @@ def _write(
         save_file(tensors, temporary, {"of": json.dumps(of)})  # one text: several would be written in any order
 
 
-def _embed(teacher: Teacher, samples: Sequence[Sample]) -> Float32[np.ndarray, "B E"]:
+def _embed(teacher: Teacher, samples: Sequence[PreparedSample]) -> Float32[np.ndarray, "B E"]:
     rows = teacher.embed([sample.prepared for sample in samples])
     wrong = ~np.isfinite(rows).all(axis=1)
     if wrong.any():
@@ -177,8 +177,8 @@ def _embed(teacher: Teacher, samples: Sequence[Sample]) -> Float32[np.ndarray, "
     return rows
 
 
-def _tell(on_record: Callable[[int, int], None], before: int, total: int, done: int) -> None:
-    on_record(before + done, total)
+def _tell(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    progress(before + done, total)
 
 
 def _about(shards: ShardSet, bank: Bank, identity: Mapping[str, Any], config: LabelsConfig) -> dict[str, Any]:

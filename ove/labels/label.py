@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Int32, Int64
 from ove.distributed import broadcast_json, is_main
 from ove.files import digest, write_array
 from ove.labels.clusters.assign import nearest_blocks
-from ove.labels.clusters.search import Scores, row_mesh
+from ove.labels.clusters.search import ScoreDtype, row_mesh
 from ove.labels.embed import Embedded
 from ove.labels.parts import WHOLE, Part, name_of
 from ove.shards.labels import NONE, fingerprint_of_array
@@ -26,8 +26,8 @@ def kept_points(embedded: Embedded, keep: Bool[np.ndarray, "R"] | None) -> Int64
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """The labels that are wanted of a shard set, in files of `piece_records` records each."""
+class LabelChunks:
+    """The labels that are wanted of a shard set, in files of `chunk_records` records each."""
 
     embedded: Embedded
     chosen: Int64[np.ndarray, "n"]
@@ -36,24 +36,24 @@ class Pieces:
     n_labels: int
     n_records: int
     """Of the shard set."""
-    piece_records: int
-    scores: Scores
+    chunk_records: int
+    scores: ScoreDtype
     folder: Path
 
     @cached_property
     def identity(self) -> str:
         """Changes with all that decides the labels, and how they are cut."""
         of = [self.embedded.identity, fingerprint_of_array(self.centers), fingerprint_of_array(self.chosen)]
-        return digest([*of, self.n_labels, self.n_records, self.piece_records, self.scores])
+        return digest([*of, self.n_labels, self.n_records, self.chunk_records, self.scores])
 
     @property
     def count(self) -> int:
         """How many files there are in all."""
-        return -(-self.n_records // self.piece_records)
+        return -(-self.n_records // self.chunk_records)
 
     def members(self, number: int) -> range:
         """The records of a piece."""
-        return range(number * self.piece_records, min((number + 1) * self.piece_records, self.n_records))
+        return range(number * self.chunk_records, min((number + 1) * self.chunk_records, self.n_records))
 
     def path(self, number: int) -> Path:
         """Of a piece."""
@@ -85,33 +85,33 @@ class Pieces:
 
 
 def label_records(
-    pieces: Pieces,
+    chunks: LabelChunks,
     part: Part = WHOLE,
     mesh: Mesh | None = None,
-    on_point: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Makes the pieces that are lacking, the nearest centers of each record, and returns of how many records they are.
 
     −1 for records that are not kept, could not be read, or have no direction. `part` (i, n): every n-th piece from the i-th on,
     so that n machines share the work. `mesh`: by default of all devices; all its processes must call it, the first writes.
-    `on_point` is told how many embeddings of how many are done.
+    `progress` is told how many embeddings of how many are done.
     """
     mesh = mesh or row_mesh()
-    mine = set(range(part[0], pieces.count, part[1]))
-    numbers = broadcast_json(mesh, [number for number in pieces.lacking() if number in mine] if is_main(mesh) else None)
-    edges = np.searchsorted(pieces.embedded.records[pieces.chosen], np.arange(pieces.count + 1) * pieces.piece_records)
-    spans = [pieces.chosen[edges[number] : edges[number + 1]] for number in numbers]
+    mine = set(range(part[0], chunks.count, part[1]))
+    numbers = broadcast_json(mesh, [number for number in chunks.lacking() if number in mine] if is_main(mesh) else None)
+    edges = np.searchsorted(chunks.embedded.records[chunks.chosen], np.arange(chunks.count + 1) * chunks.chunk_records)
+    spans = [chunks.chosen[edges[number] : edges[number + 1]] for number in numbers]
     total, reached = sum(map(len, spans)), 0
-    points = pieces.embedded.points.subset(np.concatenate([np.zeros(0, np.int64), *spans]))
-    found = nearest_blocks(points, pieces.centers, pieces.n_labels, mesh, pieces.scores)
-    rows = np.zeros((0, pieces.n_labels), np.int32)  # of points of the next pieces
+    points = chunks.embedded.points.subset(np.concatenate([np.zeros(0, np.int64), *spans]))
+    found = nearest_blocks(points, chunks.centers, chunks.n_labels, mesh, chunks.scores)
+    rows = np.zeros((0, chunks.n_labels), np.int32)  # of points of the next pieces
     for number, span in zip(numbers, spans, strict=True):
         while len(rows) < len(span):
             rows = np.concatenate([rows, next(found)[1]])
-        labels = np.full((len(pieces.members(number)), pieces.n_labels), NONE, np.int32)
-        labels[pieces.embedded.records[span] - pieces.members(number).start] = rows[: len(span)]
+        labels = np.full((len(chunks.members(number)), chunks.n_labels), NONE, np.int32)
+        labels[chunks.embedded.records[span] - chunks.members(number).start] = rows[: len(span)]
         rows, reached = rows[len(span) :], reached + len(span)
         if is_main(mesh):
-            write_array(pieces.path(number), labels, name_of(part))
-        on_point(reached, total)
-    return sum(len(pieces.members(number)) for number in numbers)
+            write_array(chunks.path(number), labels, name_of(part))
+        progress(reached, total)
+    return sum(len(chunks.members(number)) for number in numbers)

@@ -16,7 +16,7 @@ from ove.labels.clusters.kmeans import Centroids, kmeans
 from ove.labels.dedup import find_duplicates
 from ove.labels.dedup_report import read_kept, write_lists, write_report
 from ove.labels.embed import Embedded, embed_shards
-from ove.labels.label import Pieces, kept_points, label_records
+from ove.labels.label import LabelChunks, kept_points, label_records
 from ove.labels.parts import WHOLE
 from ove.labels.step_cache import StepCache
 from ove.progress import ProgressReport
@@ -75,7 +75,7 @@ class Steps:
             self._config.threshold if self._config.duplicates == "near" else None,
             self._config.cells,
             self._config.seed,
-            on_rows=self._progress.of("compared"),
+            progress=self._progress.of("compared"),
         )
         write_lists(found, embedded.records, len(self._shards), lambda i: self._shards.record(i).key, folder)
         write_report(found, embedded.records, {"made_with": settings}, self._look, folder)
@@ -108,8 +108,8 @@ class Steps:
             scores=self._config.scores,
             workdir=folder,
             identity=settings,
-            report=lambda line: self._say(line) if self._inputs.alone else None,
-            on_points=self._progress,
+            log=lambda line: self._say(line) if self._inputs.alone else None,
+            progress=self._progress,
         )
         with self._processes.all_or_none(f"{self._cache.bank}: centers"):
             if self._is_first:
@@ -133,7 +133,7 @@ class Steps:
         with self._processes.all_or_none(f"{self._cache.bank}: points and centers"):
             embedded = self._cache.embedded()
             centers, about = self._cache.centers(embedded)
-            pieces = Pieces(
+            chunks = LabelChunks(
                 embedded,
                 kept_points(embedded, self._cache.kept(embedded)),
                 centers,
@@ -143,30 +143,30 @@ class Steps:
                 self._config.scores,
                 self._cache.folder,
             )
-            identity = pieces.identity
+            identity = chunks.identity
         self._processes.assert_equal("set of embeddings, centers or settings", identity)
         if self._is_first:
-            pieces.forget_others()
-        fresh = label_records(pieces, self._inputs.part, on_point=self._progress.of("assigned"))
+            chunks.forget_others()
+        fresh = label_records(chunks, self._inputs.part, progress=self._progress.of("assigned"))
         with self._processes.all_or_none(f"{self._cache.bank}: labels"):
             if self._is_first:
-                lacking = pieces.lacking()
+                lacking = chunks.lacking()
                 if self._inputs.part != WHOLE:
-                    self._say(f"assigned {fresh:,} records; {len(lacking):,} of {pieces.count:,} pieces are lacking")
+                    self._say(f"assigned {fresh:,} records; {len(lacking):,} of {chunks.count:,} pieces are lacking")
                 if not lacking:
-                    self._write_labels(pieces, embedded, about)
+                    self._write_labels(chunks, embedded, about)
 
-    def _write_labels(self, pieces: Pieces, embedded: Embedded, about: dict[str, object]) -> None:
+    def _write_labels(self, chunks: LabelChunks, embedded: Embedded, about: dict[str, object]) -> None:
         about |= {"made_with": self._cache.made_with(), "unreadable": len(embedded.bad)}
         steps = self._shards.folder / "labels" / "steps"
         steps.mkdir(parents=True, exist_ok=True)
         with locked(steps / f".{self._cache.bank}.lock"):
-            labels = pieces.assembled()
-            write_labels(self._shards.folder, self._cache.bank, labels, pieces.centers, about)
+            labels = chunks.assembled()
+            write_labels(self._shards.folder, self._cache.bank, labels, chunks.centers, about)
         without = int((labels[:, 0] < 0).sum())
         unreadable = f" ({len(embedded.bad):,} cannot be read)" if embedded.bad else ""
         self._say(
-            f"{len(labels):,} records, {self._config.n_labels} labels each of {len(pieces.centers):,} centers"
+            f"{len(labels):,} records, {self._config.n_labels} labels each of {len(chunks.centers):,} centers"
             + (f" of {self._inputs.centers_from}" if self._inputs.centers_from else "")
             + (f"; {without:,} records have none{unreadable}" if without else "")
         )

@@ -18,7 +18,7 @@ from ove.shards.schema import ImageRecord, decode_frames, decode_image
 
 
 @dataclass(frozen=True)
-class Sample:
+class PreparedSample:
     """A record that can be embedded."""
 
     index: int
@@ -31,20 +31,22 @@ class Sample:
     pixels: int
     """Height times width of the picture."""
 
-    def without_pixels(self) -> "Sample":
+    def without_pixels(self) -> "PreparedSample":
         """The same without what was prepared, which may be large."""
         return replace(self, prepared=np.zeros(0))
 
 
 @dataclass(frozen=True)
-class BadSample:
+class UnreadableSample:
     """A record that cannot be read."""
 
     index: int
     reason: str
 
 
-def read_samples(shards: ShardSet, bank: Bank, teacher: Teacher, threads: int, members: range) -> Iterator[Sample | BadSample]:
+def read_samples(
+    shards: ShardSet, bank: Bank, teacher: Teacher, threads: int, members: range
+) -> Iterator[PreparedSample | UnreadableSample]:
     """The records with these indices in order; `threads` threads are a few records ahead.
 
     Of a video the bank `obj` sees the middle frame, `vid` the frames that the teacher wants.
@@ -53,7 +55,7 @@ def read_samples(shards: ShardSet, bank: Bank, teacher: Teacher, threads: int, m
     return prefetch(functools.partial(_sample, shards, bank, teacher), members, threads, depth=4 * threads)
 
 
-def _sample(shards: ShardSet, bank: Bank, teacher: Teacher, index: int) -> Sample | BadSample:
+def _sample(shards: ShardSet, bank: Bank, teacher: Teacher, index: int) -> PreparedSample | UnreadableSample:
     try:
         record = shards.record(index)
         if isinstance(record, ImageRecord):
@@ -62,8 +64,8 @@ def _sample(shards: ShardSet, bank: Bank, teacher: Teacher, index: int) -> Sampl
             n_frames = len(record.frame_index)
             pictures = decode_frames(record, teacher.frames(n_frames) if bank == "vid" else [n_frames // 2])
     except BadShard as error:  # this one is left out, counted and named
-        return BadSample(index, str(error))
+        return UnreadableSample(index, str(error))
     height, width = pictures.shape[1:3]
     hashed = hashlib.blake2b(np.ascontiguousarray(pictures).data, digest_size=16, person=f"{height}x{width}".encode())
     numbers = np.frombuffer(hashed.digest(), np.uint64).tolist()
-    return Sample(index, record.key, teacher.prepare(pictures, bank == "vid"), (numbers[0], numbers[1]), height * width)
+    return PreparedSample(index, record.key, teacher.prepare(pictures, bank == "vid"), (numbers[0], numbers[1]), height * width)

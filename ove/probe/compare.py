@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """Scores of one encoder in one mode, at one budget, under one intervention."""
 
     mode: str
@@ -68,7 +68,7 @@ class Row:
 class Comparison:
     """All scores, with the encoder, probe and data sets that gave them."""
 
-    rows: list[Row]
+    rows: list[ComparisonRow]
     encoder: str
     probe: str
     classes: tuple[str, ...]
@@ -166,9 +166,9 @@ def _row(
     config: ProbeConfig,
     log: Log,
     cache: ScoreCache | None,
-) -> tuple[Row, int]:
+) -> tuple[ComparisonRow, int]:
     mode, budget, intervention = condition
-    row = Row(mode, budget, intervention, fresh, ())
+    row = ComparisonRow(mode, budget, intervention, fresh, ())
     size = [f"{budget} tokens"] if mode != "image" else []
     called = " ".join([row.name.replace("_", " "), *size, *([intervention] if intervention != "none" else [])])
     view, seed = _view(config, budget, encoder, sets[0]), config.seeds[0]

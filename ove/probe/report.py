@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ove.probe.compare import Comparison, Row
+from ove.probe.compare import Comparison, ComparisonRow
 
 CONDITION = ("mode", "budget", "intervention", "untrained")
 """Columns that identify a probe, together with the index of its seed."""
@@ -31,7 +31,7 @@ def table(comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def percent(row: Row | None) -> str:
+def percent(row: ComparisonRow | None) -> str:
     """Returns `66.1%` or `66.1 ± 2.0%`; empty without a row."""
     if row is None:
         return ""
@@ -76,7 +76,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: ComparisonRow) -> dict[str, Any]:
     mean, half = row.top1()
     low, high = row.scores[0].last.interval()
     return {

@@ -9,7 +9,7 @@ from ove.sources.quarantine import BadFile
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ByteRange:
     """Some bytes of an archive."""
 
     name: str
@@ -26,7 +26,7 @@ class Inside:
 
     format: str
     """One of "tar", "tfrecord" and "parquet"."""
-    parts: tuple[Part, ...]
+    parts: tuple[ByteRange, ...]
     archive: Path | None = None
     """What to read it from where that is not the input's path: a decompressed copy."""
 

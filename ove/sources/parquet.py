@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet as pq
 
 from ove.records import BANKS
-from ove.sources.folders import InputFile, Inputs, Inside, Part
+from ove.sources.folders import ByteRange, InputFile, Inputs, Inside
 from ove.sources.lists import LABEL_COLUMNS, bank_labels, class_name
 from ove.sources.quarantine import BadFile
 
@@ -32,7 +32,7 @@ def rows_in_parquet(path: Path, key: str, image_column: str = "") -> Inputs:
     places = [(group, row) for group, rows in enumerate(groups) for row in range(rows)]
     return Inputs(
         [
-            InputFile(path, f"{key}/{number:08d}", None, {}, Inside("parquet", (Part("", group, row),)))
+            InputFile(path, f"{key}/{number:08d}", None, {}, Inside("parquet", (ByteRange("", group, row),)))
             for number, (group, row) in enumerate(places)
         ],
         [],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ove.sources.folders import InputFile, Inputs, Inside, Part
+from ove.sources.folders import ByteRange, InputFile, Inputs, Inside
 from ove.sources.lists import LABEL_COLUMNS, bank_labels, class_name
 from ove.sources.quarantine import BadFile
 
@@ -25,7 +25,7 @@ def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) ->
     comes twice, and an archive that ends early: what lies whole before that is used.
     """
     bad: list[BadFile] = []
-    samples: dict[str, list[Part]] = {}
+    samples: dict[str, list[ByteRange]] = {}
     archive = copy or path
     length = archive.stat().st_size
     position = 0
@@ -43,7 +43,7 @@ def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) ->
                     bad.append(_bad(path, name, "the archive ends within it; get a whole copy"))
                     samples.pop(name, None)
                     break
-                samples.setdefault(name, []).append(Part(sys.intern(extension.lower()), member.offset_data, member.size))
+                samples.setdefault(name, []).append(ByteRange(sys.intern(extension.lower()), member.offset_data, member.size))
     except (tarfile.TarError, EOFError, OSError) as error:
         reason = f"{path}: is no whole tar file ({error}); {len(samples)} samples before byte {position} can be read."
         bad.append(BadFile(str(path), reason, position))

@@ -11,7 +11,7 @@ from typing import Any
 
 import google_crc32c
 
-from ove.sources.folders import InputFile, Inputs, Inside, Part
+from ove.sources.folders import ByteRange, InputFile, Inputs, Inside
 from ove.sources.lists import LABEL_COLUMNS, bank_labels, class_name
 from ove.sources.quarantine import BadFile
 
@@ -47,7 +47,7 @@ def records_in_tfrecord(path: Path, key: str, copy: Path | None = None) -> Input
                     f"{path}: is no whole TFRecord file: {reason}, at byte {position}; {len(files)} records lie before that."
                 )
                 return Inputs(files, [BadFile(str(path), words, position)])
-            part = Part("", position + _HEAD, size)
+            part = ByteRange("", position + _HEAD, size)
             files.append(InputFile(path, f"{key}/{len(files):08d}", None, {}, Inside("tfrecord", (part,), copy)))
             position += _HEAD + size + _CRC
     return Inputs(files, [])

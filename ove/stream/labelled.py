@@ -18,7 +18,7 @@ _BLOCK_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
-class Source:
+class LabelledShards:
     """One shard set of a head."""
 
     shards: ShardSet
@@ -47,7 +47,7 @@ class Source:
         return record.labels.get(self.bank, np.empty(0, np.int32))
 
 
-def open_source(folder: Path, bank: str) -> Source:
+def open_source(folder: Path, bank: str) -> LabelledShards:
     """The shards in a folder with their labels for a bank: those of its label file, or else those within the records.
 
     Records without any label are left out where the label file tells; within records they only show when they are read.
@@ -59,14 +59,16 @@ def open_source(folder: Path, bank: str) -> Source:
     # What was written beside the shards is newer than what lies within.
     if bank in manifest.banks and not local_file(folder, f"labels/{bank}.json").exists():
         n_labels = manifest.labels_per_record[bank][1]
-        return Source(shards, bank, None, None, n_labels, manifest.banks[bank], digest({"within": manifest.fingerprint}))
+        return LabelledShards(
+            shards, bank, None, None, n_labels, manifest.banks[bank], digest({"within": manifest.fingerprint})
+        )
     found = read_labels(folder, name)
     has_label = _has_label(found.labels)
     if not has_label.any():
         raise BadShard(f"{folder}: no record has a label of the bank {bank}; label it again or leave it out.")
     labelled = None if has_label.all() else np.flatnonzero(has_label)
     fingerprint = found.info["labels"]["sha256"]
-    return Source(shards, bank, found.labels, labelled, found.labels.shape[1], found.n_centers, fingerprint)
+    return LabelledShards(shards, bank, found.labels, labelled, found.labels.shape[1], found.n_centers, fingerprint)
 
 
 def _has_label(labels: Int32[np.ndarray, "N L"]) -> Bool[np.ndarray, "N"]:
@@ -77,7 +79,7 @@ def _has_label(labels: Int32[np.ndarray, "N L"]) -> Bool[np.ndarray, "N"]:
     return has
 
 
-def common_size(sources: tuple[Source, ...], size_px: int, bank: str) -> int:
+def common_size(sources: tuple[LabelledShards, ...], size_px: int, bank: str) -> int:
     """Side in pixels of the squares that all images of a head are brought to: `size_px`, or that which all clips have.
 
     ConfigError if it is 0 and the records have no size in common.

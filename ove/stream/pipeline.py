@@ -117,7 +117,7 @@ class Pipeline:
             )
 
 
-def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def mixture_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """`heads.vid.sources[0].labels: 1a2b3c → 4d5e6f` for everything in which two mixtures (`Pipeline.mixture`) differ."""
     before, after = dict(_flat(saved)), dict(_flat(now))
     return [

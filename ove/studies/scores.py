@@ -8,7 +8,7 @@ from dataclasses import replace
 from matplotlib.figure import Figure
 
 from ove.config.probe import Intervention
-from ove.probe.compare import Comparison, Row, compare
+from ove.probe.compare import Comparison, ComparisonRow, compare
 from ove.probe.score_cache import ScoreCache
 from ove.shards.read import ShardSet
 from ove.studies.sets import Bench, called
@@ -118,13 +118,13 @@ def ablation(bench: Bench) -> Study:
     return Study("ablation", "Options of the saliency", words, columns, rows, figure, shows)
 
 
-def _dots(by_name: dict[str, Row], n_classes: int) -> Figure:
+def _dots(by_name: dict[str, ComparisonRow], n_classes: int) -> Figure:
     values = {name: [scores.last.top1 for scores in row.scores] for name, row in by_name.items()}
     halves = {name: row.top1()[1] for name, row in by_name.items()}
     return plots.dots(values, halves, "top-1, %", ("chance", 1 / n_classes))
 
 
-def _scores(row: Row) -> tuple[Value, ...]:
+def _scores(row: ComparisonRow) -> tuple[Value, ...]:
     mean, half = row.top1()
     last = [scores.last for scores in row.scores]
     return (
@@ -172,7 +172,7 @@ def _verdict(margins: Sequence[float], budgets: Sequence[int]) -> str:
     return f"Codec is above frames {where}; the smallest margin is {smallest}."
 
 
-def _course(mode: str, rows: Sequence[Row]) -> str:
+def _course(mode: str, rows: Sequence[ComparisonRow]) -> str:
     """Whether a curve rises, and where it does not, by how much and against what uncertainty."""
     means = [100 * row.top1()[0] for row in rows]
     falls = [

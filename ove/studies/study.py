@@ -81,7 +81,7 @@ def comma_separated(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) 
     return text.getvalue()
 
 
-def write(study: Study, folder: Path) -> None:
+def write_study(study: Study, folder: Path) -> None:
     """NAME.md, .csv, .png, .svg and, last, .json in `folder`; each appears whole, the same numbers give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     table = markdown(study.columns, study.rows)
@@ -90,10 +90,10 @@ def write(study: Study, folder: Path) -> None:
     write_bytes(folder / f"{study.name}.csv", comma_separated(study.columns, study.rows).encode())
     for suffix, options in (("png", {"dpi": _PNG_DPI}), ("svg", {})):
         write_bytes(folder / f"{study.name}.{suffix}", picture(study.figure, suffix, **options))
-    write_json(folder / f"{study.name}.json", as_json(study))
+    write_json(folder / f"{study.name}.json", study_json(study))
 
 
-def as_json(study: Study) -> dict[str, Any]:
+def study_json(study: Study) -> dict[str, Any]:
     """All but the figure; NaN becomes null, as JSON has none."""
     rows = [[None if value != value else value for value in row] for row in study.rows]
     columns = [{"heading": column.heading, "kind": column.kind} for column in study.columns]

@@ -101,7 +101,7 @@ def read_tokens(path: Path, config: InputConfig) -> Tokens:
     return readers[config.mode](path, config)
 
 
-def find_inputs(names: Sequence[str]) -> list[Path]:
+def resolve_paths(names: Sequence[str]) -> list[Path]:
     """The files that are meant by names of files and folders, by patterns with * ? [ ], and by `@list.txt` (a path a line).
 
     Of a folder all files below it are meant. They come in the order of the names, sorted within a folder or pattern; hidden

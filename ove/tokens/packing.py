@@ -1,7 +1,7 @@
 """Sequences of different lengths ↔ rows of one length, in which segment ids tell the sequences apart.
 
 Every shape of a batch that an encoder has not met costs a compilation. So rows, their length and the number of segments come
-from short lists (`Shapes`), whatever the lengths of the sequences.
+from short lists (`BatchShapes`), whatever the lengths of the sequences.
 """
 
 import bisect
@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Plan:
+class PackingPlan:
     """Where each sequence lies, in the order in which the sequences were given."""
 
     row: Int32[np.ndarray, "n"]
@@ -50,7 +50,7 @@ class Plan:
         return bool((self.length == self.row_tokens).all())
 
 
-def pack(lengths: Sequence[int] | Integer[np.ndarray, "n"], row_tokens: int) -> Plan:
+def pack_sequences(lengths: Sequence[int] | Integer[np.ndarray, "n"], row_tokens: int) -> PackingPlan:
     """Sequences of these lengths in few rows of `row_tokens`: the longest first, each into the fullest row that takes it.
 
     (Best fit decreasing: at most 11/9 of the fewest rows possible, and one more.) The plan depends on the lengths alone; of
@@ -72,11 +72,11 @@ def pack(lengths: Sequence[int] | Integer[np.ndarray, "n"], row_tokens: int) -> 
         filled[into] += 1
         segment[i] = filled[into]
         bisect.insort(room, (free - lengths[i], into))
-    return Plan(row, start, np.array(lengths, np.int32), segment, len(filled), row_tokens, max(filled, default=0))
+    return PackingPlan(row, start, np.array(lengths, np.int32), segment, len(filled), row_tokens, max(filled, default=0))
 
 
 def fill(
-    plan: Plan, sequences: Sequence[Patched]
+    plan: PackingPlan, sequences: Sequence[Patched]
 ) -> tuple[Shaped[np.ndarray, "B N P"], Int32[np.ndarray, "B N 3"], Int32[np.ndarray, "B N"]]:
     """The sequences laid out by the plan: patches, positions, and the segment of each token; 0 is padding.
 
@@ -94,18 +94,18 @@ def fill(
     return patches, positions, segment_ids
 
 
-def unpack(plan: Plan, tokens: Shaped[np.ndarray, "B N D"]) -> list[Shaped[np.ndarray, "_ D"]]:
+def unpack_sequences(plan: PackingPlan, tokens: Shaped[np.ndarray, "B N D"]) -> list[Shaped[np.ndarray, "_ D"]]:
     """What became of the tokens of each sequence, in the order in which the sequences were given; views, no copies."""
     return [tokens[row, place] for row, place in _places(plan)]
 
 
-def unpack_pooled(plan: Plan, pooled: Shaped[np.ndarray, "B S D"]) -> Shaped[np.ndarray, "n D"]:
+def unpack_pooled(plan: PackingPlan, pooled: Shaped[np.ndarray, "B S D"]) -> Shaped[np.ndarray, "n D"]:
     """The embedding of each sequence, in the order in which the sequences were given; segment s is `pooled[:, s − 1]`."""
     return pooled[plan.row, plan.segment - 1]
 
 
 @dataclass(frozen=True)
-class Shapes:
+class BatchShapes:
     """The shapes that batches may have: a bounded number, whatever sequences come."""
 
     longest: int
@@ -152,18 +152,20 @@ class Shapes:
         _check(lengths, row_tokens)
         # Any two rows that best fit opens one after the other hold more than one row's tokens, so half of the room is safe.
         total = sum(lengths)
-        return 2 * total <= rows * row_tokens or (total <= rows * row_tokens and pack(lengths, row_tokens).rows <= rows)
+        return 2 * total <= rows * row_tokens or (
+            total <= rows * row_tokens and pack_sequences(lengths, row_tokens).rows <= rows
+        )
 
-    def plan(self, lengths: Sequence[int]) -> Plan:
+    def plan(self, lengths: Sequence[int]) -> PackingPlan:
         """Sequences that `fit`, packed in the shape that is cheapest for them: little padding, short rows.
 
         The cost of a token is taken as 1 + (tokens of its row) / 4096, for attention grows with the row.
         """
-        best: tuple[float, Plan] | None = None
+        best: tuple[float, PackingPlan] | None = None
         for row_tokens in self.row_lengths:
             if row_tokens < max(lengths):
                 continue
-            plan = pack(lengths, row_tokens)
+            plan = pack_sequences(lengths, row_tokens)
             enough = [rows for rows in self.row_counts(row_tokens) if rows >= plan.rows]
             if not enough:
                 continue
@@ -179,7 +181,9 @@ class Shapes:
         return best[1]
 
 
-def batches(items: Iterable[Item], tokens_of: Callable[[Item], int], shapes: Shapes) -> Iterator[tuple[Plan, list[Item]]]:
+def batches(
+    items: Iterable[Item], tokens_of: Callable[[Item], int], shapes: BatchShapes
+) -> Iterator[tuple[PackingPlan, list[Item]]]:
     """Items in their order, as many at a time as fit into one batch, each time with the plan that lays them out.
 
     `tokens_of` tells the length of an item. One that is longer than `shapes.longest` raises ConfigError.
@@ -198,7 +202,7 @@ def batches(items: Iterable[Item], tokens_of: Callable[[Item], int], shapes: Sha
         yield shapes.plan(lengths), waiting
 
 
-def _places(plan: Plan) -> Iterator[tuple[int, slice]]:
+def _places(plan: PackingPlan) -> Iterator[tuple[int, slice]]:
     for row, start, length in zip(plan.row.tolist(), plan.start.tolist(), plan.length.tolist(), strict=True):
         yield row, slice(start, start + length)
 

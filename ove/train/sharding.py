@@ -12,7 +12,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Shaped
 
-from ove.centers.placement import Placement
+from ove.centers.placement import BankPlacement
 from ove.config import MeshConfig, RunConfig
 from ove.encoder.encoder import Params
 from ove.errors import ConfigError
@@ -62,10 +62,10 @@ def axis_sizes(config: MeshConfig, n_devices: int) -> dict[str, int]:
     return {DATA: data, FSDP: config.fsdp} | ({BANK: config.bank} if config.bank else {})
 
 
-def placement(mesh: Mesh) -> Placement:
+def placement(mesh: Mesh) -> BankPlacement:
     """Where banks and batches lie: samples over all axes, banks too, or over all but `data` where there is an axis `bank`."""
     axes = mesh.axis_names
-    return Placement(mesh, tuple(axis for axis in axes if axis != DATA) if BANK in axes else axes, axes)
+    return BankPlacement(mesh, tuple(axis for axis in axes if axis != DATA) if BANK in axes else axes, axes)
 
 
 def check_division(config: RunConfig, n_devices: int) -> None:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from ove.centers.bank import Bank
-from ove.centers.objective import BankGradient, Plan, bank_gradient, bank_update
+from ove.centers.objective import BankGradient, BankPlan, bank_gradient, bank_update
 from ove.centers.placement import follow
 from ove.centers.rows import RowAdamW
 from ove.config import HeadConfig, RunConfig
@@ -36,7 +36,7 @@ def make_step(
     replicated = NamedSharding(mesh, PartitionSpec())
     train, place = config.train, placement(mesh)
 
-    def plans_of(banks: dict[str, Bank]) -> dict[str, Plan]:
+    def plans_of(banks: dict[str, Bank]) -> dict[str, BankPlan]:
         return {
             str(head.bank): plan_of(head, (n_centers or {}).get(head.bank, len(banks[head.bank].rows)))
             for head in config.batches.heads
@@ -106,7 +106,7 @@ def make_step(
     )
 
 
-def plan_of(head: HeadConfig, n_centers: int) -> Plan:
+def plan_of(head: HeadConfig, n_centers: int) -> BankPlan:
     """What a step takes from the bank of a head."""
     negatives = n_negatives(head.negatives, n_centers)
-    return Plan(head.bank, n_centers, negatives, head.labels_per_step, head.weight)
+    return BankPlan(head.bank, n_centers, negatives, head.labels_per_step, head.weight)

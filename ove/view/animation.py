@@ -12,7 +12,7 @@ from ove.records import Clip, Selection
 from ove.view import colours
 from ove.view.page import FAINT, INK, MARK, Page
 
-FPS = 8
+ANIMATION_FPS = 8
 """Sampled frames shown in a second."""
 _SIDE, _GAP, _MARGIN, _HEAD, _LINE, _BARS = 400, 16, 24, 96, 40, 64
 """Pixels: side of a picture, space between the two, white border, title, the line of words that changes, bars of all frames."""
@@ -28,7 +28,7 @@ def write_animation(path: Path, clip: Clip, selection: Selection, name: str = ""
         av.open(str(temporary), "w", format="mp4", container_options={"movflags": "faststart"}) as container,
     ):
         options = {"preset": "medium", "crf": "20", "x264-params": "threads=1"}
-        stream = container.add_stream("libx264", rate=Fraction(FPS), options=options)
+        stream = container.add_stream("libx264", rate=Fraction(ANIMATION_FPS), options=options)
         stream.height, stream.width, stream.pix_fmt = base.shape[0], base.shape[1], "yuv420p"
         for t in range(len(clip.frames)):
             picture = animation_picture(base, clip, chosen, t)
@@ -65,7 +65,7 @@ def _base(clip: Clip, selection: Selection, chosen: Bool[np.ndarray, "T Y X"], n
     title = f"The encoder sees {kept:,} of {total:,} patches ({100 * kept / total:.3g} %)"
     page.text(_MARGIN, 38, title, px=21, bold=True)
     page.text(_MARGIN, 62, name, px=13, color=FAINT)
-    page.text(_MARGIN, 88, f"{n_frames} frames sampled from the video, {FPS} a second", px=15)
+    page.text(_MARGIN, 88, f"{n_frames} frames sampled from the video, {ANIMATION_FPS} a second", px=15)
     page.text(_MARGIN + _SIDE + _GAP, 88, "bright: what the encoder sees; dimmed: left out", px=15)
     top, number = _HEAD + _SIDE + _LINE, chosen.sum(axis=(1, 2))
     for t, count in enumerate(number):

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib import colormaps
 
 HEAT = "inferno"
-UNKNOWN = (150, 150, 150)
+UNKNOWN_COLOUR = (150, 150, 150)
 """Cells without a vector: the codec stores no motion for them."""
 OUTLINE = (255, 214, 0)
 _DIMMED = 0.28
@@ -24,7 +24,7 @@ def motion_colours(
     strength = np.clip(speed / fastest_px, 0, 1)
     hsv = np.stack([hue, 255 * strength, 255 - 45 * strength], axis=-1)
     colours = cv2.cvtColor(np.rint(hsv).astype(np.uint8), cv2.COLOR_HSV2RGB)
-    return np.where(has_vector[..., None], colours, np.array(UNKNOWN, np.uint8)).astype(np.uint8)
+    return np.where(has_vector[..., None], colours, np.array(UNKNOWN_COLOUR, np.uint8)).astype(np.uint8)
 
 
 def wheel(side_px: int) -> UInt8[np.ndarray, "side_px side_px 3"]:

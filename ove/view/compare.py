@@ -14,7 +14,7 @@ _HEAD, _MOMENT, _BARS = 84, 26, 34
 """Pixels: side of a tile, space between tiles, white border, column of headings; heights of title, times and bars."""
 
 
-def compare(
+def compare_selections(
     clip: Clip, selections: Mapping[str, tuple[Selection, str]], title: str, columns: int = 6
 ) -> UInt8[np.ndarray, "H W 3"]:
     """An RGB picture with a row for each of the named selections (and a line about it), the same moments in all rows.

@@ -61,7 +61,7 @@ def curves(
     top = max(float(np.max(100 * np.asarray(curve.y) + bar[1])) for curve, bar in zip(found, bars, strict=True))
     top = max(1.05 * top, 5.0)
     named = [*(100 * curve.y[-1] for curve in found), *([100 * floor[1]] if floor else [])]
-    ends = spread(named, _NAME_GAP * top)
+    ends = spread_labels(named, _NAME_GAP * top)
     x_end = max(max(curve.x) for curve in found)
     for curve, bar, end, colour, marker, line in zip(
         found, bars, ends, cycle(COLOURS), cycle(_MARKERS), cycle(_LINES), strict=False
@@ -171,7 +171,7 @@ def over_time(panels: Mapping[str, Sequence[Stretch]], x_labels: Sequence[str], 
     return figure
 
 
-def spread(values: Sequence[float], gap: float) -> list[float]:
+def spread_labels(values: Sequence[float], gap: float) -> list[float]:
     """The places nearest to the values that are in the same order and `gap` apart, so that words there do not overlap."""
     order = np.argsort(values, kind="stable")
     blocks: list[list[float]] = []  # of words that touch: places of the words, less what lies beneath them

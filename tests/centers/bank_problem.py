@@ -9,8 +9,8 @@ from dense_reference import DenseBank
 from jax.sharding import Mesh
 
 from ove.centers.bank import Bank, init_bank
-from ove.centers.objective import BankStep, Plan, bank_step
-from ove.centers.placement import Placement
+from ove.centers.objective import BankPlan, BankStep, bank_step
+from ove.centers.placement import BankPlacement
 from ove.centers.rows import RowAdamW
 from ove.centers.sample import draw_rows
 from ove.centers.shuffle import center_of
@@ -20,16 +20,16 @@ B, L, C, E = 16, 6, 203, 24
 SETTINGS: dict[str, float] = {"lr": 0.02, "weight_decay": 0.2, "clip_norm": 5.0}
 
 
-def placement_on(n_devices: int) -> Placement:
-    return Placement(Mesh(np.array(jax.devices()[:n_devices]), ("data",)), ("data",), ("data",))
+def placement_on(n_devices: int) -> BankPlacement:
+    return BankPlacement(Mesh(np.array(jax.devices()[:n_devices]), ("data",)), ("data",), ("data",))
 
 
-def place(bank: Bank, placement: Placement) -> Bank:
+def place(bank: Bank, placement: BankPlacement) -> Bank:
     shardings = {n: placement.sharding(placement.rows if n.startswith("rows") else jax.P()) for n in Bank._fields}
     return Bank(**{n: jax.device_put(np.asarray(getattr(bank, n)), shardings[n]) for n in Bank._fields})
 
 
-def fresh_bank(placement: Placement, n_centers: int = C, init_std: float = 0.01) -> Bank:
+def fresh_bank(placement: BankPlacement, n_centers: int = C, init_std: float = 0.01) -> Bank:
     return place(_make(n_centers, init_std, placement.n_shards), placement)
 
 
@@ -57,7 +57,7 @@ def embeddings_of(seed: int) -> np.ndarray:
 
 
 @functools.cache
-def step_of(placement: Placement, plan: Plan, config: CentersConfig) -> jax.stages.Wrapped:
+def step_of(placement: BankPlacement, plan: BankPlan, config: CentersConfig) -> jax.stages.Wrapped:
     """The compiled step(bank, embeddings, labels, key, step); the bank is donated."""
 
     def step(bank: Bank, embeddings: jax.Array, labels: jax.Array, key: jax.Array, step: jax.Array) -> BankStep:
@@ -69,7 +69,7 @@ def step_of(placement: Placement, plan: Plan, config: CentersConfig) -> jax.stag
 
 
 def take(
-    bank: Bank, seed: int, placement: Placement, plan: Plan, config: CentersConfig, labels: np.ndarray | None = None
+    bank: Bank, seed: int, placement: BankPlacement, plan: BankPlan, config: CentersConfig, labels: np.ndarray | None = None
 ) -> BankStep:
     sharding = placement.sharding(placement.samples)
     e = jax.device_put(embeddings_of(seed), sharding)
@@ -88,7 +88,7 @@ def _draw(key: jax.Array, n_centers: int, n: int, sampler: str) -> jax.Array:
     return draw_rows(key, n_centers, n, 0, n_centers, sampler)
 
 
-def drawn_centers(seed: int, plan: Plan, config: CentersConfig) -> np.ndarray:
+def drawn_centers(seed: int, plan: BankPlan, config: CentersConfig) -> np.ndarray:
     """The centers that step `seed` draws as negatives."""
     key_rows = jax.random.split(jax.random.key(seed))[1]
     rows = np.asarray(_draw(key_rows, plan.n_centers, plan.n_negatives, config.sampler))

@@ -7,16 +7,16 @@ import pytest
 from bank_problem import C, L, embeddings_of, fresh_bank, labels_of, placement_on, take
 
 from ove.centers.check import check_labels
-from ove.centers.objective import Plan, bank_step
-from ove.centers.placement import Placement
+from ove.centers.objective import BankPlan, bank_step
+from ove.centers.placement import BankPlacement
 from ove.centers.rows import RowAdamW
 from ove.config import CentersConfig
 from ove.errors import BadInput, ConfigError
 
-PLAN = Plan("vid", C, 20, L)
+PLAN = BankPlan("vid", C, 20, L)
 
 
-def step(labels: np.ndarray, plan: Plan = PLAN, embeddings: np.ndarray | None = None) -> None:
+def step(labels: np.ndarray, plan: BankPlan = PLAN, embeddings: np.ndarray | None = None) -> None:
     placement = placement_on(1)
     e = embeddings_of(0) if embeddings is None else embeddings
     arguments = fresh_bank(placement), jnp.asarray(e), jnp.asarray(labels), jax.random.key(0), 0, RowAdamW(0.1)
@@ -48,14 +48,14 @@ def test_a_label_past_the_bank_makes_the_loss_nan() -> None:
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match="300 negatives cannot be drawn from a bank of 203 centers"):
-        Plan("vid", C, 300, L)
+        BankPlan("vid", C, 300, L)
     with pytest.raises(ConfigError, match="labels_per_step = 7, but the samples have 6 labels"):
-        step(labels_of(0), Plan("vid", C, 20, 7))
+        step(labels_of(0), BankPlan("vid", C, 20, 7))
     with pytest.raises(ConfigError, match="bank vid: its rows have 24 numbers, the embeddings 30"):
         step(labels_of(0), embeddings=np.zeros((16, 30), np.float32))
     with pytest.raises(ConfigError, match="has 203 rows, but 500 centers in 1 shards need 500; make it with init_bank"):
-        step(labels_of(0), Plan("vid", 500, 20, L))
+        step(labels_of(0), BankPlan("vid", 500, 20, L))
     with pytest.raises(ConfigError, match="the mesh has no axis 'rows', only data"):
-        Placement(placement_on(2).mesh, ("rows",), ())
+        BankPlacement(placement_on(2).mesh, ("rows",), ())
     with pytest.raises(ConfigError, match=r"softmax_scale = 100 .* at most 87"):
         CentersConfig(softmax_scale=100.0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from bank_problem import B, E, L, embeddings_of, fresh_bank, labels_of, placement_on
 
-from ove.centers.objective import Plan, bank_step
+from ove.centers.objective import BankPlan, bank_step
 from ove.centers.rows import RowAdamW
 from ove.config import CentersConfig
 
@@ -15,7 +15,7 @@ C, SAMPLED = 40_000, 400
 
 
 def compiled(n_devices: int, n_centers: int, config: CentersConfig) -> jax.stages.Compiled:
-    placement, plan = placement_on(n_devices), Plan("vid", n_centers, SAMPLED, L)
+    placement, plan = placement_on(n_devices), BankPlan("vid", n_centers, SAMPLED, L)
 
     def step(bank, embeddings, labels, key, number):
         return bank_step(bank, embeddings, labels, key, number, RowAdamW(1e-3), plan=plan, placement=placement, config=config)

@@ -19,8 +19,8 @@ from bank_problem import (
 )
 from jax.sharding import Mesh
 
-from ove.centers.objective import Plan
-from ove.centers.placement import Placement
+from ove.centers.objective import BankPlan
+from ove.centers.placement import BankPlacement
 from ove.config import CentersConfig
 
 
@@ -40,9 +40,9 @@ def reference(bank, e, labels, drawn, config, plan):
     )
 
 
-def assert_steps_equal_the_reference(placement: Placement, ratio: float, n_steps: int = 3, **settings) -> None:
+def assert_steps_equal_the_reference(placement: BankPlacement, ratio: float, n_steps: int = 3, **settings) -> None:
     config = CentersConfig(init_std=0.3, **settings)
-    plan = Plan("vid", C, max(1, round(ratio * C)), L)
+    plan = BankPlan("vid", C, max(1, round(ratio * C)), L)
     bank = fresh_bank(placement, init_std=0.3)
     expected = dense(bank)
     for seed in range(n_steps):
@@ -99,4 +99,4 @@ def test_chunks_weights_and_samplers_equal_the_reference_too(settings: dict) -> 
 )
 def test_bank_and_batch_lie_on_any_axes(bank_axes: tuple, batch_axes: tuple) -> None:
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("a", "b"))
-    assert_steps_equal_the_reference(Placement(mesh, bank_axes, batch_axes), 0.3, n_steps=1)
+    assert_steps_equal_the_reference(BankPlacement(mesh, bank_axes, batch_axes), 0.3, n_steps=1)

@@ -10,10 +10,10 @@ import pytest
 from bank_problem import by_center, centers_in_rows, drawn_centers, place, placement_on
 
 from ove.centers.bank import init_bank
-from ove.centers.losses import Parts
-from ove.centers.objective import Plan, bank_gradient
-from ove.centers.placement import Placement
-from ove.centers.sample import Sample
+from ove.centers.losses import LossParts
+from ove.centers.objective import BankPlan, bank_gradient
+from ove.centers.placement import BankPlacement
+from ove.centers.sample import RowSample
 from ove.centers.softmax import margin_softmax_parts
 from ove.config import CentersConfig
 
@@ -34,7 +34,7 @@ def table_by_center(ids: np.ndarray, values: np.ndarray, n_rows: int, n_shards: 
 def test_loss_and_gradients_equal_the_reference_where_cosines_are_filtered(
     n_devices: int, negatives: int, chunk_rows: int, scale: float
 ) -> None:
-    placement, plan = placement_on(n_devices), Plan("vid", C, negatives, 4)
+    placement, plan = placement_on(n_devices), BankPlan("vid", C, negatives, 4)
     config = CentersConfig(loss="margin_softmax", chunk_rows=chunk_rows, init_std=1.0, softmax_scale=scale)
     rng = np.random.default_rng(4)
     e, labels = rng.normal(size=(B, E)).astype(np.float32), rng.integers(0, C, (B, 4)).astype(np.int32)
@@ -67,19 +67,19 @@ def test_loss_and_gradients_equal_the_reference_where_cosines_are_filtered(
     assert centers_in_rows(C).tolist() != list(range(C))
 
 
-def parts_of(cosines: list[float], labels: list[int], config: CentersConfig) -> Parts:
+def parts_of(cosines: list[float], labels: list[int], config: CentersConfig) -> LossParts:
     """The loss of one embedding along x against unit rows in the plane at these cosines."""
     rows = jnp.array([[c, np.sqrt(1 - c * c)] for c in cosines], jnp.float32)
     ids, true = jnp.arange(len(cosines), dtype=jnp.int32), jnp.ones(len(cosines), bool)
-    sample = Sample(ids, true, true, jnp.int32(0))
-    placement: Placement = placement_on(1)
+    sample = RowSample(ids, true, true, jnp.int32(0))
+    placement: BankPlacement = placement_on(1)
 
     def part(rows):
         slot = jnp.array([labels], jnp.int32)
         return tuple(margin_softmax_parts(jnp.array([[1.0, 0.0]]), rows, sample, slot, placement, config))
 
     spec = jax.P()
-    return Parts(*jax.jit(jax.shard_map(part, mesh=placement.mesh, in_specs=spec, out_specs=spec, check_vma=False))(rows))
+    return LossParts(*jax.jit(jax.shard_map(part, mesh=placement.mesh, in_specs=spec, out_specs=spec, check_vma=False))(rows))
 
 
 def test_a_case_worked_out_by_hand() -> None:

@@ -18,7 +18,7 @@ from shard_jobs import jobs_of, process
 
 from ove.config import EnginesConfig
 from ove.labels.engines.cluster import ray_engine
-from ove.labels.engines.run import Progress, run
+from ove.labels.engines.run import StepProgress, run
 
 SHARDS, KILLS = 200, 8
 POISON = {17: "crash", 90: "raise", 151: "hang"}
@@ -54,7 +54,7 @@ def main(out: Path, actors: int) -> None:
     cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, log_to_driver=False)
     killer = Killer(pids)
-    seen: list[Progress] = []
+    seen: list[StepProgress] = []
     config = EnginesConfig(retries=2, time_limit_s=4, max_dead_share=0.05, ray_actors=actors)
     started = time.monotonic()
     try:

@@ -14,7 +14,7 @@ from ove.config import LabelsConfig
 from ove.errors import BadShard, ConfigError
 from ove.labels.clusters.assign import nearest
 from ove.labels.embed import Embedded, embed_shards, open_embeddings
-from ove.labels.label import Pieces, kept_points, label_records
+from ove.labels.label import LabelChunks, kept_points, label_records
 from ove.labels.parts import WHOLE, name_of
 from ove.labels.teachers.teacher import Thumbnails
 from ove.labels.teachers.thumbnails import thumbnail_image
@@ -48,14 +48,14 @@ def test_killed_and_started_again_gives_the_same_bytes(write_kinds: Write, tmp_p
 
     killed = tmp_path / "killed"
     with pytest.raises(KeyboardInterrupt):
-        embed_shards(shards, "vid", teacher, killed, CONFIG, on_record=kill)
+        embed_shards(shards, "vid", teacher, killed, CONFIG, progress=kill)
     first = next(killed.glob("chunk-*"))
     half = first.name.replace("000000", "000001")
     first.with_name(f".{half}.{name_of(WHOLE)}.tmp").write_bytes(b"half of a file")
     written = first.stat().st_mtime_ns
     with pytest.raises(BadShard, match=r"lacks 3 of 4 files of embeddings.*run `python -m launch\.labels embed"):
         open_embeddings(killed, shards, "vid", teacher.identity, "float32")
-    assert embed_shards(shards, "vid", teacher, killed, CONFIG, on_record=lambda done, total: told.append((done, total))) == 12
+    assert embed_shards(shards, "vid", teacher, killed, CONFIG, progress=lambda done, total: told.append((done, total))) == 12
     assert first.stat().st_mtime_ns == written and told[-1] == (17, 17)
     assert _bytes(killed) == _bytes(tmp_path / "whole")
     assert embed_shards(shards, "vid", teacher, killed, CONFIG) == 0
@@ -164,9 +164,9 @@ def test_embeddings_that_are_not_finite_stop_it(write_kinds: Write, tmp_path: Pa
 
 
 def _labels(found: Embedded, keep: np.ndarray | None, centers: np.ndarray, m: int, n: int, out: Path) -> np.ndarray:
-    pieces = Pieces(found, kept_points(found, keep), centers, m, n, 4, "float32", out)
-    label_records(pieces)
-    return np.array(pieces.assembled())
+    chunks = LabelChunks(found, kept_points(found, keep), centers, m, n, 4, "float32", out)
+    label_records(chunks)
+    return np.array(chunks.assembled())
 
 
 @pytest.fixture
@@ -184,17 +184,17 @@ def test_labels_are_made_in_pieces_each_once_whatever_the_parts(
     out, centers = tmp_path / "work", np.random.default_rng(0).normal(size=(4, embedded.points.width)).astype(np.float32)
     keep = np.arange(17) % 5 != 1
     keep[8:12] = False  # a piece without any point
-    pieces = Pieces(embedded, kept_points(embedded, keep), centers, 2, 17, 4, "float32", out)
+    chunks = LabelChunks(embedded, kept_points(embedded, keep), centers, 2, 17, 4, "float32", out)
     monkeypatch.setitem(ove.labels.clusters.search._TILES, "cpu", (8, 8))  # blocks that end elsewhere than pieces
-    assert label_records(pieces, (1, 2)) == 8 and pieces.lacking() == [0, 2, 4]
+    assert label_records(chunks, (1, 2)) == 8 and chunks.lacking() == [0, 2, 4]
     dates = [path.stat().st_mtime_ns for path in sorted(out.glob("labels-*"))]
     told: list[tuple[int, int]] = []
-    assert label_records(pieces, on_point=lambda done, total: told.append((done, total))) == 9
+    assert label_records(chunks, progress=lambda done, total: told.append((done, total))) == 9
     assert told == [(3, 3), (3, 3), (3, 3)]
-    assert not pieces.lacking() and label_records(pieces, (0, 2)) == 0
-    assert [pieces.path(number).stat().st_mtime_ns for number in (1, 3)] == dates
-    np.testing.assert_array_equal(pieces.assembled(), np.where(keep[:, None], nearest(embedded.points, centers, 2), -1))
-    other = Pieces(embedded, kept_points(embedded, None), centers, 2, 17, 4, "float32", out)
+    assert not chunks.lacking() and label_records(chunks, (0, 2)) == 0
+    assert [chunks.path(number).stat().st_mtime_ns for number in (1, 3)] == dates
+    np.testing.assert_array_equal(chunks.assembled(), np.where(keep[:, None], nearest(embedded.points, centers, 2), -1))
+    other = LabelChunks(embedded, kept_points(embedded, None), centers, 2, 17, 4, "float32", out)
     assert other.lacking() == [0, 1, 2, 3, 4]  # what lies there is of other records
     other.forget_others()
     assert not list(out.glob("labels-*")) and list(out.glob("chunk-*"))
@@ -204,14 +204,14 @@ def test_labels_are_made_in_pieces_each_once_whatever_the_parts(
 
 def test_labelling_goes_on_after_a_kill(embedded: Embedded, tmp_path: Path) -> None:
     out, centers = tmp_path / "work", np.random.default_rng(0).normal(size=(4, embedded.points.width)).astype(np.float32)
-    pieces = Pieces(embedded, kept_points(embedded, None), centers, 2, 17, 4, "float32", out)
+    chunks = LabelChunks(embedded, kept_points(embedded, None), centers, 2, 17, 4, "float32", out)
 
     def kill(done: int, total: int) -> None:
         if done > 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        label_records(pieces, on_point=kill)
-    assert pieces.lacking() == [2, 3, 4]
+        label_records(chunks, progress=kill)
+    assert chunks.lacking() == [2, 3, 4]
     np.testing.assert_array_equal(_labels(embedded, None, centers, 2, 17, out), nearest(embedded.points, centers, 2))
     assert kept_points(embedded, np.arange(17) < 4).tolist() == [0, 1, 2, 3]

@@ -9,14 +9,14 @@ from shard_jobs import jobs_of, process
 
 from ove.config import EnginesConfig
 from ove.errors import BadShard, ConfigError
-from ove.labels.engines.jobs import Job, finish, marker_path, read_done
-from ove.labels.engines.run import DEAD_LETTERS, Finished, Progress, run
+from ove.labels.engines.jobs import Job, done_path, finish, read_done
+from ove.labels.engines.run import DEAD_LETTERS, Finished, StepProgress, run
 
 HERE = EnginesConfig(workers=0, retries=2, max_dead_share=1.0)
 
 
-def run_here(jobs: list[Job], folder: Path, config: EnginesConfig = HERE) -> tuple[Finished, list[Progress]]:
-    seen: list[Progress] = []
+def run_here(jobs: list[Job], folder: Path, config: EnginesConfig = HERE) -> tuple[Finished, list[StepProgress]]:
+    seen: list[StepProgress] = []
     return run(process, jobs, folder, config, seen.append), seen
 
 
@@ -40,7 +40,7 @@ def test_other_inputs_a_lost_or_a_cut_output_are_made_anew(tmp_path: Path) -> No
     run_here(jobs, tmp_path)
     (tmp_path / "00000.txt").unlink()
     (tmp_path / "00001.txt").write_text("cut")
-    marker_path(tmp_path, "00002.txt").write_text('{"half": ')
+    done_path(tmp_path, "00002.txt").write_text('{"half": ')
     other = Job(jobs[3].name, (7, "", "", 0.0), "other inputs")
     _, seen = run_here([*jobs[:3], other], tmp_path)
     assert seen[0].earlier == 0
@@ -57,7 +57,7 @@ def test_a_job_that_fails_leaves_nothing_and_its_old_output_does_not_count(tmp_p
         finish(process, tmp_path, changed)
     assert not list(tmp_path.glob(".*.tmp"))
     assert read_done(tmp_path, changed) is None
-    assert not marker_path(tmp_path, changed.name).exists()
+    assert not done_path(tmp_path, changed.name).exists()
 
 
 def test_what_always_fails_is_set_aside_with_its_reason_and_tried_anew_next_time(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import ove.labels.clusters.search
 from ove.errors import ConfigError
 from ove.labels.clusters.assign import nearest
 from ove.labels.clusters.kmeans import Centroids, kmeans
-from ove.labels.clusters.lloyd import moved, one_pass
+from ove.labels.clusters.lloyd import assign_pass, update_centers
 from ove.labels.clusters.points import Points, as_points
 from ove.labels.clusters.search import row_mesh
 from ove.labels.clusters.starts import shares_of
@@ -70,22 +70,22 @@ def test_an_empty_cluster_takes_half_of_the_largest_that_can_be_split() -> None:
     same = np.tile([[1.0, 0, 0]], (6, 1))  # the largest, and nothing to split
     others = np.array([[0, 1, 0], [0, 0.9, 0.5], [0, 0.8, -0.5], [0, 0.5, 0.9]])
     points, centers = as_points(np.concatenate([same, others])), np.array([[1, 0, 0], [0, 1, 0], [-1, 0, 0]], np.float32)
-    found = one_pass(points, centers, row_mesh(), "float32")
+    found = assign_pass(points, centers, row_mesh(), "float32")
     np.testing.assert_array_equal(found.sizes, [6, 4, 0])
     assert found.worst[1] == 9 and found.empty == 1
-    after = moved(found, centers, points)
+    after = update_centers(found, centers, points)
     np.testing.assert_array_equal(after[0], [1, 0, 0])
     middle = _unit(_unit(others).sum(0, keepdims=True))[0]
     np.testing.assert_allclose(after[1:], [middle, middle], atol=2e-3)
     assert after[2] @ _unit(others)[3] > middle @ _unit(others)[3] > after[1] @ _unit(others)[3]
-    sizes = one_pass(points, after, row_mesh(), "float32").sizes
+    sizes = assign_pass(points, after, row_mesh(), "float32").sizes
     assert sizes[0] == 6 and sizes[1] and sizes[2]
 
 
 def test_nothing_moves_where_nothing_can_be_split() -> None:
     points = as_points(np.tile([[0, 2.0, 0]], (5, 1)))
     centers = np.array([[0, 1, 0], [1, 0, 0]], np.float32)
-    np.testing.assert_array_equal(moved(one_pass(points, centers, row_mesh(), "float32"), centers, points), centers)
+    np.testing.assert_array_equal(update_centers(assign_pass(points, centers, row_mesh(), "float32"), centers, points), centers)
 
 
 @pytest.mark.parametrize("tiles", [(8, 8), (24, 16)])

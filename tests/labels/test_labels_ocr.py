@@ -10,7 +10,7 @@ import pytest
 from launch import labels, shards
 from ove.config import TextConfig
 from ove.errors import BadShard, ConfigError
-from ove.labels.text.ocr import Reader, reader_version
+from ove.labels.text.ocr import OcrReader, reader_version
 from ove.labels.text.vocabulary import read_vocabulary
 from ove.labels.text.words import words
 from ove.shards.labels import read_labels
@@ -23,11 +23,11 @@ CONFIG = TextConfig()
 
 
 @pytest.fixture(scope="module")
-def reader() -> Reader:
-    return Reader(CONFIG.side_px, turned=True)
+def reader() -> OcrReader:
+    return OcrReader(CONFIG.side_px, turned=True)
 
 
-def recall(reader: Reader, lines: tuple[str, ...], picture: np.ndarray) -> float:
+def recall(reader: OcrReader, lines: tuple[str, ...], picture: np.ndarray) -> float:
     """Share of the words on a page that were read."""
     read = {word for line in reader.lines(picture) if line.confidence >= CONFIG.min_confidence for word in words(line.text)}
     expected = {word for line in lines for word in words(line)}
@@ -48,17 +48,17 @@ def recall(reader: Reader, lines: tuple[str, ...], picture: np.ndarray) -> float
         (pages.CHINESE, 180, 0.9),
     ],
 )
-def test_word_recall(reader: Reader, lines: tuple[str, ...], turned_deg: int, least: float) -> None:
+def test_word_recall(reader: OcrReader, lines: tuple[str, ...], turned_deg: int, least: float) -> None:
     assert recall(reader, lines, pages.page(lines, turned_deg)) >= least
 
 
 @needs_fonts
 def test_turned_lines_need_the_setting() -> None:
     upside_down = pages.page(pages.ENGLISH, 180)
-    assert recall(Reader(CONFIG.side_px, turned=False), pages.ENGLISH, upside_down) < 0.5
+    assert recall(OcrReader(CONFIG.side_px, turned=False), pages.ENGLISH, upside_down) < 0.5
 
 
-def test_there_is_no_text_where_none_is(reader: Reader) -> None:
+def test_there_is_no_text_where_none_is(reader: OcrReader) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
     slope = np.broadcast_to(np.arange(224, dtype=np.uint8)[:, None, None], (224, 224, 3))
     for picture in (np.zeros((64, 64, 3), np.uint8), np.full((1, 1, 3), 9, np.uint8), noise, slope):
@@ -67,9 +67,9 @@ def test_there_is_no_text_where_none_is(reader: Reader) -> None:
 
 
 @needs_fonts
-def test_the_same_is_read_every_time(reader: Reader) -> None:
+def test_the_same_is_read_every_time(reader: OcrReader) -> None:
     picture = pages.page(pages.MIXED)
-    assert reader.lines(picture) == reader.lines(picture) == Reader(CONFIG.side_px, turned=True).lines(picture)
+    assert reader.lines(picture) == reader.lines(picture) == OcrReader(CONFIG.side_px, turned=True).lines(picture)
     assert all(0 <= line.confidence <= 1 for line in reader.lines(picture))
 
 

@@ -268,6 +268,6 @@ def test_inputs_are_files_folders_patterns_and_lists(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "sub" / "list.txt").write_text("# two\n../b.png\nc.png\n")
-    found = inputs.find_inputs([str(tmp_path / "b.png"), str(tmp_path), f"@{tmp_path}/sub/list.txt"])
+    found = inputs.resolve_paths([str(tmp_path / "b.png"), str(tmp_path), f"@{tmp_path}/sub/list.txt"])
     assert [path.name for path in found[:4]] == ["b.png", "a.png", "c.png", "list.txt"]
-    assert [path.name for path in inputs.find_inputs([f"{tmp_path}/*.png", "none*.png"])] == ["a.png", "b.png", "none*.png"]
+    assert [path.name for path in inputs.resolve_paths([f"{tmp_path}/*.png", "none*.png"])] == ["a.png", "b.png", "none*.png"]

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from ove.probe.compare import Comparison, Row
+from ove.probe.compare import Comparison, ComparisonRow
 from ove.probe.report import as_csv, as_json, table
 from ove.probe.scores import Accuracy, Scores
 
@@ -20,14 +20,14 @@ def scores(*top1: float) -> tuple[Scores, ...]:
 
 
 ROWS = [
-    Row("codec", 512, "none", False, scores(0.75)),
-    Row("frames", 512, "none", False, scores(0.5)),
-    Row("codec", 512, "none", True, scores(0.25)),
-    Row("frames", 512, "none", True, scores(0.125)),
+    ComparisonRow("codec", 512, "none", False, scores(0.75)),
+    ComparisonRow("frames", 512, "none", False, scores(0.5)),
+    ComparisonRow("codec", 512, "none", True, scores(0.25)),
+    ComparisonRow("frames", 512, "none", True, scores(0.125)),
 ]
 
 
-def comparison(rows: list[Row]) -> Comparison:
+def comparison(rows: list[ComparisonRow]) -> Comparison:
     return Comparison(rows, "encoder of step 300 of run", "attentive", tuple("abcdefgh"), 100, 50, 0)
 
 
@@ -43,9 +43,9 @@ def test_the_table_has_an_encoder_a_row_and_a_mode_and_budget_a_column() -> None
 
 def test_seeds_budgets_and_interventions() -> None:
     rows = [
-        Row("codec", 512, "none", False, scores(0.5, 0.6, 0.7)),
-        Row("codec", 1024, "none", False, scores(0.7, 0.7, 0.7)),
-        Row("codec", 512, "non_motion", False, scores(0.4, 0.4, 0.4)),
+        ComparisonRow("codec", 512, "none", False, scores(0.5, 0.6, 0.7)),
+        ComparisonRow("codec", 1024, "none", False, scores(0.7, 0.7, 0.7)),
+        ComparisonRow("codec", 512, "non_motion", False, scores(0.4, 0.4, 0.4)),
     ]
     assert table(comparison(rows)).splitlines()[2:4] == [
         "| given weights | 60.0 ± 24.8% | 70.0 ± 0.0% |",
@@ -54,14 +54,18 @@ def test_seeds_budgets_and_interventions() -> None:
 
 
 def test_one_mode_and_no_untrained_encoder_make_a_smaller_table() -> None:
-    lines = table(comparison([Row("image", 512, "none", False, scores(0.5))])).splitlines()
+    lines = table(comparison([ComparisonRow("image", 512, "none", False, scores(0.5))])).splitlines()
     assert lines[0] == "| encoder | image, one picture |"
     assert [line.split("|")[1].strip() for line in lines] == ["encoder", "---", "given weights", "chance"]
 
 
 def test_the_json_holds_scores_by_name_and_the_table() -> None:
     given = comparison(
-        [*ROWS, Row("codec", 1024, "none", False, scores(0.9)), Row("codec", 512, "shuffle", False, scores(0.1))]
+        [
+            *ROWS,
+            ComparisonRow("codec", 1024, "none", False, scores(0.9)),
+            ComparisonRow("codec", 512, "shuffle", False, scores(0.1)),
+        ]
     )
     values = json.loads(json.dumps(as_json(given)))
     assert values["probe"] == {"codec": 0.75, "frames": 0.5, "untrained_codec": 0.25, "untrained_frames": 0.125}
@@ -73,7 +77,9 @@ def test_the_json_holds_scores_by_name_and_the_table() -> None:
 
 
 def test_the_csv_has_a_line_a_seed() -> None:
-    lines = list(csv.DictReader(io.StringIO(as_csv(comparison([Row("codec", 512, "none", False, scores(0.5, 0.6))])))))
+    lines = list(
+        csv.DictReader(io.StringIO(as_csv(comparison([ComparisonRow("codec", 512, "none", False, scores(0.5, 0.6))]))))
+    )
     assert [(line["seed_number"], float(line["top1"]), float(line["top5"])) for line in lines] == [
         ("0", 0.5, 0.7),
         ("1", 0.6, 0.8),
@@ -89,7 +95,7 @@ ROW = {
 
 
 def test_every_number_of_a_row_is_what_its_name_says() -> None:
-    given = comparison([Row("codec", 512, "none", False, scores(0.5, 0.6, 0.7))])
+    given = comparison([ComparisonRow("codec", 512, "none", False, scores(0.5, 0.6, 0.7))])
     (row,) = as_json(given)["rows"]
     assert row.pop("seeds") == [0.5, 0.6, 0.7]
     assert row.pop("top1_interval_of_first_seed") == pytest.approx([0.366, 0.634], abs=1e-3)
@@ -99,12 +105,15 @@ def test_every_number_of_a_row_is_what_its_name_says() -> None:
         "mode": "codec", "budget": "512", "intervention": "none", "untrained": "False", "seed_number": "0", "top1": "0.5",
         "top5": "0.7", "mean_class": "0.25", "best_epoch": "3", "best_top1": "0.55", "train_top1": "0.6", "samples": "50",
     }  # fmt: skip
-    assert as_json(comparison([Row("codec", 512, "none", False, scores(0.5))]))["rows"][0]["top1_half_width_over_seeds"] is None
+    assert (
+        as_json(comparison([ComparisonRow("codec", 512, "none", False, scores(0.5))]))["rows"][0]["top1_half_width_over_seeds"]
+        is None
+    )
 
 
 def test_scores_by_name_are_of_the_first_budget_and_pictures_have_but_one() -> None:
-    rows = [Row("codec", 1024, "none", False, scores(0.7)), Row("codec", 512, "none", False, scores(0.5))]
-    rows += [Row("image", 512, "none", False, scores(0.3))]
+    rows = [ComparisonRow("codec", 1024, "none", False, scores(0.7)), ComparisonRow("codec", 512, "none", False, scores(0.5))]
+    rows += [ComparisonRow("image", 512, "none", False, scores(0.3))]
     assert as_json(comparison(rows))["probe"] == {"codec": 0.7, "image": 0.3}
     values = as_json(dataclasses.replace(comparison(rows), n_unknown=4))
     assert (values["val_samples_of_unknown_classes"], values["kind"]) == (4, "attentive")
@@ -112,6 +121,6 @@ def test_scores_by_name_are_of_the_first_budget_and_pictures_have_but_one() -> N
 
 
 def test_thousands_are_set_apart_and_a_missing_row_is_empty() -> None:
-    rows = [Row("codec", 2048, "none", False, scores(0.5)), Row("frames", 2048, "none", True, scores(0.25))]
+    rows = [ComparisonRow("codec", 2048, "none", False, scores(0.5)), ComparisonRow("frames", 2048, "none", True, scores(0.25))]
     assert table(comparison(rows)).splitlines()[0] == "| encoder | codec, 2,048 tokens | frames, 2,048 tokens |"
     assert table(comparison(rows)).splitlines()[2:4] == ["| given weights | 50.0% |  |", "| untrained |  | 25.0% |"]

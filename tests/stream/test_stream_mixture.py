@@ -18,7 +18,7 @@ from ove.shards.pictures import encode_jpeg
 from ove.shards.schema import ImageRecord, VideoRecord
 from ove.sources.folders import InputFile
 from ove.stream.modes import CODEC, FRAMES, IMAGE, TILING, TokenView, to_tokens
-from ove.stream.pipeline import Pipeline, Progress, differences
+from ove.stream.pipeline import Pipeline, Progress, mixture_differences
 from ove.video.patches import unpatchify
 
 SIZE = 28
@@ -222,7 +222,7 @@ def test_a_changed_mixture_is_named_and_the_number_of_hosts_and_threads_is_no_ch
     here = Pipeline(config)
     assert Pipeline(three_heads(folders, threads=3, num_workers=2, decode_limit_s=5.0), 1, 4).fingerprint == here.fingerprint
     saved = json.loads(json.dumps(here.mixture))
-    assert differences(saved, here.mixture) == []
+    assert mixture_differences(saved, here.mixture) == []
     heads = config.heads
     changes = {
         "heads.vid.sources[1].share: 1.0 → 2.0": {"heads": (dataclasses.replace(heads[0], shares=(3.0, 2.0)), *heads[1:])},
@@ -235,7 +235,9 @@ def test_a_changed_mixture_is_named_and_the_number_of_hosts_and_threads_is_no_ch
     for words, values in changes.items():
         other = Pipeline(dataclasses.replace(config, **values))
         assert other.fingerprint != here.fingerprint
-        assert any(line.startswith(words) for line in differences(saved, other.mixture)), differences(saved, other.mixture)
+        assert any(line.startswith(words) for line in mixture_differences(saved, other.mixture)), mixture_differences(
+            saved, other.mixture
+        )
 
 
 def test_mosaics_are_used_where_they_hold_the_selection_and_frames_where_not() -> None:

@@ -3,12 +3,12 @@
 import av
 import numpy as np
 import pytest
+from ove.view.compare_selections import compare_selections
 
 from ove.config import VideoConfig
 from ove.records import Clip, CodecSignals, Saliency, Selection
 from ove.view import colours
-from ove.view.animation import FPS, write_animation
-from ove.view.compare import compare
+from ove.view.animation import ANIMATION_FPS, write_animation
 from ove.view.overlay import overlay
 
 RED = [200, 40, 40]
@@ -81,7 +81,7 @@ def test_directions_have_their_colours_and_what_stands_still_is_white(motion, ch
     field[0, 1], field[0, 2] = np.array(motion), 10 * np.array(motion)
     still, slow, fast, unknown = colours.motion_colours(field, np.array([[True, True, True, False]]), 10.0)[0].astype(int)
     assert still.tolist() == [255, 255, 255]
-    assert unknown.tolist() == list(colours.UNKNOWN)
+    assert unknown.tolist() == list(colours.UNKNOWN_COLOUR)
     assert fast.argmax() == slow.argmax() == channel
     assert np.ptp(fast) > np.ptp(slow) > 0
 
@@ -102,7 +102,7 @@ def test_the_video_shows_each_sampled_frame_beside_what_is_kept(tmp_path):
     with av.open(str(tmp_path / "v.mp4")) as container:
         stream = container.streams.video[0]
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-        assert float(stream.average_rate) == FPS
+        assert float(stream.average_rate) == ANIMATION_FPS
     assert len(frames) == 6
     red = [int((np.abs(frame.astype(int) - RED).max(-1) < 25).sum()) for frame in frames]
     side = 400 * 400
@@ -115,11 +115,11 @@ def test_a_comparison_shows_the_same_moments_for_every_rule():
     clip, _, _ = a_clip(16)
     first = Selection(np.array([3 * 16, 3 * 16 + 1, 9 * 16 + 2], np.int32), (16, 4, 4))
     last = Selection(np.arange(7 * 16, 8 * 16, dtype=np.int32), (16, 4, 4))
-    one = compare(clip, {"first": (first, "some patches"), "last": (last, "a frame")}, "Kept", columns=3)
+    one = compare_selections(clip, {"first": (first, "some patches"), "last": (last, "a frame")}, "Kept", columns=3)
     tile = 168 * 168
     # Three moments of the video, of the first rule two patches, and the whole frame of the last one.
     red = int((one == RED).all(-1).sum())
     assert 4 * tile + tile // 16 < red < 4 * tile + 3 * (tile // 16)
-    two = compare(clip, {"last": (last, "a frame")}, "Kept", columns=3)
+    two = compare_selections(clip, {"last": (last, "a frame")}, "Kept", columns=3)
     assert one.shape[1] == two.shape[1]
     assert one.shape[0] > two.shape[0]

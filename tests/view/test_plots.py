@@ -19,7 +19,7 @@ from matplotlib.text import Text
 
 from ove.errors import BadInput
 from ove.studies.page import write_page
-from ove.studies.study import Column, Study, comma_separated, markdown, write
+from ove.studies.study import Column, Study, comma_separated, markdown, write_study
 from ove.view import plots
 
 CURVES = [plots.Curve(name, [72, 144, 288, 576], [y, y + 0.01, y, y + 0.02], [0.01, math.nan, 0.0, 0.03]) for name, y in
@@ -90,7 +90,7 @@ def test_error_bars_of_shares_end_at_0_and_100_percent(name: str, axis: int) -> 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=6))
 def test_labels_keep_their_order_and_their_distance(values: list[float]) -> None:
-    places = plots.spread(values, 5.0)
+    places = plots.spread_labels(values, 5.0)
     by_value = [places[i] for i in np.argsort(values, kind="stable")]
     assert all(b - a >= 5 - 1e-9 for a, b in itertools.pairwise(by_value))
     if all(abs(a - b) >= 5 for a, b in itertools.combinations(values, 2)):
@@ -121,7 +121,7 @@ def test_tables_for_people_and_for_programs() -> None:
 
 def test_all_files_are_written_and_are_the_same_each_time(tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        write(study(), tmp_path / folder)
+        write_study(study(), tmp_path / folder)
         write_page(tmp_path / folder, ["budget"], "Studies")
     names = {path.name for path in (tmp_path / "one").iterdir()}
     assert names == {"budget.md", "budget.csv", "budget.json", "budget.png", "budget.svg", "report.html"}
@@ -133,8 +133,8 @@ def test_all_files_are_written_and_are_the_same_each_time(tmp_path: Path) -> Non
 
 
 def test_the_page_stands_alone_and_shows_what_is_there(tmp_path: Path) -> None:
-    write(study("retrieval"), tmp_path)
-    write(study("budget"), tmp_path)
+    write_study(study("retrieval"), tmp_path)
+    write_study(study("budget"), tmp_path)
     page = write_page(tmp_path, ["budget", "bias", "retrieval"], "All <studies>").read_text()
     assert page.index('id="budget"') < page.index('id="retrieval"') and "bias" not in page
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page) and "@import" not in page and "url(" not in page
@@ -144,7 +144,7 @@ def test_the_page_stands_alone_and_shows_what_is_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["json", "columns", "svg"])
 def test_a_damaged_study_is_named(tmp_path: Path, damage: str) -> None:
-    write(study(), tmp_path)
+    write_study(study(), tmp_path)
     path = tmp_path / "budget.json"
     if damage == "svg":
         (tmp_path / "budget.svg").unlink()

@@ -13,7 +13,17 @@ from jaxtyping import Array, Float, Int32
 
 from ove.errors import ConfigError
 from ove.labels.clusters.points import Points, as_points, unit
-from ove.labels.clusters.search import ROWS, Scores, Shape, put_blocks, put_rows, row_mesh, shard_mapped, similarities, tiles_of
+from ove.labels.clusters.search import (
+    ROW_AXIS,
+    ScoreDtype,
+    Shape,
+    put_blocks,
+    put_rows,
+    row_mesh,
+    shard_mapped,
+    similarities,
+    tiles_of,
+)
 
 
 def nearest(
@@ -21,19 +31,19 @@ def nearest(
     centers: Float[np.ndarray, "k E"],
     m: int,
     mesh: Mesh | None = None,
-    scores: Scores = "float32",
-    on_block: Callable[[int], None] | None = None,
+    scores: ScoreDtype = "float32",
+    progress: Callable[[int], None] | None = None,
 ) -> Int32[np.ndarray, "N m"]:
     """The indices of the m centers with the largest cosine to each point, nearest first, ties by index.
 
-    Neither needs to have length 1; a point of zeros has no direction and gets −1. `mesh`: by default of all devices. `on_block`
+    Neither needs to have length 1; a point of zeros has no direction and gets −1. `mesh`: by default of all devices. `progress`
     is told how many points are done. More labels than centers raise ConfigError.
     """
     found = np.empty((len(points), m), np.int32)
     for start, block in nearest_blocks(points, centers, m, mesh, scores):
         found[start : start + len(block)] = block
-        if on_block is not None:
-            on_block(start + len(block))
+        if progress is not None:
+            progress(start + len(block))
     return found
 
 
@@ -42,7 +52,7 @@ def nearest_blocks(
     centers: Float[np.ndarray, "k E"],
     m: int,
     mesh: Mesh | None = None,
-    scores: Scores = "float32",
+    scores: ScoreDtype = "float32",
 ) -> Iterator[tuple[int, Int32[np.ndarray, "n m"]]]:
     """As `nearest`, block by block, each with the index of its first point; for more points than fit into memory.
 
@@ -68,8 +78,8 @@ def nearest_blocks(
 
 
 @lru_cache(maxsize=16)
-def _step(mesh: Mesh, k: int, tile_points: int, tile_centers: int, m: int, scores: Scores) -> Any:
-    rows = PartitionSpec(ROWS)
+def _step(mesh: Mesh, k: int, tile_points: int, tile_centers: int, m: int, scores: ScoreDtype) -> Any:
+    rows = PartitionSpec(ROW_AXIS)
 
     @shard_mapped(mesh, (rows, rows), PartitionSpec())
     def step(centers: Array, block: Array) -> Array:
@@ -81,19 +91,19 @@ def _step(mesh: Mesh, k: int, tile_points: int, tile_centers: int, m: int, score
     return jax.jit(step)
 
 
-def _top_of_all(points_bE: Array, centers: Array, tile: int, k: int, m: int, scores: Scores) -> Int32[Array, "b m"]:
+def _top_of_all(points_bE: Array, centers: Array, tile: int, k: int, m: int, scores: ScoreDtype) -> Int32[Array, "b m"]:
     """The best m of each device, merged: of equal ones those of the lower indices."""
     best, index = _top_of_mine(points_bE, centers, tile, k, m, scores)
     # Devices hold rising indices, and top_k takes the first of equals.
-    best, index = (rearrange(jax.lax.all_gather(x, ROWS), "n b m -> b (n m)") for x in (best, index))
+    best, index = (rearrange(jax.lax.all_gather(x, ROW_AXIS), "n b m -> b (n m)") for x in (best, index))
     return jnp.take_along_axis(index, jax.lax.top_k(best, m)[1], axis=1)
 
 
 def _top_of_mine(
-    points_bE: Array, centers_kE: Array, tile: int, k: int, m: int, scores: Scores
+    points_bE: Array, centers_kE: Array, tile: int, k: int, m: int, scores: ScoreDtype
 ) -> tuple[Float[Array, "b m"], Int32[Array, "b m"]]:
     """The best m among this device's centers, tile by tile; centers from k on, over all devices, are padding."""
-    offset = (jax.lax.axis_index(ROWS) * len(centers_kE)).astype(jnp.int32)
+    offset = (jax.lax.axis_index(ROW_AXIS) * len(centers_kE)).astype(jnp.int32)
     columns = jnp.arange(tile, dtype=jnp.int32)
 
     def step(best: tuple[Array, Array], here: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:

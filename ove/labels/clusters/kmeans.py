@@ -15,10 +15,10 @@ from ove.distributed import broadcast_json, broadcast_one_to_all, is_main
 from ove.errors import ConfigError
 from ove.files import digest, write_array, write_json
 from ove.labels.clusters.assign import nearest
-from ove.labels.clusters.lloyd import moved, one_pass
+from ove.labels.clusters.lloyd import assign_pass, update_centers
 from ove.labels.clusters.points import Points, as_points, unit
-from ove.labels.clusters.search import Scores, row_mesh
-from ove.labels.clusters.starts import scattered, spread, two_level
+from ove.labels.clusters.search import ScoreDtype, row_mesh
+from ove.labels.clusters.starts import kmeans_plus_plus, random_points, two_level
 
 Start = Literal["auto", "spread", "random", "two_level"]
 _SPREAD_AT_MOST = 2**27
@@ -64,11 +64,11 @@ def kmeans(
     *,
     start: Start | Float32[np.ndarray, "k E"] = "auto",
     mesh: Mesh | None = None,
-    scores: Scores = "float32",
+    scores: ScoreDtype = "float32",
     workdir: Path | None = None,
     identity: str = "",
-    report: Callable[[str], None] = lambda line: None,
-    on_points: Callable[[str, int, int], None] = lambda what, done, total: None,
+    log: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Centroids:
     """k centers of N points by Lloyd's iterations with cosine similarity; the same every time for the same seed.
 
@@ -79,7 +79,7 @@ def kmeans(
 
     With a `workdir`, centers are kept there after every iteration, and a call with the same `identity` (of the points) and
     settings goes on from the last one. `mesh`: by default of all devices. All its processes must call it alike, and get the
-    same; the first of them keeps the centers, and what it decides counts. `report` is told a line for each pass, `on_points`
+    same; the first of them keeps the centers, and what it decides counts. `log` is told a line for each pass, `progress`
     how many points of how many are done in it.
     """
     points, mesh = as_points(points), mesh or row_mesh()
@@ -89,17 +89,17 @@ def kmeans(
     settings = digest([identity, len(points), points.width, k, seed, given, scores])
     done, centers, passes = _resume(workdir, settings, (k, points.width), mesh)
     if centers is None:
-        report(f"k-means: {len(points):,} points, {k:,} centers, start {given if isinstance(start, str) else 'given'}")
+        log(f"k-means: {len(points):,} points, {k:,} centers, start {given if isinstance(start, str) else 'given'}")
         centers = broadcast_one_to_all(mesh, _start(points, k, seed, start, mesh, scores))
         _keep(workdir, settings, 0, centers, passes, mesh)
     while True:
-        on_block = partial(_tell, on_points, f"pass {done + 1}/{iterations + 1}", len(points))
-        found = one_pass(points, centers, mesh, scores, on_block)
+        progress = partial(_tell, progress, f"pass {done + 1}/{iterations + 1}", len(points))
+        found = assign_pass(points, centers, mesh, scores, progress)
         if k > found.count:
             raise _too_many(k, found.count)
         passes.append(Iteration(found.objective, found.imbalance, found.empty))
-        report(_line(done, passes[-1]))
-        after = broadcast_one_to_all(mesh, moved(found, centers, points))
+        log(_line(done, passes[-1]))
+        after = broadcast_one_to_all(mesh, update_centers(found, centers, points))
         if done >= iterations or np.array_equal(after, centers):
             return Centroids(centers, found.sizes, passes)
         centers, done = after, done + 1
@@ -107,7 +107,7 @@ def kmeans(
 
 
 def _start(
-    points: Points, k: int, seed: int, start: Start | Float32[np.ndarray, "k E"], mesh: Mesh, scores: Scores
+    points: Points, k: int, seed: int, start: Start | Float32[np.ndarray, "k E"], mesh: Mesh, scores: ScoreDtype
 ) -> Float32[np.ndarray, "k E"]:
     if not isinstance(start, str):
         return unit(start)
@@ -125,9 +125,9 @@ def _start(
     elif start == "spread":
         rows = unit(points.rows(np.arange(len(points))))
         real = rows[np.any(rows, axis=1)]
-        centers = spread(real, k, seed) if k <= len(real) else real
+        centers = kmeans_plus_plus(real, k, seed) if k <= len(real) else real
     else:
-        centers = scattered(points, k, seed)
+        centers = random_points(points, k, seed)
     if len(centers) < k:
         raise _too_many(k, len(centers))
     return centers
@@ -162,8 +162,8 @@ def _keep(
     write_json(workdir / _STATE, {"settings": settings, "done": done, "file": path.name, "passes": [asdict(p) for p in passes]})
 
 
-def _tell(on_points: Callable[[str, int, int], None], what: str, total: int, done: int) -> None:
-    on_points(what, done, total)
+def _tell(progress: Callable[[str, int, int], None], what: str, total: int, done: int) -> None:
+    progress(what, done, total)
 
 
 def _line(done: int, found: Iteration) -> str:

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float32, Int32
 from ove.distributed import gather_to_host
 from ove.labels.clusters.points import Points, unit
 from ove.labels.clusters.search import (
-    ROWS,
-    Scores,
+    ROW_AXIS,
+    ScoreDtype,
     Shape,
     nearest_of_all,
     nearest_of_mine,
@@ -69,17 +69,17 @@ class Pass:
         return int((self.sizes == 0).sum())
 
 
-def one_pass(
+def assign_pass(
     points: Points,
     centers_kE: Float32[np.ndarray, "k E"],
     mesh: Mesh,
-    scores: Scores,
-    on_block: Callable[[int], None] | None = None,
+    scores: ScoreDtype,
+    progress: Callable[[int], None] | None = None,
 ) -> Pass:
     """Every point to its nearest center (ties: the lower index), and what that gives for each center.
 
     On the devices are a piece of the centers and of their sums, and one block of points at a time. All processes of the mesh
-    must call it, and get the same. `on_block` is told how many points are done.
+    must call it, and get the same. `progress` is told how many points are done.
     """
     k, width = centers_kE.shape
     shape = Shape(len(points), k, mesh)
@@ -102,18 +102,18 @@ def one_pass(
         if len(under_way) > _UNDER_WAY:  # else all points would wait on the devices
             done, first = under_way.pop(0)
             first.block_until_ready()
-            if on_block is not None:
-                on_block(done)
+            if progress is not None:
+                progress(done)
     return Pass(*(gather_to_host(mesh, array)[:k] for array in found))
 
 
 @lru_cache(maxsize=16)
-def _step(mesh: Mesh, k: int, tile_points: int, tile_centers: int, scores: Scores) -> Any:
-    rows, everywhere = PartitionSpec(ROWS), PartitionSpec()
+def _step(mesh: Mesh, k: int, tile_points: int, tile_centers: int, scores: ScoreDtype) -> Any:
+    rows, everywhere = PartitionSpec(ROW_AXIS), PartitionSpec()
 
     @shard_mapped(mesh, (rows, (rows,) * 5, rows, everywhere), ((rows,) * 5, everywhere))
     def step(centers: Array, found: tuple[Array, ...], block: Array, first: Array) -> tuple[tuple[Array, ...], Array]:
-        offset = jax.lax.axis_index(ROWS) * len(centers)
+        offset = jax.lax.axis_index(ROW_AXIS) * len(centers)
         tiles, real = tiles_of(block, tile_points)
         firsts = first + jnp.arange(0, tiles.shape[0] * tile_points, tile_points, dtype=jnp.int32)
 
@@ -144,7 +144,7 @@ def _add(found: tuple[Array, ...], points_bE: Array, cosine_b: Array, place_b: A
     return sums, sizes, cosines, worst, lowest
 
 
-def moved(found: Pass, centers_kE: Float32[np.ndarray, "k E"], points: Points) -> Float32[np.ndarray, "k E"]:
+def update_centers(found: Pass, centers_kE: Float32[np.ndarray, "k E"], points: Points) -> Float32[np.ndarray, "k E"]:
     """The centers after a pass: mean directions; a center without points takes half of the next largest cluster.
 
     Halves start a little to both sides of the cluster's center, in the direction of its worst point. A cluster whose points

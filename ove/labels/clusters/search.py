@@ -13,9 +13,9 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from ove.labels.clusters.points import Points
 
-Scores = Literal["float32", "bfloat16"]
+ScoreDtype = Literal["float32", "bfloat16"]
 """Type in which factors are multiplied; products are summed in float32 either way."""
-ROWS = "rows"
+ROW_AXIS = "rows"
 """The one axis of the mesh: rows of centers, and of the points of a block, lie side by side along it."""
 _TILES = {"cpu": (2048, 512)}
 _TILE = (8192, 4096)
@@ -27,7 +27,7 @@ _TILES_A_BLOCK = 8
 def row_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of the given devices, or of all of all processes, along one axis; those of a process stand side by side."""
     found = sorted(jax.devices() if devices is None else devices, key=lambda device: (device.process_index, device.id))
-    return Mesh(np.array(found), (ROWS,))
+    return Mesh(np.array(found), (ROW_AXIS,))
 
 
 class Shape:
@@ -57,7 +57,7 @@ def put_rows(mesh: Mesh, rows: np.ndarray, length: int | None = None) -> Array:
             return part
         return np.concatenate([part, np.zeros((stop - start - len(part), *rows.shape[1:]), rows.dtype)])
 
-    return jax.make_array_from_callback((length, *rows.shape[1:]), NamedSharding(mesh, PartitionSpec(ROWS)), piece)
+    return jax.make_array_from_callback((length, *rows.shape[1:]), NamedSharding(mesh, PartitionSpec(ROW_AXIS)), piece)
 
 
 def put_blocks(mesh: Mesh, points: Points, length: int) -> Iterator[tuple[int, Array]]:
@@ -65,7 +65,7 @@ def put_blocks(mesh: Mesh, points: Points, length: int) -> Iterator[tuple[int, A
 
     A process reads, a thread ahead, only the rows that its own devices get. Points after the last are 0.
     """
-    sharding, shape = NamedSharding(mesh, PartitionSpec(ROWS)), (length, points.width)
+    sharding, shape = NamedSharding(mesh, PartitionSpec(ROW_AXIS)), (length, points.width)
     each = length // mesh.devices.size
     places = [place for place, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
     mine = slice(places[0] * each, (places[-1] + 1) * each)
@@ -83,13 +83,13 @@ def tiles_of(block_nE: Float[Array, "n E"], tile: int) -> tuple[Float32[Array, "
 
     Inside shard_map: each device gives the rows that it was sent, all get all.
     """
-    all_NE = jax.lax.all_gather(block_nE, ROWS, tiled=True).astype(jnp.float32)
+    all_NE = jax.lax.all_gather(block_nE, ROW_AXIS, tiled=True).astype(jnp.float32)
     length = jnp.linalg.norm(all_NE, axis=1, keepdims=True)
     unit = (all_NE / jnp.where(length > 0, length, 1)).reshape(-1, tile, all_NE.shape[1])
     return unit, (length[:, 0] > 0).reshape(-1, tile)
 
 
-def similarities(a_nE: Float[Array, "n E"], b_mE: Float[Array, "m E"], scores: Scores) -> Float32[Array, "n m"]:
+def similarities(a_nE: Float[Array, "n E"], b_mE: Float[Array, "m E"], scores: ScoreDtype) -> Float32[Array, "n m"]:
     """Dot products of all with all, summed in float32."""
     if scores == "bfloat16":
         a_nE, b_mE = a_nE.astype(jnp.bfloat16), b_mE.astype(jnp.bfloat16)
@@ -100,13 +100,13 @@ def similarities(a_nE: Float[Array, "n E"], b_mE: Float[Array, "m E"], scores: S
 
 
 def nearest_of_mine(
-    points_bE: Float32[Array, "b E"], centers_kE: Float32[Array, "k E"], tile: int, n_centers: int, scores: Scores
+    points_bE: Float32[Array, "b E"], centers_kE: Float32[Array, "k E"], tile: int, n_centers: int, scores: ScoreDtype
 ) -> tuple[Float32[Array, "b"], Int32[Array, "b"]]:
     """The largest similarity of each point with this device's centers, and which it is, counted over all devices.
 
     Of equal ones the first. Centers from `n_centers` on are padding. Inside shard_map.
     """
-    offset = (jax.lax.axis_index(ROWS) * len(centers_kE)).astype(jnp.int32)
+    offset = (jax.lax.axis_index(ROW_AXIS) * len(centers_kE)).astype(jnp.int32)
     rows = jnp.arange(tile, dtype=jnp.int32)[:, None]
 
     def step(best: tuple[Array, Array], here: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
@@ -125,7 +125,7 @@ def nearest_of_mine(
 
 def nearest_of_all(best_b: Float32[Array, "b"], index_b: Int32[Array, "b"]) -> tuple[Float32[Array, "b"], Int32[Array, "b"]]:
     """Of what `nearest_of_mine` gave on each device the best; of equal ones that of the lower index. Inside shard_map."""
-    best_nb, index_nb = jax.lax.all_gather(best_b, ROWS), jax.lax.all_gather(index_b, ROWS)
+    best_nb, index_nb = jax.lax.all_gather(best_b, ROW_AXIS), jax.lax.all_gather(index_b, ROW_AXIS)
     top_b = best_nb.max(0)
     return top_b, jnp.where(best_nb == top_b, index_nb, jnp.iinfo(jnp.int32).max).min(0)
 

@@ -23,7 +23,7 @@ _TRIES = 4
 """Points drawn for each center that is needed, where some may have no direction."""
 
 
-def spread(points: Float32[np.ndarray, "N E"], k: int, seed: int) -> Float32[np.ndarray, "k E"]:
+def kmeans_plus_plus(points: Float32[np.ndarray, "N E"], k: int, seed: int) -> Float32[np.ndarray, "k E"]:
     """k of the points (of length 1), far from each other: k-means++ with 1 − cosine, half the squared distance.
 
     Takes time in proportion to N·k, and the points in memory.
@@ -31,7 +31,7 @@ def spread(points: Float32[np.ndarray, "N E"], k: int, seed: int) -> Float32[np.
     return points[np.asarray(_spread(jnp.asarray(points), jax.random.key(seed), k))]
 
 
-def scattered(points: Points, k: int, seed: int) -> Float32[np.ndarray, "k E"]:
+def random_points(points: Points, k: int, seed: int) -> Float32[np.ndarray, "k E"]:
     """k different points that have a direction, drawn at random, of length 1; fewer if there are none left to draw."""
     index = _draw(len(points), min(len(points), _TRIES * k), seed)
     rows = points.rows(index[: k + k // 8 + 8])
@@ -128,7 +128,7 @@ def _first(found: Array, share: int) -> Float32[np.ndarray, "k E"]:
 
 @jax.jit
 def _cluster(points_TbE: Array, chances_K: Array, k: Array, count: Array) -> Float32[Array, "K E"]:
-    """Spherical k-means of `count` points in memory, tile by tile; centers from k on are padding. It starts as `spread`."""
+    """Spherical k-means of `count` points in memory, tile by tile; centers from k on are padding. Starts with k-means++."""
     most, shape = len(chances_K), points_TbE.shape[:2]
     tiles = (count + shape[1] - 1) // shape[1]
     real_Tb = jnp.arange(shape[0] * shape[1]).reshape(shape) < count

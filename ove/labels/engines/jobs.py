@@ -48,24 +48,24 @@ def finish(process: Process, folder: Path, job: Job) -> None:
     if read_done(folder, job) is not None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    marker_path(folder, job.name).unlink(missing_ok=True)
+    done_path(folder, job.name).unlink(missing_ok=True)
     with atomic_write(folder / job.name) as temporary:
         about = process(job.argument, temporary)
         sha256, size = sha256_of(temporary), temporary.stat().st_size
     marker = {"inputs": job.inputs, "bytes": size, "sha256": sha256, "about": dict(about)}
-    write_json(marker_path(folder, job.name), marker)
+    write_json(done_path(folder, job.name), marker)
 
 
 def read_done(folder: Path, job: Job) -> Done | None:
     """The marker of a job, if it is of these inputs and its output is still there; else None."""
     try:
-        done = Done(**json.loads(marker_path(folder, job.name).read_text(encoding="utf-8")))
+        done = Done(**json.loads(done_path(folder, job.name).read_text(encoding="utf-8")))
         size = (folder / job.name).stat().st_size
     except (FileNotFoundError, ValueError, TypeError):  # none, or not of this code: the job runs (again)
         return None
     return done if done.inputs == job.inputs and done.bytes == size else None
 
 
-def marker_path(folder: Path, name: str) -> Path:
+def done_path(folder: Path, name: str) -> Path:
     """The file that says that a job is done."""
     return folder / f"{name}.done.json"

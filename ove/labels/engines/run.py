@@ -27,7 +27,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepProgress:
     """How far a step is, in shards."""
 
     done: int
@@ -53,7 +53,7 @@ def run(
     jobs: Sequence[Job],
     folder: Path,
     config: EnginesConfig,
-    progress: Callable[[Progress], None],
+    progress: Callable[[StepProgress], None],
     engine: Outcomes | None = None,
 ) -> Finished:
     """Makes the outputs of all jobs in `folder`; the ones that are there already are left alone.
@@ -90,13 +90,13 @@ def _attempts(
     total: int,
     folder: Path,
     config: EnginesConfig,
-    progress: Callable[[Progress], None],
+    progress: Callable[[StepProgress], None],
     engine: Outcomes,
 ) -> list[DeadLetter]:
     """Runs the jobs in rounds, each with what failed in the one before; whatever is left over at the end is dead."""
     earlier = done = total - len(todo)
     pending, reasons = list(todo), dict[str, str]()
-    progress(Progress(done, total, earlier, 0))
+    progress(StepProgress(done, total, earlier, 0))
     for _ in range(1 + config.retries):
         if not pending:
             break
@@ -109,7 +109,7 @@ def _attempts(
                 else:
                     failed.append(index)
                     reasons[pending[index].name] = reason
-                progress(Progress(done, total, earlier, len(reasons)))
+                progress(StepProgress(done, total, earlier, len(reasons)))
         pending = [pending[index] for index in sorted(failed)]
     return [DeadLetter(job.name, reasons[job.name], 1 + config.retries) for job in pending]
 

@@ -20,7 +20,7 @@ from ove.encoder.published import load
 from ove.encoder.published.weight_files import find_weights
 from ove.errors import ConfigError
 from ove.labels.clusters.points import unit
-from ove.labels.clusters.search import ROWS, row_mesh
+from ove.labels.clusters.search import ROW_AXIS, row_mesh
 from ove.labels.teachers.clip import ClipTower
 from ove.labels.teachers.clip_files import load_clip
 from ove.labels.teachers.preprocess import cut
@@ -73,7 +73,7 @@ class Tower:
         self.pictures_at_once = batch_size * mesh.devices.size
         self.pictures_a_clip = CLIP_FRAMES
         self._size_px = size_px
-        self._sharding = NamedSharding(mesh, PartitionSpec(ROWS))
+        self._sharding = NamedSharding(mesh, PartitionSpec(ROW_AXIS))
         graphdef, state = nnx.split(model)
         self._state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
         self._run = jax.jit(lambda state, pictures: run(nnx.merge(graphdef, state), pictures))

@@ -27,7 +27,7 @@ class TextLine:
     """0 … 1, the mean over its characters."""
 
 
-class Reader:
+class OcrReader:
     """Finds and reads lines of text; loads its models once (0.2 s), works on one thread, and always gives the same."""
 
     def __init__(self, side_px: int, turned: bool) -> None:

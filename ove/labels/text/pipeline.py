@@ -18,7 +18,7 @@ from ove.errors import BadShard, ConfigError
 from ove.files import digest, write_json
 from ove.labels.engines.jobs import Done, Job, Process
 from ove.labels.engines.local import Outcomes
-from ove.labels.engines.run import Progress, run
+from ove.labels.engines.run import StepProgress, run
 from ove.labels.parts import working
 from ove.labels.text.ocr import reader_version
 from ove.labels.text.shard_steps import ShardText, count, read, tag
@@ -60,7 +60,7 @@ class _Runner:
 
     engines: EnginesConfig
     engine: Outcomes | None
-    progress: Callable[[str, Progress], None]
+    progress: Callable[[str, StepProgress], None]
 
     def step(
         self, folder: Path, name: str, process: Process, shards: Mapping[int, ShardText], inputs: Mapping[int, str]
@@ -75,7 +75,7 @@ def text_tags(
     folders: Sequence[Path],
     config: TextConfig,
     engines: EnginesConfig,
-    progress: Callable[[str, Progress], None],
+    progress: Callable[[str, StepProgress], None],
     engine: Outcomes | None = None,
     vocabulary: Path | None = None,
 ) -> list[TextReport]:

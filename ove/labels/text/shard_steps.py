@@ -15,7 +15,7 @@ import numpy as np
 
 from ove.config import TextConfig
 from ove.errors import BadShard
-from ove.labels.text.ocr import Reader
+from ove.labels.text.ocr import OcrReader
 from ove.labels.text.vocabulary import cached_vocabulary, tags_of, write_counts
 from ove.labels.text.words import script, words
 from ove.shards.manifest import read_manifest
@@ -108,8 +108,8 @@ def _picture(record: Record) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
-def _reader(side_px: int, turned: bool) -> Reader:
-    return Reader(side_px, turned)
+def _reader(side_px: int, turned: bool) -> OcrReader:
+    return OcrReader(side_px, turned)
 
 
 @functools.lru_cache(maxsize=4)

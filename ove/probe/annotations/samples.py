@@ -12,7 +12,7 @@ from ove.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Row:
+class AnnotationRow:
     """One labelled video, or one labelled span of a video, as an annotation file has it."""
 
     video: str
@@ -31,7 +31,7 @@ class Row:
 class Table:
     """What one split of a benchmark says."""
 
-    rows: list[Row]
+    rows: list[AnnotationRow]
     classes: tuple[str, ...]
     """All class names in the order of the benchmark's own numbers, used or not."""
     unusable: list[str]
@@ -39,18 +39,18 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Sample:
+class AnnotatedVideo:
     """A row whose video is there."""
 
     path: Path
-    row: Row
+    row: AnnotationRow
 
 
 @dataclass(frozen=True)
 class Matched:
     """The samples of a split, and everything that is not among them; nothing is left out in silence."""
 
-    samples: list[Sample]
+    samples: list[AnnotatedVideo]
     classes: tuple[str, ...]
     missing: list[str]
     """Keys of rows whose video is not there."""
@@ -80,7 +80,7 @@ def match(table: Table, videos: Path) -> Matched:
             f"the annotations have labels that are not among their {len(known)} classes ({', '.join(strange[:5])}); take the "
             "list of classes of the same release."
         )
-    by_key: dict[str, list[Row]] = defaultdict(list)
+    by_key: dict[str, list[AnnotationRow]] = defaultdict(list)
     for row in table.rows:
         by_key[row.key].append(row)
     paths = _by_name(videos)
@@ -95,7 +95,7 @@ def match(table: Table, videos: Path) -> Matched:
         if path is None:
             missing.append(key)
         else:
-            samples.append(Sample(path, rows[0]))
+            samples.append(AnnotatedVideo(path, rows[0]))
     return Matched(samples, table.classes, missing, repeated, contradictory, table.unusable)
 
 
@@ -163,7 +163,7 @@ def _by_name(videos: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _one_of(paths: Sequence[Path], row: Row) -> Path | None:
+def _one_of(paths: Sequence[Path], row: AnnotationRow) -> Path | None:
     if len(paths) > 1:
         inside = [path for path in paths if row.folder and row.folder in path.parent.parts]
         if len(inside) != 1:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ove.errors import BadInput
-from ove.probe.annotations.samples import Row, Table, field_of, first_of, read_csv, read_json
+from ove.probe.annotations.samples import AnnotationRow, Table, field_of, first_of, read_csv, read_json
 
 _US = 1e-6
 
@@ -31,7 +31,7 @@ def charades_ego(annotations: Path, split: str, view: str = "all") -> Table:
             if span is None:
                 unusable.append(f"{line['id']}: the action {action.strip()} lasts no time")
             else:
-                rows.append(Row(line["id"], names[parts[0]], f"{line['id']}#{number}", span))
+                rows.append(AnnotationRow(line["id"], names[parts[0]], f"{line['id']}#{number}", span))
     return Table(rows, tuple(names.values()), unusable)
 
 
@@ -56,7 +56,7 @@ def epic_kitchens(annotations: Path, split: str, target: str = "verb") -> Table:
         if span is None:
             unusable.append(f"{line['narration_id']}: lasts no time")
         else:
-            rows.append(Row(line["video_id"], keys[line[number_column]], line["narration_id"], span))
+            rows.append(AnnotationRow(line["video_id"], keys[line[number_column]], line["narration_id"], span))
     return Table(rows, classes, unusable)
 
 
@@ -84,7 +84,7 @@ def perception_test(annotations: Path, split: str) -> Table:
                 if span is None:
                     unusable.append(f"{video}: its action {place} lasts no time")
                 else:
-                    rows.append(Row(video, label, f"{video}#{place}", span))
+                    rows.append(AnnotationRow(video, label, f"{video}#{place}", span))
     return Table(rows, tuple(sorted(numbers, key=lambda label: (numbers[label], label))), unusable)
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ove.errors import BadInput
-from ove.probe.annotations.samples import Row, Table, field_of, first_of, read_csv, read_json
+from ove.probe.annotations.samples import AnnotationRow, Table, field_of, first_of, read_csv, read_json
 
 _HMDB_USE = {"train": "1", "val": "2"}
 """In a line of an HMDB51 split; 0: the video is not used."""
@@ -24,7 +24,7 @@ def something_something(annotations: Path, split: str) -> Table:
         if "template" not in entry:
             unusable.append(f"{video}: has no template, hence no class")
             continue
-        rows.append(Row(video, entry["template"].replace("[", "").replace("]", ""), video))
+        rows.append(AnnotationRow(video, entry["template"].replace("[", "").replace("]", ""), video))
     return Table(rows, tuple(sorted(numbers, key=lambda name: int(numbers[name]))), unusable)
 
 
@@ -42,7 +42,7 @@ def diving48(annotations: Path, split: str) -> Table:
         video, number = str(field_of(entry, "vid_name", str(path))), field_of(entry, "label", str(path))
         if not isinstance(number, int) or not 0 <= number < len(classes):
             raise BadInput(f"{path}: {video} has the label {number!r}, but {vocabulary} has {len(classes)} classes.")
-        rows.append(Row(video, classes[number], video))
+        rows.append(AnnotationRow(video, classes[number], video))
     return Table(rows, classes, [])
 
 
@@ -65,7 +65,7 @@ def kinetics400(annotations: Path, split: str) -> Table:
             unusable.append(f"{line['youtube_id']}: its times are {line['time_start']!r} and {line['time_end']!r}")
             continue
         video = f"{line['youtube_id']}_{times[0]:06d}_{times[1]:06d}"
-        rows.append(Row(video, line["label"], video, folder=line["label"]))
+        rows.append(AnnotationRow(video, line["label"], video, folder=line["label"]))
     return Table(rows, tuple(sorted({line["label"] for lines in tables.values() for line in lines})), unusable)
 
 
@@ -85,5 +85,5 @@ def hmdb51(annotations: Path, split: str, fold: int = 1) -> Table:
                 raise BadInput(f"{path}: line {number} is {line!r}, expected a video and 0, 1 or 2.")
             if use == _HMDB_USE[split]:
                 stem = Path(video.strip()).stem
-                rows.append(Row(stem, name, f"{name}/{stem}", folder=name))
+                rows.append(AnnotationRow(stem, name, f"{name}/{stem}", folder=name))
     return Table(rows, tuple(found), [])

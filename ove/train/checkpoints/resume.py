@@ -7,7 +7,7 @@ from typing import Any
 from ove.config import RunConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadCheckpoint, ConfigError, DamagedCheckpoint
-from ove.stream.pipeline import Pipeline, Progress, differences
+from ove.stream.pipeline import Pipeline, Progress, mixture_differences
 from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.init import TrainState
 
@@ -82,7 +82,7 @@ def _restore(
     data = dict(meta.data)
     mixture = data.pop("mixture", {})
     if data.pop("fingerprint") != pipeline.fingerprint:
-        changed = ", ".join(differences(mixture, pipeline.mixture))
+        changed = ", ".join(mixture_differences(mixture, pipeline.mixture))
         if not config.batches.allow_new_data:
             raise BadCheckpoint(
                 f"{where}: was trained on other records or labels than {_shards(config)} holds now ({changed}); restore those, "
