@@ -1,4 +1,4 @@
-"""A bank of class centers and the state of its optimizer."""
+"""A bank of class centers with the state of its optimizer."""
 
 import math
 from typing import NamedTuple
@@ -13,10 +13,10 @@ from ove.errors import ConfigError
 
 
 class Bank(NamedTuple):
-    """All class centers of one data set, with the moments that AdamW keeps; a pytree.
+    """All class centers of one data set, with their AdamW moments; a pytree.
 
-    What is called `rows…` is cut over the devices. Rows are in shuffled order (`ove.centers.shuffle`); those past the last
-    center fill up the last shards with zeros.
+    Fields `rows…` are sharded over the devices. Rows are in shuffled order (`ove.centers.shuffle`); rows after the last center
+    are zero padding.
     """
 
     rows: Float32[Array, "C E"]
@@ -24,13 +24,13 @@ class Bank(NamedTuple):
     rows_m: Float32[Array, "C E"]
     rows_v: Float32[Array, "C E"]
     rows_count: Int32[Array, "C"]
-    """How often each row was updated: with one count for all, a row's first update at step n would be far too large."""
+    """Updates of each row; a common count would make the first update of a row at step n far too large."""
     rows_step: Int32[Array, "C"]
-    """Steps that were done when each row was last updated; 0: never."""
+    """Step after which each row was last updated; 0: never."""
     rows_positive: Int32[Array, "C"]
-    """In how many steps each row was someone's label."""
+    """Number of steps in which each row was a positive."""
     ever_positive: Int32[Array, ""]
-    """How many rows were ever someone's label."""
+    """Number of rows that were ever a positive."""
     scale: Float32[Array, ""]
     bias: Float32[Array, ""]
     """Logit = scale · cosine + bias."""
@@ -50,14 +50,15 @@ def init_bank(
     negatives: int,
     n_shards: int = 1,
 ) -> Bank:
-    """A fresh bank of `n_centers` rows as wide as the embedding, padded to equal shards.
+    """Returns a fresh bank of `n_centers` rows, padded to equal shards.
 
-    Rows N(0, config.init_std), the same whatever `n_shards`; scale config.init_scale; bias −log(negatives/positives), where
-    these are the centers of each kind that one embedding meets in a step: with it, fresh logits are about as likely as their
-    labels. Spec §3. Under `jax.jit` with `out_shardings` every device makes its own rows. ConfigError if there are no centers.
+    Rows are drawn from N(0, config.init_std), independent of `n_shards`; the scale is config.init_scale, the bias
+    −log(negatives/positives), with the centers of each kind per embedding and step, so that initial probabilities match the
+    label frequencies. Spec §3. Under `jax.jit` with `out_shardings` every device makes its own rows.
+    ConfigError for n_centers < 1.
     """
     if n_centers < 1:
-        raise ConfigError(f"a bank of {n_centers} centers cannot be made; give it at least one.")
+        raise ConfigError(f"n_centers = {n_centers}; a bank needs at least 1 center.")
     n_rows = padded(n_centers, n_shards)
     is_center = jnp.arange(n_rows)[:, None] < n_centers
     rows = jnp.where(is_center, config.init_std * jax.random.normal(key, (n_rows, width), jnp.float32), 0)

@@ -1,6 +1,6 @@
-"""Centers in files: numpy's or safetensors' format, in one file or in several, read and written block by block.
+"""Reads and writes centers as .npy or .safetensors, in one or several files, block by block.
 
-Files hold centers in the order of their numbers, (C, E); in a bank they lie shuffled. Nothing here ever holds a whole bank.
+Files contain centers (C, E) by index; in a bank they are shuffled. No function holds a whole bank in memory.
 """
 
 import contextlib
@@ -24,32 +24,32 @@ from ove.files import atomic_write
 
 ENDINGS = (".npy", ".safetensors")
 TENSOR = "centers"
-"""What the tensor of a safetensors file is called; on reading, any name will do if there is only one with two axes."""
+"""Name of the tensor in a safetensors file; a file with a single 2-D tensor may use another name."""
 BLOCK_ROWS = 65536
 _DTYPES = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(jnp.bfloat16)}
 
 RowBlock = tuple[int, Float32[np.ndarray, "n E"]]
-"""Some rows of a bank, and the number of the first."""
+"""Index of the first row, and consecutive rows of a bank."""
 
 
 @dataclass(frozen=True)
 class CenterFiles:
-    """Centers that lie in one or more files; nothing is read before it is asked for."""
+    """Centers in one or more memory-mapped files."""
 
     path: Path
-    """What the user gave."""
+    """File or folder given by the user."""
     parts: tuple[Shaped[np.ndarray, "_ E"], ...]
 
     @property
     def width(self) -> int:
-        """Numbers of a center."""
+        """E, the length of a center."""
         return self.parts[0].shape[1]
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
 
     def read(self, centers: Int[np.ndarray, "n"]) -> Float32[np.ndarray, "n E"]:
-        """Some centers, in the order asked for; BadInput if one holds a number that is not finite."""
+        """Returns the given centers in order; BadInput for values that are not finite."""
         found = np.empty((len(centers), self.width), np.float32)
         order = np.argsort(centers, kind="stable")  # from the beginning of the files to their end
         ends = np.cumsum([len(part) for part in self.parts])
@@ -57,46 +57,46 @@ class CenterFiles:
             found[here] = self.parts[number][centers[here] - (ends[number] - len(self.parts[number]))]
         if not np.isfinite(found).all():
             wrong = int(centers[~np.isfinite(found).all(1)][0])
-            raise BadInput(f"{self.path}: center {wrong} holds numbers that are not finite; make the centers again.")
+            raise BadInput(f"{self.path}: center {wrong} has values that are not finite; compute the centers again.")
         return found
 
 
 def open_centers(path: Path) -> CenterFiles:
-    """The centers in a file, or in all files of a folder in the order of their names.
+    """Opens the centers in a file, or in all files of a folder in the order of their names.
 
-    BadInput for files that are missing, damaged, of another format, of whole numbers, or of different widths.
+    BadInput for files that are missing, damaged, of another format, of an integer type, or of different widths.
     """
     files = [path]
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.name.endswith(ENDINGS) and not file.name.startswith("."))
     if not files or not files[0].is_file():
-        raise BadInput(f"{path}: holds no centers; give a file {' or '.join(ENDINGS)}, or a folder of such files.")
+        raise BadInput(f"{path}: contains no centers; give a file {' or '.join(ENDINGS)}, or a folder of such files.")
     parts = tuple(_open(file) for file in files)
     for file, part in zip(files, parts, strict=True):
         if part.ndim != 2 or part.dtype not in _DTYPES.values():
-            raise BadInput(
-                f"{file}: holds {part.dtype.name}{list(part.shape)}; centers are floating point numbers, a row for each."
-            )
+            raise BadInput(f"{file}: contains {part.dtype.name}{list(part.shape)}; centers must be a 2-D floating-point array.")
         if part.shape[1] != parts[0].shape[1]:
-            raise BadInput(f"{file}: its centers have {part.shape[1]} numbers, those of {files[0].name} {parts[0].shape[1]}.")
+            raise BadInput(
+                f"{file}: its centers have width {part.shape[1]}, those of {files[0].name} width {parts[0].shape[1]}."
+            )
     return CenterFiles(path, parts)
 
 
 def read_rows(path: Path, n_centers: int, width: int, sharding: NamedSharding, n_shards: int) -> jax.Array:
-    """The rows of a bank from files of centers, each shard read by itself straight to its device; padding is 0.
+    """Reads the rows of a bank from files of centers, each shard directly to its device; padding is 0.
 
-    BadInput if the files do not hold `n_centers` centers of `width` numbers.
+    BadInput unless the files contain `n_centers` centers of `width`.
     """
     files = open_centers(path)
     if files.width != width:
         raise BadInput(
-            f"{path}: its centers have {files.width} numbers, the encoder's embeddings {width}; take centers of embeddings of "
-            "that width, or leave the centroids of this bank out."
+            f"{path}: its centers have width {files.width}, the encoder's embeddings width {width}; use centers of that "
+            "width, or leave the centroids of this bank out."
         )
     if len(files) != n_centers:
         raise BadInput(
-            f"{path}: holds {len(files)} centers, but the labels are of {n_centers}; take the file that the labels were made "
-            "with."
+            f"{path}: contains {len(files)} centers, but the labels refer to {n_centers}; use the file that the labels "
+            "were made with."
         )
 
     def shard(index: tuple[slice, ...] | None) -> np.ndarray:
@@ -112,7 +112,7 @@ def read_rows(path: Path, n_centers: int, width: int, sharding: NamedSharding, n
 
 
 def blocks_of(rows: jax.Array, n_centers: int) -> Iterator[RowBlock]:
-    """The rows of a bank that lie on this host's devices, each once, without padding."""
+    """Yields the rows of a bank on this host's devices, without replicas and padding."""
     for piece in rows.addressable_shards:
         if piece.replica_id:
             continue
@@ -123,13 +123,13 @@ def blocks_of(rows: jax.Array, n_centers: int) -> Iterator[RowBlock]:
 
 
 def write_centers(blocks: Iterable[RowBlock], n_centers: int, width: int, path: Path, n_files: int = 1) -> list[Path]:
-    """Writes a bank's rows as centers in their order, float32, and returns the files; whole or not at all.
+    """Writes a bank's rows as centers by index, float32, atomically; returns the files.
 
-    `path` ends in .npy or .safetensors. With several files, `…-00000-of-00003` and so on before the ending, of equal lengths
-    but for the last. BadInput for another ending or more files than centers.
+    `path` ends in .npy or .safetensors. Several files are named `…-00000-of-00003` and so on before the suffix and have equal
+    lengths except the last. BadInput for another suffix or more files than centers.
     """
     if path.suffix not in ENDINGS or not 1 <= n_files <= n_centers:
-        raise BadInput(f"{path}: {n_files} files; end the name in {' or '.join(ENDINGS)}, and ask for 1…{n_centers} files.")
+        raise BadInput(f"{path}: {n_files} files; end the name in {' or '.join(ENDINGS)}, and give 1…{n_centers} files.")
     length = -(-n_centers // n_files)
     starts = range(0, n_centers, length)
     names = [path] if n_files == 1 else [_part(path, number, len(starts)) for number in range(len(starts))]
@@ -156,7 +156,7 @@ def _centers_from(first: int | Int[jax.Array, ""], length: int, n_centers: int) 
 
 
 def _centers_in(first: int, length: int, n_centers: int) -> Int[np.ndarray, "n"]:
-    """The centers that lie in rows first … first + length − 1; compiled for a few lengths only."""
+    """Returns the centers in rows first … first + length − 1; compiled for powers of two only."""
     rounded = 1 << (length - 1).bit_length()
     return np.asarray(_centers_from(first, rounded, n_centers))[:length]
 
@@ -166,7 +166,7 @@ def _part(path: Path, number: int, count: int) -> Path:
 
 
 def _create(path: Path, shape: tuple[int, int], ending: str) -> np.memmap:
-    """A file of that shape, its numbers still to be written."""
+    """Creates a file of that shape and maps it."""
     if ending == ".npy":
         return np.lib.format.open_memmap(path, "w+", np.float32, shape)
     size = 4 * shape[0] * shape[1]
@@ -186,15 +186,15 @@ def _open(path: Path) -> np.ndarray:
             return _open_safetensors(path)
     except (ValueError, KeyError, TypeError, EOFError) as error:
         raise BadInput(f"{path}: cannot be read as {path.suffix} ({error}); it is damaged or of another format.") from error
-    raise BadInput(f"{path}: is called {path.suffix or 'without an ending'}; give a file {' or '.join(ENDINGS)}.")
+    raise BadInput(f"{path}: has the suffix {path.suffix or '(none)'}; give a file {' or '.join(ENDINGS)}.")
 
 
 def _open_safetensors(path: Path) -> np.ndarray:
-    """The centers of a file: 8 bytes with the length of a JSON header, the header, the numbers."""
+    """Maps the centers of a safetensors file: 8 bytes with the length of a JSON header, the header, the data."""
     with path.open("rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
         if start > path.stat().st_size:
-            raise ValueError("its header is cut off")
+            raise ValueError("its header is truncated")
         tensors: dict[str, Any] = json.loads(file.read(start - 8))
     tensors = {name: about for name, about in tensors.items() if name != "__metadata__" and len(about["shape"]) == 2}
     if TENSOR not in tensors and len(tensors) != 1:

@@ -1,4 +1,4 @@
-"""What a step tells of the state of a bank and of the embeddings that it meets, in time that goes by the sample."""
+"""Metrics of a bank and of the embeddings of a step, in time that scales with the sample."""
 
 from typing import NamedTuple
 
@@ -13,26 +13,26 @@ from ove.centers.sample import RowSample
 
 BankMetrics = dict[str, Float32[Array, ""]]
 NORMS = 1024
-"""Drawn rows, about, whose norms the quantiles are taken from."""
+"""Approximate number of drawn rows for the quantiles of norms."""
 _QUANTILES = (0.05, 0.5, 0.95)
 
 
 class Counted(NamedTuple):
-    """What one shard has to tell of a step, to be summed over the shards; float32."""
+    """Statistics of one shard and step, to be summed over the shards; float32."""
 
     first_time: Float32[Array, ""]
-    """Rows that were someone's label for the first time."""
+    """Rows that are positives for the first time."""
     overflow: Float32[Array, ""]
-    """Positives for which there was no room."""
+    """Positives beyond the capacity."""
     positives: Float32[Array, "2"]
     negatives: Float32[Array, "2"]
     """Sum of logits and number of pairs, as in `LossParts`."""
     norms: Float32[Array, "n"]
-    """Of drawn rows, NaN in unused slots; 0 in the places of the other shards."""
+    """Norms of drawn rows, NaN in unused slots; 0 in the slots of other shards."""
 
 
 def count_rows(bank: Bank, sample: RowSample, parts: LossParts, placement: BankPlacement) -> Counted:
-    """What the shard `bank` has to tell before it is updated; to be called inside `shard_map`."""
+    """Returns the statistics of the shard `bank` before its update; inside `shard_map`."""
     before = bank.rows_positive.at[sample.ids].get(mode="fill", fill_value=1)
     first_time = (sample.is_positive & (before == 0)).sum()
     n_slots, n_shards = len(sample.ids), placement.n_shards
@@ -51,12 +51,11 @@ def count_rows(bank: Bank, sample: RowSample, parts: LossParts, placement: BankP
 
 
 def metrics_of(counted: Counted, ever_positive: Int32[Array, ""], embeddings: Float[Array, "B E"]) -> BankMetrics:
-    """Metrics of a step, given the sums over all shards and `Bank.ever_positive` after it.
+    """Returns the metrics of a step from the sums over all shards and the updated `Bank.ever_positive`.
 
-    `positive_logit`, `negative_logit`: means over their pairs, NaN where there are none. `ever_positive`: rows that were ever
-    someone's label. `positive_overflow`: positives of this step for which there was no room. `row_norm_p05`, `_p50`, `_p95`:
-    quantiles over drawn rows (all of them up to about `NORMS`). `embedding_cosine`: mean cosine between two embeddings of the
-    batch, 1 where all have become the same.
+    `positive_logit`, `negative_logit`: means over pairs, NaN without pairs. `ever_positive`: rows that were ever a positive.
+    `positive_overflow`: positives of this step beyond the capacity. `row_norm_p05`, `_p50`, `_p95`: quantiles over about
+    `NORMS` drawn rows. `embedding_cosine`: mean cosine between two embeddings of the batch; 1 means collapse.
     """
     n_samples = len(embeddings)
     together = jnp.square(normalize(embeddings).vectors.sum(0)).sum()

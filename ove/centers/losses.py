@@ -1,8 +1,8 @@
 """The sigmoid cluster loss of a batch against the sampled rows of one shard: loss and gradients in one pass, chunk by chunk.
 
-With y = ±1 the terms are softplus(−y·z). In each chunk the logits z of all pairs are two dense products apart from their
-gradient; the few pairs of a sample and its labels are taken out before and put back with their own sign. No matrix of signs
-is made, and nothing is kept of a chunk but sums and the gradient of its rows.
+The terms are softplus(−y·z) with y = ±1. Each chunk computes the logits z of all pairs as negatives with dense products; the
+few positive pairs are masked and added with their own sign. No sign matrix is materialised; only sums and the rows' gradient
+outlive a chunk.
 """
 
 from collections.abc import Callable
@@ -16,39 +16,39 @@ from ove.centers.sample import RowSample, chunks
 from ove.config import CentersConfig
 
 NORM_FLOOR = 1e-12
-"""Least squared norm of a cosine's vectors: unused slots hold rows of 0, whose direction must have no gradient."""
+"""Minimum squared norm in a cosine: unused slots hold zero rows, which must have no gradient."""
 _NEVER = -1e30
-"""A logit whose softplus, and the slope of it, is exactly 0."""
+"""A logit whose softplus, and its derivative, is exactly 0."""
 
 
 class LossParts(NamedTuple):
-    """What one shard adds to the loss of a batch; everything is divided by what the mean goes over, B or the labels."""
+    """Contribution of one shard to loss and gradients of a batch, divided by B or the number of labels."""
 
     loss: Float32[Array, ""]
     embeddings: Float32[Array, "B E"]
-    """Gradient, as the following ones."""
+    """Gradient; so are the next two."""
     rows: Float32[Array, "S E"]
     logit: Float32[Array, "2"]
-    """Of scale and bias."""
+    """Gradient with respect to scale and bias."""
     positives: Float32[Array, "2"]
     """Sum of the logits of the positive pairs, and their number."""
     negatives: Float32[Array, "2"]
 
 
 class Unit(NamedTuple):
-    """Vectors of length 1, and what is needed to go back."""
+    """L2-normalised vectors with their inverse norms."""
 
     vectors: Float32[Array, "n E"]
     inverse_norm: Float32[Array, "n 1"]
 
     def back(self, gradient: Float32[Array, "n E"]) -> Float32[Array, "n E"]:
-        """The gradient of the vectors before they were scaled, from that of the unit ones."""
+        """Pulls a gradient with respect to the unit vectors back to the original ones."""
         radial = (gradient * self.vectors).sum(-1, keepdims=True)
         return (gradient - radial * self.vectors) * self.inverse_norm
 
 
 def normalize(x: Float[Array, "n E"]) -> Unit:
-    """Vectors scaled to length 1, in float32."""
+    """L2-normalises vectors in float32."""
     x32 = x.astype(jnp.float32)
     inverse_norm = jax.lax.rsqrt(jnp.maximum(jnp.square(x32).sum(-1, keepdims=True), NORM_FLOOR))
     return Unit(x32 * inverse_norm, inverse_norm)
@@ -64,12 +64,12 @@ def sigmoid_parts(
     fraction: float,
     config: CentersConfig,
 ) -> LossParts:
-    """The part of one shard of `rows` in the sum over centers, mean over embeddings, of softplus(−y·z).
+    """Returns the contribution of one shard of `rows` to the sum over centers, mean over embeddings, of softplus(−y·z).
 
     z = scale · cosine + bias, or for `config.loss` = raw the dot product, where scale and bias get a gradient of 0. `slot`:
-    where in the sample the labels of each embedding lie, each once; S for those that are elsewhere or missing. They are its
-    positives, all other rows of the sample its negatives (`config.undrawn_positives`), weighted with 1, or 1/fraction. Spec
-    §3, paper eq. 9.
+    slots of the distinct labels of each embedding; S for labels in other shards and missing ones. They are its positives,
+    all other rows of the sample its negatives (`config.undrawn_positives`), weighted by 1, or 1/fraction. Spec §3, paper
+    eq. 9.
     """
     n_samples, is_raw = len(embeddings), config.loss == "raw"
     seen = normalize(embeddings)
@@ -99,14 +99,14 @@ def sigmoid_parts(
         embeddings_grad += dot("bs,se->be", slope, right.vectors)
         bias_grad += slope.sum(1)
         n_negative, n_here = is_negative.sum(), is_here.sum()
-        # Only of rows that count as negatives; the labels among them are taken off again.
+        # Over rows that count as negatives; labels among them are subtracted below.
         all_logits = jnp.where(is_negative, right.vectors @ left_sum + n_samples * shift, 0).sum()
         both = is_here & is_negative.at[place].get(mode="fill", fill_value=False)
         positives += jnp.stack([jnp.where(is_here, label_logits, 0).sum(), n_here])
         negatives += jnp.stack(
             [all_logits - jnp.where(both, label_logits, 0).sum(), n_negative * float(n_samples) - both.sum()]
         )
-        # An accelerator does not care, a CPU is quicker with the batch's axis first on both sides.
+        # Contracting the first axes is faster on a CPU, and equal on accelerators.
         rows_grad = dot("bs,be->es", slope, left).T / n_samples
         return (loss, embeddings_grad, bias_grad, positives, negatives), rows_grad if is_raw else right.back(rows_grad)
 
@@ -167,10 +167,10 @@ def over_chunks(
     flag: Bool[Array, "S"],
     chunk_rows: int,
 ) -> tuple:
-    """`of_chunk(sums, rows, flag, place) -> (sums, result)` for one chunk of the sample after the other.
+    """Scans `of_chunk(sums, rows, flag, place) -> (sums, result)` over the chunks of a sample.
 
-    `rows` of a chunk are read from the shard, 0 for unused slots; `place` is `slot` counted within the chunk, and past its
-    end for what is not in it. Returns the sums and the results joined together.
+    `rows` are the chunk's rows of the shard, 0 for unused slots; `place` is `slot` relative to the chunk, or its length for
+    slots outside. Returns the sums and the concatenated results.
     """
     n_chunks, length = chunks(len(sample.ids), chunk_rows)
 
@@ -188,5 +188,5 @@ def over_chunks(
 
 
 def dot(axes: str, a: Float32[Array, "..."], b: Float32[Array, "..."]) -> Float32[Array, "..."]:
-    """A product in full float32: accelerators otherwise multiply in fewer bits."""
+    """Contracts in full float32; accelerators default to fewer bits."""
     return jnp.einsum(axes, a, b, precision="highest")

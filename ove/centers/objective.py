@@ -37,39 +37,39 @@ from ove.named import named
 
 @dataclass(frozen=True)
 class BankPlan:
-    """What a step takes from a bank."""
+    """Sizes of a bank and of its sample in each step."""
 
     name: str
-    """Of the bank, for messages."""
+    """Name of the bank, for messages."""
     n_centers: int
     n_negatives: int
-    """Rows drawn in each step."""
+    """Rows drawn per step."""
     labels_per_step: int
     weight: float = 1.0
-    """Of this bank's loss among others: the gradients are multiplied by it, the loss is not."""
+    """Factor of the gradients; the reported loss is not multiplied."""
 
     def __post_init__(self) -> None:
         check_draw(self.n_centers, self.n_negatives)
 
 
 class BankGradient(NamedTuple):
-    """What a bank has to say of a batch, before anything is changed."""
+    """Loss, gradients and metrics of a bank for a batch."""
 
     loss: Float32[Array, ""]
     embeddings: Float32[Array, "B E"]
-    """Gradient of weight · loss."""
+    """Gradient of weight · loss with respect to the embeddings."""
     metrics: BankMetrics
-    """Without the bank's name; `grad_norm` is that of weight · loss by the sampled rows, scale and bias, before clipping."""
+    """Without the bank's name; `grad_norm`: of weight · loss by the sampled rows, scale and bias, before clipping."""
     done: Float32[Array, ""]
     """A number that is there when no device waits for another any more: what the next such wait should `follow`."""
     rows: RowGradient
-    """What the shards would change, one after the other."""
+    """Gradients of all shards, concatenated."""
     first_time: Float32[Array, ""]
-    """Rows that were someone's label for the first time."""
+    """Number of rows that are positives for the first time."""
 
 
 class BankStep(NamedTuple):
-    """What comes out of a step; as in `BankGradient`."""
+    """Result of a step; fields as in `BankGradient`."""
 
     bank: Bank
     loss: Float32[Array, ""]
@@ -90,7 +90,7 @@ def bank_step(
     placement: BankPlacement,
     config: CentersConfig,
 ) -> BankStep:
-    """The bank after one step, the loss before it, and the gradient that the encoder needs: `bank_gradient`, `bank_update`."""
+    """Runs `bank_gradient` and `bank_update`."""
     found = bank_gradient(bank, embeddings, labels, key, plan=plan, placement=placement, config=config)
     updated = bank_update(bank, found, step, adamw, plan=plan, placement=placement, config=config)
     return BankStep(updated, found.loss, found.embeddings, found.metrics, found.done)
@@ -106,11 +106,10 @@ def bank_gradient(
     placement: BankPlacement,
     config: CentersConfig,
 ) -> BankGradient:
-    """Loss and gradients of a batch; the bank stays as it is.
+    """Computes loss and gradients of a batch, in float32.
 
-    `labels`: integers in −1…n_centers − 1, −1 for missing ones (other numbers make the loss NaN; `check_labels` finds them
-    beforehand). All is computed in float32. BadInput for labels that are no integers, ConfigError for a bank, batch or sample
-    that do not fit each other.
+    `labels`: integers in −1…n_centers − 1, −1 for missing ones; others make the loss NaN (`check_labels` rejects them before).
+    BadInput for labels of another type, ConfigError for shapes that do not fit.
     """
     check_label_type(labels.dtype, plan.name)
     _check_shapes(bank, embeddings, plan, placement)
@@ -126,7 +125,7 @@ def bank_gradient(
         mesh=placement.mesh,
         in_specs=(_bank_specs(placement), by_sample, by_sample, whole),
         out_specs=(whole, by_sample, whole, whole, (by_row, by_row, by_row, whole), whole),
-        check_vma=False,  # what is called whole is the same everywhere, for it was summed over the bank
+        check_vma=False,  # outputs with the spec `whole` were summed over the bank, hence are replicated
     )(tuple(bank), embeddings, labels, key)
     loss, cotangent, metrics, done, rows, first_time = out
     return BankGradient(loss, cotangent, metrics, done, RowGradient(*rows), first_time)
@@ -143,9 +142,9 @@ def bank_update(
     config: CentersConfig,
     applied: Bool[Array, ""] | None = None,
 ) -> Bank:
-    """The bank after what `bank_gradient` found in it, or unchanged where `applied` is false; no device waits for another.
+    """Returns the bank after an AdamW step, or unchanged where `applied` is false; uses no collectives.
 
-    `step`: how many were done. The gradient is clipped to `adamw.clip_norm`, multiplied by the bank's weight.
+    `step`: completed steps. The gradient is clipped to `adamw.clip_norm`, then multiplied by the bank's weight.
     """
     by_row, whole = placement.rows, PartitionSpec()
     factor = plan.weight * adamw.clip_norm / jnp.maximum(found.metrics["grad_norm"], adamw.clip_norm)
@@ -154,7 +153,7 @@ def bank_update(
     def in_shard(bank: tuple, grads: tuple, first_time: Array, step: Array, lr: Array, factor: Array, applied: Array) -> tuple:
         old, settings = Bank(*bank), RowAdamW(lr, adamw.weight_decay, adamw.b1, adamw.b2, adamw.eps, adamw.clip_norm)
         length, ids = len(old.rows), grads[0]
-        # Places past the end are not written: a step that is not applied costs no copy of the bank.
+        # Writes past the end are dropped, so a skipped step does not copy the bank.
         unused = length + jnp.arange(len(ids), dtype=ids.dtype)
         kept = RowGradient(jnp.where(applied, ids, unused), *grads[1:])
         new = update_rows(old, kept, settings, factor, step=step, decay=config.decay, chunk_rows=config.chunk_rows)
@@ -189,7 +188,7 @@ def _shard_gradient(
     placement: BankPlacement,
     config: CentersConfig,
 ) -> BankGradient:
-    """What one shard of the bank has to say of the whole batch."""
+    """Computes the gradient of one shard of the bank for the whole batch."""
     key_labels, key_rows = jax.random.split(key)
     is_wrong = ((labels < -1) | (labels >= plan.n_centers)).any()
     rows = rows_of_labels(labels, plan.n_centers)
@@ -256,4 +255,4 @@ def _check_shapes(bank: Bank, embeddings: Float[Array, "B E"], plan: BankPlan, p
             f"{padded(plan.n_centers, placement.n_shards)}; make it with init_bank(…, n_shards={placement.n_shards})."
         )
     if width != embeddings.shape[1]:
-        raise ConfigError(f"bank {plan.name}: its rows have {width} numbers, the embeddings {embeddings.shape[1]}.")
+        raise ConfigError(f"bank {plan.name}: its rows have width {width}, the embeddings width {embeddings.shape[1]}.")

@@ -1,4 +1,4 @@
-"""Over which axes of a mesh a bank and a batch are spread, and the moves between the two inside `shard_map`."""
+"""Mesh axes that shard a bank and a batch, and the collectives between the two."""
 
 import math
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from ove.errors import ConfigError
 
 @dataclass(frozen=True)
 class BankPlacement:
-    """A bank is cut by row over `bank_axes`, samples over `batch_axes`; along the other axes each is repeated.
+    """A bank is sharded by row over `bank_axes`, a batch over `batch_axes`; both are replicated along the other axes.
 
-    The two may have axes in common, or none. An axis that the mesh lacks raises ConfigError.
+    The two may share axes. ConfigError for an axis that the mesh lacks.
     """
 
     mesh: Mesh
@@ -30,31 +30,31 @@ class BankPlacement:
 
     @property
     def n_shards(self) -> int:
-        """Parts that a bank is cut into."""
+        """Number of shards of a bank."""
         return math.prod(self.mesh.shape[axis] for axis in self.bank_axes)
 
     @property
     def rows(self) -> PartitionSpec:
-        """Of arrays with a row or a number for each center."""
+        """Spec of arrays with one row per center."""
         return PartitionSpec(self.bank_axes)
 
     @property
     def samples(self) -> PartitionSpec:
-        """Of arrays with something for each sample."""
+        """Spec of arrays with one row per sample."""
         return PartitionSpec(self.batch_axes)
 
     def sharding(self, spec: PartitionSpec) -> NamedSharding:
-        """A spec on this mesh."""
+        """Returns a spec as a sharding of this mesh."""
         return NamedSharding(self.mesh, spec)
 
     def shard(self) -> Int32[Array, ""]:
-        """Inside `shard_map`: which part of the bank lies here."""
+        """Returns the index of this device's shard of the bank; inside `shard_map`."""
         return jax.lax.axis_index(self.bank_axes)
 
     def all_gather_batch(
         self, embeddings: Float32[Array, "b E"], labels: Int32[Array, "b L"]
     ) -> tuple[Float32[Array, "B E"], Int32[Array, "B L"]]:
-        """Inside `shard_map`: the samples of all devices, gathered in one go."""
+        """All-gathers embeddings and labels in one collective; inside `shard_map`."""
         if not self.batch_axes:
             return embeddings, labels
         bits = jax.lax.bitcast_convert_type(embeddings, jnp.int32)
@@ -63,13 +63,13 @@ class BankPlacement:
         return jax.lax.bitcast_convert_type(bits[:, :width], jnp.float32), bits[:, width:]
 
     def psum_bank(self, *parts: Float32[Array, "..."]) -> list[Float32[Array, "..."]]:
-        """Inside `shard_map`: the sums of some arrays over the parts of the bank, in one go."""
+        """Sums arrays over the shards of the bank in one psum; inside `shard_map`."""
         total = jax.lax.psum(jnp.concatenate([part.ravel() for part in parts]), self.bank_axes)
         ends = np.cumsum([part.size for part in parts])[:-1]
         return [flat.reshape(part.shape) for flat, part in zip(jnp.split(total, ends), parts, strict=True)]
 
     def reduce_scatter_batch(self, part: Shaped[Array, "B ..."]) -> Shaped[Array, "b ..."]:
-        """Inside `shard_map`: the sum over the parts of the bank, of the samples that lie here (a reduce-scatter)."""
+        """Sums over the shards of the bank and returns the rows of this device's samples; inside `shard_map`."""
         only_bank = tuple(axis for axis in self.bank_axes if axis not in self.batch_axes)
         part = jax.lax.psum(part, only_bank) if only_bank else part
         for axis in self.batch_axes:
@@ -91,5 +91,5 @@ def follow(x: Shaped[Array, "*n"], earlier: Float32[Array, ""]) -> Shaped[Array,
 
 
 def padded(n_centers: int, n_shards: int) -> int:
-    """Rows of a bank of `n_centers` in equal shards; those past the last center hold 0, and no step reads or writes them."""
+    """Returns the rows of a bank of `n_centers` padded to equal shards; padding is 0 and never read or updated."""
     return -(-n_centers // n_shards) * n_shards

@@ -1,4 +1,4 @@
-"""AdamW on the rows of a shard that a step has sampled, and on a bank's scale and bias."""
+"""Applies AdamW to the sampled rows of a shard, and Adam to the bank's scale and bias."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from ove.centers.sample import chunks
 
 @dataclass(frozen=True)
 class RowAdamW:
-    """The settings of AdamW for one step."""
+    """AdamW hyperparameters of one step."""
 
     lr: float | Float[Array, ""]
     weight_decay: float = 0.2
@@ -21,18 +21,18 @@ class RowAdamW:
     b2: float = 0.999
     eps: float = 1e-8
     clip_norm: float = 5.0
-    """Of the gradient of all sampled rows, scale and bias together."""
+    """Maximum global norm of the gradient of the sampled rows, scale and bias."""
 
 
 class RowGradient(NamedTuple):
-    """The gradient of the sampled rows of a shard."""
+    """Gradient with respect to the sampled rows of a shard, scale and bias."""
 
     ids: Int32[Array, "S"]
-    """Rows of the shard, each at most once; numbers past its end are unused slots."""
+    """Distinct rows of the shard; indices past its end are unused slots."""
     is_positive: Bool[Array, "S"]
     rows: Float32[Array, "S E"]
     logit: Float32[Array, "2"]
-    """Of scale and bias."""
+    """Gradient with respect to scale and bias."""
 
 
 def update_rows(
@@ -45,12 +45,12 @@ def update_rows(
     decay: str = "sampled",
     chunk_rows: int = 4096,
 ) -> Bank:
-    """One shard of a bank after a step of AdamW on the sampled rows alone, and of Adam without decay on scale and bias.
+    """Returns one shard of a bank after a step of AdamW on its sampled rows, and of Adam without decay on scale and bias.
 
-    The gradient is multiplied by `factor` (its clipping). Each row's bias correction goes by its own count. `decay`: "sampled"
-    decays rows as often as they are sampled, hence about r times as often as a dense update; "elapsed" makes up for all
-    steps since the row was last updated, with the rate of this one. `step`: how many were done before. `ever_positive`
-    is left to the caller, for it needs the other shards. Spec §3, §4.
+    The gradient is multiplied by `factor` (clipping). Bias correction uses the count of each row. `decay`: "sampled" decays a
+    row when it is sampled, about r times as often as a dense update; "elapsed" applies the decay of all steps since the row's
+    last update, at the current rate. `step`: completed steps. The caller updates `ever_positive`, which depends on all
+    shards. Spec §3, §4.
     """
     n_chunks, length = chunks(len(grads.ids), chunk_rows)
     tables = bank.rows, bank.rows_m, bank.rows_v, bank.rows_count, bank.rows_step, bank.rows_positive
@@ -64,7 +64,7 @@ def update_rows(
         kept = (1 - adamw.lr * adamw.weight_decay) ** elapsed
         now = jnp.full_like(last, step + 1)
         new = rows * kept - adamw.lr * change, m, v, count, now, positive + is_positive
-        # Unused slots lie past the end, and all are different: nothing is written twice.
+        # Unused slots have distinct indices past the end, so `unique_indices` holds.
         return tuple(
             table.at[ids].set(values, mode="drop", unique_indices=True, indices_are_sorted=True)
             for table, values in zip(tables, new, strict=True)

@@ -1,8 +1,8 @@
-"""Which labels and which rows take part in a step, in time that goes by the sample and not by the bank.
+"""Samples labels and rows of a step, in time that scales with the sample and not with the bank.
 
-Rows are drawn on a ring: the bank, turned by a random angle in each step so that every row is equally likely, is cut into
-strata, and from each something is drawn by a hash of (key, stratum). A shard of the bank looks at the strata that touch its
-rows, so that what is drawn does not depend on how many shards there are.
+Stratified sampling on a ring: the bank is rotated by a random offset in each step, so that all rows are equally likely, and
+split into strata; a hash of (key, stratum) draws from each. A shard evaluates the strata that overlap its rows, so the drawn
+rows do not depend on the number of shards.
 """
 
 import math
@@ -17,26 +17,26 @@ from ove.config import CentersConfig
 from ove.errors import ConfigError
 
 STRATUM_ROWS = 1024
-"""Of the strata of the sampler `feistel`, about; fewer where a block would give less than 8 rows."""
+"""Approximate rows per stratum of the sampler `feistel`; more where a stratum would give less than 8 rows."""
 
 
 class RowSample(NamedTuple):
-    """The rows of one shard that a step reads and writes."""
+    """Rows of one shard that a step reads and updates."""
 
     ids: Int32[Array, "S"]
-    """Ascending, counted within the shard; unused slots hold different numbers past its last row."""
+    """Ascending indices within the shard; unused slots hold distinct indices past its last row."""
     is_drawn: Bool[Array, "S"]
-    """Drawn as a negative; the others are only someone's label."""
+    """Drawn as a negative; the other rows are only positives."""
     is_positive: Bool[Array, "S"]
-    """Someone's label of this step."""
+    """A label of this batch."""
     overflow: Int32[Array, ""]
-    """Positives for which there was no room."""
+    """Positives beyond the capacity."""
 
 
 def draw_labels(key: Key[Array, ""], labels: Int[Array, "B L"], m: int) -> Int[Array, "B m"]:
-    """`m` of each sample's labels, drawn without replacement; missing ones (−1) come only when no others are left.
+    """Draws `m` of each sample's labels without replacement; missing ones (−1) come last.
 
-    With m = L all labels, in their order. More labels than there are raise ConfigError.
+    m = L returns all labels in their order. ConfigError for m > L.
     """
     if m > labels.shape[1]:
         raise ConfigError(
@@ -49,20 +49,20 @@ def draw_labels(key: Key[Array, ""], labels: Int[Array, "B L"], m: int) -> Int[A
 
 
 def rows_of_labels(labels: Int[Array, "B L"], n_centers: int) -> Int32[Array, "B L"]:
-    """The rows in which the labels lie; −1 for missing labels and ones past the bank."""
+    """Maps labels to rows; missing labels and labels outside the bank map to −1."""
     exists = (labels >= 0) & (labels < n_centers)
     return jnp.where(exists, row_of(jnp.where(exists, labels, 0), n_centers), -1)
 
 
 def each_once(rows: Int32[Array, "B L"]) -> Int32[Array, "B L"]:
-    """Each row once a sample, ascending; −1 in place of repeated ones."""
+    """Sorts the rows of each sample and replaces repetitions by −1."""
     rows = jnp.sort(rows, axis=1)
     repeated = jnp.pad(rows[:, 1:] == rows[:, :-1], ((0, 0), (1, 0)))
     return jnp.where(repeated, -1, rows)
 
 
 def check_draw(n_centers: int, n: int) -> None:
-    """ConfigError unless `n` different rows can be drawn from `n_centers`."""
+    """Raises ConfigError unless 1 ≤ n ≤ n_centers."""
     if not 1 <= n <= n_centers:
         raise ConfigError(f"{n} negatives cannot be drawn from a bank of {n_centers} centers; change the share of negatives.")
 
@@ -70,10 +70,10 @@ def check_draw(n_centers: int, n: int) -> None:
 def draw_rows(
     key: Key[Array, ""], n_centers: int, n: int, first: int | Int32[Array, ""], length: int, sampler: str = "stratified"
 ) -> Int32[Array, "d"]:
-    """Of `n` different rows drawn from 0 … n_centers − 1, those in the shard of `length` rows that begins at `first`.
+    """Draws `n` distinct rows of 0 … n_centers − 1 and returns those in the shard of `length` rows that begins at `first`.
 
-    They are counted within the shard; unused slots hold `length`. Each row is drawn with the probability n / n_centers, and the
-    same key gives the same rows whatever the shards. `sampler`: see `CentersConfig`. ConfigError for more rows than there are.
+    Indices count within the shard; unused slots hold `length`. Each row is drawn with probability n / n_centers; the rows
+    depend on the key, not on the sharding. `sampler`: see `CentersConfig`. ConfigError for n > n_centers.
     """
     check_draw(n_centers, n)
     key_turn, key_stratum = jax.random.split(key)
@@ -108,10 +108,10 @@ def sample_shard(
     n_shards: int,
     config: CentersConfig,
 ) -> RowSample:
-    """The unique positives of the batch and the drawn rows that lie in a shard of `length` rows from `first` on.
+    """Returns the unique positives of the batch and the drawn rows within the shard of `length` rows that begins at `first`.
 
-    `rows`: those of the labels of all samples, −1 where there is none. S = capacity + drawn slots, filled up to whole chunks
-    of equal length, whatever the labels.
+    `rows`: the labels of all samples as rows, −1 for missing ones. S = capacity + drawn slots, padded to chunks of equal
+    length; it does not depend on the labels.
     """
     capacity = positives_capacity(rows.size, length, n_shards, config)
     here = rows.ravel() - first
@@ -132,10 +132,10 @@ def sample_shard(
 
 
 def positives_capacity(n_labels: int, length: int, n_shards: int, config: CentersConfig) -> int:
-    """Slots for the unique positives of a step in each shard of `length` rows.
+    """Returns the slots for unique positives in each shard of `length` rows.
 
-    Labels lie anywhere in a shuffled bank: of n_labels different ones a shard holds n_labels / n_shards on average, and more
-    than six standard deviations above that in one of 10⁹ cases.
+    The bank is shuffled: of n_labels different labels a shard holds n_labels / n_shards on average, and more than six standard
+    deviations above that with probability 10⁻⁹.
     """
     most = min(n_labels, length)
     if config.positives_capacity:
@@ -145,13 +145,13 @@ def positives_capacity(n_labels: int, length: int, n_shards: int, config: Center
 
 
 def chunks(n_slots: int, chunk_rows: int) -> tuple[int, int]:
-    """(number, length) of the equal chunks in which so many slots are worked on."""
+    """Returns the number and the length of the equal chunks in which `n_slots` slots are processed."""
     number = -(-n_slots // chunk_rows)
     return number, -(-n_slots // number)
 
 
 def slots(ids: Int32[Array, "S"], rows: Int32[Array, "B L"], first: Int32[Array, ""], length: int) -> Int32[Array, "B L"]:
-    """Where in a shard's sample the labels' rows lie; S for those that are not in it."""
+    """Returns the slot of each label's row in the shard's sample; S for rows outside it."""
     here = rows - first
     place = jnp.searchsorted(ids, here).astype(jnp.int32)
     is_there = (rows >= 0) & (here >= 0) & (here < length) & (ids[jnp.minimum(place, len(ids) - 1)] == here)
@@ -164,7 +164,7 @@ def _is_in(values: Int32[Array, "V"], ascending: Int32[Array, "W"]) -> Bool[Arra
 
 
 class _Ring:
-    """A ring of `size` places cut into `n` strata as equal as can be, the longer ones first."""
+    """A ring of `size` places split into `n` strata of nearly equal width, the wider ones first."""
 
     def __init__(self, size: int, n: int) -> None:
         self.n = n
@@ -183,7 +183,7 @@ class _Ring:
         return jnp.where(place < in_longer, place // (self.shorter_width + 1), later)
 
     def most_within(self, length: int) -> int:
-        """The most strata that a stretch of so many places can touch: those wholly inside, and one at either end."""
+        """Returns the most strata that an interval of `length` places can overlap."""
         n_shorter, inside = self.n - self.n_longer, max(length - 2, 0)
         whole = min(inside // self.shorter_width, (inside + n_shorter) // (self.shorter_width + 1))
         return min(self.n, whole + 2)

@@ -1,8 +1,8 @@
-"""Random permutations of 0 … n − 1 that are computed number by number: no table, whatever n is.
+"""Computes random permutations of 0 … n − 1 element by element, without a table.
 
-A Feistel network over pairs (left, right): each half in turn is moved on, round its own circle, by a hash of the other. That
-can always be undone. Numbers past the end are sent through again until they fall within (cycle walking: Black and Rogaway,
-*Ciphers with Arbitrary Finite Domains*, 2002). The halves are chosen so that hardly any number lies past the end.
+A Feistel network over pairs (left, right) with modular addition: each half in turn is shifted by a hash of the other, which is
+invertible. Cycle walking repeats it for results ≥ n (Black and Rogaway, *Ciphers with Arbitrary Finite Domains*, 2002). The
+halves are chosen so that few results are ≥ n.
 """
 
 import math
@@ -14,20 +14,20 @@ from jaxtyping import Array, Int32, Integer, UInt32
 
 ROUNDS = 6
 _FIXED = (0x243F6A88, 0x85A308D3)
-"""The key of the one shuffle of a bank: the first digits of π, that is, nothing in particular."""
+"""Key of the shuffle of a bank: the first digits of π. Checkpoints depend on it."""
 
 
 def row_of(center: Integer[Array, "*n"], n_centers: int) -> Int32[Array, "*n"]:
-    """The row of a bank in which a center (0 … n_centers − 1) lies.
+    """Maps centers (0 … n_centers − 1) to rows of a bank.
 
-    Centers are shuffled once, the same way for all runs, so that neither neighbouring numbers (which clustering often gives
-    to similar centers) nor frequent ones come to lie together in a stratum or on a device.
+    The shuffle is the same for all runs; it separates centers with neighbouring indices, which are often similar or equally
+    frequent, so that they do not share a stratum or a device.
     """
     return permute(center, n_centers, jnp.array(_FIXED, jnp.uint32), n_centers)
 
 
 def center_of(row: Integer[Array, "*n"], n_centers: int) -> Int32[Array, "*n"]:
-    """The center that lies in a row (0 … n_centers − 1): the inverse of `row_of`."""
+    """Maps rows (0 … n_centers − 1) to centers: the inverse of `row_of`."""
     key, halves = jnp.array(_FIXED, jnp.uint32), _halves(n_centers)
 
     def back(x: Array) -> Array:
@@ -43,9 +43,9 @@ def center_of(row: Integer[Array, "*n"], n_centers: int) -> Int32[Array, "*n"]:
 def permute(
     number: Integer[Array, "*n"], most: int, key: UInt32[Array, "*#n 2"], size: int | Integer[Array, "*#n"]
 ) -> Int32[Array, "*n"]:
-    """Where each number (0 … size − 1) goes under the permutation of that many numbers that `key` stands for.
+    """Applies the permutation of 0 … size − 1 given by `key`.
 
-    `most`: the greatest `size`, at most 2³¹ − 1.
+    `most`: the largest `size`, at most 2³¹ − 1.
     """
     halves = _halves(most)
 
@@ -60,7 +60,7 @@ def permute(
 
 
 def random_words(number: Integer[Array, "n"], key: UInt32[Array, "2"]) -> UInt32[Array, "n 2"]:
-    """Two words of random bits for each number, the same for the same key."""
+    """Returns 64 pseudorandom bits for each number and the key, as two words."""
     number = number.astype(jnp.uint32)
     return jnp.stack([_hash(number, key, 2 * ROUNDS + which) for which in range(2)], axis=-1)
 
@@ -83,7 +83,7 @@ def _walk(step: Callable[[Array], Array], number: Array, size: int | Array) -> A
 
 
 def _hash(x: Array, key: Array, number: int) -> Array:
-    """32 bits that depend on all bits of a number and of the key (constants: C. Wellons, *Hash prospector*, lowbias32)."""
+    """Hashes a number with a key to 32 bits (constants: C. Wellons, *Hash prospector*, lowbias32)."""
     x = x ^ key[..., 0] ^ jnp.uint32(number * 0x9E3779B9 & 0xFFFFFFFF)
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B) + key[..., 1]

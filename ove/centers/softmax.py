@@ -1,7 +1,7 @@
 """The margin softmax of the reference: for each drawn label one softmax over that label and the sampled rows.
 
-All softmaxes of an embedding share the sum over rows that are none of its drawn labels. Two passes over the chunks: one for
-that sum and the labels' cosines, one for the gradients.
+All softmaxes of an embedding share the sum over rows that are not among its drawn labels. The first pass over the chunks
+computes that sum and the labels' cosines, the second the gradients.
 """
 
 from typing import NamedTuple
@@ -23,11 +23,11 @@ def margin_softmax_parts(
     placement: BankPlacement,
     config: CentersConfig,
 ) -> LossParts:
-    """The part of one shard of `rows` in the mean over labels of −log softmax; to be called inside `shard_map`.
+    """Returns the contribution of one shard of `rows` to the mean over labels of −log softmax; inside `shard_map`.
 
     Logits are scale times: cosine − margin for the label; cosine, or 0 if above the filter, for every other row of the sample,
-    the embedding's other labels among them. `slot`: where the drawn labels lie, each once; S for those that are elsewhere
-    or missing, which have no softmax. The mean goes over all labels that exist. Spec §3.
+    the embedding's other labels included. `slot`: slots of the distinct drawn labels; S for labels in other shards and
+    missing ones, which have no softmax. The mean is over all existing labels. Spec §3.
     """
     seen = normalize(embeddings)
     sample_number = jnp.arange(len(embeddings))[:, None]
@@ -74,11 +74,11 @@ def margin_softmax_parts(
 
 class _Labels(NamedTuple):
     losses: Float32[Array, "B M"]
-    """Of each softmax, as it enters the mean."""
+    """Loss of each softmax, divided by the number of labels."""
     weight: Float32[Array, "B 1"]
-    """Sum over the softmaxes of an embedding of 1 / denominator, as they enter the mean."""
+    """Sum over the softmaxes of an embedding of 1 / denominator, divided by the number of labels."""
     slope: Float32[Array, "B M"]
-    """By the label's cosine: through its own softmax and as another row in those of the other labels."""
+    """Derivative by the label's cosine, through its own softmax and those of the other labels."""
 
 
 def _labels(
@@ -87,7 +87,7 @@ def _labels(
     scale, mean = config.softmax_scale, 1 / jnp.maximum(exists.sum(), 1)
     as_other = jnp.where(exists, jnp.exp(scale * _filtered(cosine, config)), 0)
     target = scale * (cosine - config.softmax_margin)
-    # Sums without one of the terms: subtracting it afterwards would lose all small ones beside a large one.
+    # Leave-one-out sums: subtracting a large term afterwards would cancel the small ones.
     but_own = jnp.where(jnp.eye(cosine.shape[1], dtype=bool), 0, as_other[:, None, :]).sum(2)
     denominator = others[:, None] + but_own + jnp.exp(target)
     inverse = jnp.where(exists, mean / denominator, 0)

@@ -51,7 +51,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         BankPlan("vid", C, 300, L)
     with pytest.raises(ConfigError, match="labels_per_step = 7, but the samples have 6 labels"):
         step(labels_of(0), BankPlan("vid", C, 20, 7))
-    with pytest.raises(ConfigError, match="bank vid: its rows have 24 numbers, the embeddings 30"):
+    with pytest.raises(ConfigError, match="bank vid: its rows have width 24, the embeddings width 30"):
         step(labels_of(0), embeddings=np.zeros((16, 30), np.float32))
     with pytest.raises(ConfigError, match="has 203 rows, but 500 centers in 1 shards need 500; make it with init_bank"):
         step(labels_of(0), BankPlan("vid", 500, 20, L))

@@ -59,33 +59,33 @@ def test_only_the_rows_of_a_shard_are_read_at_a_time(tmp_path: Path, monkeypatch
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", centers())
-    with pytest.raises(BadInput, match=r"a\.npy: its centers have 24 numbers, the encoder's embeddings 32; take centers"):
+    with pytest.raises(BadInput, match=r"a\.npy: its centers have width 24, the encoder's embeddings width 32; use centers"):
         read(tmp_path / "a.npy", width=32)
-    with pytest.raises(BadInput, match="holds 203 centers, but the labels are of 300"):
+    with pytest.raises(BadInput, match="contains 203 centers, but the labels refer to 300"):
         read(tmp_path / "a.npy", n_centers=300)
-    with pytest.raises(BadInput, match=r"nothing: holds no centers; give a file \.npy or \.safetensors"):
+    with pytest.raises(BadInput, match=r"nothing: contains no centers; give a file \.npy or \.safetensors"):
         open_centers(tmp_path / "nothing")
     (tmp_path / "b.npy").write_bytes(b"no table")
     with pytest.raises(BadInput, match=r"b\.npy: cannot be read as \.npy"):
         open_centers(tmp_path / "b.npy")
     (tmp_path / "b.safetensors").write_bytes(b"\xff" * 30)
-    with pytest.raises(BadInput, match=r"b\.safetensors: cannot be read .*its header is cut off"):
+    with pytest.raises(BadInput, match=r"b\.safetensors: cannot be read .*its header is truncated"):
         open_centers(tmp_path / "b.safetensors")
     np.save(tmp_path / "c.npy", np.arange(12).reshape(3, 4))
-    with pytest.raises(BadInput, match=r"holds int64\[3, 4\]; centers are floating point"):
+    with pytest.raises(BadInput, match=r"contains int64\[3, 4\]; centers must be a 2-D floating-point"):
         open_centers(tmp_path / "c.npy")
-    with pytest.raises(BadInput, match=r"is called \.pt; give a file"):
+    with pytest.raises(BadInput, match=r"has the suffix \.pt; give a file"):
         (tmp_path / "d.pt").touch()
         open_centers(tmp_path / "d.pt")
     (tmp_path / "parts").mkdir()
     np.save(tmp_path / "parts" / "0.npy", centers())
     np.save(tmp_path / "parts" / "1.npy", centers()[:, :5])
-    with pytest.raises(BadInput, match=r"1\.npy: its centers have 5 numbers, those of 0\.npy 24"):
+    with pytest.raises(BadInput, match=r"1\.npy: its centers have width 5, those of 0\.npy width 24"):
         open_centers(tmp_path / "parts")
     table = centers()
     table[7, 3] = np.nan
     np.save(tmp_path / "e.npy", table)
-    with pytest.raises(BadInput, match="center 7 holds numbers that are not finite"):
+    with pytest.raises(BadInput, match="center 7 has values that are not finite"):
         read(tmp_path / "e.npy")
 
 

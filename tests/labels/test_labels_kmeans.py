@@ -122,9 +122,9 @@ def test_killed_and_resumed_is_not_killed(tmp_path: Path, killed_in: int) -> Non
 
     whole = run()
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, report=kill)
+        run(tmp_path, log=kill)
     lines: list[str] = []
-    resumed = run(tmp_path, report=lines.append)
+    resumed = run(tmp_path, log=lines.append)
     assert sum(line.startswith("after") for line in lines) == len(whole.passes) - killed_in
     np.testing.assert_array_equal(resumed.centers, whole.centers)
     np.testing.assert_array_equal(resumed.sizes, whole.sizes)

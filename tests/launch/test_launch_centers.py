@@ -56,7 +56,7 @@ def test_a_run_does_not_begin_with_centers_of_another_width(shard_folder: Path, 
     config = config_of(shard_folder)
     heads = (dataclasses.replace(config.batches.heads[0], centroids=str(tmp_path / "obj.npy")),)
     config = dataclasses.replace(config, batches=dataclasses.replace(config.batches, heads=heads))
-    with pytest.raises(BadInput, match="its centers have 20 numbers, the encoder's embeddings 64"):
+    with pytest.raises(BadInput, match="its centers have width 20, the encoder's embeddings width 64"):
         train(config, tmp_path / "run", lambda line: None)
 
 
