@@ -1,6 +1,6 @@
 """The training step of one bank, on any mesh and at the cost of what is sampled.
 
-    placement = Placement(mesh, bank_axes=("data",), batch_axes=("data",))
+    placement = BankPlacement(mesh, bank_axes=("data",), batch_axes=("data",))
     out = bank_step(bank, embeddings, labels, key, step, adamw, plan=plan, placement=placement, config=config)
     out.bank, out.loss, out.embeddings, out.metrics       # the gradient of the embeddings goes into the encoder's vjp
 
@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Shaped
 
 from ove.centers.bank import Bank
 from ove.centers.check import check_label_type
-from ove.centers.health import BankMetrics, Counted, metrics_of
+from ove.centers.health import BankMetrics, Counted, count_rows, metrics_of
 from ove.centers.losses import LossParts, own_parts, sigmoid_parts
 from ove.centers.placement import BankPlacement, follow, padded
 from ove.centers.rows import RowAdamW, RowGradient, update_rows
