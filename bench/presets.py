@@ -19,7 +19,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from ove.view.compare_selections import compare_selections  # noqa: E402
+from ove.view.selections_selections import compare_selections  # noqa: E402
 
 from ove.config import VideoConfig, video_preset  # noqa: E402
 from ove.records import Clip, Selection  # noqa: E402

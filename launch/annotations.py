@@ -11,7 +11,7 @@ from launch.cli.errors import run
 from ove.errors import BadInput
 from ove.files import write_json, write_text
 from ove.probe.annotations.benchmarks import BENCHMARKS
-from ove.probe.annotations.samples import Matched, list_lines, match
+from ove.probe.annotations.match import Matched, list_lines, match
 
 _SHOWN = 5
 """Names of each kind on the screen; the report has all."""

@@ -19,8 +19,8 @@ from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.features.feature_file import FeatureFile
 from ove.features.from_files import Outputs, Weights, encode, open_weights, read_ahead
-from ove.tokens.from_files import InputConfig, Tokens, read_tokens, resolve_paths
 from ove.tokens.native import MAX_TOKENS
+from ove.tokens.read import InputConfig, Tokens, read_tokens, resolve_paths
 
 _SHOWN = 20
 _OF_MODE = {"budget": "codec", "frames": "frames", "max_tokens": "image", "min_tokens": "image"}

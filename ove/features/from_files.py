@@ -21,8 +21,8 @@ from ove.config import EncoderConfig
 from ove.encoder import encoder, published
 from ove.errors import BadCheckpoint, BadClip, ConfigError, OveError
 from ove.prefetch import prefetch
-from ove.tokens.from_files import Tokens
 from ove.tokens.packing import BatchShapes, PackingPlan, batches, fill, unpack_pooled, unpack_sequences
+from ove.tokens.read import Tokens
 from ove.train.checkpoints.checkpoint import restore_encoder
 
 _log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""A batch, made row by row in a thread of its own, which is left behind when a record takes too long."""
+"""Builds batches row by row in a thread, which is abandoned when a record exceeds the time limit."""
 
 import threading
 import time
@@ -9,11 +9,11 @@ from ove.records import Batch
 from ove.stream.samples import BadRecord, HeadStream
 
 Bad = tuple[int, BadRecord]
-"""The row of a batch for which a record was drawn, and what was wrong with that."""
+"""Row of a batch, and a bad record drawn for it."""
 
 
 class BatchBuilder:
-    """This host's rows of every batch of one head; picklable."""
+    """Builds this host's rows of the batches of one head; picklable."""
 
     def __init__(self, stream: HeadStream, batch_size: int, rows: range, limit_s: float) -> None:
         """`rows` of the `batch_size` of a batch are made; a record that takes longer than `limit_s` is replaced."""
@@ -62,6 +62,6 @@ class _Filling(threading.Thread):
             self.error = error
 
     def resume_after(self, row: int) -> "_Filling":
-        """Another thread that goes on from a row; this one, which is stuck there, keeps its own arrays and ends when it can."""
+        """Returns a new thread that resumes at `row`, with copies of the arrays that this thread may still write."""
         batch = Batch(**{name: array.copy() for name, array in vars(self.batch).items()})
         return _Filling(self.stream, self.places, batch, row, [entry for entry in self.bad if entry[0] < row])

@@ -1,4 +1,4 @@
-"""Where a head's samples come from: shard sets with the labels of its bank, and which of their records can be drawn."""
+"""Opens the shard sets of a head with the labels of its bank."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +24,16 @@ class LabelledShards:
     shards: ShardSet
     bank: str
     labels: Int32[np.ndarray, "N L"] | None
-    """Of all records, mapped from the label file; None: the records carry their own."""
+    """Labels of all records, mapped from the label file; None: stored within the records."""
     labelled: Int[np.ndarray, "n"] | None
-    """The records that have a label, ascending; None: all of them, as far as is known before they are read."""
+    """Ascending indices of the labelled records; None: all records, or unknown before they are read."""
     n_labels: int
     """The most labels of a record (L)."""
     n_centers: int
     labels_fingerprint: str
 
     def __len__(self) -> int:
-        """Records that are drawn."""
+        """Number of records that can be drawn."""
         return len(self.shards) if self.labelled is None else len(self.labelled)
 
     def record_of(self, item: int) -> int:
@@ -41,7 +41,7 @@ class LabelledShards:
         return item if self.labelled is None else int(self.labelled[item])
 
     def labels_of(self, index: int, record: Record) -> Int32[np.ndarray, "l"]:
-        """The labels of the record with that index, none or more; −1 stands for none."""
+        """Returns the labels of a record; −1 marks missing ones."""
         if self.labels is not None:
             return self.labels[index]
         return record.labels.get(self.bank, np.empty(0, np.int32))

@@ -1,4 +1,4 @@
-"""Who sees what: codec, frames, tiling and image turn one stored record into tokens of the same layout (spec §2)."""
+"""Turns a record into tokens in one of the modes codec, frames, tiling and image (spec §2)."""
 
 import itertools
 from collections.abc import Callable, Collection, Sequence
@@ -22,7 +22,7 @@ CODEC, FRAMES, TILING, IMAGE = range(4)
 
 @dataclass(frozen=True)
 class TokenView:
-    """How records become tokens."""
+    """Settings of `to_tokens`."""
 
     budget_tokens: int
     selection: SelectionConfig = field(default_factory=SelectionConfig)
@@ -68,7 +68,7 @@ class TokenView:
 def to_tokens(
     record: Record, mode: int, view: TokenView, rng: np.random.Generator | None, out: UInt8[np.ndarray, "N P"] | None = None
 ) -> tuple[UInt8[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]:
-    """The patches and (t, y, x) positions of a record in a mode; without `rng` nothing is random (evaluation).
+    """Returns the patches and (t, y, x) positions of a record in a mode; deterministic without `rng` (evaluation).
 
     Patches are written to `out` if it is given. BadShard if what the mode needs cannot be decoded, is of another size than
     `out`, or leaves too few patches to choose from; ConfigError if the budget does not fit the clip.

@@ -1,4 +1,4 @@
-"""Which record comes at which place of a stream: a function of the seed and the place, and of nothing else.
+"""Maps indices of a stream to records: a function of the seed and the index.
 
 A head draws from sources in a fixed pattern; each source counts its own draws, which run through its records epoch by epoch,
 shuffled anew each time, and through the modes in a pattern of their own. So shares are exact, in each source too, and a
@@ -28,14 +28,14 @@ _LONGEST_PATTERN = 100_000
 
 @dataclass(frozen=True)
 class Draw:
-    """One place of a stream."""
+    """One draw of a stream."""
 
     source: int
     """Index of the source."""
     sample_index: int
     """Number of earlier draws from this source."""
     epoch: int
-    """Times that the source has been gone through."""
+    """Completed passes over the source."""
     item: int
     """Index among the items of the source."""
 
@@ -75,7 +75,7 @@ class Order:
         self._seed = seed
 
     def __getitem__(self, place: int) -> Draw:
-        """What is drawn at a place of the stream, 0 and on."""
+        """Returns the draw with index `place` (non-negative)."""
         rounds, within = divmod(place, len(self._pattern))
         source = int(self._pattern[within])
         taken, length = self._taken[source], self._lengths[source]

@@ -19,9 +19,9 @@ from ove.stream.readahead import ReadAhead
 from ove.stream.samples import BadRecord, HeadStream
 
 OnBad = Callable[[BadRecord], None]
-"""Is told of each bad record once, when the first batch that lacks it is taken."""
+"""Called once per bad record, when the first affected batch is consumed."""
 _JUDGE_AFTER = 200
-"""Samples before the share of bad ones is judged."""
+"""Samples before `max_bad_share` applies."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Pipeline:
         self._ahead.go_to(progress.step)
 
     def key_of(self, bank: str, source: int, record: int) -> str:
-        """What a sample is called: the key of its record, or the folder and number of one too damaged to tell."""
+        """Returns the key of a record, or FOLDER#INDEX for a damaged one."""
         shards = self.streams[bank].sources[source].shards
         try:
             return shards.record(record).key

@@ -1,4 +1,4 @@
-"""One place of a head's stream → one row of a batch: drawn, read, decoded, seen, and replaced where that fails."""
+"""Makes the rows of batches: draws a record, reads it, turns it into tokens, and replaces it if that fails."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ove.stream.modes import IMAGE, TokenView, to_tokens
 from ove.stream.order import Order, schedule
 
 _TRIES = 100
-"""Records tried for one sample."""
+"""Maximum number of records tried per sample."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class BadRecord:
 
 
 class HeadStream:
-    """All samples of one head, by their place in the stream; picklable."""
+    """All samples of one head, by index; picklable."""
 
     def __init__(self, config: BatchesConfig, head: HeadConfig) -> None:
         """Opens the shards and labels of the head.
@@ -49,7 +49,7 @@ class HeadStream:
         self.n_centers = self._common_centers()
         self.n_labels = max(source.n_labels for source in self.sources)
         self.slow: set[tuple[int, int]] = set()
-        """(source, record) of those that took too long."""
+        """(source, record) of records that exceeded the time limit."""
         self._seed = config.seed, BANKS.index(head.bank)
         self._order = Order([len(source) for source in self.sources], self.shares, self._seed)
         is_video = head.bank == "vid"
@@ -84,7 +84,7 @@ class HeadStream:
                 self.view.check(source.shards.grid_tyx, set(self.modes))
 
     def empty(self, rows: int) -> Batch:
-        """Room for a batch."""
+        """Allocates a batch."""
         return Batch(
             patches=np.empty((rows, self.n_tokens, 3 * self.view.patch_px**2), np.uint8),
             positions=np.empty((rows, self.n_tokens, 3), np.int32),
@@ -96,10 +96,10 @@ class HeadStream:
         )
 
     def fill(self, batch: Batch, row: int, place: int, begins: Callable[[int, int], None]) -> list[BadRecord]:
-        """Writes the sample of a place into a row of a batch; returns what was damaged.
+        """Writes the sample with index `place` into a row of a batch; returns the bad records met.
 
         A record that cannot be used, or has no label, is replaced by another of its source, drawn by the place alone.
-        `begins` is told the source and the index of each record before it is read. BadShard if there is no end of bad ones.
+        `begins(source, record)` is called before each read. BadShard after too many bad records.
         """
         draw = self._order[place]
         source, mode = self.sources[draw.source], self.modes[draw.sample_index % len(self.modes)]

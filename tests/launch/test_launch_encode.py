@@ -22,7 +22,7 @@ from ove.encoder import published
 from ove.encoder.encoder import init
 from ove.features.from_files import read_ahead
 from ove.sources.images import read_image
-from ove.tokens import from_files as inputs
+from ove.tokens import read as inputs
 from ove.tokens.native import fit_size, resize
 from ove.video.decode import read_video
 

@@ -12,7 +12,7 @@ from ove.config import ProbeConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadInput
 from ove.probe.annotations.benchmarks import BENCHMARKS
-from ove.probe.annotations.samples import Matched, match
+from ove.probe.annotations.match import Matched, match
 
 ROOT = Path(__file__).resolve().parents[2]
 SSV2 = {

@@ -3,7 +3,7 @@
 import av
 import numpy as np
 import pytest
-from ove.view.compare_selections import compare_selections
+from ove.view.selections_selections import compare_selections
 
 from ove.config import VideoConfig
 from ove.records import Clip, CodecSignals, Saliency, Selection
