@@ -1,0 +1,69 @@
+"""Functions of a user's own, as docs/extending.md shows them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ove.records import Selection
+
+NUMBER = 3
+
+
+def harmonic(motion, residual, w_motion, w_residual):
+    """`video.fusion`"""
+    return 2 * motion * residual / np.maximum(motion + residual, np.float32(1e-6))
+
+
+def ends(n_decoded, n_frames, energies):
+    """`video.sampling`: half of the frames from the beginning, the rest from the end."""
+    half = n_frames // 2
+    return np.concatenate([np.arange(half), np.arange(n_decoded - (n_frames - half), n_decoded)])
+
+
+def best(saliency, is_i_frame, tokens, config):
+    """`selection.rule`: the highest scores, wherever they are."""
+    flat = np.argsort(-saliency.scores.ravel(), kind="stable")[:tokens]
+    return Selection(np.sort(flat).astype(np.int32), saliency.scores.shape)
+
+
+def too_few(saliency, is_i_frame, tokens, config):
+    """A rule that does not keep to the budget."""
+    return best(saliency, is_i_frame, tokens - 1, config)
+
+
+def last(is_i_frame):
+    """`selection.iframe_policy`: only the last I-frame is kept whole."""
+    whole = np.arange(len(is_i_frame)) == np.flatnonzero(is_i_frame)[-1]
+    return whole, np.zeros_like(is_i_frame)
+
+
+def upwards(vectors, x, y):
+    """`video.compensation`: the camera is taken to move up and down only."""
+    return np.array([[0.0], [np.median(vectors[1])]])
+
+
+def squared(speed):
+    """`video.motion_feature`"""
+    return speed**2
+
+
+def halved(residual):
+    """`video.residual_feature`"""
+    return np.minimum(np.abs(residual) // 2, 255).astype(np.uint8)
+
+
+def constant(peak, steps):
+    """`train.schedule`"""
+    return optax.constant_schedule(peak)
+
+
+def sigmoid(embeddings, rows, is_positive, is_negative, scale, bias):
+    """`centers.loss`: the sigmoid loss, written plainly."""
+
+    def unit(x):
+        return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-12))
+
+    logits = scale * jnp.einsum("be,se->bs", unit(embeddings), unit(rows), precision="highest") + bias
+    terms = jnp.where(is_positive, jax.nn.softplus(-logits), 0) + jnp.where(is_negative, jax.nn.softplus(logits), 0)
+    return terms.sum()
