@@ -19,8 +19,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from ove.view.selections_selections import compare_selections  # noqa: E402
-
 from ove.config import VideoConfig, video_preset  # noqa: E402
 from ove.records import Clip, Selection  # noqa: E402
 from ove.toy import encode  # noqa: E402
@@ -28,6 +26,7 @@ from ove.video.decode import read_video  # noqa: E402
 from ove.video.saliency import saliency  # noqa: E402
 from ove.video.select import choose_patches  # noqa: E402
 from ove.view.colours import masks  # noqa: E402
+from ove.view.selections import compare_selections  # noqa: E402
 from ove.view.street import street  # noqa: E402
 
 RULES: dict[str, tuple[VideoConfig, str]] = {

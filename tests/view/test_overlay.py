@@ -3,13 +3,13 @@
 import av
 import numpy as np
 import pytest
-from ove.view.selections_selections import compare_selections
 
 from ove.config import VideoConfig
 from ove.records import Clip, CodecSignals, Saliency, Selection
 from ove.view import colours
 from ove.view.animation import ANIMATION_FPS, write_animation
 from ove.view.overlay import overlay
+from ove.view.selections import compare_selections
 
 RED = [200, 40, 40]
 
