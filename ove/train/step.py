@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, Float, Float32
 
 from ove.centers.bank import Bank
 from ove.centers.objective import BankGradient, BankPlan, bank_gradient, bank_update
-from ove.centers.placement import follow
 from ove.centers.rows import RowAdamW
 from ove.config import HeadConfig, RunConfig
-from ove.train.encoder_grads import Encoding, Held
+from ove.encoder.encoder import Params
+from ove.train.encoder_grads import make_encode, part_norms
 from ove.train.init import TrainState, n_negatives
 from ove.train.monitor.guards import is_applied, judge
 from ove.train.optimizer import at_step, clip, learning_rate, make_optimizer
@@ -35,6 +35,7 @@ def make_step(
     optimizer, specs = make_optimizer(config.train), jax.tree.map(lambda at: at.spec, shardings.params)
     replicated = NamedSharding(mesh, PartitionSpec())
     train, place = config.train, placement(mesh)
+    encode = make_encode(config.encoder, mesh, specs, train.grad_accum_steps)
 
     def plans_of(banks: dict[str, Bank]) -> dict[str, BankPlan]:
         return {
@@ -43,32 +44,30 @@ def make_step(
         }
 
     def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.rng, state.step)
-        encoding = Encoding(config.encoder, mesh, specs, train.grad_accum_steps)
-        pooled: dict[str, Array] = {}
-        held: list[Held] = []
-        params, done = encoding.gathered(state.params)
-        for head in config.batches.heads:
-            name: str = head.bank
-            pooled[name], kept, done = encoding.forward(params, batch[name], done)
-            held.append(kept)
-        plans = plans_of(state.banks)
-        rates = {name: learning_rate(train, train.rate_of(name))(state.step) for name in plans}
-        found: dict[str, BankGradient] = {}
-        for number, head in enumerate(config.batches.heads):
-            name = head.bank
-            found[name] = bank_gradient(
-                state.banks[name],
-                follow(pooled[name], done),
-                batch[name]["labels"],
-                jax.random.fold_in(key, number),
-                plan=plans[name],
-                placement=place,
-                config=config.centers,
-            )
-            done = found[name].done
+        key, plans = jax.random.fold_in(state.rng, state.step), plans_of(state.banks)
+
+        def loss_of(params: Params) -> tuple[Array, dict[str, BankGradient]]:
+            embeddings, loss = encode(params, batch), jnp.zeros(())
+            found: dict[str, BankGradient] = {}
+            for number, head in enumerate(config.batches.heads):
+                name: str = head.bank
+                found[name] = bank_gradient(
+                    state.banks[name],
+                    jax.lax.stop_gradient(embeddings[name]),
+                    batch[name]["labels"],
+                    jax.random.fold_in(key, number),
+                    plan=plans[name],
+                    placement=place,
+                    config=config.centers,
+                )
+                loss += with_gradient(head.weight * found[name].loss, embeddings[name], found[name].embeddings)
+            return loss, found
+
+        (loss, found), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        norms = part_norms(grads)
         is_spike, recent_losses = judge(state.recent_losses, jnp.stack([f.loss for f in found.values()]), train.spike_mads)
         applied = is_applied(train, is_spike)
+        rates = {name: learning_rate(train, train.rate_of(name))(state.step) for name in plans}
         banks = {
             name: bank_update(
                 state.banks[name],
@@ -82,9 +81,6 @@ def make_step(
             )
             for name, gradient in found.items()
         }
-
-        slopes = [follow(f.embeddings.astype(pooled[name].dtype), done) for name, f in found.items()]
-        grads, norms = encoding.backward(params, held, slopes)
         clipped = clip(grads, norms["grad_norm/encoder"], train.clip_norm)
         updates, opt_state = optimizer.update(clipped, at_step(state.opt_state, state.step), state.params)
         changed = optax.apply_updates(state.params, updates), opt_state
@@ -92,8 +88,7 @@ def make_step(
         metrics: Metrics = {f"loss/{name}": f.loss for name, f in found.items()}
         metrics |= {f"{what}/{name}": value for name, f in found.items() for what, value in f.metrics.items()}
         metrics |= {f"spike/{name}": is_spike[i].astype(jnp.float32) for i, name in enumerate(found)}
-        metrics["loss"] = sum((head.weight * found[head.bank].loss for head in config.batches.heads), jnp.zeros(()))
-        metrics |= norms | {"skipped": 1.0 - applied.astype(jnp.float32)}
+        metrics |= norms | {"loss": loss, "skipped": 1.0 - applied.astype(jnp.float32)}
         metrics |= {f"lr_bank/{name}": rate for name, rate in rates.items()}
         metrics["lr"] = learning_rate(train, train.lr)(state.step)
         return TrainState(state.step + 1, params, banks, opt_state, state.rng, recent_losses), metrics
@@ -110,3 +105,22 @@ def plan_of(head: HeadConfig, n_centers: int) -> BankPlan:
     """What a step takes from the bank of a head."""
     negatives = n_negatives(head.negatives, n_centers)
     return BankPlan(head.bank, n_centers, negatives, head.labels_per_step, head.weight)
+
+
+@jax.custom_vjp
+def with_gradient(
+    loss: Float32[Array, ""], embeddings: Float[Array, "B E"], gradient: Float32[Array, "B E"]
+) -> Float32[Array, ""]:
+    """Returns `loss`, whose gradient by the embeddings is the one given: nothing is differentiated through a bank."""
+    return loss
+
+
+def _with_gradient_forward(loss: Array, embeddings: Array, gradient: Array) -> tuple[Array, Array]:
+    return loss, gradient.astype(embeddings.dtype)
+
+
+def _with_gradient_backward(gradient: Array, cotangent: Array) -> tuple[None, Array, None]:
+    return None, cotangent.astype(gradient.dtype) * gradient, None
+
+
+with_gradient.defvjp(_with_gradient_forward, _with_gradient_backward)
