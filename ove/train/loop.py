@@ -30,7 +30,7 @@ from ove.train.monitor.metrics import MetricsLog, Watch, parameter_table, progre
 from ove.train.monitor.profiler import Profiler, Span
 from ove.train.monitor.speed import Clock
 from ove.train.sharding import batch_sharding, check_division, make_mesh, placement, state_shardings
-from ove.train.step import DeviceBatch, make_step
+from ove.train.step import DeviceBatch, Metrics, make_step
 
 Draw = Callable[[int, Mapping[str, Batch]], list[Path]]
 """A step and its batches → the pictures made of them."""
@@ -104,150 +104,106 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         agree(processes, config, workdir, pipeline.fingerprint)
         workdir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(claimed(workdir, processes, report))
-        checkpoints = stack.enter_context(Checkpoints(workdir, limits.max_to_keep, limits.keep_period, processes))
-        make = jax.jit(partial(init_state, config, pipeline.n_centers, placement(mesh).n_shards))
-        abstract = jax.eval_shape(make)
-        shardings = state_shardings(abstract, mesh)
-        state = resume(checkpoints, config, pipeline, abstract, shardings, report)
-        if state is None:
-            state = take_encoder(jax.jit(make, out_shardings=shardings)(), config, shardings)
-            state = take_centroids(state, config, pipeline.n_centers, mesh)
-        else:
-            report(f"resumed from step {int(state.step)} of {checkpoints.folder}")
-        profiler = Profiler(hooks.profile, workdir, int(state.step), limits.steps, writes=speaks)
+        checkpoints = stack.enter_context(Checkpoints(workdir, limits.keep, limits.keep_every, processes))
+        state, shardings = _first_state(config, mesh, pipeline, checkpoints, report)
+        start, steps = int(state.step), limits.steps
+        profiler = Profiler(hooks.profile, workdir, start, steps, writes=speaks)
         stack.callback(profiler.close)
         log = None
         if speaks:
             save_config(config, workdir)
             save_table(parameter_table(state), workdir, report)
-            log = stack.enter_context(contextlib.closing(MetricsLog(workdir, int(state.step))))
+            log = stack.enter_context(contextlib.closing(MetricsLog(workdir, start)))
         report(described(state, mesh))
         clock = stack.enter_context(contextlib.closing(Clock()))
         watch = Watch(config, workdir, mesh, pipeline.n_centers, pipeline.key_of, report)
         # Were the others to give up before the watchdog of the first does, nobody would see where that one stands.
         eval_limit_s = limits.eval_limit_s and limits.eval_limit_s + limits.barrier_timeout_s
         evaluations = Evaluations(hooks.evaluate, limits.eval_every, report, processes, eval_limit_s)
-        draw = hooks.draw if speaks else None
-        run = _Run(
-            config,
-            processes,
-            pipeline,
-            checkpoints,
-            log,
-            clock,
-            report,
-            watch,
-            watchdog,
-            preemption,
-            profiler,
-            evaluations,
-            draw,
-        )
         step_fn = make_step(config, mesh, shardings, pipeline.n_centers)
         feed = stack.enter_context(contextlib.closing(Feed(pipeline, batch_sharding(mesh), pipeline.n_centers)))
-        return run.until_the_last_step(state, step_fn, feed)
+        began = 0.0
 
+        def finish(step: int, metrics: Metrics, fed: Fed, is_saved: bool = False) -> None:
+            """Waits for a step; stops the run if it is not finite, and logs it if it is one of those that are logged."""
+            with clock.waiting():
+                values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            watchdog.expect(f"step {step + 1}", limits.step_limit_s)
+            watch.look(step, values, fed.batches)
+            clock.step_done()
+            # Where a run may be taken up again the log is cut, so a line must end there.
+            if step % limits.log_every and not is_saved and step > 1:
+                return
+            values = watch.line(clock.lap(sum(head.batch_size for head in config.batches.heads)))
+            if log:
+                log.write(step, values | {"order": fed.progress.order, "bad_records": fed.progress.replaced})
+            seconds_left = (steps - step) * (time.perf_counter() - began) / (step - start)
+            report(progress_line(step, steps, values, seconds_left))
 
-@dataclass(frozen=True)
-class _Taken:
-    """A step that is under way on the device, and what is to be said of it once it is finished."""
+        def evaluate(step: int) -> None:
+            """Not before the checkpoint of this step is whole: nothing that happens now can lose it."""
+            checkpoints.wait()
+            watchdog.expect(f"the evaluation after step {step}", limits.eval_limit_s)
+            scores = evaluations.after(step, config.encoder, state.params)
+            watchdog.expect(f"step {step + 1}", limits.step_limit_s)
+            if log and scores:
+                log.write(step, scores)
 
-    step: int
-    metrics: dict[str, jax.Array]
-    fed: Fed
-
-
-@dataclass
-class _Run:
-    config: RunConfig
-    processes: Processes
-    pipeline: Pipeline
-    checkpoints: Checkpoints
-    log: MetricsLog | None
-    clock: Clock
-    report: Report
-    watch: Watch
-    watchdog: Watchdog
-    preemption: Preemption
-    profiler: Profiler
-    evaluations: Evaluations
-    draw: Draw | None
-    first_step: int = 0
-    began: float = 0.0
-
-    def until_the_last_step(self, state: TrainState, step_fn: jax.stages.Wrapped, feed: Feed) -> TrainState:
-        """The device works on one step while the host looks at the one before; a state is saved only if its loss is finite."""
-        start, steps = int(state.step), self.config.train.steps
         if start >= steps:
-            self.report(f"nothing to do: train.steps = {steps}, and {start} are done.")
+            report(f"nothing to do: train.steps = {steps}, and {start} are done.")
         compiled: jax.stages.Compiled | None = None
-        under_way: _Taken | None = None
+        under_way: tuple[int, Metrics, Fed] | None = None
+        # The device works on one step while the host looks at the one before; a state is saved only if its loss is finite.
         for step in range(start + 1, steps + 1):
-            self.clock.batch_asked()
+            clock.batch_asked()
             fed = next(feed)
-            self.clock.batch_there()
-            if self.draw and (pictures := self.draw(step, fed.batches)):
-                self.report(f"{len(pictures)} pictures of what the encoder sees: {pictures[0].parent}")
+            clock.batch_there()
+            if hooks.draw and speaks and (pictures := hooks.draw(step, fed.batches)):
+                report(f"{len(pictures)} pictures of what the encoder sees: {pictures[0].parent}")
             if compiled is None:
-                compiled = _compile(step_fn, state, fed.on_device, self.report)
-                self.processes.barrier("the first step")
-                self.first_step = start + 1
-                self.clock.restart()
-            self.profiler.before(step)
-            with self.clock.dispatching():
+                compiled = _compile(step_fn, state, fed.on_device, report)
+                processes.barrier("the first step")
+                began = time.perf_counter()
+                clock.restart()
+            profiler.before(step)
+            with clock.dispatching():
                 state, metrics = compiled(state, fed.on_device)
-            self.clock.dispatched(metrics["loss"])
-            if traced := self.profiler.after(step, metrics["loss"]):
-                self.report(traced)
+            clock.dispatched(metrics["loss"])
+            if traced := profiler.after(step, metrics["loss"]):
+                report(traced)
             if under_way:
-                self._finish(under_way)
-            under_way = _Taken(step, metrics, fed)
-            self.checkpoints.check()
-            is_told_to_stop = self.preemption.stops_after(step)
-            if is_told_to_stop or self._saves(step) or self.evaluations.is_due(step):
-                self._finish(under_way, is_saved=True)
-                self.checkpoints.save(state, self.config, place_in_data(self.pipeline, fed.progress))
+                finish(*under_way)
+            under_way = step, metrics, fed
+            checkpoints.check()
+            is_told_to_stop = preemption.stops_after(step)
+            if is_told_to_stop or step % limits.save_every == 0 or step == steps or evaluations.is_due(step):
+                finish(*under_way, is_saved=True)
+                checkpoints.save(state, config, place_in_data(pipeline, fed.progress))
                 under_way = None
-                if self.evaluations.is_due(step) and not is_told_to_stop:
-                    self._evaluate(step, state)
-                self.processes.barrier(f"the end of the save of step {step}")  # or the next step would wait, and be timed so
-                self.clock.restart()
+                if evaluations.is_due(step) and not is_told_to_stop:
+                    evaluate(step)
+                processes.barrier(f"the end of the save of step {step}")  # or the next step would wait, and be timed so
+                clock.restart()
             if is_told_to_stop and step < steps:
-                self.report(f"told to stop (SIGTERM): step {step} is saved; the same command goes on from there.")
+                report(f"told to stop (SIGTERM): step {step} is saved; the same command goes on from there.")
                 break
-        self.watchdog.expect("the last save", self.config.train.step_limit_s)
+        watchdog.expect("the last save", limits.step_limit_s)
         return state
 
-    def _evaluate(self, step: int, state: TrainState) -> None:
-        """Not before the checkpoint of this step is whole: nothing that happens now can lose it."""
-        self.checkpoints.wait()
-        self.watchdog.expect(f"the evaluation after step {step}", self.config.train.eval_limit_s)
-        scores = self.evaluations.after(step, self.config.encoder, state.params)
-        self.watchdog.expect(f"step {step + 1}", self.config.train.step_limit_s)
-        if self.log and scores:
-            self.log.write(step, scores)
 
-    def _saves(self, step: int) -> bool:
-        return step % self.config.train.save_every == 0 or step == self.config.train.steps
-
-    def _finish(self, taken: _Taken, is_saved: bool = False) -> None:
-        """Waits for a step; stops the run if it is not finite, and logs it if it is one of those that are logged."""
-        with self.clock.waiting():
-            values = {name: float(value) for name, value in jax.device_get(taken.metrics).items()}
-        self.watchdog.expect(f"step {taken.step + 1}", self.config.train.step_limit_s)
-        self.watch.look(taken.step, values, taken.fed.batches)
-        self.clock.step_done()
-        if taken.step == self.first_step:  # it takes longer than the others, so the pace is theirs
-            self.began = time.perf_counter()
-        # Where a run may be taken up again the log is cut, so a line must end there.
-        if taken.step % self.config.train.log_every and not is_saved and taken.step > 1:
-            return
-        values = self.watch.line(self.clock.lap(sum(head.batch_size for head in self.config.batches.heads)))
-        if self.log:
-            self.log.write(taken.step, values | {"order": taken.fed.progress.order, "bad_records": taken.fed.progress.replaced})
-        steps, timed = self.config.train.steps, taken.step - self.first_step
-        left_s = (steps - taken.step) * (time.perf_counter() - self.began) / timed if timed else None
-        self.report(progress_line(taken.step, steps, values, left_s))
+def _first_state(
+    config: RunConfig, mesh: Mesh, pipeline: Pipeline, checkpoints: Checkpoints, report: Report
+) -> tuple[TrainState, TrainState]:
+    """The state of the newest whole checkpoint, else a fresh one, and its shardings."""
+    make = jax.jit(partial(init_state, config, pipeline.n_centers, placement(mesh).n_shards))
+    abstract = jax.eval_shape(make)
+    shardings = state_shardings(abstract, mesh)
+    state = resume(checkpoints, config, pipeline, abstract, shardings, report)
+    if state is None:
+        state = take_encoder(jax.jit(make, out_shardings=shardings)(), config, shardings)
+        return take_centroids(state, config, pipeline.n_centers, mesh), shardings
+    report(f"resumed from step {int(state.step)} of {checkpoints.folder}")
+    return state, shardings
 
 
 def _in_silence(line: str) -> None:
