@@ -22,7 +22,7 @@ from ove.encoder.published.weight_files import SAFETENSORS
 from ove.errors import ConfigError
 from ove.train.checkpoints.checkpoint import Checkpoints, restore_encoder
 from ove.train.init import TrainState
-from ove.train.monitor.guards import no_losses
+from ove.train.monitor.guards import init_loss_window
 
 ORIGIN = "published.safetensors"
 """In the folder of a run made here: what its published file says beyond the parameters."""
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _write_run(encoder: Encoder, step: int, source: Path, dest: Path) -> None:
     """A run folder with one checkpoint that holds the encoder and nothing to train it further."""
     params = nnx.to_pure_dict(nnx.state(encoder, nnx.Param))
-    state = TrainState(jnp.int32(step), params, {}, (), jax.random.key(0), no_losses(1))  # orbax saves no empty arrays
+    state = TrainState(jnp.int32(step), params, {}, (), jax.random.key(0), init_loss_window(1))  # orbax saves no empty arrays
     fresh = dest / ".converting"
     shutil.rmtree(fresh, ignore_errors=True)
     try:

@@ -15,8 +15,8 @@ from launch.cli.errors import run
 from ove.config import RunConfig
 from ove.errors import ConfigError
 from ove.plan import costs
-from ove.plan.costs import MACHINES, Machine, Workplace
-from ove.plan.programs import compile_step, traffic, whole_leaves
+from ove.plan.costs import MACHINES, Machine, RunShape
+from ove.plan.programs import collective_bytes, compile_step, materialized_leaves
 from ove.train.monitor.speed import workload
 from ove.train.sharding import check_division, make_mesh
 
@@ -40,14 +40,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ConfigError(f"--devices {options.devices} must be at least 1.")
     if options.compile:
         _pretend(options.devices)
-    at = Workplace(config, options.devices, _centers(options.centers), _tokens(config, options.image_px), LABELS)
+    at = RunShape(config, options.devices, _centers(options.centers), _tokens(config, options.image_px), LABELS)
     check_division(config, options.devices)
     describe(at, MACHINES[options.kind])
     if options.compile:
         compare(at)
 
 
-def describe(at: Workplace, machine: Machine) -> None:
+def describe(at: RunShape, machine: Machine) -> None:
     """Prints the plan."""
     axes = ", ".join(f"{name} {size}" for name, size in at.axes.items())
     work = workload(at.config, at.n_centers, at.tokens_of)
@@ -67,7 +67,7 @@ def describe(at: Workplace, machine: Machine) -> None:
     )
 
 
-def compare(at: Workplace) -> None:
+def compare(at: RunShape) -> None:
     """Compiles the step without running it and prints formula and program side by side.
 
     In float32: the compiler for CPUs turns collectives of bfloat16 into such of float32.
@@ -77,10 +77,10 @@ def compare(at: Workplace) -> None:
     mesh = make_mesh(at.config.mesh, jax.devices()[: at.n_devices])
     compiled, state, shardings = compile_step(at.config, mesh, at.n_centers, at.tokens_of, at.labels_of)
     program = str(compiled.as_text())
-    found, expected = traffic(program), costs.collectives(at)
+    found, expected = collective_bytes(program), costs.collectives(at)
     for kind, size in expected.items():
         print(f"{kind}: formula {size:,.0f} bytes, program {found.get(kind, 0):,}")
-    print(f"whole in the program: {', '.join(whole_leaves(program, state, shardings)) or 'nothing that the rules cut'}")
+    print(f"whole in the program: {', '.join(materialized_leaves(program, state, shardings)) or 'nothing that the rules cut'}")
     sizes: Any = compiled.memory_analysis()
     planned = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
     print(f"memory: formula {costs.total(costs.memory(at)) / _GIB:.2f} GiB, program {planned / _GIB:.2f} GiB (of a CPU)")

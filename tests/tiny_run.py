@@ -12,7 +12,7 @@ from synthetic import BUDGET, CENTERS, GOP, LABELS, SIZE_PX
 from ove.config import BatchesConfig, EncoderConfig, HeadConfig, RunConfig, SelectionConfig, TrainConfig
 from ove.train.init import TrainState, init_state
 from ove.train.sharding import make_mesh, state_shardings
-from ove.train.step import DeviceBatch
+from ove.train.step import BatchArrays
 
 STEPS = 14
 N_CENTERS = {"vid": CENTERS, "obj": CENTERS}
@@ -54,7 +54,7 @@ def _init(config: RunConfig, n_centers: int, n_shards: int) -> jax.stages.Wrappe
     return jax.jit(functools.partial(init_state, config, dict.fromkeys(N_CENTERS, n_centers), n_shards))
 
 
-def batch(seed: int) -> DeviceBatch:
+def batch(seed: int) -> BatchArrays:
     """Random patches and labels for both banks."""
     rng = np.random.default_rng(seed)
     grid = SIZE_PX // 14

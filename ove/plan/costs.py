@@ -43,13 +43,13 @@ MACHINES = {
     "v5p": Machine(459.0, 95.0, 8960, 600.0, 600.0),
 }
 """NVIDIA's data sheets: NVLink 900 GB/s both ways, a 400 Gb/s adapter a GPU; Google's page on v5p: 4,800 Gb/s a chip."""
-BUSY = 0.45
+ASSUMED_MFU = 0.45
 """Share of a device's operations that products reach; an assumption."""
 Bytes = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Workplace:
+class RunShape:
     """A configuration on a number of devices, with what the data say."""
 
     config: RunConfig
@@ -91,7 +91,7 @@ class Workplace:
         return len(jax.eval_shape(draw, jax.random.key(0), labels, jax.ShapeDtypeStruct((), jnp.int32)).ids)
 
 
-def memory(at: Workplace) -> Bytes:
+def memory(at: RunShape) -> Bytes:
     """Bytes on one device: what stays (`encoder`, `banks`, both with moments), and what a step needs on top at its fullest."""
     config, axes, compute = at.config, at.axes, _width(at.config)
     parameters = at.parameters()
@@ -124,24 +124,24 @@ def total(counted: Bytes) -> float:
     return stays + backward
 
 
-def collectives(at: Workplace) -> Bytes:
-    """Bytes a device and step: gathers by their result, the others by their operand, as `ove.plan.programs.traffic` counts."""
+def collectives(at: RunShape) -> Bytes:
+    """Bytes a device and step: gathers by result, the others by operand, as `ove.plan.programs.collective_bytes`."""
     found = {"all-gather": 0.0, "reduce-scatter": 0.0, "all-reduce": 0.0}
     for kind, size, _ in _collectives(at):
         found[kind] += size
     return found
 
 
-def seconds(at: Workplace, machine: Machine) -> dict[str, float]:
+def seconds(at: RunShape, machine: Machine) -> dict[str, float]:
     """Estimated seconds of a step: `compute`, `near` and `far` (sent within and between domains, in rings), and their `sum`.
 
     Ideally what is sent is hidden behind what is computed: the step then takes the largest of the three.
     """
-    flops, again = 0.0, _again(at.config)
+    flops, recompute = 0.0, _recompute_factor(at.config)
     for head in at.config.batches.heads:
-        flops += again * head.batch_size * encoder_flops(at.config.encoder, at.tokens_of[head.bank])
+        flops += recompute * head.batch_size * encoder_flops(at.config.encoder, at.tokens_of[head.bank])
         flops += bank_flops(at.config, head, at.n_centers[head.bank])
-    found = {"compute": flops / at.n_devices / (machine.tflops * 1e12 * BUSY), "near": 0.0, "far": 0.0}
+    found = {"compute": flops / at.n_devices / (machine.tflops * 1e12 * ASSUMED_MFU), "near": 0.0, "far": 0.0}
     for kind, size, group in _collectives(at):
         sent = (2 if kind == "all-reduce" else 1) * size * (group - 1) / group
         is_near = group <= machine.domain
@@ -149,7 +149,7 @@ def seconds(at: Workplace, machine: Machine) -> dict[str, float]:
     return found | {"sum": sum(found.values())}
 
 
-def _collectives(at: Workplace) -> list[tuple[str, float, int]]:
+def _collectives(at: RunShape) -> list[tuple[str, float, int]]:
     """(kind, bytes, devices that take part) of everything that devices exchange in a step."""
     config, axes, n, accumulate = at.config, at.axes, at.n_devices, at.config.train.grad_accum_steps
     fsdp, parameters, heads = axes[FSDP], at.parameters(), at.config.batches.heads
@@ -181,14 +181,14 @@ def _width(config: RunConfig) -> int:
     return jnp.dtype(config.encoder.compute).itemsize
 
 
-def _again(config: RunConfig) -> float:
+def _recompute_factor(config: RunConfig) -> float:
     """Operations of the encoder to those of one forward and backward pass; of these a third is the forward pass."""
     mlp = config.encoder.mlp / (config.encoder.mlp + 2 * config.encoder.width)
     remat = {"none": 0.0, "dots": mlp, "full": 1.0}[config.encoder.remat]
     return 1 + (remat + (config.train.grad_accum_steps > 1)) / 3
 
 
-def _activations(at: Workplace, head: HeadConfig) -> float:
+def _activations(at: RunShape, head: HeadConfig) -> float:
     """Bytes that the backward pass of one microbatch keeps of all layers."""
     c = at.config.encoder
     token = {"none": 6 * c.width + c.mlp, "dots": 5 * c.width, "full": c.width}[c.remat] * _width(at.config)
@@ -196,18 +196,18 @@ def _activations(at: Workplace, head: HeadConfig) -> float:
     return c.layers * _tokens(at, head) * (token + log_total)
 
 
-def _one_layer(at: Workplace, head: HeadConfig) -> float:
+def _one_layer(at: RunShape, head: HeadConfig) -> float:
     """Bytes at work in the backward pass of one layer, about: what its parts keep, and gradients of the widest of them."""
     c = at.config.encoder
     return _tokens(at, head) * ((6 * c.width + 3 * c.mlp) * _width(at.config) + 4 * 2 * c.width)
 
 
-def _tokens(at: Workplace, head: HeadConfig) -> float:
+def _tokens(at: RunShape, head: HeadConfig) -> float:
     """Of one microbatch on a device."""
     return head.batch_size / at.n_devices / at.config.train.grad_accum_steps * at.tokens_of[head.bank]
 
 
-def _bank_work(at: Workplace, head: HeadConfig) -> float:
+def _bank_work(at: RunShape, head: HeadConfig) -> float:
     """Bytes of a bank's step beyond the gradient of its rows (docs/centers.md)."""
     width, batch = at.config.encoder.embedding_width, head.batch_size
     chunk = math.ceil(at.slots(head) / math.ceil(at.slots(head) / at.config.centers.chunk_rows))

@@ -58,7 +58,7 @@ def compile_step(
     return step.lower(state, batch).compile(), abstract, shardings
 
 
-def traffic(program: str) -> dict[str, int]:
+def collective_bytes(program: str) -> dict[str, int]:
     """Bytes that one device puts through each kind of collective in a run of a compiled program (HLO text).
 
     Of gathers the result counts, of the others the operand: what the whole has, not what a device sends. Collectives in loops
@@ -81,7 +81,7 @@ def shapes_in(program: str) -> set[tuple[int, ...]]:
     return {tuple(map(int, dims.split(","))) for dims in re.findall(r"[a-z0-9]+\[([0-9,]+)\]", program)}
 
 
-def whole_leaves(program: str, state: TrainState, shardings: TrainState) -> list[str]:
+def materialized_leaves(program: str, state: TrainState, shardings: TrainState) -> list[str]:
     """Names of the state's leaves that the rules cut but of whose whole shape the program has an array."""
     shapes = shapes_in(program)
     leaves = zip(jax.tree_util.tree_flatten_with_path(state)[0], jax.tree.leaves(shardings), strict=True)

@@ -19,19 +19,19 @@ _LOOK_S = 0.5
 
 
 @dataclass(frozen=True)
-class Fed:
+class DeviceBatch:
     """What a step takes."""
 
     batches: dict[str, Batch]
     """By bank; this process's rows."""
-    on_device: dict[str, dict[str, Array]]
+    arrays: dict[str, dict[str, Array]]
     """By bank: `patches` (B, N, P) uint8, `positions` (B, N, 3) and `labels` (B, M) int32, of all processes."""
     progress: Progress
     """How far the stream is with this batch taken, and no further: what a checkpoint of the step holds."""
 
 
-class Feed:
-    """Endless `Fed`, `depth` of them ahead of the one that was handed out last."""
+class DevicePrefetcher:
+    """Endless `DeviceBatch`, `depth` of them ahead of the one that was handed out last."""
 
     def __init__(self, pipeline: Pipeline, sharding: Sharding, n_centers: Mapping[str, int], depth: int = 2) -> None:
         """Starts to read where the pipeline is; from then on the pipeline belongs to the feed, until it is closed.
@@ -40,26 +40,26 @@ class Feed:
         label which is not −1 … `n_centers` − 1.
         """
         self._pipeline, self._sharding, self._n_centers = pipeline, sharding, dict(n_centers)
-        self._ready: queue.Queue[Fed | BaseException] = queue.Queue(max(depth, 1))
+        self._ready: queue.Queue[DeviceBatch | BaseException] = queue.Queue(max(depth, 1))
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self._thread.start()
 
-    def __iter__(self) -> "Feed":
+    def __iter__(self) -> "DevicePrefetcher":
         return self
 
-    def __next__(self) -> Fed:
+    def __next__(self) -> DeviceBatch:
         """The next batch; what went wrong with making it is raised here, after all that came before it."""
         while True:
             try:
-                fed = self._ready.get(timeout=_LOOK_S)
+                batch = self._ready.get(timeout=_LOOK_S)
                 break
             except queue.Empty:
                 if not self._thread.is_alive() and self._ready.empty():
                     raise RuntimeError("the feed is closed, or has raised before") from None
-        if isinstance(fed, BaseException):
-            raise fed
-        return fed
+        if isinstance(batch, BaseException):
+            raise batch
+        return batch
 
     def close(self) -> None:
         """Ends the thread, waiting for the batch that it is making; the pipeline stays open."""
@@ -70,14 +70,14 @@ class Feed:
         try:
             while not self._ends.is_set():
                 batches = next(self._pipeline)
-                self._put(Fed(batches, to_devices(batches, self._sharding, self._n_centers), self._pipeline.progress))
+                self._put(DeviceBatch(batches, to_devices(batches, self._sharding, self._n_centers), self._pipeline.progress))
         except BaseException as error:
             self._put(error)
 
-    def _put(self, fed: Fed | BaseException) -> None:
+    def _put(self, batch: DeviceBatch | BaseException) -> None:
         while not self._ends.is_set():
             try:
-                self._ready.put(fed, timeout=_LOOK_S)
+                self._ready.put(batch, timeout=_LOOK_S)
                 break
             except queue.Full:
                 continue

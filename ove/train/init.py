@@ -9,7 +9,7 @@ from jaxtyping import Array, Float32, Int, Key
 from ove.centers.bank import Bank, init_bank
 from ove.config import RunConfig
 from ove.encoder import encoder
-from ove.train.monitor.guards import no_losses
+from ove.train.monitor.guards import init_loss_window
 from ove.train.optimizer import make_optimizer
 
 
@@ -47,7 +47,7 @@ def init_state(config: RunConfig, n_centers: dict[str, int], n_shards: int = 1) 
             n_shards=n_shards,
         )
     opt_state = make_optimizer(config.train).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, banks, opt_state, rng, no_losses(len(banks)))
+    return TrainState(jnp.zeros((), jnp.int32), params, banks, opt_state, rng, init_loss_window(len(banks)))
 
 
 def n_negatives(fraction: float, n_centers: int) -> int:

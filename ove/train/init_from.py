@@ -21,7 +21,7 @@ _MUST_AGREE = ("layers", "width", "heads", "mlp", "patch_px", "norm", "norm_eps"
 _PROJECTION = "pool/project/kernel"
 
 
-def take_encoder(state: TrainState, config: RunConfig, shardings: TrainState) -> TrainState:
+def load_encoder(state: TrainState, config: RunConfig, shardings: TrainState) -> TrainState:
     """The state with the encoder's parameters from `config.train.init_from`, if that is given; all else stays as it is.
 
     A projection of the embedding belongs to the banks: it is taken over only where both have one of the same shape. ConfigError
@@ -67,7 +67,7 @@ def _read(source: Path) -> tuple[EncoderConfig, Params]:
     return encoder.config, nnx.to_pure_dict(nnx.state(encoder, nnx.Param))
 
 
-def take_centroids(state: TrainState, config: RunConfig, n_centers: dict[str, int], mesh: Mesh) -> TrainState:
+def load_centroids(state: TrainState, config: RunConfig, n_centers: dict[str, int], mesh: Mesh) -> TrainState:
     """The state with the rows of every bank whose head names `centroids` read from there; BadInput if they do not fit."""
     banks, place = dict(state.banks), placement(mesh)
     for head in config.batches.heads:

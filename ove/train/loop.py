@@ -20,17 +20,17 @@ from ove.records import Batch
 from ove.stream.pipeline import Pipeline
 from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.checkpoints.resume import place_in_data, resume
-from ove.train.feed import Fed, Feed
+from ove.train.feed import DeviceBatch, DevicePrefetcher
 from ove.train.hosts.watchdog import Preemption, Watchdog
 from ove.train.hosts.workdir import QUARANTINE, Report, claimed, quarantine, save_config, save_table
 from ove.train.init import TrainState, init_state
-from ove.train.init_from import take_centroids, take_encoder
+from ove.train.init_from import load_centroids, load_encoder
 from ove.train.monitor.evaluation import Evaluate, Evaluations
-from ove.train.monitor.metrics import MetricsLog, Watch, parameter_table, progress_line
+from ove.train.monitor.metrics import MetricsLog, StepMonitor, parameter_table, progress_line
 from ove.train.monitor.profiler import Profiler, Span
 from ove.train.monitor.speed import Clock
 from ove.train.sharding import batch_sharding, check_division, make_mesh, placement, state_shardings
-from ove.train.step import DeviceBatch, Metrics, make_step
+from ove.train.step import BatchArrays, Metrics, make_step
 
 Draw = Callable[[int, Mapping[str, Batch]], list[Path]]
 """A step and its batches → the pictures made of them."""
@@ -52,7 +52,7 @@ NO_HOOKS = Hooks()
 """A run by itself."""
 
 
-def check(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
+def check_config(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
     """ConfigError if the run cannot be trained as configured on these devices, or `workdir` is no folder."""
     if not config.batches.heads:
         raise ConfigError("batches.heads is empty; name at least one bank to train, for example {bank: 'vid', batch_size: 16}.")
@@ -63,7 +63,7 @@ def check(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
         raise ConfigError(f"{workdir}: is a file; give a folder as --workdir.")
 
 
-def agree(processes: Processes, config: RunConfig, workdir: Path, data_fingerprint: str) -> None:
+def check_agreement(processes: Processes, config: RunConfig, workdir: Path, data_fingerprint: str) -> None:
     """ConfigError, in all processes, if they were not started with one configuration, one workdir and the same data."""
     configuration = json.dumps(to_mapping(config), sort_keys=True).encode()
     processes.assert_equal("configuration", hashlib.sha256(configuration).hexdigest())
@@ -71,7 +71,7 @@ def agree(processes: Processes, config: RunConfig, workdir: Path, data_fingerpri
     processes.assert_equal("data (records or labels)", data_fingerprint)
 
 
-def described(state: TrainState, mesh: Mesh) -> str:
+def describe_run(state: TrainState, mesh: Mesh) -> str:
     """One line for the screen: what is trained, and on what."""
     encoder = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     banks = ", ".join(f"{name} {len(bank.rows):,}" for name, bank in state.banks.items())
@@ -92,7 +92,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
     speaks = processes.index == 0
     report = report if speaks else _in_silence
     mesh = make_mesh(config.mesh)
-    check(config, workdir, mesh)
+    check_config(config, workdir, mesh)
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.as_process_lost())
         watchdog = stack.enter_context(contextlib.closing(Watchdog()))
@@ -101,7 +101,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         bad = quarantine(workdir / (QUARANTINE if speaks else f"process_{processes.index}_{QUARANTINE}"), report)
         pipeline = Pipeline(config.batches, processes.index, processes.count, on_bad=bad)
         stack.enter_context(contextlib.closing(pipeline))
-        agree(processes, config, workdir, pipeline.fingerprint)
+        check_agreement(processes, config, workdir, pipeline.fingerprint)
         workdir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(claimed(workdir, processes, report))
         checkpoints = stack.enter_context(Checkpoints(workdir, limits.keep, limits.keep_every, processes))
@@ -114,29 +114,29 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
             save_config(config, workdir)
             save_table(parameter_table(state), workdir, report)
             log = stack.enter_context(contextlib.closing(MetricsLog(workdir, start)))
-        report(described(state, mesh))
+        report(describe_run(state, mesh))
         clock = stack.enter_context(contextlib.closing(Clock()))
-        watch = Watch(config, workdir, mesh, pipeline.n_centers, pipeline.key_of, report)
+        monitor = StepMonitor(config, workdir, mesh, pipeline.n_centers, pipeline.key_of, report)
         # Were the others to give up before the watchdog of the first does, nobody would see where that one stands.
         eval_limit_s = limits.eval_limit_s and limits.eval_limit_s + limits.barrier_timeout_s
         evaluations = Evaluations(hooks.evaluate, limits.eval_every, report, processes, eval_limit_s)
         step_fn = make_step(config, mesh, shardings, pipeline.n_centers)
-        feed = stack.enter_context(contextlib.closing(Feed(pipeline, batch_sharding(mesh), pipeline.n_centers)))
+        batches = stack.enter_context(contextlib.closing(DevicePrefetcher(pipeline, batch_sharding(mesh), pipeline.n_centers)))
         began = 0.0
 
-        def finish(step: int, metrics: Metrics, fed: Fed, is_saved: bool = False) -> None:
+        def finish(step: int, metrics: Metrics, batch: DeviceBatch, is_saved: bool = False) -> None:
             """Waits for a step; stops the run if it is not finite, and logs it if it is one of those that are logged."""
             with clock.waiting():
                 values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             watchdog.expect(f"step {step + 1}", limits.step_limit_s)
-            watch.look(step, values, fed.batches)
+            monitor.check(step, values, batch.batches)
             clock.step_done()
             # Where a run may be taken up again the log is cut, so a line must end there.
             if step % limits.log_every and not is_saved and step > 1:
                 return
-            values = watch.line(clock.lap(sum(head.batch_size for head in config.batches.heads)))
+            values = monitor.summary(clock.lap(sum(head.batch_size for head in config.batches.heads)))
             if log:
-                log.write(step, values | {"order": fed.progress.order, "bad_records": fed.progress.replaced})
+                log.write(step, values | {"order": batch.progress.order, "bad_records": batch.progress.replaced})
             seconds_left = (steps - step) * (time.perf_counter() - began) / (step - start)
             report(progress_line(step, steps, values, seconds_left))
 
@@ -152,33 +152,33 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         if start >= steps:
             report(f"nothing to do: train.steps = {steps}, and {start} are done.")
         compiled: jax.stages.Compiled | None = None
-        under_way: tuple[int, Metrics, Fed] | None = None
+        under_way: tuple[int, Metrics, DeviceBatch] | None = None
         # The device works on one step while the host looks at the one before; a state is saved only if its loss is finite.
         for step in range(start + 1, steps + 1):
             clock.batch_asked()
-            fed = next(feed)
+            batch = next(batches)
             clock.batch_there()
-            if hooks.draw and speaks and (pictures := hooks.draw(step, fed.batches)):
+            if hooks.draw and speaks and (pictures := hooks.draw(step, batch.batches)):
                 report(f"{len(pictures)} pictures of what the encoder sees: {pictures[0].parent}")
             if compiled is None:
-                compiled = _compile(step_fn, state, fed.on_device, report)
+                compiled = _compile(step_fn, state, batch.arrays, report)
                 processes.barrier("the first step")
                 began = time.perf_counter()
                 clock.restart()
             profiler.before(step)
             with clock.dispatching():
-                state, metrics = compiled(state, fed.on_device)
+                state, metrics = compiled(state, batch.arrays)
             clock.dispatched(metrics["loss"])
             if traced := profiler.after(step, metrics["loss"]):
                 report(traced)
             if under_way:
                 finish(*under_way)
-            under_way = step, metrics, fed
+            under_way = step, metrics, batch
             checkpoints.check()
             is_told_to_stop = preemption.stops_after(step)
             if is_told_to_stop or step % limits.save_every == 0 or step == steps or evaluations.is_due(step):
                 finish(*under_way, is_saved=True)
-                checkpoints.save(state, config, place_in_data(pipeline, fed.progress))
+                checkpoints.save(state, config, place_in_data(pipeline, batch.progress))
                 under_way = None
                 if evaluations.is_due(step) and not is_told_to_stop:
                     evaluate(step)
@@ -200,8 +200,8 @@ def _first_state(
     shardings = state_shardings(abstract, mesh)
     state = resume(checkpoints, config, pipeline, abstract, shardings, report)
     if state is None:
-        state = take_encoder(jax.jit(make, out_shardings=shardings)(), config, shardings)
-        return take_centroids(state, config, pipeline.n_centers, mesh), shardings
+        state = load_encoder(jax.jit(make, out_shardings=shardings)(), config, shardings)
+        return load_centroids(state, config, pipeline.n_centers, mesh), shardings
     report(f"resumed from step {int(state.step)} of {checkpoints.folder}")
     return state, shardings
 
@@ -210,7 +210,7 @@ def _in_silence(line: str) -> None:
     """What processes after the first say: nothing, for all would say the same."""
 
 
-def _compile(step_fn: jax.stages.Wrapped, state: TrainState, batch: DeviceBatch, report: Report) -> jax.stages.Compiled:
+def _compile(step_fn: jax.stages.Wrapped, state: TrainState, batch: BatchArrays, report: Report) -> jax.stages.Compiled:
     report("compiling the training step, once …")
     before = time.perf_counter()
     compiled = step_fn.lower(state, batch).compile()

@@ -15,11 +15,11 @@ from ove.config import HeadConfig, RunConfig
 from ove.encoder.encoder import Params
 from ove.train.encoder_grads import make_encode, part_norms
 from ove.train.init import TrainState, n_negatives
-from ove.train.monitor.guards import is_applied, judge
+from ove.train.monitor.guards import apply_update, detect_spikes
 from ove.train.optimizer import at_step, clip, learning_rate, make_optimizer
 from ove.train.sharding import batch_sharding, check_division, placement
 
-DeviceBatch = dict[str, dict[str, Array]]
+BatchArrays = dict[str, dict[str, Array]]
 """By bank: `patches` (B, N, P) uint8, `positions` (B, N, 3) and `labels` (B, M) int32."""
 Metrics = dict[str, Array]
 
@@ -43,7 +43,7 @@ def make_step(
             for head in config.batches.heads
         }
 
-    def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: BatchArrays) -> tuple[TrainState, Metrics]:
         key, plans = jax.random.fold_in(state.rng, state.step), plans_of(state.banks)
 
         def loss_of(params: Params) -> tuple[Array, dict[str, BankGradient]]:
@@ -65,8 +65,10 @@ def make_step(
 
         (loss, found), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         norms = part_norms(grads)
-        is_spike, recent_losses = judge(state.recent_losses, jnp.stack([f.loss for f in found.values()]), train.spike_mads)
-        applied = is_applied(train, is_spike)
+        is_spike, recent_losses = detect_spikes(
+            state.recent_losses, jnp.stack([f.loss for f in found.values()]), train.spike_mads
+        )
+        applied = apply_update(train, is_spike)
         rates = {name: learning_rate(train, train.rate_of(name))(state.step) for name in plans}
         banks = {
             name: bank_update(

@@ -15,7 +15,7 @@ from launch import centers
 from ove.centers.shuffle import row_of
 from ove.errors import BadCheckpoint, BadInput, ConfigError
 from ove.train.checkpoints.checkpoint import Checkpoints
-from ove.train.init_from import take_centroids
+from ove.train.init_from import load_centroids
 from ove.train.loop import train
 from ove.train.sharding import make_mesh
 
@@ -45,7 +45,7 @@ def test_a_bank_is_exported_and_begins_another_run(
     config = dataclasses.replace(config, batches=dataclasses.replace(config.batches, heads=heads))
     fresh, _, _ = state_on(config, 8)
     random_rows = np.asarray(fresh.banks["vid"].rows)
-    state = take_centroids(fresh, config, N_CENTERS, make_mesh())
+    state = load_centroids(fresh, config, N_CENTERS, make_mesh())
     np.testing.assert_array_equal(by_center(state.banks["obj"].rows), rows_of(trained_run, STEPS, "obj"))
     np.testing.assert_array_equal(state.banks["vid"].rows, random_rows)
     assert len(state.banks["obj"].rows.addressable_shards[0].data) == 1

@@ -13,31 +13,31 @@ from tiny_run import config_of, replace_encoder
 
 from ove.config import MeshConfig
 from ove.plan import costs
-from ove.plan.costs import Workplace
-from ove.plan.programs import compile_step, shapes_in, traffic
+from ove.plan.costs import RunShape
+from ove.plan.programs import collective_bytes, compile_step, shapes_in
 from ove.train.sharding import make_mesh
 
 ROOT = Path(__file__).resolve().parents[2]
 CENTERS, TOKENS, LABELS = {"vid": 640, "obj": 410}, {"vid": 16, "obj": 4}, {"vid": 3, "obj": 3}
 
 
-def at(n: int, fsdp: int, accumulate: int, bank: int = 0, loss: str = "sigmoid", remat: str = "none") -> Workplace:
-    config = replace_encoder(config_of(Path(), grad_accum_steps=accumulate), remat=remat, embedding=32)
+def at(n: int, fsdp: int, accumulate: int, bank: int = 0, loss: str = "sigmoid", remat: str = "none") -> RunShape:
+    config = replace_encoder(config_of(Path(), accumulate=accumulate), remat=remat, embedding=32)
     centers = dataclasses.replace(config.centers, loss=loss)
-    return Workplace(
+    return RunShape(
         dataclasses.replace(config, mesh=MeshConfig(fsdp=fsdp, bank=bank), centers=centers), n, CENTERS, TOKENS, LABELS
     )
 
 
-def compiled(place: Workplace) -> jax.stages.Compiled:
+def compiled(place: RunShape) -> jax.stages.Compiled:
     mesh = make_mesh(place.config.mesh, jax.devices()[: place.n_devices])
     return compile_step(place.config, mesh, place.n_centers, place.tokens_of, place.labels_of)[0]
 
 
-def assert_as_formula(place: Workplace) -> str:
+def assert_as_formula(place: RunShape) -> str:
     program = compiled(place).as_text()
     found, expected = (
-        {kind: size for kind, size in sizes.items() if size} for sizes in (traffic(program), costs.collectives(place))
+        {kind: size for kind, size in sizes.items() if size} for sizes in (collective_bytes(program), costs.collectives(place))
     )
     assert found == expected
     return program
@@ -64,7 +64,7 @@ def test_collectives_are_those_of_the_formula_and_no_bank_is_gathered() -> None:
     ],
     ids=["1", "8", "8, groups", "2, softmax", "8, cut"],
 )
-def test_collectives_elsewhere(place: Workplace) -> None:
+def test_collectives_elsewhere(place: RunShape) -> None:
     assert_as_formula(place)
 
 
@@ -79,7 +79,10 @@ ENTRY %main (p: f32[4]) -> f32[4] {
   %s = bf16[2]{0} reduce-scatter(%w), replica_groups=[2,4]<=[8], dimensions={0}, to_apply=%add
 }
 """
-    assert {kind: size for kind, size in traffic(program).items() if size} == {"all-gather": 3 * 64, "reduce-scatter": 16}
+    assert {kind: size for kind, size in collective_bytes(program).items() if size} == {
+        "all-gather": 3 * 64,
+        "reduce-scatter": 16,
+    }
 
 
 @pytest.mark.parametrize(
@@ -102,12 +105,13 @@ ENTRY %main (p: f32[6]) -> f32[3] {{
   %s = f32[3]{{0}} reduce-scatter(%p), channel_id=1, replica_groups={groups}, use_global_device_ids=true, dimensions={{0}}
 }}
 """
-    assert traffic(program) == {"reduce-scatter": devices * 12 if devices > 1 else 0}
+    assert collective_bytes(program) == {"reduce-scatter": devices * 12 if devices > 1 else 0}
 
 
 def test_groups_written_in_an_unknown_way_are_an_error_not_zero_bytes() -> None:
+    program = "HloModule m\nENTRY %main (p: f32[6]) -> f32[3] {\n  %s = f32[3] all-reduce(%p), replica_groups=somehow\n}\n"
     with pytest.raises(ValueError, match="form that is not known: somehow"):
-        traffic("HloModule m\nENTRY %main (p: f32[6]) -> f32[3] {\n  %s = f32[3] all-reduce(%p), replica_groups=somehow\n}\n")
+        collective_bytes(program)
 
 
 def test_collectives_that_are_started_and_awaited_apart_count_once() -> None:
@@ -131,7 +135,7 @@ ENTRY %main (p: f32[4]) -> f32[4] {
   %c = (f32[4]{0}, f32[4]{0}, u32[], u32[]) collective-permute-start(%p), channel_id=4, source_target_pairs={{0,1},{1,0}}
 }
 """
-    assert traffic(program) == {
+    assert collective_bytes(program) == {
         "all-reduce": 16 + 16 + 16 + 16,
         "all-gather": 64,
         "reduce-scatter": 32,

@@ -15,7 +15,7 @@ from ove.centers.shuffle import row_of
 from ove.config import RunConfig
 from ove.encoder import encoder
 from ove.train.init import TrainState
-from ove.train.step import DeviceBatch
+from ove.train.step import BatchArrays
 
 Arrays = dict[str, np.ndarray]
 Metrics = dict[str, float]
@@ -94,7 +94,7 @@ class PlainTraining:
         y = jnp.where(is_label, 1, -1)
         return (is_sampled * jnp.logaddexp(0, -y * (logit[0] * cosine + logit[1]))).sum() / len(e)
 
-    def step(self, old: PlainState, batch: DeviceBatch) -> tuple[PlainState, Metrics]:
+    def step(self, old: PlainState, batch: BatchArrays) -> tuple[PlainState, Metrics]:
         """The state after a step, and what is logged of it."""
         train, metrics = self._config.train, {"loss": 0.0, "lr": self._rates[old.step]["lr"]}
         params = jax.tree.unflatten(self._structure, [jnp.asarray(values, jnp.float32) for values in old.params.values()])

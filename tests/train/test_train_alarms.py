@@ -28,7 +28,7 @@ def test_a_collapse_is_reported_when_it_stays_and_when_it_is_over() -> None:
     cosines = [0.999] * 2 + [0.99, 0.2] * 60 + [0.99] * 60 + [0.5] * 40 + [0.99] * 10 + [0.5] * 60
     for step, cosine in enumerate(cosines, 1):
         values = metrics(cosine)
-        lines = list(alarms.of_step(step, values))
+        lines = list(alarms.check(step, values))
         if lines:
             said[step] = lines
         assert values["collapse/vid"] == float(cosine > 0.98 and step > 2)
@@ -41,9 +41,9 @@ def test_a_collapse_is_reported_when_it_stays_and_when_it_is_over() -> None:
 
 def test_positives_without_room_are_reported_at_once_and_once() -> None:
     alarms = Alarms(config_of(Path()))
-    (line,) = alarms.of_step(1, metrics(overflow=7))
+    (line,) = alarms.check(1, metrics(overflow=7))
     assert "7 positives of bank obj had no room" in line
-    assert list(alarms.of_step(2, metrics(overflow=7))) == list(alarms.of_step(3, metrics())) == []
+    assert list(alarms.check(2, metrics(overflow=7))) == list(alarms.check(3, metrics())) == []
 
 
 def test_labels_past_the_bank_stop_a_run_with_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def test_a_save_that_fails_says_so_and_leaves_the_one_before(run: Path, monkeypa
     def no_room(self: Checkpoints) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Checkpoints, "_seal", no_room)
+    monkeypatch.setattr(Checkpoints, "_record_files", no_room)
     config = config_of(Path())
     checkpoints = Checkpoints(run, keep=2)
     state = state_on(config, 8)[0]

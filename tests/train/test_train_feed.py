@@ -13,7 +13,7 @@ from synthetic import BUDGET, CENTERS, GOP, write_set
 from ove.config import BatchesConfig, HeadConfig, SelectionConfig
 from ove.errors import BadInput, BadShard
 from ove.stream.pipeline import Pipeline
-from ove.train.feed import Feed
+from ove.train.feed import DevicePrefetcher
 from ove.train.sharding import batch_sharding, make_mesh
 
 N_CENTERS = {"vid": CENTERS, "obj": CENTERS}
@@ -31,12 +31,12 @@ def pipeline_of(folder: Path) -> Pipeline:
 def test_what_is_fed_is_what_the_pipeline_gives_and_progress_is_that_of_the_batch(shard_folder: Path) -> None:
     plain, fed_from = pipeline_of(shard_folder), pipeline_of(shard_folder)
     sharding = batch_sharding(make_mesh())
-    feed = Feed(fed_from, sharding, N_CENTERS, depth=3)
+    feed = DevicePrefetcher(fed_from, sharding, N_CENTERS, depth=3)
     for step in range(1, 6):
         expected, fed = next(plain), next(feed)
         assert fed.progress == plain.progress and fed.progress.step == step
         for bank, batch in expected.items():
-            moved = fed.on_device[bank]
+            moved = fed.arrays[bank]
             assert moved.keys() == {"patches", "positions", "labels"}
             for name, array in moved.items():
                 assert array.sharding == sharding and array.dtype == getattr(batch, name).dtype
@@ -52,7 +52,7 @@ def test_what_is_fed_is_what_the_pipeline_gives_and_progress_is_that_of_the_batc
 
 def test_only_so_many_batches_are_made_ahead(shard_folder: Path) -> None:
     pipeline = pipeline_of(shard_folder)
-    feed = Feed(pipeline, NamedSharding(make_mesh(), PartitionSpec()), N_CENTERS, depth=2)
+    feed = DevicePrefetcher(pipeline, NamedSharding(make_mesh(), PartitionSpec()), N_CENTERS, depth=2)
     next(feed)
     ends = time.monotonic() + 300
     while pipeline.progress.step < 4 and time.monotonic() < ends:
@@ -69,7 +69,7 @@ def test_only_so_many_batches_are_made_ahead(shard_folder: Path) -> None:
 def test_errors_come_in_the_place_of_the_batch_that_they_befell(shard_folder: Path, tmp_path: Path) -> None:
     sharding = batch_sharding(make_mesh())
     pipeline = pipeline_of(shard_folder)
-    feed = Feed(pipeline, sharding, {"vid": CENTERS, "obj": 2})
+    feed = DevicePrefetcher(pipeline, sharding, {"vid": CENTERS, "obj": 2})
     with pytest.raises(BadInput, match="labels of bank obj"):
         next(feed)
     feed.close()
@@ -84,7 +84,7 @@ def test_errors_come_in_the_place_of_the_batch_that_they_befell(shard_folder: Pa
         raise BadShard("gone")
 
     pipeline.streams["obj"].fill = fails  # type: ignore[method-assign]
-    feed = Feed(pipeline, sharding, N_CENTERS)
+    feed = DevicePrefetcher(pipeline, sharding, N_CENTERS)
     with pytest.raises(BadShard, match="gone"):
         [next(feed) for _ in range(2)]
     feed.close()

@@ -22,15 +22,15 @@ from launch.cli.errors import run
 from ove.train import loop
 from ove import distributed as processes
 
-report_of = loop.described
+describe = loop.describe_run
 
-def described(state, mesh):
+def describe_run(state, mesh):
     if int(state.step) or str(jax.process_index()) == os.environ.get("FULL"):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # as if the disk were full: less than a bank's rows
-    return report_of(state, mesh)
+    return describe(state, mesh)
 
-loop.described = described
+loop.describe_run = describe_run
 run(lambda: train.main(sys.argv[1:]), processes.exit)
 """
 

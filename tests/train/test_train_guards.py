@@ -17,16 +17,16 @@ from ove.config import RunConfig, TrainConfig
 from ove.errors import ConfigError, TrainingStopped
 from ove.records import Batch
 from ove.train.init import TrainState
-from ove.train.monitor.guards import ENOUGH, WINDOW, check_step, judge, no_losses
+from ove.train.monitor.guards import ENOUGH, WINDOW, check_step, detect_spikes, init_loss_window
 from ove.train.sharding import make_mesh
 from ove.train.step import make_step
 
-judged = jax.jit(judge, static_argnums=2)
+judged = jax.jit(detect_spikes, static_argnums=2)
 
 
 def spikes_in(losses: np.ndarray, mads: float = 10.0) -> np.ndarray:
     """(banks, steps): which of the losses of some banks are spikes."""
-    recent, found = no_losses(len(losses)), []
+    recent, found = init_loss_window(len(losses)), []
     for step in losses.T:
         is_spike, recent = judged(recent, jnp.asarray(step, jnp.float32), mads)
         found.append(np.asarray(is_spike))
@@ -79,7 +79,7 @@ def test_a_loss_that_rises_for_good_is_usual_after_half_a_window() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from([np.nan, np.inf, -np.inf, 1.0, 2.0]), min_size=1, max_size=60))
 def test_what_is_not_finite_is_no_spike_and_not_remembered(losses: list[float]) -> None:
-    recent = no_losses(1)
+    recent = init_loss_window(1)
     for loss in losses:
         is_spike, recent = judged(recent, jnp.array([loss], jnp.float32), 10.0)
         assert np.isfinite(loss) or not is_spike[0]

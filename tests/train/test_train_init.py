@@ -16,7 +16,7 @@ from ove.config import RunConfig
 from ove.encoder import encoder
 from ove.encoder.encoder import Params, normalise
 from ove.train.checkpoints.checkpoint import Checkpoints
-from ove.train.init_from import take_encoder
+from ove.train.init_from import load_encoder
 from ove.train.loop import train
 
 
@@ -39,7 +39,7 @@ def assert_equal(found: Params, expected: Params) -> None:
 def test_the_encoder_of_a_run_is_taken_and_nothing_else(trained_run: Path, trained: Params) -> None:
     config = config_of(Path(), init_from=str(trained_run), seed=5)
     fresh, _, shardings = state_on(config, 2)
-    state = take_encoder(fresh, config, shardings)
+    state = load_encoder(fresh, config, shardings)
     assert_equal(state.params, trained)
     assert (np.asarray(fresh.params["patch"]["kernel"]) != trained["patch"]["kernel"]).all()
     for part in ("step", "banks", "opt_state", "rng", "recent_losses"):
@@ -50,7 +50,7 @@ def test_the_encoder_of_a_run_is_taken_and_nothing_else(trained_run: Path, train
 def test_a_projection_is_taken_only_where_it_fits(trained_run: Path, trained: Params) -> None:
     config = replace_encoder(config_of(Path(), init_from=str(trained_run)), embedding=32)
     fresh, _, shardings = state_on(config, 1)
-    state = take_encoder(fresh, config, shardings)
+    state = load_encoder(fresh, config, shardings)
     projection = state.params["pool"].pop("project")
     np.testing.assert_array_equal(projection["kernel"], fresh.params["pool"]["project"]["kernel"])
     assert_equal(state.params, trained)
@@ -61,7 +61,7 @@ def test_a_published_encoder_computes_in_a_run_what_the_format_says(tmp_path: Pa
     published_files.write_folder(tmp_path, tensors)
     config = replace_encoder(config_of(Path(), init_from=str(tmp_path)), mlp=sizes["intermediate_size"], rope="released")
     fresh, _, shardings = state_on(config, 2)
-    state, seen = take_encoder(fresh, config, shardings), batch(0)["vid"]
+    state, seen = load_encoder(fresh, config, shardings), batch(0)["vid"]
     found = encoder.apply(config.encoder, jax.device_get(state.params), seen["patches"], seen["positions"]).pooled
     patches, positions = np.asarray(normalise(seen["patches"]), np.float64), np.asarray(seen["positions"])
     expected = published_files.expected(tensors, sizes, patches, positions)["pooler_output"]

@@ -15,7 +15,7 @@ from tiny_run import config_of, replace_encoder, state_on
 from ove.config import BankRates, CentersConfig, HeadConfig, RunConfig
 from ove.train.init import TrainState
 from ove.train.sharding import batch_sharding, make_mesh
-from ove.train.step import DeviceBatch, make_step
+from ove.train.step import BatchArrays, make_step
 
 C, N_DEVICES = 37, 2
 STEPS, SKIPPED = 6, 4
@@ -50,7 +50,7 @@ def of(**train: Any) -> RunConfig:
     return replace_encoder(config, layers=1, width=32, heads=1, mlp=48, embedding=24, init_std=0.1)
 
 
-def batch(seed: int) -> DeviceBatch:
+def batch(seed: int) -> BatchArrays:
     """Labels are shared, repeated and missing."""
     rng = np.random.default_rng(seed)
 

@@ -51,11 +51,11 @@ class SaveBarrier:
             if self._lost is not None:
                 raise ProcessLost(
                     f"{self._folder}: step {step} could not be saved, for another process did not come to the end of it "
-                    f"({integrity.beginning(self._lost)}); see what it said last. Started again, all go on from the one before."
+                    f"({integrity.first_line(self._lost)}); see its last message. Started again, all resume from the one before."
                 ) from error
             if isinstance(error, jax.errors.JaxRuntimeError):
                 raise  # of the device, not of the files
             raise BadCheckpoint(
-                f"{self._folder}: step {step} could not be saved ({integrity.beginning(error)}); make room or give another "
+                f"{self._folder}: step {step} could not be saved ({integrity.first_line(error)}); make room or give another "
                 "--workdir, and start again: the checkpoint before it is whole."
             ) from error

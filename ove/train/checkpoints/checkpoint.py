@@ -76,7 +76,7 @@ class Checkpoints:
                 preservation_policy=policies.AnyPreservationPolicy(kept),
                 create=self._writes,
                 cleanup_tmp_directories=self._writes,
-                async_options=ocp.AsyncOptions(barrier_sync_fn=self._barrier, post_finalization_callback=self._seal),
+                async_options=ocp.AsyncOptions(barrier_sync_fn=self._barrier, post_finalization_callback=self._record_files),
             ),
         )
         self._saving: int | None = None
@@ -113,7 +113,7 @@ class Checkpoints:
         DamagedCheckpoint, in all processes, if one of them finds that files were changed, cut or lost.
         """
         with self._together(step, "files"):
-            integrity.check(self.folder / str(step))
+            integrity.check_files(self.folder / str(step))
             meta = self._read(step, meta=ocp.args.JsonRestore()).meta
         version = meta.get("schema_version")
         if version != SCHEMA_VERSION:
@@ -174,10 +174,10 @@ class Checkpoints:
         if error is None or self._processes is None or self._processes.count == 1:
             self.close()
 
-    def _seal(self) -> None:
+    def _record_files(self) -> None:
         """Notes the files of the checkpoint that is being saved; orbax calls it when all are written, and then renames them."""
         (folder,) = self.folder.glob(f"{self._saving}.*tmp*")
-        integrity.seal(folder)
+        integrity.record_files(folder)
 
     @contextlib.contextmanager
     def _together(self, step: int, what: str) -> Iterator[None]:
@@ -206,7 +206,7 @@ class Checkpoints:
         found = fingerprints(tree)
         altered = sorted(name for name, leaf in leaves.items() if found[name] != leaf.fingerprint)
         if altered:
-            raise integrity.unreadable(
+            raise integrity.damaged(
                 self.folder / str(step), f"{len(altered)} of its arrays are not what was saved: {integrity.few(altered)}"
             )
         return tree
@@ -231,7 +231,7 @@ class Checkpoints:
         except jax.errors.JaxRuntimeError:
             raise  # of the device, not of the files
         except Exception as error:  # over damaged files orbax raises anything: ValueError, AssertionError, bare Exception
-            raise integrity.unreadable(self.folder / str(step), error) from error
+            raise integrity.damaged(self.folder / str(step), error) from error
 
 
 def restore_encoder(workdir: Path, step: int | None = None) -> tuple[EncoderConfig, encoder.Params, int]:

@@ -16,13 +16,13 @@ NOTE = "files.json"
 """In the folder of a step: what files it consists of."""
 
 
-def seal(folder: Path) -> None:
+def record_files(folder: Path) -> None:
     """Notes the files of a checkpoint that is complete."""
     files = _files(folder)
     (folder / NOTE).write_text(json.dumps({"files": files, "sha256": _digest(files)}))
 
 
-def check(folder: Path) -> None:
+def check_files(folder: Path) -> None:
     """Compares the files of a checkpoint with what was noted; DamagedCheckpoint names those that are gone or differ.
 
     Orbax answers lost files with pages of text, or with nothing, so this comes before it.
@@ -31,21 +31,21 @@ def check(folder: Path) -> None:
         note = json.loads((folder / NOTE).read_text())
         found = _files(folder)
     except (OSError, ValueError) as error:
-        raise unreadable(folder, f"{NOTE}: {error}") from error
+        raise damaged(folder, f"{NOTE}: {error}") from error
     noted = note.get("files") if isinstance(note, dict) else None
     if not isinstance(noted, dict) or note.get("sha256") != _digest(noted):
-        raise unreadable(folder, f"{NOTE}: is not what was saved")
+        raise damaged(folder, f"{NOTE}: is not what was saved")
     wrong = sorted(name for name in noted if found.get(name) != noted[name])
     if wrong:
-        raise unreadable(folder, f"{len(wrong)} of its files are missing or not what was saved: {few(wrong)}")
+        raise damaged(folder, f"{len(wrong)} of its files are missing or not what was saved: {few(wrong)}")
 
 
-def unreadable(folder: Path, reason: object) -> DamagedCheckpoint:
+def damaged(folder: Path, reason: object) -> DamagedCheckpoint:
     """The error of a checkpoint that is not what was saved, and why it is known."""
-    return DamagedCheckpoint(f"{folder}: cannot be read ({beginning(reason)}).")
+    return DamagedCheckpoint(f"{folder}: cannot be read ({first_line(reason)}).")
 
 
-def beginning(reason: object) -> str:
+def first_line(reason: object) -> str:
     """Of an error of orbax, the part that tells something; pages of specifications follow."""
     return (str(reason) or type(reason).__name__).splitlines()[0].split(" See full TensorStore")[0][:300]
 

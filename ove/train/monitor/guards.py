@@ -26,12 +26,12 @@ KeyOf = Callable[[str, int, int], str]
 """Bank, source and index of a record → what it is called."""
 
 
-def no_losses(n_banks: int) -> Float32[Array, "banks window"]:
+def init_loss_window(n_banks: int) -> Float32[Array, "banks window"]:
     """The memory of a new run: NaN where nothing is known yet."""
     return jnp.full((n_banks, WINDOW), jnp.nan, jnp.float32)
 
 
-def judge(
+def detect_spikes(
     recent: Float32[Array, "banks window"], losses: Float32[Array, "banks"], spike_mads: float
 ) -> tuple[Bool[Array, "banks"], Float32[Array, "banks window"]]:
     """Which banks' losses are spikes, and the memory with these losses in it; works under jit.
@@ -51,7 +51,7 @@ def judge(
     return is_spike, jnp.where(is_finite[:, None], appended, recent)
 
 
-def is_applied(config: TrainConfig, is_spike: Bool[Array, "banks"]) -> Bool[Array, ""]:
+def apply_update(config: TrainConfig, is_spike: Bool[Array, "banks"]) -> Bool[Array, ""]:
     """Whether a step changes parameters, moments and banks: not if it is to be skipped."""
     return ~is_spike.any() if config.on_spike == "skip" else jnp.asarray(True)
 
@@ -120,7 +120,7 @@ class Alarms:
         self._given: set[str] = set()
         self._changed_for: dict[str, int] = defaultdict(int)
 
-    def of_step(self, step: int, values: dict[str, float]) -> Iterator[str]:
+    def check(self, step: int, values: dict[str, float]) -> Iterator[str]:
         """Sentences to report; `values` gets `collapse/BANK`, 1 where the bank's embeddings are nearly all the same, else 0.
 
         Fresh encoders make nearly the same embedding of everything: nothing is a collapse before the end of the warm-up.

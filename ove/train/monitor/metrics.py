@@ -120,7 +120,7 @@ def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left
     return "  ".join(parts)
 
 
-class Watch:
+class StepMonitor:
     """Looks at the metrics of every step of a run."""
 
     def __init__(
@@ -139,18 +139,18 @@ class Watch:
         self._alarms, self._averages = Alarms(config), Averages()
         self._work: Workload | None = None
 
-    def look(self, step: int, values: dict[str, float], batches: Mapping[str, Batch]) -> None:
+    def check(self, step: int, values: dict[str, float], batches: Mapping[str, Batch]) -> None:
         """Takes the metrics of a finished step; TrainingStopped where they must end the run (`ove.train.monitor.guards`)."""
         if self._work is None:
             tokens_of = {bank: batch.positions.shape[1] for bank, batch in batches.items()}
             self._work = workload(self._config, self._n_centers, tokens_of)
         for sentence in check_step(self._config.train, step, values, batches, self._workdir, self._key_of):
             self._report(sentence)
-        for alarm in self._alarms.of_step(step, values):
+        for alarm in self._alarms.check(step, values):
             self._report(alarm)
         self._averages.add(values)
 
-    def line(self, lap: Mapping[str, float]) -> dict[str, float]:
+    def summary(self, lap: Mapping[str, float]) -> dict[str, float]:
         """All that is logged of the steps since the last line, of which there is at least one, given `Clock.lap` of them."""
         assert self._work is not None, "a line follows a step"
         speed = rates(self._work, lap["step_ms"], self._n_devices, self._peak)
