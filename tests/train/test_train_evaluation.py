@@ -38,9 +38,16 @@ def test_a_failure_is_told_and_counted_and_after_three_in_a_row_it_is_enough(err
     for _ in range(GIVE_UP):
         assert evaluations.after(5, EncoderConfig(), {}) == {"eval/failed": 1.0}
     assert len(said) == GIVE_UP and all(line.count("\n") == 0 and "EVALUATION FAILED at step 5" in line for line in said)
-    assert "the run goes on" in said[0] and "no more are tried until the next start" in said[-1]
+    assert "the run goes on" in said[0] and "evaluation is disabled until the run is restarted" in said[-1]
     assert evaluations.after(10, EncoderConfig(), {}) == {}
     assert len(said) == GIVE_UP
+
+
+def test_errors_that_may_be_mistakes_in_the_program_are_logged_with_their_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    Evaluations(failing(OSError(5, "gone")), 1, print).after(1, EncoderConfig(), {})
+    assert not caplog.records
+    Evaluations(failing(KeyError("top1")), 1, print).after(7, EncoderConfig(), {})
+    assert "the evaluation after step 7 failed" in caplog.text and "Traceback" in caplog.text and "raise error" in caplog.text
 
 
 def test_a_mistake_in_the_program_is_not_hidden() -> None:

@@ -51,7 +51,7 @@ class SaveBarrier:
             if self._lost is not None:
                 raise ProcessLost(
                     f"{self._folder}: step {step} could not be saved, for another process did not come to the end of it "
-                    f"({integrity.first_line(self._lost)}); see its last message. Started again, all resume from the one before."
+                    f"({integrity.first_line(self._lost)}); see its last message. Restarted, all resume from the one before."
                 ) from error
             if isinstance(error, jax.errors.JaxRuntimeError):
                 raise  # of the device, not of the files

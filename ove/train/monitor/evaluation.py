@@ -1,5 +1,6 @@
-"""Measuring the encoder while it trains: when, by whom, and what happens if that fails."""
+"""Evaluates the encoder during training, and handles failures of evaluations."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 
@@ -14,13 +15,15 @@ from ove.errors import OveError
 Evaluate = Callable[[EncoderConfig, Params], Mapping[str, float]]
 """An encoder, its parameters as NumPy arrays → the scores, by name."""
 _FAILURES = (OveError, OSError, RuntimeError, ValueError, ArithmeticError, LookupError, MemoryError)
-"""What data, storage, memory and devices raise. Anything else is a mistake in the program and ends the run."""
+"""Errors of data, storage, memory and devices, after which training goes on. Any other ends the run."""
+_EXPECTED = (OveError, OSError, MemoryError)
+"""Of these the message says enough; others may be mistakes in the program and are logged with their traceback."""
 GIVE_UP = 3
-"""Failures in a row after which no more evaluations are tried."""
+"""Consecutive failures after which evaluation is disabled."""
 
 
 class Evaluations:
-    """Evaluates every so many steps; where that fails the run goes on.
+    """Evaluates every `every` steps; if an evaluation fails, training goes on.
 
     The caller saves a checkpoint before each evaluation, so that not even a crash in one loses a step. Of several processes the
     first evaluates, on its own devices, and the others wait for it.
@@ -34,20 +37,20 @@ class Evaluations:
         processes: Processes | None = None,
         limit_s: float = 0.0,
     ) -> None:
-        """`every`: steps between two evaluations, 0: none. `limit_s`: how long the others wait, 0: as long as it takes."""
+        """`every`: steps between two evaluations, 0 for none. `limit_s`: how long the others wait, 0 for no limit."""
         self._evaluate, self._every, self._report = evaluate, every, report
         self._processes, self._limit_s = processes, limit_s
         self._failed = 0
 
     def is_due(self, step: int) -> bool:
-        """Whether an evaluation follows this step; the same in all processes."""
+        """Whether an evaluation follows this step; equal in all processes."""
         return self._evaluate is not None and self._every > 0 and step % self._every == 0
 
     def after(self, step: int, config: EncoderConfig, params: Params) -> dict[str, float]:
         """The scores, as `eval/NAME`, with `eval/seconds` and `eval/failed` (0 or 1); nothing in processes after the first.
 
-        To be called by every process. A failure is reported and gives `eval/failed` alone; after three in a row nothing is
-        tried any more.
+        Must be called by every process. A failure is reported and gives `eval/failed` alone; after three in a row
+        evaluation is disabled.
         """
         if self._evaluate is None or self._failed >= GIVE_UP:
             return {}
@@ -59,7 +62,7 @@ class Evaluations:
             values = self._tried(self._evaluate, step, config, on_host, before)
         failed = bool(values.get("eval/failed"))
         if self._processes is not None:
-            # All count alike, for what follows a failure must be the same in all.
+            # All count alike: they must agree on when evaluation is disabled.
             said = self._processes.all_gather(f"the end of the evaluation after step {step}", str(failed), self._limit_s)
             failed = said[0] == str(True)
         self._failed = self._failed + 1 if failed else 0
@@ -69,7 +72,10 @@ class Evaluations:
         try:
             scores = evaluate(config, on_host)
         except _FAILURES as error:
-            then = "no more are tried until the next start" if self._failed + 1 >= GIVE_UP else "the run goes on"
+            if not isinstance(error, _EXPECTED):
+                logging.getLogger(__name__).error("the evaluation after step %d failed", step, exc_info=error)
+            is_last = self._failed + 1 >= GIVE_UP
+            then = "evaluation is disabled until the run is restarted" if is_last else "the run goes on"
             self._report(f"EVALUATION FAILED at step {step} ({type(error).__name__}: {_beginning(error)}); {then}.")
             return {"eval/failed": 1.0}
         values = {f"eval/{name}": float(value) for name, value in scores.items()}

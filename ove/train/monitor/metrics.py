@@ -1,4 +1,4 @@
-"""What a run says of itself: a JSON object a logged step, TensorBoard events, and a line for the screen."""
+"""Checks and logs the metrics of a run: metrics.jsonl, TensorBoard events, a progress line, the table of parameters."""
 
 import math
 import time
@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from clu import metrics, parameter_overview
+from clu import parameter_overview
 from jax.sharding import Mesh
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -29,14 +28,15 @@ _NEWEST = ("lr", "lr_bank", "ever_positive", "collapse")
 
 
 class Averages:
-    """The metrics of the steps since the last logged line, put together (clu.metrics on the host)."""
+    """Averages the metrics of the steps since the last logged line."""
 
     def __init__(self) -> None:
-        self._means: dict[str, metrics.Average] = {}
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
         self._others: dict[str, float] = {}
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Counts one more step; a NaN, which some metrics are where they have nothing to tell, is left out of the mean."""
+        """Adds the metrics of one step; NaN (nothing to measure in this step) is left out of the mean."""
         for name, value in values.items():
             what = name.partition("/")[0]
             if what in _TOTALS:
@@ -45,22 +45,22 @@ class Averages:
                 self._others[name] = value
             else:
                 known = not math.isnan(value)
-                one = metrics.Average(total=np.float64(value if known else 0.0), count=np.float64(known))
-                self._means[name] = self._means[name].merge(one) if name in self._means else one
+                self._sums[name] = self._sums.get(name, 0.0) + (value if known else 0.0)
+                self._counts[name] = self._counts.get(name, 0) + known
 
     def take(self) -> dict[str, float]:
-        """What they come to (NaN for the mean of nothing), and begins anew."""
-        means = {name: float(mean.compute()) if mean.count else math.nan for name, mean in self._means.items()}
+        """Returns the averages (NaN if nothing was counted) and resets."""
+        means = {name: total / self._counts[name] if self._counts[name] else math.nan for name, total in self._sums.items()}
         values = means | self._others
-        self._means, self._others = {}, {}
+        self._sums, self._counts, self._others = {}, {}, {}
         return values
 
 
 class MetricsLog:
-    """`metrics.jsonl` and TensorBoard events in a folder; on resume, what was logged after the restored step is cut off."""
+    """Writes `metrics.jsonl` and TensorBoard events; on resume, lines after the restored step are cut off."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        """`step`: the one that the run continues from, 0 for a new run."""
+        """`step`: the last one done, 0 for a new run."""
         self.path = folder / "metrics.jsonl"
         reopen_json_lines(self.path, lambda entry: entry.get("step", math.inf) <= step)
         self._board = folder / "tensorboard"
@@ -73,7 +73,7 @@ class MetricsLog:
             )
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Appends one line, with null for numbers that are not finite, and the other numbers to the events."""
+        """Appends one line, with null for numbers that are not finite; the finite ones also go to the events."""
         line = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
         }
@@ -90,12 +90,11 @@ class MetricsLog:
             self._events.close()
 
 
-def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left: float | None) -> str:
-    """One line for the screen: where the run is, the loss of each bank, its speed, how long it waited for data, time left.
+def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left: float) -> str:
+    """Returns a progress line: step, loss of each bank, speed, share of time spent waiting for data, time left.
 
-    The last is left out where it is None, not known yet.
-    Tokens a second, model FLOPs utilisation, the host's share, the most memory of a device and skipped steps are told where
-    `values` has them.
+    Tokens per second, model FLOPs utilisation, the host's share, peak device memory and skipped steps are shown if `values`
+    has them.
     """
     losses = "  ".join(f"{k.removeprefix('loss/')} {v:.4f}" for k, v in values.items() if k.startswith("loss/"))
     parts = [
@@ -121,7 +120,7 @@ def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left
 
 
 class StepMonitor:
-    """Looks at the metrics of every step of a run."""
+    """Checks the metrics of every step of a run, and averages them for the log."""
 
     def __init__(
         self,
@@ -132,7 +131,7 @@ class StepMonitor:
         key_of: KeyOf,
         report: Callable[[str], None],
     ) -> None:
-        """`key_of` tells what the samples of a bad batch are called; `report` gets the alarms."""
+        """`key_of` names the samples of a bad batch; `report` gets the alarms."""
         self._config, self._workdir, self._n_centers, self._key_of = config, workdir, n_centers, key_of
         self._report, self._n_devices = report, mesh.size
         self._peak = peak_flops(mesh.devices.flat[0].device_kind, config.encoder.compute, config.train.peak_tflops)
@@ -140,7 +139,7 @@ class StepMonitor:
         self._work: Workload | None = None
 
     def check(self, step: int, values: dict[str, float], batches: Mapping[str, Batch]) -> None:
-        """Takes the metrics of a finished step; TrainingStopped where they must end the run (`ove.train.monitor.guards`)."""
+        """Checks the metrics of a finished step; TrainingStopped if they end the run (`ove.train.monitor.guards`)."""
         if self._work is None:
             tokens_of = {bank: batch.positions.shape[1] for bank, batch in batches.items()}
             self._work = workload(self._config, self._n_centers, tokens_of)
@@ -151,8 +150,8 @@ class StepMonitor:
         self._averages.add(values)
 
     def summary(self, lap: Mapping[str, float]) -> dict[str, float]:
-        """All that is logged of the steps since the last line, of which there is at least one, given `Clock.lap` of them."""
-        assert self._work is not None, "a line follows a step"
+        """Returns the values to log of the steps since the last summary (at least one); `lap`: their `Clock.lap`."""
+        assert self._work is not None, "summary() follows check()"
         speed = rates(self._work, lap["step_ms"], self._n_devices, self._peak)
         return self._averages.take() | dict(lap) | speed | memory(jax.local_devices())
 
@@ -161,7 +160,7 @@ _LARGEST_LINES = 400
 
 
 def parameter_table(state: TrainState) -> str:
-    """The parameters of the encoder and the rows of each bank; scales, biases and the moments of the optimizers are left out.
+    """Returns a table of the encoder's parameters and each bank's rows: shape, dtype, size and sharding.
 
     The state may be abstract; the column `Sharding` is that of the arrays, axis by axis.
     """
