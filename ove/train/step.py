@@ -46,12 +46,12 @@ def make_step(
     def step(state: TrainState, batch: BatchArrays) -> tuple[TrainState, Metrics]:
         key, plans = jax.random.fold_in(state.rng, state.step), plans_of(state.banks)
 
-        def loss_of(params: Params) -> tuple[Array, dict[str, BankGradient]]:
+        def loss_of(params: Params) -> tuple[Array, list[BankGradient]]:
             embeddings, loss = encode(params, batch), jnp.zeros(())
-            found: dict[str, BankGradient] = {}
+            found: list[BankGradient] = []
             for number, head in enumerate(config.batches.heads):
                 name: str = head.bank
-                found[name] = bank_gradient(
+                gradient = bank_gradient(
                     state.banks[name],
                     jax.lax.stop_gradient(embeddings[name]),
                     batch[name]["labels"],
@@ -60,10 +60,12 @@ def make_step(
                     placement=place,
                     config=config.centers,
                 )
-                loss += with_gradient(head.weight * found[name].loss, embeddings[name], found[name].embeddings)
+                loss += with_gradient(head.weight * gradient.loss, embeddings[name], gradient.embeddings)
+                found.append(gradient)
             return loss, found
 
-        (loss, found), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        (loss, of_heads), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        found = dict(zip(plans, of_heads, strict=True))
         norms = part_norms(grads)
         is_spike, recent_losses = detect_spikes(
             state.recent_losses, jnp.stack([f.loss for f in found.values()]), train.spike_mads
