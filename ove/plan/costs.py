@@ -1,4 +1,4 @@
-"""What a training step costs a device before it is run: memory, bytes through collectives, operations, time (docs/scaling.md).
+"""Predicts what a training step costs a device: memory, bytes through collectives, operations, time (docs/scaling.md).
 
 Collectives are counted exactly, and a test compares them with compiled programs. Memory is a model, a fifth below what the
 compiler plans on a CPU for stage 2 (docs/scaling.md says for what). Time is an estimate.
@@ -44,13 +44,15 @@ MACHINES = {
 }
 """NVIDIA's data sheets: NVLink 900 GB/s both ways, a 400 Gb/s adapter a GPU; Google's page on v5p: 4,800 Gb/s a chip."""
 ASSUMED_MFU = 0.45
-"""Share of a device's operations that products reach; an assumption."""
+"""Assumed model FLOPs utilisation."""
+_NO_GRADIENT = "pool/k/bias"
+"""Adds the same to all logits of a query (`ove.encoder.pool`)."""
 Bytes = dict[str, float]
 
 
 @dataclass(frozen=True)
 class RunShape:
-    """A configuration on a number of devices, with what the data say."""
+    """A configuration on a number of devices, with the sizes of the data."""
 
     config: RunConfig
     n_devices: int
@@ -77,7 +79,7 @@ class RunShape:
         return {leaf_name(path): (leaf.size, cuts and FSDP in rule_of("params/" + leaf_name(path))) for path, leaf in flat}
 
     def slots(self, head: HeadConfig) -> int:
-        """Rows of a shard of the bank that a step works on."""
+        """Rows of a shard of the bank that a step samples."""
         n = self.n_centers[head.bank]
         draw = partial(
             sample_shard,
@@ -92,7 +94,7 @@ class RunShape:
 
 
 def memory(at: RunShape) -> Bytes:
-    """Bytes on one device: what stays (`encoder`, `banks`, both with moments), and what a step needs on top at its fullest."""
+    """Returns bytes on one device by part: the state (`encoder`, `banks`, with moments), and a step's peak on top."""
     config, axes, compute = at.config, at.axes, _width(at.config)
     parameters = at.parameters()
     local = sum(n // (axes[FSDP] if cut else 1) for n, cut in parameters.values())
@@ -107,9 +109,9 @@ def memory(at: RunShape) -> Bytes:
         tokens = at.tokens_of[head.bank]
         counted["batch"] += head.batch_size / at.n_devices * (tokens * (config.encoder.patch_values + 12) + 4)
     kept = [_activations(at, head) for head in config.batches.heads]
-    accumulates = config.train.grad_accum_steps > 1
-    counted["gradients"] = (8.0 if accumulates else 4.0) * local
-    counted["gathered"] = compute * (2 * of_blocks + others) if axes[FSDP] > 1 else compute * (of_blocks + others)
+    accumulates = config.train.accumulate > 1
+    counted["gradients"] = (4.0 if not accumulates else 8.0 if len(config.batches.heads) == 1 else 12.0) * local
+    counted["gathered"] = compute * 2 * of_blocks + 4.0 * others if axes[FSDP] > 1 else compute * (of_blocks + others)
     counted["activations"] = max(kept) if accumulates else sum(kept)
     counted["layer"] = max(_one_layer(at, head) for head in config.batches.heads)
     counted["bank step"] = sum(4.0 * slots[head.bank] * config.encoder.embedding_width for head in config.batches.heads)
@@ -118,7 +120,7 @@ def memory(at: RunShape) -> Bytes:
 
 
 def total(counted: Bytes) -> float:
-    """Bytes of `memory` at the fullest moment: banks work while activations are held, the encoder's gradients come after."""
+    """Returns the peak of `memory`: banks work while activations are held, the encoder's gradients come after."""
     stays = counted["encoder"] + counted["banks"] + counted["batch"] + counted["activations"]
     backward = counted["gradients"] + counted["gathered"] + counted["layer"] + counted["bank step"]
     return stays + backward
@@ -150,8 +152,8 @@ def seconds(at: RunShape, machine: Machine) -> dict[str, float]:
 
 
 def _collectives(at: RunShape) -> list[tuple[str, float, int]]:
-    """(kind, bytes, devices that take part) of everything that devices exchange in a step."""
-    config, axes, n, accumulate = at.config, at.axes, at.n_devices, at.config.train.grad_accum_steps
+    """Returns (kind, bytes, devices in the group) of every collective of a step."""
+    config, axes, n, accumulate = at.config, at.axes, at.n_devices, at.config.train.accumulate
     fsdp, parameters, heads = axes[FSDP], at.parameters(), at.config.batches.heads
     cut = {name: size for name, (size, is_cut) in parameters.items() if is_cut}
     blocks = sum(size for name, size in cut.items() if name.startswith("blocks/"))
@@ -160,9 +162,13 @@ def _collectives(at: RunShape) -> list[tuple[str, float, int]]:
     if cut:
         times = len(heads) * (2 if accumulate == 1 else 3 * accumulate)
         found += [("all-gather", float(_width(config) * (times * blocks + outside)), fsdp)]
-        found += [("reduce-scatter", 4.0 * (len(heads) * accumulate * blocks + outside), fsdp), ("all-reduce", 3 * 4.0, fsdp)]
+        found += [
+            ("reduce-scatter", 4.0 * (len(heads) * accumulate * blocks + outside), fsdp),
+            ("all-reduce", 4.0 * len(cut), fsdp),
+        ]
     found += [("all-reduce", 4.0 * sum(cut.values()) / fsdp, n // fsdp)]
-    found += [("all-reduce", 4.0 * sum(size for size, is_cut in parameters.values() if not is_cut), n)]
+    whole = sum(size for name, (size, is_cut) in parameters.items() if not is_cut and name != _NO_GRADIENT)
+    found += [("all-reduce", 4.0 * whole, n)]
     for head in heads:
         embeddings = 4.0 * head.batch_size * config.encoder.embedding_width
         found.append(("all-gather", embeddings + 4.0 * head.batch_size * at.labels_of[head.bank], n))
@@ -182,7 +188,7 @@ def _width(config: RunConfig) -> int:
 
 
 def _recompute_factor(config: RunConfig) -> float:
-    """Operations of the encoder to those of one forward and backward pass; of these a third is the forward pass."""
+    """Returns the encoder's operations in multiples of one forward and backward pass, a third of which is the forward pass."""
     mlp = config.encoder.mlp / (config.encoder.mlp + 2 * config.encoder.width)
     remat = {"none": 0.0, "dots": mlp, "full": 1.0}[config.encoder.remat]
     return 1 + (remat + (config.train.grad_accum_steps > 1)) / 3
@@ -197,7 +203,7 @@ def _activations(at: RunShape, head: HeadConfig) -> float:
 
 
 def _one_layer(at: RunShape, head: HeadConfig) -> float:
-    """Bytes at work in the backward pass of one layer, about: what its parts keep, and gradients of the widest of them."""
+    """Approximates the bytes live in the backward pass of one layer: residuals of its parts, and gradients of the widest."""
     c = at.config.encoder
     return _tokens(at, head) * ((6 * c.width + 3 * c.mlp) * _width(at.config) + 4 * 2 * c.width)
 
