@@ -1,4 +1,4 @@
-"""The training step compiled without running it, for devices that need not be there in earnest, and what its program says."""
+"""Compiles the training step for hypothetical devices, and reads collectives and shapes from its HLO."""
 
 import math
 import re
@@ -36,7 +36,7 @@ _BYTES = {
 def compile_step(
     config: RunConfig, mesh: Mesh, n_centers: Mapping[str, int], tokens_of: Mapping[str, int], labels_of: Mapping[str, int]
 ) -> tuple[jax.stages.Compiled, TrainState, TrainState]:
-    """The compiled step, the abstract state and its shardings; no array is made. `labels_of`: labels of a stored sample."""
+    """Returns the compiled step, the abstract state and its shardings. `labels_of`: labels of a stored sample."""
     make = partial(init_state, config, dict(n_centers), placement(mesh).n_shards)
     abstract = jax.eval_shape(make)
     shardings = state_shardings(abstract, mesh)
@@ -59,10 +59,10 @@ def compile_step(
 
 
 def collective_bytes(program: str) -> dict[str, int]:
-    """Bytes that one device puts through each kind of collective in a run of a compiled program (HLO text).
+    """Returns the bytes that one device puts through each kind of collective in a run of a compiled program (HLO text).
 
-    Of gathers the result counts, of the others the operand: what the whole has, not what a device sends. Collectives in loops
-    count as often as the loop turns, those that are started and awaited apart once.
+    An all-gather counts by its result, the others by their operand, whatever part of it a device sends. A collective in a loop
+    counts once for each iteration, an asynchronous one once.
     """
     bodies = _computations(program)
     total: Counter[str] = Counter()
@@ -82,7 +82,7 @@ def shapes_in(program: str) -> set[tuple[int, ...]]:
 
 
 def materialized_leaves(program: str, state: TrainState, shardings: TrainState) -> list[str]:
-    """Names of the state's leaves that the rules cut but of whose whole shape the program has an array."""
+    """Returns names of sharded leaves of the state of whose unsharded shape the program has an array."""
     shapes = shapes_in(program)
     leaves = zip(jax.tree_util.tree_flatten_with_path(state)[0], jax.tree.leaves(shardings), strict=True)
     return [
@@ -97,7 +97,7 @@ def materialized_leaves(program: str, state: TrainState, shardings: TrainState) 
 
 
 def _results(shapes: str, n_operands: int) -> list[tuple[str, str]]:
-    """(dtype, dimensions) of what a collective makes; a `-start` may have its operands before it, and counters behind."""
+    """Returns (dtype, dimensions) of a collective's results; a `-start` may list operands before, counters after them."""
     arrays = re.findall(r"([a-z]+[0-9]*)\[([0-9,]*)\]", shapes)
     return arrays[n_operands : 2 * n_operands] if len(arrays) >= 2 * n_operands else arrays
 
@@ -107,7 +107,7 @@ def _bytes(arrays: list[tuple[str, str]]) -> int:
 
 
 def _group_size(line: str) -> int:
-    """Devices that take part; 0 where the program does not list them, for it is all.
+    """Returns the number of devices in a group; 0 if the program lists none, which means all.
 
     XLA writes groups out, counts them ([groups, devices of each]), or names axes of a mesh, of which it may take parts only:
     {{0,1},{2,3}}, [2,4]<=[8], mesh['data'=8,'fsdp'=2] {'data','fsdp':(1)2}.
@@ -148,7 +148,7 @@ def _computations(program: str) -> dict[str, list[str]]:
 
 
 def _executions(bodies: Mapping[str, list[str]]) -> Counter[str]:
-    """How often each computation is run."""
+    """Returns how many times each computation is executed."""
     times: Counter[str] = Counter()
 
     def run(name: str, n: int) -> None:

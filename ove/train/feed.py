@@ -1,4 +1,4 @@
-"""Batches on their way to the devices: made, checked and moved ahead of the step that takes them, by a thread."""
+"""Prefetches batches to the devices: a thread makes, checks and moves them ahead of the step that takes them."""
 
 import queue
 import threading
@@ -15,26 +15,26 @@ from ove.stream.pipeline import Pipeline, Progress
 
 _NAMES = "patches", "positions", "labels"
 _LOOK_S = 0.5
-"""How often a waiting thread looks whether it is to end."""
+"""Seconds between two checks of a waiting thread whether to end."""
 
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """What a step takes."""
+    """A batch of every bank, on the host and on the devices."""
 
     batches: dict[str, Batch]
     """By bank; this process's rows."""
     arrays: dict[str, dict[str, Array]]
     """By bank: `patches` (B, N, P) uint8, `positions` (B, N, 3) and `labels` (B, M) int32, of all processes."""
     progress: Progress
-    """How far the stream is with this batch taken, and no further: what a checkpoint of the step holds."""
+    """Position in the stream after this batch; saved with the checkpoint of its step."""
 
 
 class DevicePrefetcher:
     """Endless `DeviceBatch`, `depth` of them ahead of the one that was handed out last."""
 
     def __init__(self, pipeline: Pipeline, sharding: Sharding, n_centers: Mapping[str, int], depth: int = 2) -> None:
-        """Starts to read where the pipeline is; from then on the pipeline belongs to the feed, until it is closed.
+        """Starts to read at the pipeline's position; until `close` the pipeline must not be used by others.
 
         `sharding` of the samples of a batch over the devices of all processes; BadInput comes with the first batch that has a
         label which is not −1 … `n_centers` − 1.
@@ -49,20 +49,20 @@ class DevicePrefetcher:
         return self
 
     def __next__(self) -> DeviceBatch:
-        """The next batch; what went wrong with making it is raised here, after all that came before it."""
+        """Returns the next batch; an error in making it is raised here, after all earlier batches."""
         while True:
             try:
                 batch = self._ready.get(timeout=_LOOK_S)
                 break
             except queue.Empty:
                 if not self._thread.is_alive() and self._ready.empty():
-                    raise RuntimeError("the feed is closed, or has raised before") from None
+                    raise RuntimeError("the prefetcher is closed, or has raised before") from None
         if isinstance(batch, BaseException):
             raise batch
         return batch
 
     def close(self) -> None:
-        """Ends the thread, waiting for the batch that it is making; the pipeline stays open."""
+        """Ends the thread after the batch it is making; the pipeline stays open."""
         self._ends.set()
         self._thread.join()
 
@@ -84,7 +84,7 @@ class DevicePrefetcher:
 
 
 def to_devices(batches: Mapping[str, Batch], sharding: Sharding, n_centers: Mapping[str, int]) -> dict[str, dict[str, Array]]:
-    """What a step needs of this process's batches, as arrays over the devices of all; pixels travel as uint8.
+    """Returns this process's batches as arrays over the devices of all processes; pixels travel as uint8.
 
     BadInput for labels that are not −1 … `n_centers` − 1 of their bank.
     """

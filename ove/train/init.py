@@ -1,4 +1,4 @@
-"""All that a training step reads and writes, as one frozen pytree."""
+"""The train state, one frozen pytree, and its initial value."""
 
 from typing import Any, NamedTuple
 

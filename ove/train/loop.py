@@ -38,22 +38,22 @@ Draw = Callable[[int, Mapping[str, Batch]], list[Path]]
 
 @dataclass(frozen=True)
 class Hooks:
-    """Each may be missing."""
+    """Optional callbacks of a run: drawing batches, evaluation, profiling."""
 
     draw: Draw | None = None
-    """Is shown the batches of every step by the first process, before the step."""
+    """Called by the first process before every step, with the batches."""
     evaluate: Evaluate | None = None
-    """Is called every `train.eval_every` steps by every process."""
+    """Called by the first process every `train.eval_every` steps."""
     profile: Span | None = None
-    """Steps that are traced."""
+    """Steps to trace."""
 
 
 NO_HOOKS = Hooks()
-"""A run by itself."""
+"""No callbacks."""
 
 
 def check_config(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
-    """ConfigError if the run cannot be trained as configured on these devices, or `workdir` is no folder."""
+    """Raises ConfigError if the run cannot be trained as configured on these devices, or `workdir` is a file."""
     if not config.batches.heads:
         raise ConfigError("batches.heads is empty; name at least one bank to train, for example {bank: 'vid', batch_size: 16}.")
     if not config.encoder.pooling_head:
@@ -64,7 +64,7 @@ def check_config(config: RunConfig, workdir: Path, mesh: Mesh) -> None:
 
 
 def check_agreement(processes: Processes, config: RunConfig, workdir: Path, data_fingerprint: str) -> None:
-    """ConfigError, in all processes, if they were not started with one configuration, one workdir and the same data."""
+    """Raises ConfigError in all processes if their configurations, workdirs or data differ."""
     configuration = json.dumps(to_mapping(config), sort_keys=True).encode()
     processes.assert_equal("configuration", hashlib.sha256(configuration).hexdigest())
     processes.assert_equal("--workdir", str(workdir.resolve()))
@@ -72,7 +72,7 @@ def check_agreement(processes: Processes, config: RunConfig, workdir: Path, data
 
 
 def describe_run(state: TrainState, mesh: Mesh) -> str:
-    """One line for the screen: what is trained, and on what."""
+    """Returns one line: sizes of the encoder and the banks, and the devices."""
     encoder = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     banks = ", ".join(f"{name} {len(bank.rows):,}" for name, bank in state.banks.items())
     device, hosts = mesh.devices.flat[0].device_kind, jax.process_count()
@@ -83,7 +83,7 @@ def describe_run(state: TrainState, mesh: Mesh) -> str:
 def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HOOKS) -> TrainState:
     """Trains as configured, from the newest checkpoint in `workdir` if there is one; returns the last state.
 
-    `report` gets a line of text now and then. Writes config.json, parameters.txt, metrics.jsonl, tensorboard/ and checkpoints/
+    `report` gets lines of progress. Writes config.json, parameters.txt, metrics.jsonl, tensorboard/ and checkpoints/
     to `workdir`, and quarantine.jsonl if there are bad records. On SIGTERM it saves and returns before the last step.
     With several processes all call it alike, and the first of them writes and reports. ConfigError, BadShard or
     BadCheckpoint if the run cannot start, TrainingStopped if it stops itself.
@@ -117,21 +117,21 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         report(describe_run(state, mesh))
         clock = stack.enter_context(contextlib.closing(Clock()))
         monitor = StepMonitor(config, workdir, mesh, pipeline.n_centers, pipeline.key_of, report)
-        # Were the others to give up before the watchdog of the first does, nobody would see where that one stands.
-        eval_limit_s = limits.eval_limit_s and limits.eval_limit_s + limits.barrier_timeout_s
+        # The others wait longer than the watchdog of the first, so that its stacks are shown.
+        eval_limit_s = limits.eval_limit_s and limits.eval_limit_s + limits.meet_limit_s
         evaluations = Evaluations(hooks.evaluate, limits.eval_every, report, processes, eval_limit_s)
         step_fn = make_step(config, mesh, shardings, pipeline.n_centers)
         batches = stack.enter_context(contextlib.closing(DevicePrefetcher(pipeline, batch_sharding(mesh), pipeline.n_centers)))
         began = 0.0
 
         def finish(step: int, metrics: Metrics, batch: DeviceBatch, is_saved: bool = False) -> None:
-            """Waits for a step; stops the run if it is not finite, and logs it if it is one of those that are logged."""
+            """Waits for a step and checks its metrics; logs them if the step is due."""
             with clock.waiting():
                 values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             watchdog.expect(f"step {step + 1}", limits.step_limit_s)
             monitor.check(step, values, batch.batches)
             clock.step_done()
-            # Where a run may be taken up again the log is cut, so a line must end there.
+            # On resume the log is cut at the saved step, so a line must end there.
             if step % limits.log_every and not is_saved and step > 1:
                 return
             values = monitor.summary(clock.lap(sum(head.batch_size for head in config.batches.heads)))
@@ -141,7 +141,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
             report(progress_line(step, steps, values, seconds_left))
 
         def evaluate(step: int) -> None:
-            """Not before the checkpoint of this step is whole: nothing that happens now can lose it."""
+            """Evaluates once the checkpoint of this step is complete, so that a crash here loses nothing."""
             checkpoints.wait()
             watchdog.expect(f"the evaluation after step {step}", limits.eval_limit_s)
             scores = evaluations.after(step, config.encoder, state.params)
@@ -185,7 +185,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
                 processes.barrier(f"the end of the save of step {step}")  # or the next step would wait, and be timed so
                 clock.restart()
             if is_told_to_stop and step < steps:
-                report(f"told to stop (SIGTERM): step {step} is saved; the same command goes on from there.")
+                report(f"stopped by SIGTERM: step {step} is saved; the same command resumes from it.")
                 break
         watchdog.expect("the last save", limits.step_limit_s)
         return state
@@ -194,7 +194,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
 def _first_state(
     config: RunConfig, mesh: Mesh, pipeline: Pipeline, checkpoints: Checkpoints, report: Report
 ) -> tuple[TrainState, TrainState]:
-    """The state of the newest whole checkpoint, else a fresh one, and its shardings."""
+    """Returns the state of the newest intact checkpoint, or a fresh one, and its shardings."""
     make = jax.jit(partial(init_state, config, pipeline.n_centers, placement(mesh).n_shards))
     abstract = jax.eval_shape(make)
     shardings = state_shardings(abstract, mesh)
@@ -207,7 +207,7 @@ def _first_state(
 
 
 def _in_silence(line: str) -> None:
-    """What processes after the first say: nothing, for all would say the same."""
+    """The `report` of processes after the first."""
 
 
 def _compile(step_fn: jax.stages.Wrapped, state: TrainState, batch: BatchArrays, report: Report) -> jax.stages.Compiled:

@@ -32,7 +32,7 @@ def learning_rate(config: TrainConfig, peak: float) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW with the schedule of `config`; what it gets has been clipped."""
+    """Returns AdamW with the schedule of `config`, for gradients that are clipped already."""
     return optax.adamw(
         learning_rate(config, config.lr),
         b1=config.b1,
@@ -50,7 +50,7 @@ def at_step(opt_state: Any, step: Int[Array, ""]) -> Any:
 
 
 def clip(grads: Any, norm: Float32[Array, ""], most: float) -> Any:
-    """The gradients, whose global norm is `norm`, made shorter to `most` where they are longer."""
+    """Returns gradients of global norm `norm` scaled down to norm `most` if they exceed it."""
     return jax.tree.map(lambda grad: grad * (most / jnp.maximum(norm, most)), grads)
 
 

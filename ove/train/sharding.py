@@ -27,7 +27,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"/patch/kernel$", (None, FSDP)),
     (r".*", ()),
 )
-"""How an array of a train state is cut, axis by axis; what no rule names, and what past the end of a spec, is repeated.
+"""How an array of a train state is sharded, axis by axis; axes past the end of a spec are replicated.
 
 Moments have the paths of their parameters, after the name of the optimizer's part. Blocks have the layers as their first axis,
 which is not cut: a layer is gathered when it is computed.
@@ -62,8 +62,8 @@ def axis_sizes(config: MeshConfig, n_devices: int) -> dict[str, int]:
     return {DATA: data, FSDP: config.fsdp} | ({BANK: config.bank} if config.bank else {})
 
 
-def placement(mesh: Mesh) -> BankPlacement:
-    """Where banks and batches lie: samples over all axes, banks too, or over all but `data` where there is an axis `bank`."""
+def placement(mesh: Mesh) -> Placement:
+    """Samples are sharded over all axes; banks too, or over all but `data` if there is an axis `bank`."""
     axes = mesh.axis_names
     return BankPlacement(mesh, tuple(axis for axis in axes if axis != DATA) if BANK in axes else axes, axes)
 
@@ -89,7 +89,7 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
 
 
 def spec_of(name: str, mesh: Mesh) -> PartitionSpec:
-    """How the leaf of that name is cut on a mesh; axes of a single device cut nothing."""
+    """Returns how the leaf of that name is sharded on a mesh; axes of size 1 are left out."""
     rule = rule_of(name)
     if ROWS in rule:
         return placement(mesh).rows

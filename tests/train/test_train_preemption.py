@@ -33,7 +33,7 @@ def test_the_step_is_finished_and_saved(shard_folder: Path, trained_run: Path, t
     assert signal.getsignal(signal.SIGTERM) is before
     stopped_at = int(state.step)
     assert 3 < stopped_at < 7, "between two saves"
-    assert said[-1] == f"told to stop (SIGTERM): step {stopped_at} is saved; the same command goes on from there."
+    assert said[-1] == f"stopped by SIGTERM: step {stopped_at} is saved; the same command resumes from it."
     assert len(losses(tmp_path)) == stopped_at
     said.clear()
     assert int(train(config, tmp_path, said.append).step) == STEPS
@@ -45,7 +45,7 @@ def test_told_during_the_last_step_the_run_is_over(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Preemption, "stops_after", lambda self, step: step == STEPS)
     said: list[str] = []
     assert int(train(config_of(shard_folder), tmp_path, said.append).step) == STEPS
-    assert not any("told to stop" in line for line in said)
+    assert not any("stopped by SIGTERM" in line for line in said)
 
 
 @pytest.mark.parametrize(("step", "code"), [(5, EXIT_PREEMPTED), (6, 0)])

@@ -146,7 +146,7 @@ def test_told_to_stop_all_stop_together_and_go_on_in_other_numbers(
     assert job.ended(300) == [EXIT_PREEMPTED] * 2
     stopped_at = job.steps()
     assert 3 <= stopped_at < 50
-    assert f"told to stop (SIGTERM): step {stopped_at} is saved" in job.said(0).read_text()
+    assert f"stopped by SIGTERM: step {stopped_at} is saved" in job.said(0).read_text()
     alone = Job(tmp_path / "run", shard_folder, compiled_programs, 1)
     alone.to_the_end(steps)
     assert f"resumed from step {stopped_at} of" in alone.said(0).read_text()

@@ -25,7 +25,7 @@ def test_other_words_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize("span", [Span(5, 1), Span(11, 1), Span(9, 3)])
 def test_steps_that_will_not_be_taken_are_refused_at_the_start(tmp_path: Path, span: Span) -> None:
-    with pytest.raises(ConfigError, match=r"this start takes the steps 6 to 10\."):
+    with pytest.raises(ConfigError, match=r"this launch trains steps 6 to 10\."):
         Profiler(span, tmp_path, done=5, steps=10)
 
 

@@ -1,4 +1,4 @@
-"""A save that fails in the background: noticed at once, and by whose fault."""
+"""Notices a save that fails in the background at once, and tells which process failed."""
 
 import contextlib
 import sys
@@ -15,7 +15,7 @@ from ove.train.checkpoints import integrity
 class SaveBarrier:
     """Where orbax's threads wait for those of other processes (`AsyncOptions.barrier_sync_fn`).
 
-    Of itself a save that has failed here would still wait for the other processes, and they for it: twenty minutes.
+    By default a failed save still waits for the other processes (timeout: 20 minutes).
     """
 
     def __init__(self, folder: Path) -> None:

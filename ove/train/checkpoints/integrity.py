@@ -1,4 +1,4 @@
-"""How damage to a checkpoint is found: its files are listed with checksums, and every array has a fingerprint."""
+"""Finds damage to a checkpoint: its files are listed with checksums, and every array has a fingerprint."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ NOTE = "files.json"
 
 
 def record_files(folder: Path) -> None:
-    """Notes the files of a checkpoint that is complete."""
+    """Writes the list of files of a complete checkpoint."""
     files = _files(folder)
     (folder / NOTE).write_text(json.dumps({"files": files, "sha256": _digest(files)}))
 
 
 def check_files(folder: Path) -> None:
-    """Compares the files of a checkpoint with what was noted; DamagedCheckpoint names those that are gone or differ.
+    """Compares the files of a checkpoint with their list; DamagedCheckpoint names those that are missing or differ.
 
     Orbax answers lost files with pages of text, or with nothing, so this comes before it.
     """
@@ -41,12 +41,12 @@ def check_files(folder: Path) -> None:
 
 
 def damaged(folder: Path, reason: object) -> DamagedCheckpoint:
-    """The error of a checkpoint that is not what was saved, and why it is known."""
+    """Returns the error of a damaged checkpoint."""
     return DamagedCheckpoint(f"{folder}: cannot be read ({first_line(reason)}).")
 
 
 def first_line(reason: object) -> str:
-    """Of an error of orbax, the part that tells something; pages of specifications follow."""
+    """Returns the first line of an error of orbax; pages of specifications follow it."""
     return (str(reason) or type(reason).__name__).splitlines()[0].split(" See full TensorStore")[0][:300]
 
 

@@ -1,4 +1,4 @@
-"""Taking up a run where its newest whole checkpoint left it, if it is the same run."""
+"""Resumes a run from its newest intact checkpoint, if configuration and data still match."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -18,12 +18,12 @@ _FREE = (
     r"batches\.(threads|num_workers|decode_limit_s|max_bad_share|allow_new_data)",
     r"centers\.(chunk_rows|collapse_cosine|positives_capacity)",
 )
-"""Keys that may change within a run: they decide neither the shape of the state nor which data come when."""
+"""Keys that may change within a run: they affect neither the shape of the state nor the order of the data."""
 _FREE_WITH_NEW_DATA = (*_FREE, r"batches\..*")
 
 
 def place_in_data(pipeline: Pipeline, progress: Progress) -> dict[str, Any]:
-    """What a checkpoint must hold for `resume`, and (`n_centers`) for whoever reads its banks."""
+    """Returns the position in the data to save with a checkpoint, and (`n_centers`) the sizes of its banks."""
     data = {"fingerprint": pipeline.fingerprint, "mixture": pipeline.mixture, "n_centers": pipeline.n_centers}
     return {**vars(progress), **data}
 

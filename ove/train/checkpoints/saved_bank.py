@@ -1,4 +1,4 @@
-"""The rows of a bank in a checkpoint, block by block: to be had on a machine that could never hold the bank."""
+"""Reads a saved bank block by block, without loading it whole."""
 
 import contextlib
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ class SavedBank:
         return self._read(self._table("rows"), self._rows(numbers))
 
     def positive_steps(self) -> Int32[np.ndarray, "C"]:
-        """In how many steps each center was someone's label."""
+        """Returns in how many steps each center was a positive."""
         return self._read(self._table("rows_positive"), self._rows(np.arange(self.n_centers, dtype=np.int32)))
 
     def _rows(self, numbers: Int32[np.ndarray, "n"]) -> Int32[np.ndarray, "n"]:

@@ -1,4 +1,4 @@
-"""What ends a run from outside: a watchdog for processes that hang, and SIGTERM."""
+"""Ends a run from outside: a watchdog for processes that hang, and SIGTERM (preemption)."""
 
 import faulthandler
 import os
@@ -31,7 +31,7 @@ class Watchdog:
         self._thread.start()
 
     def expect(self, what: str, within_s: float) -> None:
-        """What must be done next, and in how much time from now, in place of what was expected before; 0: in any time."""
+        """Sets a new deadline: `what` must be done `within_s` from now; 0 for no limit. Replaces the one before."""
         with self._changed:
             self._what, self._limit_s, self._deadline = what, within_s, time.monotonic() + within_s
             self._changed.notify()
@@ -40,7 +40,7 @@ class Watchdog:
             faulthandler.dump_traceback_later(within_s + _LAST_RESORT_S, exit=True, file=sys.__stderr__)
 
     def close(self) -> None:
-        """Nothing more is expected."""
+        """Ends the watchdog."""
         faulthandler.cancel_dump_traceback_later()
         with self._changed:
             self._is_open = False
@@ -87,7 +87,7 @@ class Preemption:
             signal.signal(signal.SIGTERM, self._before)
 
     def stops_after(self, step: int) -> bool:
-        """Whether the run is to be saved after this step and end; to be asked by every process, once a step.
+        """Returns whether to save and stop after this step; must be called by every process, once a step.
 
         With several processes the step is one that none of them has passed, some steps after the signal.
         """

@@ -1,4 +1,4 @@
-"""What keeps a run from being ruined: sudden jumps of the loss are found on the device, and a bad step's batch is noted."""
+"""Detects loss spikes, values that are not finite, collapse of embeddings, and dropped positives."""
 
 import math
 from collections import defaultdict
@@ -27,14 +27,14 @@ KeyOf = Callable[[str, int, int], str]
 
 
 def init_loss_window(n_banks: int) -> Float32[Array, "banks window"]:
-    """The memory of a new run: NaN where nothing is known yet."""
+    """Returns the loss window of a new run: all NaN (unknown)."""
     return jnp.full((n_banks, WINDOW), jnp.nan, jnp.float32)
 
 
 def detect_spikes(
     recent: Float32[Array, "banks window"], losses: Float32[Array, "banks"], spike_mads: float
 ) -> tuple[Bool[Array, "banks"], Float32[Array, "banks window"]]:
-    """Which banks' losses are spikes, and the memory with these losses in it; works under jit.
+    """Returns which banks' losses are spikes, and the loss window with these losses appended; works under jit.
 
     A spike is more than median + `spike_mads` · MAD of the last `WINDOW` losses of the same bank (MAD: median of the distances
     from the median, at least 1 % of it), if at least `ENOUGH` are known. Spikes are remembered like any loss: the median bears
@@ -52,14 +52,14 @@ def detect_spikes(
 
 
 def apply_update(config: TrainConfig, is_spike: Bool[Array, "banks"]) -> Bool[Array, ""]:
-    """Whether a step changes parameters, moments and banks: not if it is to be skipped."""
+    """Returns whether a step changes parameters, moments and banks: not if it is skipped for a spike."""
     return ~is_spike.any() if config.on_spike == "skip" else jnp.asarray(True)
 
 
 def check_step(
     config: TrainConfig, step: int, values: Mapping[str, float], batches: Mapping[str, Batch], folder: Path, key_of: KeyOf
 ) -> list[str]:
-    """Stops the run over a loss or gradient that is not finite, and over a spike where `train.on_spike` says so.
+    """Raises TrainingStopped if a loss or gradient is not finite, or over a spike if `train.on_spike` is "stop".
 
     `values`: the metrics of the step. What the batch consisted of is then in a file in `folder`, named in the message of
     TrainingStopped. Otherwise the sentences to report of spikes.
@@ -111,7 +111,7 @@ PATIENCE = 50
 
 
 class Alarms:
-    """Looks at the metrics of every step, and keeps in mind which alarms were given."""
+    """Warnings with hysteresis: raised when a condition has lasted, cleared when it has been over for long enough."""
 
     def __init__(self, config: RunConfig) -> None:
         self._collapse_cosine = config.centers.collapse_cosine
@@ -121,7 +121,7 @@ class Alarms:
         self._changed_for: dict[str, int] = defaultdict(int)
 
     def check(self, step: int, values: dict[str, float]) -> Iterator[str]:
-        """Sentences to report; `values` gets `collapse/BANK`, 1 where the bank's embeddings are nearly all the same, else 0.
+        """Yields warnings; sets `collapse/BANK` in `values` to 1 if the bank's embeddings are nearly all equal, else 0.
 
         Fresh encoders make nearly the same embedding of everything: nothing is a collapse before the end of the warm-up.
         """

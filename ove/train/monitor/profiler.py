@@ -1,4 +1,4 @@
-"""A trace of a few steps, for TensorBoard, xprof or Perfetto to show."""
+"""Traces a few steps, for TensorBoard, xprof or Perfetto."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FOLDER = "profile"
 
 @dataclass(frozen=True)
 class Span:
-    """The steps that are traced."""
+    """A range of steps to trace."""
 
     first: int
     count: int
@@ -37,13 +37,13 @@ class Profiler:
     """Traces the steps of a span into `workdir/profile`; without a span it does nothing."""
 
     def __init__(self, span: Span | None, workdir: Path, done: int, steps: int, writes: bool = True) -> None:
-        """`done`: steps taken before this start; `steps`: all of the run. ConfigError if the span is not among the rest.
+        """`done`: steps trained before this launch; `steps`: of the whole run. ConfigError if the span is not between them.
 
         Of several processes one `writes`.
         """
         if span and not done < span.first <= span.last <= steps:
             raise ConfigError(
-                f"--profile={span.first}:{span.count} asks for the steps {span.first} to {span.last}; this start takes the "
+                f"--profile={span.first}:{span.count} asks for steps {span.first} to {span.last}; this launch trains "
                 f"steps {done + 1} to {steps}."
             )
         self.folder = workdir / FOLDER

@@ -1,4 +1,4 @@
-"""How fast a run is: times of its steps, operations per second (MFU), and memory (docs/watching.md)."""
+"""Measures the speed of a run: time of a step, operations per second (MFU), and memory (docs/watching.md)."""
 
 import contextlib
 import re
@@ -30,17 +30,17 @@ class Clock:
         self.restart()
 
     def restart(self) -> None:
-        """Begins a new span: what has passed since the last one (compilation, saving) belongs to no step."""
+        """Begins a new span; the time since the last one (compilation, saving) counts to no step."""
         self._begun = self._seen = time.perf_counter()
         self._data_idle_s, self._host_idle_s, self._waited_s, self._steps = 0.0, 0.0, 0.0, 0
 
     def batch_asked(self) -> None:
-        """The host turns to the data."""
+        """The host starts to wait for a batch."""
         self._host_idle_s += self._idle_s()
         self._asked = self._seen
 
     def batch_there(self) -> None:
-        """The batch has come; the time counts as waiting for which the device had finished all it was given."""
+        """The batch has arrived; the time in which the device had no work counts as `data_wait`."""
         self._data_idle_s += self._idle_s()
         self._waited_s += self._seen - self._asked
 
@@ -95,7 +95,7 @@ class Clock:
         self._watcher.shutdown(wait=False)
 
     def _idle_s(self) -> float:
-        """How long the device has had nothing to do since this was asked last."""
+        """Returns how long the device has been idle since the last call."""
         now, since = time.perf_counter(), self._seen
         self._seen = now
         return max(0.0, now - max(since, self._finished.result())) if self._finished and self._finished.done() else 0.0
