@@ -109,7 +109,7 @@ def memory(at: RunShape) -> Bytes:
         tokens = at.tokens_of[head.bank]
         counted["batch"] += head.batch_size / at.n_devices * (tokens * (config.encoder.patch_values + 12) + 4)
     kept = [_activations(at, head) for head in config.batches.heads]
-    accumulates = config.train.accumulate > 1
+    accumulates = config.train.grad_accum_steps > 1
     counted["gradients"] = (4.0 if not accumulates else 8.0 if len(config.batches.heads) == 1 else 12.0) * local
     counted["gathered"] = compute * 2 * of_blocks + 4.0 * others if axes[FSDP] > 1 else compute * (of_blocks + others)
     counted["activations"] = max(kept) if accumulates else sum(kept)
@@ -153,7 +153,7 @@ def seconds(at: RunShape, machine: Machine) -> dict[str, float]:
 
 def _collectives(at: RunShape) -> list[tuple[str, float, int]]:
     """Returns (kind, bytes, devices in the group) of every collective of a step."""
-    config, axes, n, accumulate = at.config, at.axes, at.n_devices, at.config.train.accumulate
+    config, axes, n, accumulate = at.config, at.axes, at.n_devices, at.config.train.grad_accum_steps
     fsdp, parameters, heads = axes[FSDP], at.parameters(), at.config.batches.heads
     cut = {name: size for name, (size, is_cut) in parameters.items() if is_cut}
     blocks = sum(size for name, size in cut.items() if name.startswith("blocks/"))

@@ -104,7 +104,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         check_agreement(processes, config, workdir, pipeline.fingerprint)
         workdir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(claimed(workdir, processes, report))
-        checkpoints = stack.enter_context(Checkpoints(workdir, limits.keep, limits.keep_every, processes))
+        checkpoints = stack.enter_context(Checkpoints(workdir, limits.max_to_keep, limits.keep_period, processes))
         state, shardings = _first_state(config, mesh, pipeline, checkpoints, report)
         start, steps = int(state.step), limits.steps
         profiler = Profiler(hooks.profile, workdir, start, steps, writes=speaks)
@@ -118,7 +118,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         clock = stack.enter_context(contextlib.closing(Clock()))
         monitor = StepMonitor(config, workdir, mesh, pipeline.n_centers, pipeline.key_of, report)
         # The others wait longer than the watchdog of the first, so that its stacks are shown.
-        eval_limit_s = limits.eval_limit_s and limits.eval_limit_s + limits.meet_limit_s
+        eval_limit_s = limits.eval_limit_s and limits.eval_limit_s + limits.barrier_timeout_s
         evaluations = Evaluations(hooks.evaluate, limits.eval_every, report, processes, eval_limit_s)
         step_fn = make_step(config, mesh, shardings, pipeline.n_centers)
         batches = stack.enter_context(contextlib.closing(DevicePrefetcher(pipeline, batch_sharding(mesh), pipeline.n_centers)))
@@ -126,18 +126,22 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
 
         def finish(step: int, metrics: Metrics, batch: DeviceBatch, is_saved: bool = False) -> None:
             """Waits for a step and checks its metrics; logs them if the step is due."""
+            nonlocal began
             with clock.waiting():
                 values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             watchdog.expect(f"step {step + 1}", limits.step_limit_s)
             monitor.check(step, values, batch.batches)
             clock.step_done()
+            if step == start + 1:  # it takes longer than the others, so the pace is theirs
+                began = time.perf_counter()
             # On resume the log is cut at the saved step, so a line must end there.
             if step % limits.log_every and not is_saved and step > 1:
                 return
             values = monitor.summary(clock.lap(sum(head.batch_size for head in config.batches.heads)))
             if log:
                 log.write(step, values | {"order": batch.progress.order, "bad_records": batch.progress.replaced})
-            seconds_left = (steps - step) * (time.perf_counter() - began) / (step - start)
+            timed = step - start - 1
+            seconds_left = (steps - step) * (time.perf_counter() - began) / timed if timed else None
             report(progress_line(step, steps, values, seconds_left))
 
         def evaluate(step: int) -> None:
@@ -163,7 +167,6 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
             if compiled is None:
                 compiled = _compile(step_fn, state, batch.arrays, report)
                 processes.barrier("the first step")
-                began = time.perf_counter()
                 clock.restart()
             profiler.before(step)
             with clock.dispatching():

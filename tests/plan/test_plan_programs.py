@@ -22,7 +22,7 @@ CENTERS, TOKENS, LABELS = {"vid": 640, "obj": 410}, {"vid": 16, "obj": 4}, {"vid
 
 
 def at(n: int, fsdp: int, accumulate: int, bank: int = 0, loss: str = "sigmoid", remat: str = "none") -> RunShape:
-    config = replace_encoder(config_of(Path(), accumulate=accumulate), remat=remat, embedding=32)
+    config = replace_encoder(config_of(Path(), grad_accum_steps=accumulate), remat=remat, embedding=32)
     centers = dataclasses.replace(config.centers, loss=loss)
     return RunShape(
         dataclasses.replace(config, mesh=MeshConfig(fsdp=fsdp, bank=bank), centers=centers), n, CENTERS, TOKENS, LABELS

@@ -90,9 +90,10 @@ class MetricsLog:
             self._events.close()
 
 
-def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left: float) -> str:
+def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left: float | None) -> str:
     """Returns a progress line: step, loss of each bank, speed, share of time spent waiting for data, time left.
 
+    The last is left out if it is None, not known yet.
     Tokens per second, model FLOPs utilisation, the host's share, peak device memory and skipped steps are shown if `values`
     has them.
     """
