@@ -66,7 +66,7 @@ class TrainConfig(Section):
     log_images: Natural = 2
     """Samples of each bank and mode that are drawn at the start of a run, into `pictures/`; 0: none."""
     peak_tflops: NonNegative = 0.0
-    """10¹² operations a second of one device, for the model FLOPs utilisation; 0: the device's (`ove.train.monitor.speed`)."""
+    """10¹² operations a second of one device, for the model FLOPs utilisation; 0: by device (`ove.train.monitor.speed`)."""
     seed: int = 0
 
     def rate_of(self, bank: str) -> float:

@@ -62,7 +62,7 @@ def axis_sizes(config: MeshConfig, n_devices: int) -> dict[str, int]:
     return {DATA: data, FSDP: config.fsdp} | ({BANK: config.bank} if config.bank else {})
 
 
-def placement(mesh: Mesh) -> Placement:
+def placement(mesh: Mesh) -> BankPlacement:
     """Samples are sharded over all axes; banks too, or over all but `data` if there is an axis `bank`."""
     axes = mesh.axis_names
     return BankPlacement(mesh, tuple(axis for axis in axes if axis != DATA) if BANK in axes else axes, axes)
