@@ -68,11 +68,12 @@ class Bench:
         video = from_mapping(VideoConfig, sections["video"], "video.")
         shards = from_mapping(ShardsConfig, sections["shards"], "shards.")
         summary = write_source("video", Path(videos), folder, video, shards, self.progress)
-        self.tell(f"{summary.n_good} good, {len(summary.bad)} bad; {summary.n_shards} shards in {folder}")
+        earlier = f" ({summary.n_earlier} files were done already)" if summary.n_earlier else ""
+        self.tell(f"{summary.n_good} good, {len(summary.bad)} bad; {summary.n_shards} shards in {folder}{earlier}")
         return str(folder)
 
 
-def _made_with(folder: str) -> dict[str, dict[str, Any]]:
+def _made_with(folder: str) -> Mapping[str, Any]:
     """The sections `video` and `shards` that a folder was written with."""
     made = ShardSet.open(folder).manifest.made_with
     if not all(isinstance(made.get(section), dict) for section in ("video", "shards")):

@@ -117,6 +117,6 @@ def test_options_are_read_as_the_video_section_has_them() -> None:
     assert parse_option(" fusion=max, w_motion=0.5 ,static_fallback=True") == {
         "fusion": "max",
         "w_motion": 0.5,
-        "static_fallback": True,
+        "selection": {"static_fallback": True},
     }
     assert parse_option("") == {}

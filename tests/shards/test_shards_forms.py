@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from shards_material import record_of, write_video
 
 from launch import shards as command
-from ove.config import VideoConfig
+from ove.config import SelectionConfig
+from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
 from ove.records import Saliency
 from ove.shards import h264
@@ -135,10 +136,8 @@ def test_mosaics_hold_what_the_stored_saliency_selects(tmp_path: Path) -> None:
     shards = _write(tmp_path / "in", tmp_path / "out", "--store", "frames,mosaics", "--set", "shards.jpeg_quality=100")
     record, told = shards.video(0), shards.manifest.mosaics
     assert told is not None
-    config = VideoConfig(size_px=56, n_frames=8, **{key: value for key, value in told.items() if key != "budget_tokens"})
-    chosen = choose_patches(
-        Saliency(record.saliency.astype(np.float32)), record.is_i_frame, told["budget_tokens"], config.selection
-    )
+    config = from_mapping(SelectionConfig, {key: value for key, value in told.items() if key != "budget_tokens"})
+    chosen = choose_patches(Saliency(record.saliency.astype(np.float32)), record.is_i_frame, told["budget_tokens"], config)
     np.testing.assert_array_equal(record.mosaic_flat, chosen.flat)
     assert (len(record.mosaics), len(record.mosaic_flat)) == (4, 50)  # 16 patches each, the last one with two
     wanted = gather(decode_frames(record, range(8)), chosen.flat, 14)

@@ -6,14 +6,13 @@ import pytest
 from synthetic import BUDGET, GOP
 
 from launch.bench_data import main
-from ove.config import SelectionConfig
 from ove.errors import ConfigError
 
 TOY = Path(__file__).resolve().parents[2] / "configs" / "toy.py"
 
 
 def test_stages_and_bottleneck_are_named(shard_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    keys = {"shards": shard_folder, "budget_tokens": BUDGET, "selection": SelectionConfig(gop_frames=GOP), "threads": 1}
+    keys = {"shards": shard_folder, "budget_tokens": BUDGET, "selection.gop_frames": GOP, "threads": 1}
     settings = [f"--config.batches.{key}={value}" for key, value in keys.items()]
     main([f"--config={TOY}", "--steps=2", "--samples=8", *settings])
     text = capsys.readouterr().out

@@ -17,7 +17,7 @@ from ove.stream.pipeline import Pipeline, Progress
 TRAINER = """
 import os, signal, subprocess, sys, time
 from ove.stream.pipeline import Pipeline
-from ove.config import BatchesConfig, HeadConfig
+from ove.config import BatchesConfig, HeadConfig, SelectionConfig
 
 def children():
     command = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())]
