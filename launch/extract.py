@@ -147,7 +147,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         choices=get_args(_HINTS["source"]),
         help="where signals come from (default auto: the bitstream if it can)",
     )
-    parser.add_argument("--sampling", choices=get_args(_HINTS["sampling"]), help="how 64 frames are chosen (default uniform)")
+    parser.add_argument(
+        "--sampling", metavar="NAME", help="how 64 frames are chosen: uniform (default), consecutive, energy, pool"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2); 0: none, and no guard against crashes")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
     # A bare --overlay is a sheet, and does not swallow the name of a video.

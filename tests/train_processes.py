@@ -25,7 +25,7 @@ def get_config(arg=""):
     c.batches = dict(budget_tokens=16, gop_frames=4, heads=[
         dict(bank="vid", batch_size=8, negatives=0.5, labels_per_step=2)])
     c.encoder = dict(layers=1, width=64, heads=2, mlp=64)
-    c.train = dict(warmup_steps=3, log_every=1, pictures=0, meet_limit_s=120, silence_limit_s=10)
+    c.train = dict(warmup_steps=3, log_every=1, log_images=0, barrier_timeout_s=120, heartbeat_timeout_s=10)
     return c
 """
 

@@ -17,7 +17,7 @@ from ove.train.checkpoints.checkpoint import restore_encoder
 from ove.train.init import TrainState
 from ove.train.sharding import leaf_name, placement
 
-_MUST_AGREE = ("layers", "width", "heads", "mlp", "patch_px", "norm", "norm_eps", "rope", "rope_theta", "head")
+_MUST_AGREE = ("layers", "width", "heads", "mlp", "patch_px", "norm", "norm_eps", "rope", "rope_theta", "pooling_head")
 _PROJECTION = "pool/project/kernel"
 
 

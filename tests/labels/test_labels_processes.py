@@ -17,7 +17,7 @@ from launch import labels as command
 Write = Callable[[Path, int], None]
 ROOT = Path(__file__).parents[2]
 SETTINGS = ["--bank", "vid", "--centers", "10", "--labels", "3", "--iterations", "2", "--set", "labels.chunk_records=8"]
-SETTINGS += ["--set", "labels.silence_limit_s=10", "--set", "labels.meet_limit_s=300"]
+SETTINGS += ["--set", "labels.heartbeat_timeout_s=10", "--set", "labels.barrier_timeout_s=300"]
 
 
 class Job:

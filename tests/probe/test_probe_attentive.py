@@ -87,5 +87,5 @@ def test_samples_of_unknown_classes_are_wrong_in_scoring_and_refused_in_training
     )
     np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1, rtol=1e-5)
     train.labels[3] = -1
-    with pytest.raises(BadInput, match="all of the former of known classes"):
+    with pytest.raises(BadInput, match="training samples of known classes"):
         fit(on_eight, CONFIG, CLASSES, train, val, seed=0)

@@ -82,7 +82,7 @@ def test_a_run_begins_with_the_encoder_and_the_centers_it_is_given(
 ) -> None:
     centers = np.random.default_rng(0).normal(size=(CENTERS, 64)).astype(np.float32)
     np.save(tmp_path / "obj.npy", centers)
-    config = config_of(shard_folder, init_from=str(trained_run), steps=1, pictures=0)
+    config = config_of(shard_folder, init_from=str(trained_run), steps=1, log_images=0)
     fresh, _, _ = state_on(config, 8)
     state = train(with_centroids(config, tmp_path / "obj.npy"), tmp_path / "run", lambda line: None)
     # The first step has a learning rate of 0.

@@ -24,7 +24,7 @@ from ove.train.monitor import metrics
 from ove import distributed
 
 where, at, saved = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-write, seal = metrics.MetricsLog.write, checkpoint.Checkpoints._seal
+write, seal = metrics.MetricsLog.write, checkpoint.Checkpoints._record_files
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -42,7 +42,7 @@ def die_unsealed(checkpoints):
     seal(checkpoints)
 
 metrics.MetricsLog.write = write_and_die
-checkpoint.Checkpoints._seal = die_unsealed
+checkpoint.Checkpoints._record_files = die_unsealed
 run(lambda: train.main(sys.argv[4:]), distributed.exit)
 """
 """Kills itself after a step is logged and a checkpoint is finished, or in a save, before the checkpoint is whole."""
@@ -54,7 +54,7 @@ class Run:
     def __init__(self, workdir: Path, shards: Path, compiled: Path) -> None:
         self.workdir = workdir
         config = workdir.with_suffix(".py")
-        values = json.dumps(to_mapping(config_of(shards))).replace("true", "True").replace("false", "False")
+        values = repr(to_mapping(config_of(shards)))
         config.write_text(f"from ml_collections import ConfigDict\n\n\ndef get_config(arg):\n    return ConfigDict({values})\n")
         self.options = [f"--config={config}", f"--workdir={workdir}"]
         self.environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(compiled)}

@@ -15,7 +15,7 @@ STEPS = 24
 
 @pytest.mark.parametrize(("lr", "lr_bank"), [(2e-3, 0.0), (0.0, 1e-2)], ids=["the encoder alone", "the centers alone"])
 def test_training_on_shards_lowers_the_loss(shard_folder: Path, tmp_path: Path, lr: float, lr_bank: float) -> None:
-    config = config_of(shard_folder, steps=STEPS, save_every=STEPS, lr=lr, lr_bank=lr_bank, schedule="cosine", pictures=0)
+    config = config_of(shard_folder, steps=STEPS, save_every=STEPS, lr=lr, lr_bank=lr_bank, schedule="cosine", log_images=0)
     config = dataclasses.replace(config, batches=dataclasses.replace(config.batches, heads=config.batches.heads[:1]))
     state = train(replace_encoder(config, layers=1, init_std=0.125), tmp_path / "run", lambda line: None)
     losses = [json.loads(line)["loss/vid"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -163,7 +163,7 @@ def test_a_process_that_is_lost_ends_the_other(lost: int, shard_folder: Path, tm
     job.start("--config.train.steps=2000")
     job.wait_until(lambda: job.steps() >= 3)
     job.signal(lost, signal.SIGKILL)
-    codes = job.ended(300)  # silence_limit_s is 10
+    codes = job.ended(300)  # heartbeat_timeout_s is 10
     assert codes[lost] == -signal.SIGKILL and codes[1 - lost] not in (0, EXIT_PREEMPTED)
 
 

@@ -11,7 +11,7 @@ from ove.errors import BadCheckpoint, ConfigError
 
 MODEL_TYPE = "onevision_encoder"
 ROPE_KEY = "rope_layout"
-"""Our own key: `released` (where it is absent) or `paired`, which the PyTorch code does not know."""
+"""Our own key: `released` (where it is absent) or `interleaved` (once `paired`), which the PyTorch code does not know."""
 PATCH_WEIGHT = "embeddings.patch_embedding.weight"
 """The tensor by which an encoder is found among others."""
 _DEFAULTS: dict[str, Any] = {
