@@ -67,3 +67,13 @@ def sigmoid(embeddings, rows, is_positive, is_negative, scale, bias):
     logits = scale * jnp.einsum("be,se->bs", unit(embeddings), unit(rows), precision="highest") + bias
     terms = jnp.where(is_positive, jax.nn.softplus(-logits), 0) + jnp.where(is_negative, jax.nn.softplus(logits), 0)
     return terms.sum()
+
+
+def darker(patches, positions, record, other, view, rng):
+    """`probe.interventions`: all patches at half their brightness."""
+    return patches // 2, positions
+
+
+def fewer(patches, positions, record, other, view, rng):
+    """An intervention that loses a token."""
+    return patches[1:], positions[1:]

@@ -8,11 +8,12 @@ import pytest
 from own_functions import best
 
 from ove.centers.objective import LOSSES
-from ove.config import CentersConfig, LabelsConfig, SelectionConfig, TrainConfig, VideoConfig
+from ove.config import CentersConfig, LabelsConfig, ProbeConfig, SelectionConfig, TrainConfig, VideoConfig
 from ove.config.section import Own, hints_of
 from ove.errors import ConfigError
 from ove.labels.teachers.teacher import TEACHERS
 from ove.named import named
+from ove.probe.interventions import INTERVENTIONS
 from ove.records import CodecSignals, Saliency
 from ove.train.optimizer import SCHEDULES, learning_rate
 from ove.video.motion import COMPENSATIONS
@@ -31,12 +32,15 @@ TABLES = {
     (CentersConfig, "loss"): LOSSES,
     (TrainConfig, "schedule"): SCHEDULES,
     (LabelsConfig, "teacher"): TEACHERS,
+    (ProbeConfig, "interventions"): INTERVENTIONS,
 }
 
 
 @pytest.mark.parametrize(("cls", "key"), TABLES, ids=lambda value: getattr(value, "__name__", value))
 def test_settings_and_tables_know_the_same_names(cls, key):
     hint = hints_of(cls)[key]
+    if typing.get_origin(hint) is tuple:
+        hint = typing.get_args(hint)[0]
     literal = hint if typing.get_origin(hint) is typing.Literal else typing.get_args(hint)[0]
     assert set(typing.get_args(literal)) == TABLES[cls, key].keys()
     assert cls is LabelsConfig or Own in typing.get_args(hint)

@@ -28,7 +28,7 @@ class ProbeConfig(Section):
     modes: tuple[Mode, ...] = ("codec", "frames")
     budgets: tuple[Count, ...] = (2048,)
     """Tokens of a clip; each mode is probed at each of them."""
-    interventions: tuple[Intervention, ...] = ("none",)
+    interventions: tuple[Intervention | Own, ...] = ("none",)
     """What is done to the codec's patches before the encoder sees them (`ove.probe.interventions`)."""
     untrained: bool = True
     """Also probe the same encoder with fresh weights."""

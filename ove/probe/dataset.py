@@ -13,7 +13,7 @@ from jaxtyping import Int32, UInt8
 
 from ove.errors import BadShard
 from ove.prefetch import prefetch
-from ove.probe.interventions import intervene
+from ove.probe.interventions import OF_ONE_VIDEO, intervene
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
 from ove.stream.modes import MODES, TokenView, to_tokens
@@ -73,7 +73,7 @@ class ProbeDataset:
         if self.intervention != "none":
             assert isinstance(record, VideoRecord)
             number = int((index + rng.integers(1, max(2, len(self)))) % len(self))
-            other = self.shards.video(number) if self.intervention == "other_video" else record
+            other = record if self.intervention in OF_ONE_VIDEO else self.shards.video(number)
             patches, positions = intervene(record, other, self.intervention, self.view, rng)
             return Example(patches, positions, label)
         augments = epoch is not None

@@ -1,12 +1,15 @@
 """Changes the patches that the codec chose, to test whether their content matters or only their positions (paper, table 6).
 
-All interventions keep the number of tokens; all but `shuffle` keep their positions.
+All interventions keep the number of tokens; all but `shuffle` keep their positions, and frames that are kept whole.
 """
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
 from ove.errors import ConfigError
+from ove.named import named
 from ove.records import Saliency
 from ove.shards.schema import VideoRecord, decode_frames
 from ove.stream.modes import CODEC, TokenView, to_tokens
@@ -14,35 +17,40 @@ from ove.video.patches import gather, positions
 
 SHARE = 0.5
 """Share of the tokens of partly kept frames that an intervention replaces."""
+Tokens = tuple[UInt8[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]
+"""Patches and positions."""
 
 
-def intervene(
-    record: VideoRecord, other: VideoRecord, kind: str, view: TokenView, rng: np.random.Generator
-) -> tuple[UInt8[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]:
+def intervene(record: VideoRecord, other: VideoRecord, kind: str, view: TokenView, rng: np.random.Generator) -> Tokens:
     """Returns the tokens of a record in mode codec after an intervention; `rng` selects the tokens that change.
 
-    `none`: unchanged. `non_motion`: half of the chosen patches are replaced by patches of the same frame that were not chosen
-    (of the nearest frame that has one left; never letterbox padding). `other_video`: the same half are replaced by patches
-    chosen in the video `other`. `shuffle`: the positions are permuted. Tokens of frames that are kept whole never change,
-    except in `shuffle`. ConfigError for another kind; BadShard as for `to_tokens`.
+    ConfigError for an unknown kind, or one's own that returns another number of tokens; BadShard as for `to_tokens`.
     """
     patches, tyx = to_tokens(record, CODEC, view, None)
-    if kind == "none":
-        return patches, tyx
-    if kind == "shuffle":
-        return patches, tyx[rng.permutation(len(tyx))]
+    changed = named(INTERVENTIONS, kind, "probe.interventions")(patches, tyx, record, other, view, rng)
+    if tuple(np.shape(part) for part in changed) != (patches.shape, tyx.shape):
+        raise ConfigError(f"probe.interventions = {kind!r} must return patches {patches.shape} and positions {tyx.shape}.")
+    return changed
+
+
+def _non_motion(
+    patches: np.ndarray, tyx: np.ndarray, record: VideoRecord, other: VideoRecord, view: TokenView, rng: np.random.Generator
+) -> Tokens:
+    """Replaces half of the chosen patches by unchosen ones of the same frame, or of the nearest that has one left."""
     flat = _chosen(record, view)
     changed = _half(record, flat, rng)
-    if kind == "non_motion":
-        patches = patches.copy()
-        patches[changed] = _patches_at(record, _unchosen_near(record, flat, flat[changed], rng))
-    elif kind == "other_video":
-        patches = patches.copy()
-        theirs = _chosen(other, view)
-        news = theirs[~_whole(other, theirs)]
-        patches[changed] = _patches_at(other, np.sort(rng.choice(news, len(changed), replace=len(news) < len(changed))))
-    else:
-        raise ConfigError(f"probe.interventions = {kind!r}; expected none, non_motion, other_video or shuffle.")
+    patches[changed] = _patches_at(record, _unchosen_near(record, flat, flat[changed], rng))
+    return patches, tyx
+
+
+def _other_video(
+    patches: np.ndarray, tyx: np.ndarray, record: VideoRecord, other: VideoRecord, view: TokenView, rng: np.random.Generator
+) -> Tokens:
+    """Replaces the same half by patches chosen in the video `other`."""
+    changed = _half(record, _chosen(record, view), rng)
+    theirs = _chosen(other, view)
+    news = theirs[~_whole(other, theirs)]
+    patches[changed] = _patches_at(other, np.sort(rng.choice(news, len(changed), replace=len(news) < len(changed))))
     return patches, tyx
 
 
@@ -91,3 +99,14 @@ def _patches_at(record: VideoRecord, flat: np.ndarray) -> UInt8[np.ndarray, "n P
     tyx = positions(flat, record.grid_tyx)
     which, frame = np.unique(tyx[:, 0], return_inverse=True)
     return gather(decode_frames(record, which.tolist()), frame * per_frame + flat % per_frame, record.patch_px)
+
+
+INTERVENTIONS: Mapping[str, Callable[..., Tokens]] = {
+    "none": lambda patches, tyx, *_: (patches, tyx),
+    "non_motion": _non_motion,
+    "other_video": _other_video,
+    "shuffle": lambda patches, tyx, record, other, view, rng: (patches, tyx[rng.permutation(len(tyx))]),
+}
+"""Patches and positions of mode codec, the record, another record, view, `rng` → as many patches and positions."""
+OF_ONE_VIDEO = ("none", "non_motion", "shuffle")
+"""Those that need no other record."""

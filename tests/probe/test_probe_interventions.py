@@ -174,5 +174,16 @@ def test_shuffle_keeps_patches_and_the_set_of_positions(shard_folder: Path) -> N
 def test_a_budget_that_leaves_nothing_to_put_in_is_refused(shard_folder: Path) -> None:
     with pytest.raises(ConfigError, match="leaves too few patches"):
         seen(shard_folder, "non_motion", view=TokenView(31, SelectionConfig(gop_frames=GOP)))
-    with pytest.raises(ConfigError, match="expected none, non_motion"):
+    with pytest.raises(ConfigError, match=r"'blur' is none of 'none', 'non_motion'"):
         seen(shard_folder, "blur")
+
+
+def test_ones_own_intervention_counts_and_is_checked(shard_folder: Path) -> None:
+    intact, places = seen(shard_folder, "none")
+    patches, positions = seen(shard_folder, "own_functions:darker")
+    np.testing.assert_array_equal(patches, intact // 2)
+    np.testing.assert_array_equal(positions, places)
+    found = ProbeDataset(ShardSet.open(shard_folder), CLASSES, "codec", VIEW, "own_functions:darker")(3)
+    np.testing.assert_array_equal(found.patches, patches)
+    with pytest.raises(ConfigError, match=r"must return patches \(16, 588\) and positions \(16, 3\)"):
+        seen(shard_folder, "own_functions:fewer")
