@@ -73,7 +73,7 @@ def encoded(model: Encoder, io: Mapping[str, np.ndarray], case: str) -> Encoded:
         visible=io.get(f"{case}/visible_indices"),
         positions=io.get(f"{case}/patch_positions"),
         frame_positions=np.arange(pixels.shape[1]) if pixels.ndim == 5 and f"{case}/visible_indices" not in io else None,
-        hidden=True,
+        return_hidden_states=True,
     )
 
 

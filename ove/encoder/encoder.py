@@ -45,7 +45,7 @@ class Encoded(NamedTuple):
     """The embedding of each row; with segment ids, of each of its segments 1 … S (finite but meaningless for segments that a
     row does not have). None if the encoder has no head."""
     hidden: Hidden | None
-    """On request."""
+    """With `return_hidden_states`."""
 
 
 class Encoder(nnx.Module):
@@ -78,7 +78,7 @@ class Encoder(nnx.Module):
         segment_ids: Given | None = None,
         *,
         n_segments: int | None = None,
-        hidden: bool = False,
+        return_hidden_states: bool = False,
     ) -> Encoded:
         """Patches (B, N, P) and their (t, y, x), (B, N, 3), to tokens and embeddings in the compute dtype.
 
@@ -93,7 +93,8 @@ class Encoder(nnx.Module):
         # Dispatched before the encoder, read after it: a device that works on its own does not stand idle for the checks.
         known = not is_traced(patches, positions, segment_ids)
         summary = summarise(patches, positions, segment_ids) if known else None
-        encoded = _encode(*nnx.split(self), patches, positions, segment_ids, n_segments=n_segments, hidden=hidden)
+        encode = functools.partial(_encode, n_segments=n_segments, hidden=return_hidden_states)
+        encoded = encode(*nnx.split(self), patches, positions, segment_ids)
         if summary is not None:
             check_values(summary, n_segments)
         return encoded
@@ -105,14 +106,15 @@ class Encoder(nnx.Module):
         positions: Given | None = None,
         frame_positions: Given | None = None,
         *,
-        hidden: bool = False,
+        return_hidden_states: bool = False,
     ) -> Encoded:
         """Images (B, H, W, 3) or videos (B, T, H, W, 3) to tokens and embeddings; 14 must divide height and width.
 
         Pixels are bytes, or floats that are normalised already. Of `visible` patches only those are gathered and embedded.
         Where patches are in space and time, and what `visible`, `positions` and `frame_positions` may be: `tokens_of`.
         """
-        return self(*tokens_of(pixels, visible, positions, frame_positions, self.config.patch_px), hidden=hidden)
+        tokens = tokens_of(pixels, visible, positions, frame_positions, self.config.patch_px)
+        return self(*tokens, return_hidden_states=return_hidden_states)
 
     def _encode(
         self,
@@ -191,7 +193,7 @@ def apply(
     segment_ids: Given | None = None,
     *,
     n_segments: int | None = None,
-    hidden: bool = False,
+    return_hidden_states: bool = False,
     fetch: Fetch | None = None,
 ) -> Encoded:
     """As calling the encoder that has the parameters which `init` gives; values are not checked (for training).
@@ -201,9 +203,8 @@ def apply(
     """
     check_tokens(patches, positions, segment_ids, config.patch_values)
     n_segments = count_segments(segment_ids, n_segments) if config.pooling_head else n_segments
-    return _encode(
-        skeleton(config)[0], params, patches, positions, segment_ids, n_segments=n_segments, hidden=hidden, fetch=fetch
-    )
+    encode = functools.partial(_encode, n_segments=n_segments, hidden=return_hidden_states, fetch=fetch)
+    return encode(skeleton(config)[0], params, patches, positions, segment_ids)
 
 
 @functools.lru_cache(maxsize=16)

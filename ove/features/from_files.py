@@ -145,8 +145,8 @@ def _forward(
     segment_ids: Array | None,
     n_segments: int | None,
 ) -> dict[str, Array]:
-    wants_hidden = outputs.hidden is not None
-    made = encoder.apply(config, params, patches, positions, segment_ids, n_segments=n_segments, hidden=wants_hidden)
+    apply = functools.partial(encoder.apply, n_segments=n_segments, return_hidden_states=outputs.hidden is not None)
+    made = apply(config, params, patches, positions, segment_ids)
     wanted: dict[str, Any] = {}
     if outputs.pooled:
         wanted["pooled"] = made.pooled

@@ -26,7 +26,7 @@ def batch(n: int = 24) -> tuple[jax.Array, jax.Array]:
     return jnp.array(patches), jnp.array(rng.integers(0, 16, (2, n, 3)).astype(np.int32))
 
 
-apply = jax.jit(encoder.apply, static_argnums=0, static_argnames="hidden")
+apply = jax.jit(encoder.apply, static_argnums=0, static_argnames="return_hidden_states")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_only_paired_positions_may_be_shifted(params: encoder.Params) -> None:
 
 def test_the_scan_over_layers_equals_layer_after_layer(params: encoder.Params) -> None:
     patches, positions = batch()
-    seen = apply(CONFIG, params, patches, positions, hidden=True)
+    seen = apply(CONFIG, params, patches, positions, return_hidden_states=True)
 
     @jax.jit
     def one_by_one(params: encoder.Params) -> tuple[list[jax.Array], jax.Array]:
@@ -176,7 +176,7 @@ def test_parameters_start_as_specified() -> None:
 def test_without_a_head_tokens_are_the_last_hidden_state() -> None:
     config = dataclasses.replace(CONFIG, pooling_head=False, norm="rms_norm")
     params = jax.jit(lambda: encoder.init(config, jax.random.key(0)))()
-    seen = apply(config, params, *batch(), hidden=True)
+    seen = apply(config, params, *batch(), return_hidden_states=True)
     assert seen.pooled is None
     assert "post_norm" not in params and "bias" not in params["pre_norm"]
     np.testing.assert_array_equal(seen.tokens, seen.hidden.before_post_norm[-1])

@@ -49,7 +49,7 @@ def case_inputs(io: Mapping[str, np.ndarray], case: str) -> tuple[np.ndarray, np
 
 
 def encode(model: Encoder, patches: np.ndarray, positions: np.ndarray) -> Encoded:
-    return model(jnp.asarray(patches, jnp.float32), jnp.asarray(positions, jnp.int32), hidden=True)
+    return model(jnp.asarray(patches, jnp.float32), jnp.asarray(positions, jnp.int32), return_hidden_states=True)
 
 
 def outputs(seen: Encoded, io: Mapping[str, np.ndarray], case: str) -> dict[str, tuple[jax.Array | None, np.ndarray]]:

@@ -18,7 +18,7 @@ CONFIG = EncoderConfig(layers=2, width=64, heads=2, mlp=128)
 N = 48
 """Tokens of a row; segments of up to 15 and padding fit into it."""
 
-apply = jax.jit(encoder.apply, static_argnums=0, static_argnames=("n_segments", "hidden"))
+apply = jax.jit(encoder.apply, static_argnums=0, static_argnames=("n_segments", "return_hidden_states"))
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def packed(rows: list[list[tuple[np.ndarray, np.ndarray]]], n: int = N) -> tuple
 @given(lengths=st.tuples(*[st.integers(1, 15)] * 3), seed=st.integers(0, 99))
 def test_packed_equals_one_a_row(params: encoder.Params, lengths: tuple[int, ...], seed: int) -> None:
     members = inputs(lengths, seed)
-    together = apply(CONFIG, params, *packed([members]), n_segments=3, hidden=True)
-    alone = apply(CONFIG, params, *packed([[member] for member in members]), n_segments=1, hidden=True)
+    together = apply(CONFIG, params, *packed([members]), n_segments=3, return_hidden_states=True)
+    alone = apply(CONFIG, params, *packed([[member] for member in members]), n_segments=1, return_hidden_states=True)
     np.testing.assert_allclose(together.pooled[0], alone.pooled[:, 0], atol=1e-5)
     ends = np.cumsum(lengths)
     for i, (end, length) in enumerate(zip(ends, lengths, strict=True)):

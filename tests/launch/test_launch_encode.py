@@ -96,7 +96,7 @@ def test_images_give_what_the_encoder_gives_of_each_alone(weights: Path, images:
     for i in (0, 1, 4, 6):  # each is compiled anew
         size_hw = fit_size(*SIZES[i])
         pixels = resize(read_image(images / f"{i}.png"), size_hw).image
-        alone = model.from_pixels(pixels[None], hidden=True)
+        alone = model.from_pixels(pixels[None], return_hidden_states=True)
         assert tuple(found["effective_hw"][i]) == size_hw
         assert found["n_tokens"][i] == size_hw[0] * size_hw[1] / 196
         at = slice(found["offsets"][i], found["offsets"][i + 1])

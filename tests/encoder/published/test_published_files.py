@@ -83,7 +83,7 @@ def test_every_size_computes_what_the_format_says(tmp_path: Path, changes: Mappi
     patches = rng.normal(size=(2, 7, 3 * config["patch_size"] ** 2)).astype(np.float32)
     positions = rng.integers(0, 64, (2, 7, 3)).astype(np.int32)
     model = published.load(write_folder(tmp_path, tensors, config))
-    seen = model(jnp.asarray(patches), jnp.asarray(positions), hidden=True)
+    seen = model(jnp.asarray(patches), jnp.asarray(positions), return_hidden_states=True)
     wanted = expected(tensors, config, patches, positions)
     for name, got in (
         ("hidden_state_1", seen.hidden.before_post_norm[0]),
