@@ -13,6 +13,9 @@ from jaxtyping import Bool, Float, Float32, Int16, Int32, Int64, Integer, UInt8
 Bank = Literal["vid", "obj", "ocr"]
 BANKS: tuple[Bank, ...] = get_args(Bank)
 """Whole clips; single pictures (of a set of videos the middle frame of each); pictures by the words in them."""
+MODES = ("codec", "frames", "tiling", "image")
+CODEC, FRAMES, TILING, IMAGE = range(4)
+"""Ways of turning a record into tokens (spec §2), and their indices in `MODES`."""
 TIME_STEPS = 64
 """Steps of the virtual time grid on which positions are counted (spec §1)."""
 CELL_PX = 8
@@ -96,7 +99,7 @@ class Batch:
     labels: Int32[np.ndarray, "B M"]
     """Class centers of each sample in the bank, nearest first; −1: none."""
     mode: Int32[np.ndarray, "B"]
-    """Index into `ove.stream.modes.MODES`."""
+    """Index into `MODES`."""
     replaced: Bool[np.ndarray, "B"]
     """True if the record drawn could not be used and another took its place."""
     source: Int32[np.ndarray, "B"]

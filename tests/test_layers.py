@@ -1,6 +1,8 @@
 """Who may import whom (design: layers), read from the imports themselves."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -74,3 +76,10 @@ def test_the_package_requires_what_the_requirements_file_lists() -> None:
     tools |= {"mkdocs-material", "mkdocstrings[python]", "scikit-learn", "pyyaml", "nbclient", "ipykernel", "ipywidgets"}
     assert needed <= listed
     assert {line.split(">")[0] for line in listed - needed} == tools
+
+
+def test_a_training_step_is_importable_without_the_libraries_of_video() -> None:
+    code = "import sys, ove.train.step; print(sorted({'av', 'cv2'} & set(sys.modules)), *sorted(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.startswith("[] ")
+    assert not [name for name in answer.stdout.split() if name.startswith(("ove.video", "ove.shards", "ove.stream"))]

@@ -21,7 +21,7 @@ from ove.errors import ConfigError
 from ove.features.from_files import Weights, open_weights
 from ove.labels.teachers.clip import ClipConfig, skeleton
 from ove.labels.teachers.clip_files import is_clip, load_clip
-from ove.stream.modes import MODES
+from ove.records import MODES
 
 Compute = Literal["float32", "bfloat16"]
 What = Literal["tokens", "embeddings"]

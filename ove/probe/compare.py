@@ -16,8 +16,9 @@ from ove.probe.heads.linear import fit_linear
 from ove.probe.score_cache import ScoreCache
 from ove.probe.scores import Predictions, Scores, mean_and_half_width
 from ove.progress import ProgressReport
+from ove.records import MODES
 from ove.shards.read import ShardSet
-from ove.stream.modes import MODES, TokenView
+from ove.stream.modes import TokenView
 
 _DECIDES = (
     "probe",

@@ -14,9 +14,10 @@ from jaxtyping import Int32, UInt8
 from ove.errors import BadShard
 from ove.prefetch import prefetch
 from ove.probe.interventions import OF_ONE_VIDEO, intervene
+from ove.records import MODES
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
-from ove.stream.modes import MODES, TokenView, to_tokens
+from ove.stream.modes import TokenView, to_tokens
 
 UNKNOWN = -1
 """Label of samples whose class the training set lacks; every prediction for them counts as wrong."""

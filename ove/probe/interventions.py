@@ -10,9 +10,9 @@ from jaxtyping import Int32, UInt8
 
 from ove.errors import ConfigError
 from ove.named import named
-from ove.records import Saliency
+from ove.records import CODEC, Saliency
 from ove.shards.schema import VideoRecord, decode_frames
-from ove.stream.modes import CODEC, TokenView, to_tokens
+from ove.stream.modes import TokenView, to_tokens
 from ove.video.patches import gather, positions
 
 SHARE = 0.5

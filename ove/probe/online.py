@@ -10,8 +10,9 @@ from ove.probe.dataset import ProbeDataset
 from ove.probe.features import embed, extract
 from ove.probe.heads.attentive import fit
 from ove.probe.heads.knn import knn
+from ove.records import MODES
 from ove.shards.read import ShardSet
-from ove.stream.modes import MODES, TokenView
+from ove.stream.modes import TokenView
 
 
 class OnlineProbe:

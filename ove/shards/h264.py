@@ -14,7 +14,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from jaxtyping import UInt8
 
 from ove.errors import BadShard
-from ove.video.transcode import encode_h264
+from ove.video.x264 import encode_h264
 
 GOP_FRAMES = 32
 """One IDR picture every so many frames: what has to be decoded for a single one."""

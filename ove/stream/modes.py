@@ -10,14 +10,11 @@ from jaxtyping import Int32, UInt8
 
 from ove.config import SelectionConfig
 from ove.errors import BadClip, BadShard, ConfigError
-from ove.records import Saliency, on_time_grid
+from ove.records import CODEC, FRAMES, IMAGE, MODES, TILING, Saliency, on_time_grid
 from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image, decode_mosaic
 from ove.stream.augment import to_square
 from ove.video.patches import all_positions, gather, patchify, positions
 from ove.video.select import choose_patches, i_frame_flags
-
-MODES = ("codec", "frames", "tiling", "image")
-CODEC, FRAMES, TILING, IMAGE = range(4)
 
 
 @dataclass(frozen=True)

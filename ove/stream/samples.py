@@ -8,11 +8,11 @@ import numpy as np
 
 from ove.config import BatchesConfig, HeadConfig
 from ove.errors import BadShard, ConfigError
-from ove.records import BANKS, Batch
+from ove.records import BANKS, IMAGE, Batch
 from ove.shards.labels import NONE
 from ove.shards.schema import Record
 from ove.stream.labelled import common_size, open_source
-from ove.stream.modes import IMAGE, TokenView, to_tokens
+from ove.stream.modes import TokenView, to_tokens
 from ove.stream.order import Order, schedule
 
 _TRIES = 100

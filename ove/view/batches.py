@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
 
-from ove.records import Batch
-from ove.stream.modes import MODES
+from ove.records import MODES, Batch
 from ove.view import colours
 from ove.view.page import FAINT, Page
 

@@ -21,10 +21,11 @@ from ove.probe.dataset import ProbeDataset
 from ove.probe.features import Embeddings, Features, stored
 from ove.probe.score_cache import ScoreCache
 from ove.probe.scores import Accuracy, Predictions, Scores
+from ove.records import CODEC
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
 from ove.sources.folders import InputFile
-from ove.stream.modes import CODEC, TokenView, to_tokens
+from ove.stream.modes import TokenView, to_tokens
 
 ENCODER = EncoderConfig(layers=1, width=64, heads=1, mlp=64)
 VAL = 13

@@ -15,8 +15,9 @@ from ove.errors import BadInput, BadShard
 from ove.features.frozen import Frozen, frozen
 from ove.probe.dataset import UNKNOWN, ProbeDataset
 from ove.probe.features import BATCH, EncodedOnDemand, embed, extract, part_of, stored
+from ove.records import CODEC
 from ove.shards.read import ShardSet
-from ove.stream.modes import CODEC, TokenView, to_tokens
+from ove.stream.modes import TokenView, to_tokens
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=2, mlp=64)
 PARAMS = encoder.init(CONFIG, jax.random.key(0))

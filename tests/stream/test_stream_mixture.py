@@ -12,12 +12,12 @@ from synthetic import BUDGET, CENTERS, GOP, LABELS, PATCH_PX, RECORDS, image_rec
 
 from ove.config import BatchesConfig, HeadConfig, SelectionConfig
 from ove.errors import BadShard, ConfigError
-from ove.records import Batch, Saliency
+from ove.records import CODEC, FRAMES, IMAGE, TILING, Batch, Saliency
 from ove.shards.labels import write_labels
 from ove.shards.pictures import encode_jpeg
 from ove.shards.schema import ImageRecord, VideoRecord
 from ove.sources.folders import InputFile
-from ove.stream.modes import CODEC, FRAMES, IMAGE, TILING, TokenView, to_tokens
+from ove.stream.modes import TokenView, to_tokens
 from ove.stream.pipeline import Pipeline, Progress, mixture_differences
 from ove.video.patches import unpatchify
 

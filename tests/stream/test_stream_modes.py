@@ -12,10 +12,10 @@ from synthetic import BUDGET, GOP, GRID, PATCH_PX, SIZE_PX, T, record_of
 
 from ove.config import SelectionConfig
 from ove.errors import BadShard, ConfigError
-from ove.records import Saliency, on_time_grid
+from ove.records import CODEC, FRAMES, IMAGE, MODES, TILING, Saliency, on_time_grid
 from ove.shards.schema import VideoRecord, decode_frames
 from ove.sources.folders import InputFile
-from ove.stream.modes import CODEC, FRAMES, IMAGE, MODES, TILING, TokenView, to_tokens
+from ove.stream.modes import TokenView, to_tokens
 from ove.stream.order import schedule
 from ove.video.patches import patchify
 from ove.video.select import choose_patches

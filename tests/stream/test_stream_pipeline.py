@@ -10,12 +10,11 @@ from synthetic import BUDGET, GOP, RECORDS, record_of, write_set
 
 from ove.config import BatchesConfig, HeadConfig, SelectionConfig
 from ove.errors import BadShard, ConfigError, TrainingStopped
-from ove.records import Batch
+from ove.records import CODEC, FRAMES, IMAGE, TILING, Batch
 from ove.shards.labels import read_centers, read_labels, write_labels
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
 from ove.sources.folders import InputFile
-from ove.stream.modes import CODEC, FRAMES, IMAGE, TILING
 from ove.stream.pipeline import Pipeline, Progress
 from ove.stream.samples import BadRecord
 

@@ -19,12 +19,12 @@ from ove.probe.compare import Comparison, compare
 from ove.probe.retrieval import retrieve
 from ove.probe.score_cache import ScoreCache
 from ove.probe.scores import Accuracy, Scores
-from ove.records import on_time_grid
+from ove.records import CODEC, on_time_grid
 from ove.shards.pictures import encode_jpeg
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
 from ove.sources.folders import InputFile
-from ove.stream.modes import CODEC, TokenView, to_tokens
+from ove.stream.modes import TokenView, to_tokens
 from ove.video.patches import patchify
 
 T, ROWS, COLUMNS = GRID

@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ove.records import Batch
-from ove.stream.modes import CODEC, IMAGE, MODES, TILING
+from ove.records import CODEC, IMAGE, MODES, TILING, Batch
 from ove.video.patches import patchify
 from ove.view.batches import STEPS, FirstBatches, draw, put_back
 

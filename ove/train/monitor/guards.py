@@ -12,8 +12,7 @@ from jaxtyping import Array, Bool, Float32
 from ove.config import RunConfig, TrainConfig
 from ove.errors import TrainingStopped
 from ove.files import write_json
-from ove.records import Batch
-from ove.stream.modes import MODES
+from ove.records import MODES, Batch
 
 WINDOW = 128
 """Losses of each bank that are remembered. Not a setting: the state of every run has the same shape."""
