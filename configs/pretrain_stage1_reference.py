@@ -5,6 +5,7 @@ What differs from paper and reference, and why: docs/recipes.md.
 
 from ml_collections import ConfigDict
 
+from ove.config.recipe import parse
 from ove.encoder.presets import PRESETS
 
 SAMPLES = 13_000_000_000  # of the whole stage (paper)
@@ -14,14 +15,10 @@ ON_DEVICE, ACCUMULATE = 16, 4  # samples of a microbatch on each device, and mic
 
 def get_config(arg: str = "") -> ConfigDict:
     """`arg`: words with commas between them: a size (base, large or huge; large if there is none), devices=N, smoke."""
-    words = [word for word in arg.split(",") if word]
-    devices = next((int(word[8:]) for word in words if word.startswith("devices=") and word[8:].isdigit()), DEVICES)
-    sizes = [word for word in words if word in ("base", "large", "huge")]
-    if len(sizes) > 1 or devices < 1 or not set(words) <= {*sizes, "smoke", f"devices={devices}"}:
-        raise ValueError(f"{arg!r} is not known here; give base, large or huge, and devices=N or smoke if you like")
-    size = PRESETS[sizes[0] if sizes else "large"]
+    asked = parse(arg, devices=DEVICES)
+    size = PRESETS[asked.size]
     c = ConfigDict()
-    batch = ON_DEVICE * ACCUMULATE * devices
+    batch = ON_DEVICE * ACCUMULATE * asked.devices
 
     c.batches = ConfigDict()
     c.batches.shards = "data/shards/images"
@@ -57,7 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.log_every = 50
     c.train.save_every = 1_000
 
-    if "smoke" in words:  # on the shards of launch/quickstart.sh, with a tiny encoder: does everything run?
+    if asked.smoke:  # on the shards of launch/quickstart.sh, with a tiny encoder: does everything run?
         c.batches.shards = "runs/quickstart/shards/train"
         c.batches.num_workers = 0
         c.batches.heads = [{"bank": "obj", "batch_size": 16, "negatives": 0.5, "labels_per_step": 2}]

@@ -6,6 +6,7 @@ What differs from paper and reference, and why: docs/recipes.md.
 
 from ml_collections import ConfigDict
 
+from ove.config.recipe import parse
 from ove.encoder.presets import PRESETS
 
 SAMPLES = 4_000_000_000  # of the whole stage (paper)
@@ -14,11 +15,8 @@ CLIPS, IMAGES, TEXTS = 8_192, 4_096, 4_096  # samples of a step over all devices
 
 def get_config(arg: str = "") -> ConfigDict:
     """`arg`: words with commas between them: a size (base, large or huge; large if there is none), smoke."""
-    words = [word for word in arg.split(",") if word]
-    sizes = [word for word in words if word in ("base", "large", "huge")]
-    if len(sizes) > 1 or not set(words) <= {*sizes, "smoke"}:
-        raise ValueError(f"{arg!r} is not known here; give base, large or huge, and smoke if you like")
-    size = PRESETS[sizes[0] if sizes else "large"]
+    asked = parse(arg)
+    size = PRESETS[asked.size]
     c = ConfigDict()
 
     c.batches = ConfigDict()
@@ -57,7 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.log_every = 50
     c.train.save_every = 1_000
 
-    if "smoke" in words:  # on the shards of launch/quickstart.sh, with a tiny encoder: does everything run?
+    if asked.smoke:  # on the shards of launch/quickstart.sh, with a tiny encoder: does everything run?
         c.batches.shards = "runs/quickstart/shards/train"
         c.batches.num_workers = 0
         c.batches.budget_tokens = 288  # 8 frames of 84 px

@@ -32,7 +32,7 @@ def test_every_size_can_be_asked_for(path: Path) -> None:
         assert samples == pytest.approx(13e9 if "stage1" in path.stem else 4e9, rel=1e-5)
         assert bool(config.train.init_from) == ("stage2" in path.stem)
         assert {head.bank for head in config.batches.heads} == ({"obj"} if "stage1" in path.stem else {"vid", "obj", "ocr"})
-    for wrong in ("tiny", "base,large", "smoke,devices=x"):
+    for wrong in ("tiny", "base,large", "smoke,devices=x", "devices=0", "devices=2,devices=4"):
         with pytest.raises(ConfigError, match="is not known here; give base, large or huge"):
             of(path, wrong)
 
