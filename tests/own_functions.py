@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ove.probe.features import Embeddings, extract
+from ove.probe.heads.knn import knn
 from ove.records import Selection
 
 NUMBER = 3
@@ -77,3 +79,15 @@ def darker(patches, positions, record, other, view, rng):
 def fewer(patches, positions, record, other, view, rng):
     """An intervention that loses a token."""
     return patches[1:], positions[1:]
+
+
+def knn_of_tokens(encoder, train, val, n_classes, config, progress):
+    """`probe.probe`: the nearest neighbours of the flattened tokens vote."""
+    near, asked = (flat(extract(encoder, samples, progress)) for samples in (train, val))
+    return [knn(n_classes, near, asked, config.neighbours)]
+
+
+def flat(features):
+    """All tokens of a sample as one vector of length 1."""
+    vectors = features.tokens.reshape(len(features.labels), -1).astype(np.float32)
+    return Embeddings(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), features.labels)

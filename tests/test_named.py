@@ -8,11 +8,12 @@ import pytest
 from own_functions import best
 
 from ove.centers.objective import LOSSES
-from ove.config import CentersConfig, LabelsConfig, ProbeConfig, SelectionConfig, TrainConfig, VideoConfig
+from ove.config import CentersConfig, EvaluationConfig, LabelsConfig, ProbeConfig, SelectionConfig, TrainConfig, VideoConfig
 from ove.config.section import Own, hints_of
 from ove.errors import ConfigError
 from ove.labels.teachers.teacher import TEACHERS
 from ove.named import named
+from ove.probe.heads.heads import HEADS
 from ove.probe.interventions import INTERVENTIONS
 from ove.records import CodecSignals, Saliency
 from ove.train.optimizer import SCHEDULES, learning_rate
@@ -32,6 +33,8 @@ TABLES = {
     (CentersConfig, "loss"): LOSSES,
     (TrainConfig, "schedule"): SCHEDULES,
     (LabelsConfig, "teacher"): TEACHERS,
+    (ProbeConfig, "probe"): HEADS,
+    (EvaluationConfig, "probe"): HEADS,
     (ProbeConfig, "interventions"): INTERVENTIONS,
 }
 

@@ -10,6 +10,7 @@ from ove.config.section import Count, NonNegative, Own, Section, Share
 from ove.errors import ConfigError
 
 Mode = Literal["codec", "frames", "tiling", "image"]
+Head = Literal["attentive", "linear", "knn"]
 Intervention = Literal["none", "non_motion", "other_video", "shuffle"]
 _FIXED = ("selection", "selection.rule", "n_frames", "size_px", "patch_px", "preset")
 """Keys that cannot be options: with them the clips, and so the budgets, would be others."""
@@ -23,7 +24,7 @@ class ProbeConfig(Section):
     """Folder of a training run, folder or file of published weights, or folder of a CLIP vision tower."""
     train_shards: str = ""
     val_shards: str = ""
-    probe: Literal["attentive", "linear", "knn"] = "attentive"
+    probe: Head | Own = "attentive"
     """`attentive`: a learned query over all tokens; `linear`: logistic regression on embeddings; `knn`: nothing is trained."""
     modes: tuple[Mode, ...] = ("codec", "frames")
     budgets: tuple[Count, ...] = (2048,)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from ove.config.data import BatchesConfig
 from ove.config.model import CentersConfig, EncoderConfig
-from ove.config.probe import Mode
+from ove.config.probe import Head, Mode
 from ove.config.section import Bounds, Count, Natural, NonNegative, Own, Positive, Section
 from ove.errors import ConfigError
 
@@ -105,8 +105,8 @@ class EvaluationConfig(Section):
     """Labelled shards: what the probe learns from."""
     val_shards: str = ""
     """Labelled shards that it is scored on."""
-    probe: Literal["knn", "attentive"] = "knn"
-    """`knn`: the classes of the nearest embeddings vote, nothing is trained; `attentive`: as `launch.probe`."""
+    probe: Head | Own = "knn"
+    """As in `launch.probe`, with its defaults."""
     modes: tuple[Mode, ...] = ("codec",)
     """How the shards are seen; budget, I-frames and policy are those of `batches`."""
     neighbours: Count = 10

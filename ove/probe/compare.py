@@ -8,11 +8,9 @@ from pathlib import Path
 from ove.config import ProbeConfig
 from ove.errors import BadInput, BadShard, ConfigError
 from ove.features.frozen import Frozen, open_frozen, untrained
-from ove.probe.dataset import UNKNOWN, ProbeDataset
-from ove.probe.features import EncodedOnDemand, TokenSource, embed, extract, stored
-from ove.probe.heads.attentive import fit
-from ove.probe.heads.knn import knn
-from ove.probe.heads.linear import fit_linear
+from ove.named import named
+from ove.probe.dataset import ProbeDataset
+from ove.probe.heads.heads import HEADS
 from ove.probe.score_cache import ScoreCache
 from ove.probe.scores import Predictions, Scores, mean_and_half_width
 from ove.progress import ProgressReport
@@ -36,8 +34,6 @@ _DECIDES = (
 )
 """Settings that scores depend on, besides the encoder, the records and how they become tokens."""
 Log = Callable[[str], None]
-Progress = Callable[[int, int], None]
-"""Called with (samples done, samples in all)."""
 
 
 @dataclass(frozen=True)
@@ -173,17 +169,19 @@ def _row(
     size = [f"{budget} tokens"] if mode != "image" else []
     called = " ".join([row.name.replace("_", " "), *size, *([intervention] if intervention != "none" else [])])
     view, seed = _view(config, budget, encoder, sets[0]), config.seeds[0]
-    datasets = [ProbeDataset(shards, classes, mode, view, intervention, seed) for shards in sets]
+    train, val = (ProbeDataset(shards, classes, mode, view, intervention, seed) for shards in sets)
     about = {
         "encoder": encoder.fingerprint,
-        "looks": [each.cache_key() for each in datasets],
+        "looks": [each.cache_key() for each in (train, val)],
         "probe": {name: getattr(config, name) for name in _DECIDES},
     }
     known = cache.find(about) if cache else None
     predictions: tuple[Predictions, ...] = ()
     if known is None:
         progress = ProgressReport(lambda line, is_last: log(line), f"{sets[0].kind}s").of(f"{called}: features of")
-        scores, predictions, n_unknown = _scores(encoder, datasets, len(classes), config, progress)
+        head = named(HEADS, config.probe, "probe.probe")
+        scores, predictions = zip(*head(encoder, train, val, len(classes), config, progress), strict=True)
+        n_unknown = val.n_unknown()
         if cache:
             cache.add(about, scores, n_unknown)
     else:
@@ -192,28 +190,3 @@ def _row(
     best = mean_and_half_width([each.best.top1 for each in scores])[0]
     log(f"{called}: top-1 {row.top1()[0]:.1%} (best epoch {best:.1%}){', cached' if known else ''}")
     return row, n_unknown
-
-
-def _scores(
-    encoder: Frozen, datasets: list[ProbeDataset], n_classes: int, config: ProbeConfig, progress: Progress
-) -> tuple[tuple[Scores, ...], tuple[Predictions, ...], int]:
-    """Returns scores and predictions per seed, and the number of validation samples of unknown classes."""
-    if config.probe == "attentive":
-        train, val = (_tokens(encoder, each, config, progress, is_val=n == 1) for n, each in enumerate(datasets))
-        fits = [fit(encoder, config, n_classes, train, val, seed) for seed in config.seeds]
-        scores, predictions = zip(*fits, strict=True)
-        return scores, predictions, int((val.labels == UNKNOWN).sum())
-    near, asked = (embed(encoder, each, progress) for each in datasets)
-    if config.probe == "knn":
-        found, of_val = knn(n_classes, near, asked, config.neighbours)
-    else:
-        found, of_val = fit_linear(n_classes, near, asked, config.l2)
-    return (found,), (of_val,), int((asked.labels == UNKNOWN).sum())
-
-
-def _tokens(encoder: Frozen, dataset: ProbeDataset, config: ProbeConfig, progress: Progress, is_val: bool) -> TokenSource:
-    if config.features == "disk":
-        return stored(encoder, dataset, Path(config.cache), progress)
-    if config.features == "encode":
-        return EncodedOnDemand(encoder, dataset if is_val else replace(dataset, jitter=config.jitter, flip=config.flip))
-    return extract(encoder, dataset, progress)

@@ -88,6 +88,10 @@ class ProbeDataset:
         """Returns the labels of all samples without decoding pictures; the names are read once per shard set."""
         return np.array([self._class_of(key, name) for key, name in self.shards.names], np.int32)
 
+    def n_unknown(self) -> int:
+        """Counts the samples whose class the training set lacks."""
+        return int((self.labels() == UNKNOWN).sum()) if set(self.shards.classes) - set(self.classes) else 0
+
     def _class_of(self, key: str, name: str | None) -> int:
         if name is None:
             raise BadShard(

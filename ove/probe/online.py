@@ -6,10 +6,9 @@ from ove.config import EncoderConfig, ProbeConfig, RunConfig
 from ove.encoder.encoder import Params
 from ove.errors import BadShard, ConfigError
 from ove.features.frozen import Frozen, frozen
+from ove.named import named
 from ove.probe.dataset import ProbeDataset
-from ove.probe.features import embed, extract
-from ove.probe.heads.attentive import fit
-from ove.probe.heads.knn import knn
+from ove.probe.heads.heads import HEADS
 from ove.records import MODES
 from ove.shards.read import ShardSet
 from ove.stream.modes import TokenView
@@ -48,9 +47,7 @@ class OnlineProbe:
 
     def _score(self, encoder: Frozen, mode: str) -> float:
         classes = tuple(self._train.classes)
-        datasets = [ProbeDataset(shards, classes, mode, self._view) for shards in (self._train, self._val)]
-        if self._config.probe == "knn":
-            train_near, val_near = (embed(encoder, each) for each in datasets)
-            return knn(len(classes), train_near, val_near, self._config.neighbours)[0].last.top1
-        train, val = (extract(encoder, each) for each in datasets)
-        return fit(encoder, ProbeConfig(epochs=self._config.epochs), len(classes), train, val, seed=0)[0].last.top1
+        train, val = (ProbeDataset(shards, classes, mode, self._view) for shards in (self._train, self._val))
+        config = ProbeConfig(epochs=self._config.epochs, neighbours=self._config.neighbours)
+        head = named(HEADS, self._config.probe, "evaluation.probe")
+        return head(encoder, train, val, len(classes), config, lambda done, total: None)[0][0].last.top1

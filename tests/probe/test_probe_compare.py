@@ -15,10 +15,10 @@ from ove.config import EncoderConfig, ProbeConfig, SelectionConfig
 from ove.encoder import encoder, published
 from ove.errors import BadShard, ConfigError
 from ove.features.frozen import frozen, open_frozen, untrained
-from ove.probe import compare as module
 from ove.probe.compare import compare, view_of
 from ove.probe.dataset import ProbeDataset
 from ove.probe.features import Embeddings, Features, stored
+from ove.probe.heads import heads
 from ove.probe.score_cache import ScoreCache
 from ove.probe.scores import Accuracy, Predictions, Scores
 from ove.records import CODEC
@@ -73,8 +73,8 @@ def test_untrained_means_fresh_weights_of_the_first_seed(config: ProbeConfig, mo
         embedded.append((arguments[0].name, found.vectors))
         return found
 
-    of_module = module.embed
-    monkeypatch.setattr(module, "embed", embed)
+    of_module = heads.embed
+    monkeypatch.setattr(heads, "embed", embed)
     found = compare(config, lambda line: None)
     assert [row.untrained for row in found.rows] == [False, True]
     names, vectors = zip(*embedded, strict=True)
@@ -242,8 +242,8 @@ def test_tokens_are_of_their_set_and_only_training_is_augmented(
         return SCORES, Predictions(np.zeros((VAL, 2), np.int32), np.zeros((VAL, 2), np.float32))
 
     for name, kind in (("stored", "disk"), ("EncodedOnDemand", "encode"), ("extract", "memory")):
-        monkeypatch.setattr(module, name, remember(kind))
-    monkeypatch.setattr(module, "fit", fit)
+        monkeypatch.setattr(heads, name, remember(kind))
+    monkeypatch.setattr(heads, "fit", fit)
     augmentation = {"jitter": True, "flip": 0.5} if features == "encode" else {}
     probed = dataclasses.replace(
         config, probe="attentive", features=features, cache=str(tmp_path), untrained=False, **augmentation

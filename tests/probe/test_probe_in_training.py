@@ -17,7 +17,9 @@ from ove.encoder import encoder
 from ove.errors import BadShard, ConfigError
 from ove.features.frozen import frozen
 from ove.probe import online as in_training
+from ove.probe.heads import heads
 from ove.probe.online import OnlineProbe
+from ove.probe.scores import Accuracy, Predictions, Scores
 from ove.shards.schema import VideoRecord
 from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView
@@ -62,39 +64,50 @@ def config_of(folders: dict[str, Path], val: str, probe: str = "knn", **evaluati
     )
 
 
-@pytest.mark.parametrize("probe", ["knn", "attentive"])
+@pytest.mark.parametrize("probe", ["knn", "linear", "attentive", "own_functions:knn_of_tokens"])
 def test_scores_are_those_of_the_validation_set_after_learning_from_the_other(
     folders: dict[str, Path], probe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Twenty steps at the usual rate change nothing that can be seen; what is asked is which samples count.
     monkeypatch.setattr(
-        in_training, "ProbeConfig", lambda epochs: ProbeConfig(epochs=epochs, batch_size=16, lr=1e-2, lr_end=1e-3)
+        in_training,
+        "ProbeConfig",
+        lambda epochs, neighbours: ProbeConfig(epochs=epochs, neighbours=neighbours, batch_size=16, lr=1e-2, lr_end=1e-3),
     )
     found = {val: OnlineProbe(config_of(folders, val, probe))(ENCODER, params(0)) for val in ("right", "third", "wrong")}
     assert found == {val: {f"{probe}_codec_top1": top1} for val, top1 in (("right", 1.0), ("third", 8 / 12), ("wrong", 0.0))}
 
 
+class Named(str):
+    """Stands for the tokens or embeddings of a set."""
+
+    labels = np.zeros(0, np.int32)
+
+    def batch(self, indices: Any, epoch: int | None) -> Any:
+        raise AssertionError("the probes are not run")
+
+
 class Seen:
-    """What `in_training` handed to the probes, which are not run."""
+    """What the heads handed to the probes, which are not run."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.dataset: list[Any] = []
         self.encoders: list[Any] = []
         self.probes: list[tuple[Any, ...]] = []
         for name in ("embed", "extract"):
-            monkeypatch.setattr(in_training, name, self._features)
+            monkeypatch.setattr(heads, name, self._features)
         for name in ("knn", "fit"):
-            monkeypatch.setattr(in_training, name, self._probe)
+            monkeypatch.setattr(heads, name, self._probe)
 
-    def _features(self, encoder: Any, dataset: Any) -> Any:
+    def _features(self, encoder: Any, dataset: Any, progress: Any) -> Any:
         self.encoders.append(encoder)
         self.dataset.append(dataset)
-        return dataset.shards.folder.name
+        return Named(dataset.shards.folder.name)
 
     def _probe(self, *arguments: Any, **named: Any) -> Any:
         self.probes.append((*arguments, *named.values()))
-        accuracy = type("Accuracy", (), {"top1": 0.25 * len(self.probes)})
-        return type("Scores", (), {"last": accuracy, "best": None, "train": None}), None
+        accuracy = Accuracy(0.25 * len(self.probes), 0.0, 0.0, 1)
+        return Scores(accuracy, accuracy, 0, accuracy), Predictions(np.zeros((1, 2), np.int32), np.zeros((1, 2), np.float32))
 
 
 @pytest.mark.parametrize("probe", ["knn", "attentive"])
@@ -117,7 +130,7 @@ def test_settings_reach_the_probe(folders: dict[str, Path], probe: str, monkeypa
         if probe == "knn":
             assert arguments == (2, "train", "third", 7)
         else:
-            assert arguments[1:] == (ProbeConfig(epochs=9), 2, "train", "third", 0)
+            assert arguments[1:] == (ProbeConfig(epochs=9, neighbours=7), 2, "train", "third", 0)
 
 
 def test_what_does_not_fit_is_said_before_the_run_begins(folders: dict[str, Path], tmp_path: Path) -> None:

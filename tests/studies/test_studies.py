@@ -212,7 +212,7 @@ def test_what_is_kept_is_not_done_again(
     )  # fmt: skip
     cache, lines = ScoreCache(tmp_path), []
     first = compare(config, lines.append, cache)
-    monkeypatch.setattr("ove.probe.compare.knn", None)  # it would raise
+    monkeypatch.setattr("ove.probe.heads.heads.knn", None)  # it would raise
     assert compare(config, lines.append, cache) == first
     assert "cached" in lines[-1] and "cached" not in lines[-3]
     with pytest.raises(TypeError):
