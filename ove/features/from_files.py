@@ -41,13 +41,23 @@ class Weights:
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same parameters, whatever kind of file they came from; names, shapes and values count."""
-        digest = hashlib.sha256()
-        for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(self.params), key=lambda item: str(item[0])):
-            value = np.ascontiguousarray(leaf)
-            digest.update(f"{jax.tree_util.keystr(path)} {value.dtype.name}{list(value.shape)}".encode())
-            digest.update(value.tobytes())
-        return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+        """See `fingerprint_of`."""
+        return fingerprint_of(self.params)
+
+
+def fingerprint_of(params: Any) -> str:
+    """The same for the same parameters, whatever kind of file they came from; names, shapes and values count."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(params), key=lambda item: str(item[0])):
+        value = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {value.dtype.name}{list(value.shape)}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is that of a training run."""
+    return (path / "checkpoints").is_dir()
 
 
 def open_weights(path: Path, compute: Literal["float32", "bfloat16"] = "float32") -> Weights:
@@ -55,7 +65,7 @@ def open_weights(path: Path, compute: Literal["float32", "bfloat16"] = "float32"
 
     Parameters are float32, activations of type `compute`. BadCheckpoint if there is no encoder.
     """
-    if (path / "checkpoints").is_dir():
+    if is_run(path):
         config, params, step = restore_encoder(path)
         return Weights(dataclasses.replace(config, compute=compute), params, step)
     if not path.exists():

@@ -3,7 +3,8 @@
 import functools
 import hashlib
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,9 @@ from jaxtyping import Array, Float16, Float32, Int32, UInt8
 
 from ove.config import EncoderConfig
 from ove.encoder import encoder
-from ove.errors import ConfigError
-from ove.features.from_files import Weights, open_weights
+from ove.encoder.published import holds_weights
+from ove.errors import BadCheckpoint, ConfigError
+from ove.features.from_files import fingerprint_of, is_run, open_weights
 from ove.labels.teachers.clip import ClipConfig, skeleton
 from ove.labels.teachers.clip_files import is_clip, load_clip
 from ove.records import MODES
@@ -33,7 +35,8 @@ class Frozen:
 
     name: str
     """What it was opened from, and the step."""
-    config: EncoderConfig | ClipConfig
+    config: Any
+    """An `EncoderConfig`, or what another kind of encoder has, with `width`, `norm_eps` and `patch_px`."""
     params: Any
     fingerprint: str
     """Changes with any parameter, and with the dtype it computes in."""
@@ -53,15 +56,15 @@ class Frozen:
         return self.config.norm_eps
 
     def check(self, modes: tuple[str, ...]) -> None:
-        """ConfigError for modes that there are not, or that it cannot see: a CLIP tower sees whole frames and pictures."""
+        """ConfigError for modes that there are not, or that it cannot see."""
         unknown = [mode for mode in modes if mode not in MODES]
         if unknown or not modes:
             raise ConfigError(f"modes = {list(modes)}: name one or more of {', '.join(MODES)}.")
-        if isinstance(self.config, ClipConfig) and (wrong := set(modes) - {"frames", "image"}):
-            raise ConfigError(
-                f"{self.name}: a CLIP tower sees only whole frames, so there is no {', '.join(sorted(wrong))}; set modes to "
-                "['frames'] or ['image']."
-            )
+
+    def untrained(self, seed: int) -> "Frozen":
+        """The same network with fresh weights; ConfigError if no initialisation is known."""
+        params = encoder.init(self.config, jax.random.key(seed))
+        return _placed(Frozen, f"untrained, seed {seed}", self.config, params, self.compute, self.part)
 
     def tokens(self, patches: UInt8[np.ndarray, "B N P"], positions: Int32[np.ndarray, "B N 3"]) -> Float16[Array, "B n D"]:
         """What a probe gets: all tokens after the last norm. B must be a multiple of the local devices."""
@@ -72,49 +75,74 @@ class Frozen:
         return self._made(patches, positions, "embeddings")
 
     def _made(self, patches: np.ndarray, positions: np.ndarray, what: What) -> Array:
-        rows = NamedSharding(self.mesh, PartitionSpec("rows"))
-        given = jax.device_put((patches, positions), rows)
-        if isinstance(self.config, ClipConfig):
-            rows_columns = int(positions[..., 1].max()) + 1, int(positions[..., 2].max()) + 1
-            return _clip(self.config, self.compute, rows_columns, what, self.params, given[0])
-        return _ours(self.config, what, self.params, *given)
+        return _ours(self.config, what, self.params, *self._rows(patches, positions))
+
+    def _rows(self, *arrays: np.ndarray) -> tuple[Array, ...]:
+        """Places batches, each device's share on it."""
+        return jax.device_put(arrays, NamedSharding(self.mesh, PartitionSpec("rows")))
+
+
+class FrozenClip(Frozen):
+    """A CLIP vision tower, which sees whole frames and pictures, each by itself."""
+
+    def check(self, modes: tuple[str, ...]) -> None:
+        """See `Frozen`."""
+        super().check(modes)
+        if wrong := set(modes) - {"frames", "image"}:
+            raise ConfigError(
+                f"{self.name}: a CLIP tower sees only whole frames, so there is no {', '.join(sorted(wrong))}; set modes to "
+                "['frames'] or ['image']."
+            )
+
+    def untrained(self, seed: int) -> Frozen:
+        """See `Frozen`."""
+        raise ConfigError(f"{self.name}: has no untrained counterpart; set probe.untrained=False.")
+
+    def _made(self, patches: np.ndarray, positions: np.ndarray, what: What) -> Array:
+        rows_columns = int(positions[..., 1].max()) + 1, int(positions[..., 2].max()) + 1
+        return _clip(self.config, self.compute, rows_columns, what, self.params, *self._rows(patches))
 
 
 def open_frozen(path: Path, compute: Compute = "float32") -> Frozen:
-    """An encoder from a run, published weights or a CLIP folder; BadCheckpoint if there is none."""
-    if is_clip(path):
-        tower = load_clip(path)
-        params = nnx.to_pure_dict(nnx.state(tower, nnx.Param))
-        return _placed(f"CLIP tower {path}", tower.config, params, compute)
+    """An encoder, by the first of OPENERS that knows what the path holds; BadCheckpoint if none does."""
+    for fits, opener in OPENERS.values():
+        if fits(path):
+            return opener(path, compute)
+    raise BadCheckpoint(f"{path}: {'holds no' if path.exists() else 'no such'} weights; give one of: {', '.join(OPENERS)}.")
+
+
+def _open_clip(path: Path, compute: Compute) -> Frozen:
+    tower = load_clip(path)
+    params = nnx.to_pure_dict(nnx.state(tower, nnx.Param))
+    return _placed(FrozenClip, f"CLIP tower {path}", tower.config, params, compute)
+
+
+def _open_ours(path: Path, compute: Compute) -> Frozen:
     weights = open_weights(path, compute)
     name = f"{path}" if weights.step is None else f"step {weights.step} of {path}"
-    return _placed(f"encoder of {name}", weights.config, weights.params, compute)
+    return _placed(Frozen, f"encoder of {name}", weights.config, weights.params, compute)
 
 
-def untrained(like: Frozen, seed: int) -> Frozen:
-    """The same network with fresh weights; ConfigError for a CLIP tower, of which no initialisation is known here."""
-    if isinstance(like.config, ClipConfig):
-        raise ConfigError(f"{like.name}: has no untrained counterpart; set probe.untrained=False.")
-    params = encoder.init(like.config, jax.random.key(seed))
-    return _placed(f"untrained, seed {seed}", like.config, params, like.compute, like.part)
+OPENERS: Mapping[str, tuple[Callable[[Path], bool], Callable[[Path, Compute], Frozen]]] = {
+    "the --workdir of a training run": (is_run, _open_ours),
+    "the folder of a CLIP vision tower": (is_clip, _open_clip),
+    "a folder or file of published weights": (holds_weights, _open_ours),
+}
+"""What can be probed, in order: whether a path holds it, and what opens it."""
 
 
 def frozen(config: EncoderConfig, params: encoder.Params, name: str = "encoder") -> Frozen:
     """An encoder whose parameters are at hand; this process takes all samples, whatever others do."""
-    return _placed(name, config, params, config.compute, (0, 1))
+    return _placed(Frozen, name, config, params, config.compute, (0, 1))
 
 
 def _placed(
-    name: str, config: EncoderConfig | ClipConfig, params: Any, compute: Compute, part: tuple[int, int] | None = None
+    cls: type[Frozen], name: str, config: Any, params: Any, compute: Compute, part: tuple[int, int] | None = None
 ) -> Frozen:
-    if isinstance(config, EncoderConfig):
-        fingerprint = Weights(replace(config, compute=compute), params, None).fingerprint
-    else:
-        fingerprint = Weights(config, params, None).fingerprint  # type: ignore[arg-type]
-    kind = hashlib.sha256(f"{fingerprint} {config} {compute}".encode()).hexdigest()[:16]
+    kind = hashlib.sha256(f"{fingerprint_of(params)} {config} {compute}".encode()).hexdigest()[:16]
     mesh = Mesh(np.array(jax.local_devices()), ("rows",))
     placed = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-    return Frozen(name, config, placed, kind, compute, mesh, part or (jax.process_index(), jax.process_count()))
+    return cls(name, config, placed, kind, compute, mesh, part or (jax.process_index(), jax.process_count()))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

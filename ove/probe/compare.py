@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ove.config import ProbeConfig
 from ove.errors import BadInput, BadShard, ConfigError
-from ove.features.frozen import Frozen, open_frozen, untrained
+from ove.features.frozen import Frozen, open_frozen
 from ove.named import named
 from ove.probe.dataset import ProbeDataset
 from ove.probe.heads.heads import HEADS
@@ -100,7 +100,7 @@ def compare(config: ProbeConfig, log: Log, cache: ScoreCache | None = None) -> C
             "give the files labels by subfolder or list, and write the shards again."
         )
     log(f"{encoder.name}; {len(sets[0])} {sets[0].kind}s to train the probe, {len(sets[1])} to score it")
-    encoders = {False: encoder} | ({True: untrained(encoder, config.seeds[0])} if config.untrained else {})
+    encoders = {False: encoder} | ({True: encoder.untrained(config.seeds[0])} if config.untrained else {})
     rows, n_unknown = [], 0
     for fresh, condition in itertools.product(encoders, _conditions(config)):
         row, n_unknown = _row(encoders[fresh], fresh, condition, sets, classes, config, log, cache)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from ove.features.frozen import open_frozen, untrained
+from ove.features.frozen import open_frozen
 from ove.probe.choices import Choices, choices_of
 from ove.probe.retrieval import CLIP_PARTS, retrieve
 from ove.probe.scores import mean_and_half_width
@@ -118,7 +118,7 @@ def retrieval(bench: Bench) -> Study:
     shards, view = bench.choices("")
     encoder = open_frozen(Path(config.weights), config.compute)
     encoder.check(("codec", "image"))
-    encoders = {"given weights": [encoder], "untrained": [untrained(encoder, seed) for seed in config.seeds]}
+    encoders = {"given weights": [encoder], "untrained": [encoder.untrained(seed) for seed in config.seeds]}
     chance = 1 / len(shards)
     rows: list[tuple[Value, ...]] = []
     values, halves = {}, {}

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from ove.errors import BadCheckpoint
+from ove.errors import BadCheckpoint, ConfigError
+from ove.features.frozen import open_frozen
 from ove.labels.teachers.clip_files import load_clip
 from ove.labels.teachers.preprocess import cut
+from ove.video.patches import all_positions, patchify
 
 GOLDEN = np.load(Path(__file__).with_name("clip_golden.npz"))
 
@@ -37,6 +39,34 @@ def test_embeddings_are_those_of_transformers(tmp_path: Path, case: str) -> None
     found = np.asarray(tower(jnp.asarray(GOLDEN[f"{case}/pictures"])))
     assert found.dtype == np.float32 and found.shape == wanted.shape
     np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_probe_opens_towers_and_gets_the_embeddings_of_transformers(tmp_path: Path) -> None:
+    tower = open_frozen(_write(tmp_path / "b", "b"))
+    pictures, side = GOLDEN["b/pictures"], tower.config.image_px // tower.config.patch_px
+    patches = np.stack([patchify(picture[None], tower.config.patch_px) for picture in pictures])
+    positions = np.stack([all_positions((1, side, side))] * len(pictures))
+    np.testing.assert_allclose(_padded(tower.embeddings, patches, positions), GOLDEN["b/image_embeds"], atol=1e-5, rtol=1e-5)
+    assert _padded(tower.tokens, patches, positions).shape[::2] == (len(pictures), tower.width)
+    tower.check(("frames", "image"))
+    with pytest.raises(ConfigError, match=r"a CLIP tower sees only whole frames, so there is no codec"):
+        tower.check(("frames", "codec"))
+    with pytest.raises(ConfigError, match="has no untrained counterpart"):
+        tower.untrained(0)
+
+
+def _padded(make, patches: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """What is made of samples, repeated so that all devices have as many."""
+    rows = np.arange(-(-len(patches) // jax.local_device_count()) * jax.local_device_count()) % len(patches)
+    return np.asarray(make(patches[rows], positions[rows]))[: len(patches)]
+
+
+def test_what_no_probe_opens_is_an_error_that_lists_what_is_known(tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").write_text("Nothing here.")
+    for path, words in ((tmp_path, "holds no weights"), (tmp_path / "nowhere", "no such weights")):
+        known = "the --workdir of a training run, the folder of a CLIP vision tower, a folder or file of published weights"
+        with pytest.raises(BadCheckpoint, match=rf"{path.name}: {words}; give one of: {known}\.$"):
+            open_frozen(path)
 
 
 def test_a_whole_model_in_several_files_gives_the_same(tmp_path: Path) -> None:

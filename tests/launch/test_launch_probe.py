@@ -37,7 +37,10 @@ def test_the_table_is_printed_and_written(ask: Callable, arguments: list[str], t
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ("--config.weights=/no/such", "/no/such: no such weights; give a folder with config.json"),
+        (
+            "--config.weights=/no/such",
+            "/no/such: no such weights; give one of: the --workdir of a training run, the folder of a CLIP",
+        ),
         ("--config.val_shards=/no/such", "/no/such: no such shard folder"),
         (
             "--config.modes=['codec', 'thumbs']",

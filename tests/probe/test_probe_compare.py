@@ -14,7 +14,7 @@ from synthetic import BUDGET, CLASSES, GOP, RECORDS, image_record_of, record_of,
 from ove.config import EncoderConfig, ProbeConfig, SelectionConfig
 from ove.encoder import encoder, published
 from ove.errors import BadShard, ConfigError
-from ove.features.frozen import frozen, open_frozen, untrained
+from ove.features.frozen import frozen, open_frozen
 from ove.probe.compare import compare, view_of
 from ove.probe.dataset import ProbeDataset
 from ove.probe.features import Embeddings, Features, stored
@@ -91,11 +91,11 @@ def test_untrained_means_fresh_weights_of_the_first_seed(config: ProbeConfig, mo
 
 def test_fresh_weights_are_of_the_same_network_and_another_seed_gives_others(weights: Path) -> None:
     given = open_frozen(weights, "bfloat16")
-    fresh = untrained(given, 7)
+    fresh = given.untrained(7)
     assert (fresh.config, fresh.compute, fresh.part, fresh.width) == (given.config, "bfloat16", (0, 1), 64)
     expected = jax.tree.leaves(params(7))
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(fresh.params), expected, strict=True))
-    assert len({each.fingerprint for each in (given, fresh, untrained(given, 8))}) == 3
+    assert len({each.fingerprint for each in (given, fresh, given.untrained(8))}) == 3
 
 
 def test_probes_learn_from_the_training_set_and_are_scored_on_the_other(config: ProbeConfig, weights: Path) -> None:

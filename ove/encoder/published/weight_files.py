@@ -89,6 +89,11 @@ class WeightFiles:
         return tensors
 
 
+def holds_weights(path: Path) -> bool:
+    """Whether a path is a file, or a folder with a file that could hold weights."""
+    return path.is_file() or (path.is_dir() and any(file.name.endswith((*_USUAL, *_ENDINGS)) for file in path.iterdir()))
+
+
 def find_weights(path: Path, wanted: Callable[[str], bool]) -> WeightFiles:
     """The weights in a folder, in a file, or named by an index file.
 
