@@ -25,7 +25,7 @@ class Inside:
     """Where an input lies in an archive."""
 
     format: str
-    """One of "tar", "tfrecord" and "parquet"."""
+    """Key of `ove.sources.inputs.FORMATS`."""
     parts: tuple[ByteRange, ...]
     archive: Path | None = None
     """What to read it from where that is not the input's path: a decompressed copy."""

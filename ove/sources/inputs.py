@@ -77,25 +77,18 @@ def read_input(file: InputFile, kind: str, config: ShardsConfig) -> Contents:
     """The encoded file of an input with its labels; what is damaged or lacks something raises BadClip."""
     if file.inside is None:
         return Contents(file.path, file.path.suffix, file.label, dict(file.labels))
-    readers = {"tar": _from_tar, "tfrecord": _from_tfrecord, "parquet": _from_parquet}
     try:
-        return readers[file.inside.format](file, kind, config)
+        return FORMATS[file.inside.format].read(file, kind, config)
     except (ValueError, pyarrow.ArrowException) as error:
         raise BadClip(f"{file.name}: {error}.") from error
 
 
 def archive_format(path: Path) -> str | None:
-    """One of "tar", "tfrecord" and "parquet", by the name of a file; compression does not count."""
-    name = path.name.lower()
-    if name.endswith((".tgz", ".tbz2", ".txz")):
-        return "tar"
-    if path.suffix.lower() in _DECOMPRESS:
-        name = name.removesuffix(path.suffix.lower())
-    if name.endswith((".tar", ".parquet")):
-        return name.rpartition(".")[2]
-    if ".tfrecord" in name or name.endswith((".tfrec", ".tfr")) or _SHARD_NAME.search(name):
-        return "tfrecord"
-    return None
+    """The key of FORMATS, by the name of a file; compression does not count."""
+    name, suffix = path.name.lower(), path.suffix.lower()
+    if suffix in _DECOMPRESS:
+        name = name.removesuffix(suffix) + (".tar" if suffix.startswith(".t") else "")
+    return next((form for form, known in FORMATS.items() if known.fits(name)), None)
 
 
 def _listed(source: Path) -> list[InputFile]:
@@ -110,10 +103,8 @@ def _samples(path: Path, key: str, kind: str, config: ShardsConfig, scratch: Pat
     form = archive_format(path)
     if form is None:
         return None
-    if form == "parquet":
-        return rows_in_parquet(path, key, config.image_column)
-    copy, bad = _decompressed(path, scratch)
-    found = samples_in_tar(path, key, kind, copy) if form == "tar" else records_in_tfrecord(path, key, copy)
+    copy, bad = _decompressed(path, scratch) if FORMATS[form].unpacks else (None, [])
+    found = FORMATS[form].find(path, key, kind, config, copy)
     return Inputs(found.files, [*bad, *found.bad])
 
 
@@ -168,3 +159,38 @@ def _bytes_of(file: InputFile, start: int, size: int) -> bytes:
     if len(found) < size:
         raise ValueError(f"the archive ends {size - len(found)} bytes too early; get a whole copy")
     return found
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of archive."""
+
+    fits: Callable[[str], bool]
+    """Whether a file is one, by its name in lower case without the suffix of a compression."""
+    find: Callable[[Path, str, str, ShardsConfig, Path | None], Inputs]
+    """Path, key, kind, settings and a decompressed copy (None: not compressed) → its inputs, `Inside` this format."""
+    read: Callable[[InputFile, str, ShardsConfig], Contents]
+    """An input, kind, settings → what it holds; ValueError for what is damaged or lacks something."""
+    unpacks: bool = True
+    """Whether compressed files are decompressed first."""
+
+
+FORMATS = {
+    "tar": Format(
+        lambda name: name.endswith(".tar"),
+        lambda path, key, kind, config, copy: samples_in_tar(path, key, kind, copy),
+        _from_tar,
+    ),
+    "parquet": Format(
+        lambda name: name.endswith(".parquet"),
+        lambda path, key, kind, config, copy: rows_in_parquet(path, key, config.image_column),
+        _from_parquet,
+        unpacks=False,
+    ),
+    "tfrecord": Format(
+        lambda name: ".tfrecord" in name or name.endswith((".tfrec", ".tfr")) or bool(_SHARD_NAME.search(name)),
+        lambda path, key, kind, config, copy: records_in_tfrecord(path, key, copy),
+        _from_tfrecord,
+    ),
+}
+"""All kinds of archives, the first that fits a name."""
