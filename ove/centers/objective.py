@@ -4,8 +4,6 @@
     out = bank_step(bank, embeddings, labels, key, step, adamw, plan=plan, placement=placement, config=config)
     out.bank, out.loss, out.embeddings, out.metrics       # the gradient of the embeddings goes into the encoder's vjp
 
-The next bank's embeddings, and what goes into the encoder, must `follow` `out.done` (`ove.centers.placement`).
-
 `bank_step` is `bank_gradient` and `bank_update`; apart, all banks' losses are known before the first of them is changed.
 
 Everything happens inside `shard_map`, and nothing is differentiated through the bank: each device gathers the embeddings and
@@ -26,7 +24,7 @@ from ove.centers.bank import Bank
 from ove.centers.check import check_label_type
 from ove.centers.health import BankMetrics, Counted, count_rows, metrics_of
 from ove.centers.losses import LossParts, own_parts, sigmoid_parts
-from ove.centers.placement import BankPlacement, follow, padded
+from ove.centers.placement import BankPlacement, padded
 from ove.centers.rows import RowAdamW, RowGradient, update_rows
 from ove.centers.sample import RowSample, check_draw, draw_labels, each_once, rows_of_labels, sample_shard, slots
 from ove.centers.softmax import margin_softmax_parts
@@ -60,8 +58,6 @@ class BankGradient(NamedTuple):
     """Gradient of weight · loss with respect to the embeddings."""
     metrics: BankMetrics
     """Without the bank's name; `grad_norm`: of weight · loss by the sampled rows, scale and bias, before clipping."""
-    done: Float32[Array, ""]
-    """A number that is there when no device waits for another any more: what the next such wait should `follow`."""
     rows: RowGradient
     """Gradients of all shards, concatenated."""
     first_time: Float32[Array, ""]
@@ -75,7 +71,6 @@ class BankStep(NamedTuple):
     loss: Float32[Array, ""]
     embeddings: Float32[Array, "B E"]
     metrics: BankMetrics
-    done: Float32[Array, ""]
 
 
 def bank_step(
@@ -93,7 +88,7 @@ def bank_step(
     """Runs `bank_gradient` and `bank_update`."""
     found = bank_gradient(bank, embeddings, labels, key, plan=plan, placement=placement, config=config)
     updated = bank_update(bank, found, step, adamw, plan=plan, placement=placement, config=config)
-    return BankStep(updated, found.loss, found.embeddings, found.metrics, found.done)
+    return BankStep(updated, found.loss, found.embeddings, found.metrics)
 
 
 def bank_gradient(
@@ -118,17 +113,17 @@ def bank_gradient(
     def in_shard(bank: tuple, embeddings: Array, labels: Array, key: Array) -> tuple:
         batch = placement.all_gather_batch(embeddings.astype(jnp.float32), labels.astype(jnp.int32))
         out = _shard_gradient(Bank(*bank), *batch, key, plan, placement, config)
-        return *out[:4], tuple(out.rows), out.first_time
+        return *out[:3], tuple(out.rows), out.first_time
 
     out = jax.shard_map(
         in_shard,
         mesh=placement.mesh,
         in_specs=(_bank_specs(placement), by_sample, by_sample, whole),
-        out_specs=(whole, by_sample, whole, whole, (by_row, by_row, by_row, whole), whole),
+        out_specs=(whole, by_sample, whole, (by_row, by_row, by_row, whole), whole),
         check_vma=False,  # outputs with the spec `whole` were summed over the bank, hence are replicated
     )(tuple(bank), embeddings, labels, key)
-    loss, cotangent, metrics, done, rows, first_time = out
-    return BankGradient(loss, cotangent, metrics, done, RowGradient(*rows), first_time)
+    loss, cotangent, metrics, rows, first_time = out
+    return BankGradient(loss, cotangent, metrics, RowGradient(*rows), first_time)
 
 
 def bank_update(
@@ -209,12 +204,13 @@ def _shard_gradient(
     squares = jnp.square(parts.rows).sum()
     loss, logit, squares, *sums = placement.psum_bank(parts.loss, parts.logit, squares, *counted)
     loss, counted = jnp.where(is_wrong, jnp.nan, loss), Counted(*sums)
-    cotangent = placement.reduce_scatter_batch(follow(plan.weight * parts.embeddings, loss))
+    # Depends on the psum: on a CPU, independent collectives can deadlock (docs/centers.md).
+    cotangent = placement.reduce_scatter_batch(jnp.where(jnp.isnan(loss), jnp.nan, plan.weight * parts.embeddings))
     ever_positive = bank.ever_positive + counted.first_time.astype(jnp.int32)
     metrics = metrics_of(counted, ever_positive, embeddings)
     metrics["grad_norm"] = plan.weight * jnp.sqrt(squares + jnp.square(logit).sum())
     gradient = RowGradient(sample.ids, sample.is_positive, parts.rows, logit)
-    return BankGradient(loss, cotangent, metrics, cotangent.ravel()[0], gradient, counted.first_time)
+    return BankGradient(loss, cotangent, metrics, gradient, counted.first_time)
 
 
 def _parts(

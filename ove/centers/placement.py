@@ -81,15 +81,6 @@ class BankPlacement:
         return part
 
 
-def follow(x: Shaped[Array, "*n"], earlier: Float32[Array, ""]) -> Shaped[Array, "*n"]:
-    """`x`, but not before `earlier` is there; NaN if that is NaN.
-
-    For what goes into a sum over devices. Sums that do not depend on each other may start in any order, and on a CPU each
-    holds a thread until all devices have come: with few threads every device may be waiting for the others' for ever.
-    """
-    return jnp.where(earlier == earlier, x, jnp.nan).astype(x.dtype)
-
-
 def padded(n_centers: int, n_shards: int) -> int:
     """Returns the rows of a bank of `n_centers` padded to equal shards; padding is 0 and never read or updated."""
     return -(-n_centers // n_shards) * n_shards
