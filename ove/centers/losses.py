@@ -1,4 +1,4 @@
-"""The sigmoid cluster loss of a batch against the sampled rows of one shard: loss and gradients in one pass, chunk by chunk.
+"""Losses of a batch against the sampled rows of one shard; the sigmoid ones with gradients in one pass, chunk by chunk.
 
 The terms are softplus(−y·z) with y = ±1. Each chunk computes the logits z of all pairs as negatives with dense products; the
 few positive pairs are masked and added with their own sign. No sign matrix is materialised; only sums and the rows' gradient
@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
+from ove.centers.bank import Bank
+from ove.centers.placement import BankPlacement
 from ove.centers.sample import RowSample, chunks
 from ove.config import CentersConfig
 
@@ -19,6 +21,27 @@ NORM_FLOOR = 1e-12
 """Minimum squared norm in a cosine: unused slots hold zero rows, which must have no gradient."""
 _NEVER = -1e30
 """A logit whose softplus, and its derivative, is exactly 0."""
+
+
+class LossInputs(NamedTuple):
+    """What a loss gets, inside `shard_map`: the whole batch and one shard of the bank."""
+
+    embeddings: Float[Array, "B E"]
+    bank: Bank
+    sample: RowSample
+    known: Int32[Array, "B L"]
+    """Slots of the distinct labels of each embedding; S for labels in other shards and missing ones."""
+    chosen: Int32[Array, "B M"]
+    """The same of the labels drawn for this step."""
+    fraction: float
+    """Share of the bank's centers that is drawn."""
+    placement: BankPlacement
+    config: CentersConfig
+
+    def counts_for_others(self) -> Bool[Array, "S"]:
+        """Rows that are negatives for embeddings without their label (`config.undrawn_positives`)."""
+        is_used = self.sample.ids < len(self.bank.rows)
+        return is_used & self.sample.is_drawn if self.config.undrawn_positives == "ignore" else is_used
 
 
 class LossParts(NamedTuple):
@@ -54,38 +77,50 @@ def normalize(x: Float[Array, "n E"]) -> Unit:
     return Unit(x32 * inverse_norm, inverse_norm)
 
 
-def sigmoid_parts(
-    embeddings: Float[Array, "B E"],
-    rows: Float32[Array, "R E"],
-    scale: Float32[Array, ""],
-    bias: Float32[Array, ""],
-    sample: RowSample,
-    slot: Int32[Array, "B L"],
-    fraction: float,
-    config: CentersConfig,
-) -> LossParts:
-    """Returns the contribution of one shard of `rows` to the sum over centers, mean over embeddings, of softplus(−y·z).
+class _Raw(NamedTuple):
+    """Vectors that are taken as they are, where `Unit` normalises."""
 
-    z = scale · cosine + bias, or for `config.loss` = raw the dot product, where scale and bias get a gradient of 0. `slot`:
-    slots of the distinct labels of each embedding; S for labels in other shards and missing ones. They are its positives,
-    all other rows of the sample its negatives (`config.undrawn_positives`), weighted by 1, or 1/fraction. Spec §3, paper
-    eq. 9.
+    vectors: Float32[Array, "n E"]
+
+    def back(self, gradient: Float32[Array, "n E"]) -> Float32[Array, "n E"]:
+        return gradient
+
+
+def sigmoid_parts(at: LossInputs) -> LossParts:
+    """`_softplus_parts` of scale · cosine + bias."""
+    seen, scale = normalize(at.embeddings), at.bank.scale
+    found = _softplus_parts(at, scale * seen.vectors, at.bank.bias, normalize)
+    scale_grad = (found.embeddings * seen.vectors).sum()
+    return found._replace(embeddings=seen.back(scale * found.embeddings), logit=found.logit.at[0].set(scale_grad))
+
+
+def raw_parts(at: LossInputs) -> LossParts:
+    """`_softplus_parts` of the dot product; scale and bias get a gradient of 0."""
+    found = _softplus_parts(at, at.embeddings.astype(jnp.float32), jnp.zeros(()), _Raw)
+    return found._replace(logit=jnp.zeros(2))
+
+
+def _softplus_parts(
+    at: LossInputs,
+    left: Float32[Array, "B E"],
+    shift: Float32[Array, ""],
+    prepare: Callable[[Float32[Array, "s E"]], Unit | _Raw],
+) -> LossParts:
+    """Returns the contribution of one shard to the sum over centers, mean over embeddings, of softplus(−y·z).
+
+    z = left · prepare(rows) + shift; the gradients `embeddings` and `logit` are those of `left` and (0, shift). Positives of an
+    embedding are all its labels, negatives all other rows of the sample (`config.undrawn_positives`), weighted by 1, or
+    1/fraction. Spec §3, paper eq. 9.
     """
-    n_samples, is_raw = len(embeddings), config.loss == "raw"
-    seen = normalize(embeddings)
-    left = embeddings.astype(jnp.float32) if is_raw else scale * seen.vectors
-    shift = jnp.zeros(()) if is_raw else bias
+    n_samples, config = len(left), at.config
     left_sum, sample_number = left.sum(0), jnp.arange(n_samples)[:, None]
-    negative_weight = 1 / fraction if config.negative_weight == "1/r" else 1.0
-    counts_for_others = sample.ids < len(rows)
-    if config.undrawn_positives == "ignore":
-        counts_for_others &= sample.is_drawn
+    negative_weight = 1 / at.fraction if config.negative_weight == "1/r" else 1.0
 
     def of_chunk(
         sums: tuple, chunk_rows: Float32[Array, "s E"], is_negative: Bool[Array, "s"], place: Int32[Array, "B L"]
     ) -> tuple[tuple, Float32[Array, "s E"]]:
         loss, embeddings_grad, bias_grad, positives, negatives = sums
-        right = Unit(chunk_rows, jnp.ones(())) if is_raw else normalize(chunk_rows)
+        right = prepare(chunk_rows)
         logits = dot("be,se->bs", left, right.vectors) + shift
         is_here = place < len(chunk_rows)
         label_logits = logits.at[sample_number, place].get(mode="fill", fill_value=0.0)
@@ -108,51 +143,35 @@ def sigmoid_parts(
         )
         # Contracting the first axes is faster on a CPU, and equal on accelerators.
         rows_grad = dot("bs,be->es", slope, left).T / n_samples
-        return (loss, embeddings_grad, bias_grad, positives, negatives), rows_grad if is_raw else right.back(rows_grad)
+        return (loss, embeddings_grad, bias_grad, positives, negatives), right.back(rows_grad)
 
-    zero = jnp.zeros(n_samples), jnp.zeros(embeddings.shape), jnp.zeros(n_samples), jnp.zeros(2), jnp.zeros(2)
-    sums, rows_grad = over_chunks(of_chunk, zero, rows, sample, slot, counts_for_others, config.chunk_rows)
+    zero = jnp.zeros(n_samples), jnp.zeros(left.shape), jnp.zeros(n_samples), jnp.zeros(2), jnp.zeros(2)
+    sums, rows_grad = over_chunks(of_chunk, zero, at, at.known, at.counts_for_others())
     loss, embeddings_grad, bias_grad, positives, negatives = sums
-    embeddings_grad /= n_samples
-    logit_grad = jnp.zeros(2)
-    if not is_raw:
-        logit_grad = jnp.stack([(embeddings_grad * seen.vectors).sum(), bias_grad.sum() / n_samples])
-        embeddings_grad = seen.back(scale * embeddings_grad)
-    return LossParts(loss.sum() / n_samples, embeddings_grad, rows_grad, logit_grad, positives, negatives)
+    logit_grad = jnp.stack([jnp.zeros(()), bias_grad.sum() / n_samples])
+    return LossParts(loss.sum() / n_samples, embeddings_grad / n_samples, rows_grad, logit_grad, positives, negatives)
 
 
 OwnLoss = Callable[..., Float32[Array, ""]]
 """(embeddings (B, E), rows (S, E), is_positive (B, S), is_negative (B, S), scale, bias) → the sum over all pairs, float32."""
 
 
-def own_parts(
-    loss: OwnLoss,
-    embeddings: Float[Array, "B E"],
-    rows: Float32[Array, "R E"],
-    scale: Float32[Array, ""],
-    bias: Float32[Array, ""],
-    sample: RowSample,
-    slot: Int32[Array, "B L"],
-    config: CentersConfig,
-) -> LossParts:
+def own_parts(loss: OwnLoss, at: LossInputs) -> LossParts:
     """The part of one shard in a loss of the user's, a sum over pairs, divided by B; gradients by automatic differentiation.
 
     Only the sampled rows are differentiated, all at once: memory grows with B · S. Unused slots hold rows of 0 and are neither
-    positive nor negative. Metrics of logits are those of cosines. `slot` as in `sigmoid_parts`.
+    positive nor negative. Metrics of logits are those of cosines.
     """
-    n_samples = len(embeddings)
-    taken = rows.at[sample.ids].get(mode="fill", fill_value=0.0)
-    positive = jnp.zeros((n_samples, len(sample.ids)), bool)
-    positive = positive.at[jnp.arange(n_samples)[:, None], slot].set(True, mode="drop")
-    counts = sample.ids < len(rows)
-    if config.undrawn_positives == "ignore":
-        counts &= sample.is_drawn
-    negative = counts & ~positive
+    embeddings, ids, n_samples = at.embeddings.astype(jnp.float32), at.sample.ids, len(at.embeddings)
+    taken = at.bank.rows.at[ids].get(mode="fill", fill_value=0.0)
+    positive = jnp.zeros((n_samples, len(ids)), bool)
+    positive = positive.at[jnp.arange(n_samples)[:, None], at.known].set(True, mode="drop")
+    negative = at.counts_for_others() & ~positive
 
     def mean(*arrays: Array) -> Float32[Array, ""]:
         return loss(arrays[0], arrays[1], positive, negative, *arrays[2:]) / n_samples
 
-    value, grads = jax.value_and_grad(mean, argnums=(0, 1, 2, 3))(embeddings.astype(jnp.float32), taken, scale, bias)
+    value, grads = jax.value_and_grad(mean, argnums=(0, 1, 2, 3))(embeddings, taken, at.bank.scale, at.bank.bias)
     cosine = dot("be,se->bs", normalize(embeddings).vectors, normalize(taken).vectors)
     sums = [jnp.stack([jnp.where(each, cosine, 0).sum(), each.sum().astype(jnp.float32)]) for each in (positive, negative)]
     return LossParts(value, grads[0], grads[1], jnp.stack(grads[2:]), *sums)
@@ -161,18 +180,17 @@ def own_parts(
 def over_chunks(
     of_chunk: Callable,
     sums: Any,
-    rows: Float32[Array, "R E"],
-    sample: RowSample,
+    at: LossInputs,
     slot: Int32[Array, "B L"],
     flag: Bool[Array, "S"],
-    chunk_rows: int,
 ) -> tuple:
     """Scans `of_chunk(sums, rows, flag, place) -> (sums, result)` over the chunks of a sample.
 
     `rows` are the chunk's rows of the shard, 0 for unused slots; `place` is `slot` relative to the chunk, or its length for
     slots outside. Returns the sums and the concatenated results.
     """
-    n_chunks, length = chunks(len(sample.ids), chunk_rows)
+    rows, all_ids = at.bank.rows, at.sample.ids
+    n_chunks, length = chunks(len(all_ids), at.config.chunk_rows)
 
     def body(sums: Any, chunk: tuple) -> tuple:
         ids, chunk_flag, start = chunk
@@ -180,11 +198,21 @@ def over_chunks(
         return of_chunk(sums, rows.at[ids].get(mode="fill", fill_value=0.0), chunk_flag, place)
 
     if n_chunks == 1:
-        return body(sums, (sample.ids, flag, 0))
-    parts = sample.ids.reshape(n_chunks, length), flag.reshape(n_chunks, length)
+        return body(sums, (all_ids, flag, 0))
+    parts = all_ids.reshape(n_chunks, length), flag.reshape(n_chunks, length)
     result: Array | None
     sums, result = jax.lax.scan(body, sums, (*parts, length * jnp.arange(n_chunks, dtype=jnp.int32)))
     return sums, result if result is None else result.reshape(n_chunks * length, -1)
+
+
+class Loss(NamedTuple):
+    """A loss and what it costs, for `ove.plan` and the rates of a run."""
+
+    parts: Callable[[LossInputs], LossParts]
+    flops: int = 6
+    """Of a pair of embedding and sampled row, for each of their E numbers: 2 for each product, forward and backward."""
+    sums: tuple[int, int] = (0, 0)
+    """Numbers for each embedding, and for each of its drawn labels, in sums over the shards of the loss's own."""
 
 
 def dot(axes: str, a: Float32[Array, "..."], b: Float32[Array, "..."]) -> Float32[Array, "..."]:

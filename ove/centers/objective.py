@@ -11,8 +11,8 @@ labels of the whole batch, samples its own rows, computes its part of loss and g
 gradient of the embeddings is reduce-scattered. To be called under `jax.jit` with the bank donated, or it is copied.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,10 +23,10 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Shaped
 from ove.centers.bank import Bank
 from ove.centers.check import check_label_type
 from ove.centers.health import BankMetrics, Counted, count_rows, metrics_of
-from ove.centers.losses import LossParts, own_parts, sigmoid_parts
+from ove.centers.losses import Loss, LossInputs, own_parts, raw_parts, sigmoid_parts
 from ove.centers.placement import BankPlacement, padded
 from ove.centers.rows import RowAdamW, RowGradient, update_rows
-from ove.centers.sample import RowSample, check_draw, draw_labels, each_once, rows_of_labels, sample_shard, slots
+from ove.centers.sample import check_draw, draw_labels, each_once, rows_of_labels, sample_shard, slots
 from ove.centers.softmax import margin_softmax_parts
 from ove.config import CentersConfig
 from ove.errors import ConfigError
@@ -199,7 +199,9 @@ def _shard_gradient(
         n_shards=placement.n_shards,
         config=config,
     )
-    parts = _parts(bank, embeddings, chosen, known, sample, first, plan, placement, config)
+    known_slots, chosen_slots = (slots(sample.ids, labels, first, len(bank.rows)) for labels in (known, chosen))
+    fraction = plan.n_negatives / plan.n_centers
+    parts = loss_of(config).parts(LossInputs(embeddings, bank, sample, known_slots, chosen_slots, fraction, placement, config))
     counted = count_rows(bank, sample, parts, placement)
     squares = jnp.square(parts.rows).sum()
     loss, logit, squares, *sums = placement.psum_bank(parts.loss, parts.logit, squares, *counted)
@@ -213,34 +215,18 @@ def _shard_gradient(
     return BankGradient(loss, cotangent, metrics, gradient, counted.first_time)
 
 
-def _parts(
-    bank: Bank,
-    embeddings: Float[Array, "B E"],
-    chosen: Int32[Array, "B M"],
-    known: Int32[Array, "B L"],
-    sample: RowSample,
-    first: Int32[Array, ""],
-    plan: BankPlan,
-    placement: BankPlacement,
-    config: CentersConfig,
-) -> LossParts:
-    loss = named(LOSSES, config.loss, "centers.loss")
-    labels = chosen if loss is margin_softmax_parts else known
-    slot = slots(sample.ids, labels, first, len(bank.rows))
-    if loss is margin_softmax_parts:
-        return margin_softmax_parts(embeddings, bank.rows, sample, slot, placement, config)
-    if loss is not sigmoid_parts:
-        return own_parts(loss, embeddings, bank.rows, bank.scale, bank.bias, sample, slot, config)
-    fraction = plan.n_negatives / plan.n_centers
-    return sigmoid_parts(embeddings, bank.rows, bank.scale, bank.bias, sample, slot, fraction, config)
-
-
-LOSSES: dict[str, Callable[..., Any]] = {
-    "sigmoid": sigmoid_parts,
-    "raw": sigmoid_parts,
-    "margin_softmax": margin_softmax_parts,
+LOSSES: dict[str, Loss] = {
+    "sigmoid": Loss(sigmoid_parts),
+    "raw": Loss(raw_parts),
+    "margin_softmax": Loss(margin_softmax_parts, flops=8, sums=(1, 2)),
 }
 """`centers.loss`; a user's own is an `OwnLoss`."""
+
+
+def loss_of(config: CentersConfig) -> Loss:
+    """Returns the entry of `LOSSES`, or the user's function with its attribute `flops`, 6 without one."""
+    found: Any = named(LOSSES, config.loss, "centers.loss")
+    return found if isinstance(found, Loss) else Loss(partial(own_parts, found), getattr(found, "flops", 6))
 
 
 def _check_shapes(bank: Bank, embeddings: Float[Array, "B E"], plan: BankPlan, placement: BankPlacement) -> None:

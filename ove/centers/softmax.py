@@ -7,32 +7,23 @@ computes that sum and the labels' cosines, the second the gradients.
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int32
+from jaxtyping import Array, Bool, Float32
 
-from ove.centers.losses import LossParts, Unit, dot, normalize, over_chunks
-from ove.centers.placement import BankPlacement
-from ove.centers.sample import RowSample
+from ove.centers.losses import LossInputs, LossParts, Unit, dot, normalize, over_chunks
 from ove.config import CentersConfig
 
 
-def margin_softmax_parts(
-    embeddings: Float[Array, "B E"],
-    rows: Float32[Array, "R E"],
-    sample: RowSample,
-    slot: Int32[Array, "B M"],
-    placement: BankPlacement,
-    config: CentersConfig,
-) -> LossParts:
-    """Returns the contribution of one shard of `rows` to the mean over labels of −log softmax; inside `shard_map`.
+def margin_softmax_parts(at: LossInputs) -> LossParts:
+    """Returns the contribution of one shard to the mean over labels of −log softmax.
 
     Logits are scale times: cosine − margin for the label; cosine, or 0 if above the filter, for every other row of the sample,
-    the embedding's other labels included. `slot`: slots of the distinct drawn labels; S for labels in other shards and
-    missing ones, which have no softmax. The mean is over all existing labels. Spec §3.
+    the embedding's other labels included. Each of its drawn labels has a softmax; the mean is over all that exist. Spec §3.
     """
-    seen = normalize(embeddings)
-    sample_number = jnp.arange(len(embeddings))[:, None]
+    config, slot, seen = at.config, at.chosen, normalize(at.embeddings)
+    n_samples, ids = len(at.embeddings), at.sample.ids
+    sample_number = jnp.arange(n_samples)[:, None]
     scale, cosine_sum = config.softmax_scale, seen.vectors.sum(0)
-    is_used = sample.ids < len(rows)
+    is_used = ids < len(at.bank.rows)
 
     def cosines_of(chunk_rows: Float32[Array, "s E"]) -> tuple[Unit, Float32[Array, "B s"]]:
         right = normalize(chunk_rows)
@@ -46,10 +37,10 @@ def margin_softmax_parts(
         others += terms.at[sample_number, place].set(0.0, mode="drop").sum(1)
         return (others, label_cosine, total + jnp.where(used, right.vectors @ cosine_sum, 0).sum()), None
 
-    zero = jnp.zeros(len(embeddings)), jnp.zeros(slot.shape), jnp.zeros(())
-    (others, label_cosine, total), _ = over_chunks(count, zero, rows, sample, slot, is_used, config.chunk_rows)
-    is_here = slot < len(sample.ids)
-    others, label_cosine, exists = placement.psum_bank(others, label_cosine, is_here.astype(jnp.float32))
+    zero = jnp.zeros(n_samples), jnp.zeros(slot.shape), jnp.zeros(())
+    (others, label_cosine, total), _ = over_chunks(count, zero, at, slot, is_used)
+    is_here = slot < len(ids)
+    others, label_cosine, exists = at.placement.psum_bank(others, label_cosine, is_here.astype(jnp.float32))
     labels = _labels(others, label_cosine, exists > 0, config)
 
     def pull(grad: Array, chunk_rows: Array, used: Array, place: Array) -> tuple[Array, Array]:
@@ -60,7 +51,7 @@ def margin_softmax_parts(
         rows_grad = right.back(dot("bs,be->es", slope, seen.vectors).T)
         return grad + dot("bs,se->be", slope, right.vectors), rows_grad
 
-    grad, rows_grad = over_chunks(pull, jnp.zeros(embeddings.shape), rows, sample, slot, is_used, config.chunk_rows)
+    grad, rows_grad = over_chunks(pull, jnp.zeros(at.embeddings.shape), at, slot, is_used)
     label_sum, n_labels = jnp.where(is_here, label_cosine, 0).sum(), is_here.sum().astype(jnp.float32)
     return LossParts(
         jnp.where(is_here, labels.losses, 0).sum(),
@@ -68,7 +59,7 @@ def margin_softmax_parts(
         rows_grad,
         jnp.zeros(2),
         jnp.stack([scale * label_sum, n_labels]),
-        jnp.stack([scale * (total - label_sum), is_used.sum() * float(len(embeddings)) - n_labels]),
+        jnp.stack([scale * (total - label_sum), is_used.sum() * float(n_samples) - n_labels]),
     )
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ove.centers.health import NORMS
+from ove.centers.objective import loss_of
 from ove.centers.placement import padded
 from ove.centers.sample import sample_shard
 from ove.config import HeadConfig, RunConfig
@@ -178,8 +179,8 @@ def _collectives(at: RunShape) -> list[tuple[str, float, int]]:
             embeddings /= size
         norms = min(at.slots(head), max(1, NORMS // at.bank_shards)) * at.bank_shards
         found.append(("all-reduce", 4.0 * (10 + norms), at.bank_shards))
-        if config.centers.loss == "margin_softmax":
-            found.append(("all-reduce", 4.0 * head.batch_size * (1 + 2 * head.labels_per_step), at.bank_shards))
+        of_sample, of_label = loss_of(config.centers).sums
+        found.append(("all-reduce", 4.0 * head.batch_size * (of_sample + of_label * head.labels_per_step), at.bank_shards))
     return [(kind, size, group) for kind, size, group in found if group > 1]
 
 

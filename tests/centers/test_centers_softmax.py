@@ -10,7 +10,7 @@ import pytest
 from bank_problem import by_center, centers_in_rows, drawn_centers, place, placement_on
 
 from ove.centers.bank import init_bank
-from ove.centers.losses import LossParts
+from ove.centers.losses import LossInputs, LossParts
 from ove.centers.objective import BankPlan, bank_gradient
 from ove.centers.placement import BankPlacement
 from ove.centers.sample import RowSample
@@ -76,7 +76,10 @@ def parts_of(cosines: list[float], labels: list[int], config: CentersConfig) -> 
 
     def part(rows):
         slot = jnp.array([labels], jnp.int32)
-        return tuple(margin_softmax_parts(jnp.array([[1.0, 0.0]]), rows, sample, slot, placement, config))
+        bank = init_bank(jax.random.key(0), len(cosines), 2, config, positives=1, negatives=1)._replace(rows=rows)
+        return tuple(
+            margin_softmax_parts(LossInputs(jnp.array([[1.0, 0.0]]), bank, sample, slot, slot, 1.0, placement, config))
+        )
 
     spec = jax.P()
     return LossParts(*jax.jit(jax.shard_map(part, mesh=placement.mesh, in_specs=spec, out_specs=spec, check_vma=False))(rows))

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
+import own_functions
 import pytest
 from tiny_run import config_of
 
@@ -68,6 +69,15 @@ def test_a_step_is_the_sum_of_its_samples_and_banks() -> None:
     assert work.flops == encoders + bank_flops(config, vid, 100) + bank_flops(config, obj, 8)
     softmax = dataclasses.replace(config, centers=dataclasses.replace(config.centers, loss="margin_softmax"))
     assert bank_flops(softmax, vid, 100) == 8 / 6 * bank_flops(config, vid, 100)
+
+
+def test_ones_own_loss_counts_what_it_declares_or_as_much_as_the_sigmoid(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(Path())
+    own = dataclasses.replace(config, centers=dataclasses.replace(config.centers, loss="own_functions:sigmoid"))
+    head = config.batches.heads[0]
+    assert bank_flops(own, head, 100) == bank_flops(config, head, 100)
+    monkeypatch.setattr(own_functions.sigmoid, "flops", 9, raising=False)
+    assert bank_flops(own, head, 100) == 9 / 6 * bank_flops(config, head, 100)
 
 
 def test_a_peak_is_that_of_the_device_or_none() -> None:

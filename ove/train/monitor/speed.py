@@ -12,6 +12,7 @@ from resource import getpagesize
 import jax
 from jaxtyping import Array
 
+from ove.centers.objective import loss_of
 from ove.config import EncoderConfig, HeadConfig, RunConfig
 from ove.train.init import n_negatives
 
@@ -162,13 +163,12 @@ def encoder_flops(config: EncoderConfig, n_tokens: int) -> float:
 
 
 def bank_flops(config: RunConfig, head: HeadConfig, n_centers: int) -> float:
-    """Of one bank's products over all devices: 6·B·S·E (logits and two gradients), 8·B·S·E for `margin_softmax`.
+    """Of one bank's products over all devices: `Loss.flops`·B·S·E.
 
     S: the drawn centers and the labels of the step, as many as there can be.
     """
     sampled = min(n_centers, n_negatives(head.negatives, n_centers) + head.batch_size * head.labels_per_step)
-    each = 8 if config.centers.loss == "margin_softmax" else 6
-    return float(each * head.batch_size * sampled * config.encoder.embedding_width)
+    return float(loss_of(config.centers).flops * head.batch_size * sampled * config.encoder.embedding_width)
 
 
 def peak_flops(device_kind: str, compute: str, peak_tflops: float = 0.0) -> float | None:
