@@ -21,12 +21,11 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Shaped
 
 from ove.centers.bank import Bank
-from ove.centers.check import check_label_type
 from ove.centers.health import BankMetrics, Counted, count_rows, metrics_of
 from ove.centers.losses import Loss, LossInputs, own_parts, raw_parts, sigmoid_parts
 from ove.centers.placement import BankPlacement, padded
 from ove.centers.rows import RowAdamW, RowGradient, update_rows
-from ove.centers.sample import check_draw, draw_labels, each_once, rows_of_labels, sample_shard, slots
+from ove.centers.sample import check_draw, check_label_type, draw_labels, each_once, rows_of_labels, sample_shard, slots
 from ove.centers.softmax import margin_softmax_parts
 from ove.config import CentersConfig
 from ove.errors import ConfigError

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Int32, Key
+import numpy as np
+from jaxtyping import Array, Bool, Int, Int32, Key, Shaped
 
 from ove.centers.shuffle import permute, random_words, row_of
 from ove.config import CentersConfig
-from ove.errors import ConfigError
+from ove.errors import BadInput, ConfigError
 
 STRATUM_ROWS = 1024
 """Approximate rows per stratum of the sampler `feistel`; more where a stratum would give less than 8 rows."""
@@ -59,6 +60,27 @@ def each_once(rows: Int32[Array, "B L"]) -> Int32[Array, "B L"]:
     rows = jnp.sort(rows, axis=1)
     repeated = jnp.pad(rows[:, 1:] == rows[:, :-1], ((0, 0), (1, 0)))
     return jnp.where(repeated, -1, rows)
+
+
+def check_labels(labels: Shaped[np.ndarray, "B L"], n_centers: int, bank: str) -> None:
+    """BadInput unless all labels are integers in −1…n_centers − 1, where −1 is a missing one."""
+    check_label_type(labels.dtype, bank)
+    wrong = (labels < -1) | (labels >= n_centers)
+    if wrong.any():
+        sample, place = (int(i) for i in np.argwhere(wrong)[0])
+        raise BadInput(
+            f"labels of bank {bank}: {int(wrong.sum())} of {labels.size} are not within −1…{n_centers - 1} (sample {sample}, "
+            f"place {place}: {labels[sample, place]}); the bank has {n_centers} centers: label the data again, or take the "
+            "bank that the labels were made for."
+        )
+
+
+def check_label_type(dtype: np.dtype, bank: str) -> None:
+    """BadInput unless labels are integers."""
+    if not np.issubdtype(dtype, np.integer):
+        raise BadInput(
+            f"labels of bank {bank}: are {np.dtype(dtype).name}; numbers of centers are integers, for example int32."
+        )
 
 
 def check_draw(n_centers: int, n: int) -> None:

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Sharding
 from jaxtyping import Array
 
-from ove.centers.check import check_labels
+from ove.centers.sample import check_labels
 from ove.records import Batch
 from ove.stream.pipeline import Pipeline, Progress
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from bank_problem import C, L, embeddings_of, fresh_bank, labels_of, placement_on, take
 
-from ove.centers.check import check_labels
 from ove.centers.objective import BankPlan, bank_step
 from ove.centers.placement import BankPlacement
 from ove.centers.rows import RowAdamW
+from ove.centers.sample import check_labels
 from ove.config import CentersConfig
 from ove.errors import BadInput, ConfigError
 
