@@ -3,30 +3,32 @@
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tiny_run import STEPS, config_of
 
 from ove.train import loop
+from ove.train.monitor.metrics import StepMonitor
 
 
 def test_neither_compilation_nor_the_slow_first_step_counts(
     shard_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = [0.0]
-    compile_step, finish = loop._compile, loop._Run._finish
+    compile_step, check = loop._compile, StepMonitor.check
 
     def compile_slowly(*arguments: object) -> object:
         now_s[0] += 500.0
         return compile_step(*arguments)
 
-    def finish_later(run: loop._Run, taken: loop._Taken, is_saved: bool = False) -> None:
-        now_s[0] += 30.0 if taken.step == 1 else 2.0
-        finish(run, taken, is_saved)
+    def check_later(monitor: StepMonitor, step: int, *arguments: Any) -> None:
+        now_s[0] += 30.0 if step == 1 else 2.0
+        check(monitor, step, *arguments)
 
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now_s[0], monotonic=time.monotonic))
     monkeypatch.setattr(loop, "_compile", compile_slowly)
-    monkeypatch.setattr(loop._Run, "_finish", finish_later)
+    monkeypatch.setattr(StepMonitor, "check", check_later)
     printed: list[str] = []
     loop.train(config_of(shard_folder), tmp_path, printed.append)
     lines = [line for line in printed if line.startswith("step ")]
