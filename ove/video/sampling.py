@@ -54,7 +54,7 @@ def energy(n_decoded: int, n_frames: int, energies: Energies) -> Int32[np.ndarra
     """Of as many equal intervals the frame of the highest energy (`ove.video.packets`), the first of equal ones."""
     assert energies is not None
     edges = np.arange(n_frames + 1) * n_decoded // n_frames
-    return np.array([a + int(energies[a:b].argmax()) for a, b in itertools.pairwise(edges)], np.int32)
+    return np.array([a + int(energies[a:b].argmax(0)) for a, b in itertools.pairwise(edges)], np.int32)
 
 
 SAMPLINGS: dict[str, Callable[[int, int, Energies], np.ndarray]] = {
