@@ -19,12 +19,13 @@ NEEDED = {"HeadConfig": {"bank": "obj", "batch_size": 1}, "RemoteConfig": {"cach
 
 
 def fields(origin):
-    """(class, field, hint, is a tuple) of all settings whose hint has this origin, alone, in a tuple or a union."""
+    """(class, field, hint, is a tuple) of all settings whose hint has this origin, alone, in a union or in a tuple (of unions)."""
     return [
         pytest.param(cls, name, part, typing.get_origin(hint) is tuple, id=f"{cls.__name__}.{name}")
         for cls in SECTIONS
         for name, hint in hints_of(cls).items()
-        for part in [hint, *typing.get_args(hint)]
+        for parts in [typing.get_args(hint)]
+        for part in [hint, *parts, *(inner for each in parts for inner in typing.get_args(each))]
         if typing.get_origin(part) is origin and part is not Own
     ]
 
