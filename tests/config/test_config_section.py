@@ -19,7 +19,7 @@ NEEDED = {"HeadConfig": {"bank": "obj", "batch_size": 1}, "RemoteConfig": {"cach
 
 
 def fields(origin):
-    """(class, field, hint, is a tuple) of all settings whose hint has this origin, alone, in a union or in a tuple (of unions)."""
+    """(class, field, hint, is a tuple) of all settings whose hint has this origin, alone, in a union or in a tuple."""
     return [
         pytest.param(cls, name, part, typing.get_origin(hint) is tuple, id=f"{cls.__name__}.{name}")
         for cls in SECTIONS
