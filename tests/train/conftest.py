@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for jax's compilation cache: that of JAX_COMPILATION_CACHE_DIR, else one of this session."""
+    """A folder for jax's compilation cache: that of JAX_COMPILATION_CACHE_DIR, else one of this run of the tests."""
     given = jax.config.jax_compilation_cache_dir
     return Path(given) if given else tmp_path_factory.mktemp("compiled")
 
