@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.cli.errors import run
+from launch.cli.command import run
 from ove.errors import BadInput
 from ove.files import write_json, write_text
 from ove.probe.annotations.benchmarks import BENCHMARKS

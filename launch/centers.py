@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from launch.cli.errors import run
+from launch.cli.command import run
 from ove.centers.files import write_centers
 from ove.config import RunConfig
 from ove.config.mapping import from_mapping

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from launch.cli.errors import run
+from launch.cli.command import run
 from ove.config import EncoderConfig, RunConfig
 from ove.encoder import published
 from ove.encoder.encoder import Encoder

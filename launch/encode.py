@@ -11,9 +11,9 @@ from pathlib import Path
 
 import cv2
 
-from launch.cli.config import settings
-from launch.cli.errors import run
-from launch.cli.progress import shown
+from launch.cli.command import run
+from launch.cli.progress_line import shown
+from launch.cli.settings import settings
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError

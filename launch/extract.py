@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from launch.cli.config import settings
-from launch.cli.errors import run
+from launch.cli.command import run
+from launch.cli.settings import settings
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadClip, ConfigError

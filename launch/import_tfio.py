@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from launch import shards
-from launch.cli.errors import run
-from launch.tensorflow_environment.make import ENVIRONMENT, ROOT, environment
+from launch.cli.command import run
+from launch.tensorflow_environment.install import ENVIRONMENT, ROOT, environment
 from ove.errors import BadClip, BadShard, ConfigError, Unavailable
 from ove.files import digest, write_json
 from ove.shards.manifest import read_manifest
@@ -112,7 +112,7 @@ def read_inputs(python: Path, work: Path, job: dict[str, Any], stall_s: float, s
     for name in ("error.json", "doing.txt"):
         (work / name).unlink(missing_ok=True)
     outside = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONNOUSERSITE": "1"}
-    command = [str(python), "-m", "launch.tensorflow_environment.read", str((work / "job.json").absolute())]
+    command = [str(python), "-m", "launch.tensorflow_environment.write_tars", str((work / "job.json").absolute())]
     with (work / "log.txt").open("wb") as log, subprocess.Popen(command, env=outside, stdout=log, stderr=log) as process:
         try:
             stalled = not _wait(process, work, stall_s, say)

@@ -16,10 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from launch.cli import config as cli_config
-from launch.cli.distributed import add_options, initialize
-from launch.cli.errors import run
-from launch.cli.progress import shown
+from launch.cli import settings as cli_settings
+from launch.cli.command import run
+from launch.cli.processes import add_options, initialize
+from launch.cli.progress_line import shown
 from ove.config import EnginesConfig, LabelsConfig, TextConfig
 from ove.config.mapping import from_mapping
 from ove.distributed import Processes, exit
@@ -28,9 +28,9 @@ from ove.labels.engines.cluster import ray_engine
 from ove.labels.engines.local import local
 from ove.labels.engines.run import StepProgress
 from ove.labels.parts import WHOLE, Part, working
-from ove.labels.pipeline import Steps
 from ove.labels.step_cache import Inputs, StepCache, banks_of, check_size
-from ove.labels.text.pipeline import VOCABULARY, TextReport, text_tags
+from ove.labels.steps import Steps
+from ove.labels.text.tag_shards import VOCABULARY, TextReport, text_tags
 from ove.shards.read import ShardSet
 from ove.shards.remote.remote_shards import uri_of
 
@@ -136,11 +136,11 @@ def _part(text: str) -> Part:
 def _config(options: argparse.Namespace) -> LabelsConfig:
     values: dict[str, Any] = {}
     if options.config is not None:
-        sections = cli_config.load(options.config)
+        sections = cli_settings.load(options.config)
         if "labels" not in sections:
             raise ConfigError(f"{options.config}: has no section labels, which is what launch.labels reads.")
         values = dict(sections["labels"])
-    values |= cli_config.settings(options.set, ["labels"])["labels"]
+    values |= cli_settings.settings(options.set, ["labels"])["labels"]
     named = {
         "n_centers": options.centers,
         "n_labels": options.labels,
@@ -207,13 +207,13 @@ def _ocr_parser() -> argparse.ArgumentParser:
 def _ocr_configs(options: argparse.Namespace) -> tuple[TextConfig, EnginesConfig]:
     sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     if options.config is not None:
-        given = cli_config.load(options.config)
+        given = cli_settings.load(options.config)
         if not given.keys() & sections.keys():
             raise ConfigError(
                 f"{options.config}: has none of the sections {' and '.join(_SECTIONS)}, which are what ocr reads."
             )
         sections = {name: dict(given.get(name, {})) for name in _SECTIONS}
-    for name, values in cli_config.settings(options.set, _SECTIONS).items():
+    for name, values in cli_settings.settings(options.set, _SECTIONS).items():
         sections[name] |= values
     for key in ("engine", "workers"):
         if getattr(options, key) is not None:

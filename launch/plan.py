@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 
-from launch.cli import config as cli_config
-from launch.cli.errors import run
+from launch.cli import settings as cli_settings
+from launch.cli.command import run
 from ove.config import RunConfig
 from ove.errors import ConfigError
 from ove.plan import costs
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--centers", nargs="+", default=[], metavar="BANK=N", help="centers of banks (default: the paper's)")
     parser.add_argument("--image-px", type=int, default=224, help="side of images whose head names no size_px (default: 224)")
     parser.add_argument("--compile", action="store_true", help="compile the step for pretended CPU devices, run nothing")
-    options, config = cli_config.parse(parser, RunConfig, argv)
+    options, config = cli_settings.parse(parser, RunConfig, argv)
     if options.devices < 1:
         raise ConfigError(f"--devices {options.devices} must be at least 1.")
     if options.compile:

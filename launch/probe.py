@@ -9,9 +9,9 @@ from pathlib import Path
 
 import jax
 
-from launch.cli import config as cli_config
-from launch.cli.distributed import add_options, initialize
-from launch.cli.errors import run
+from launch.cli import settings as cli_settings
+from launch.cli.command import run
+from launch.cli.processes import add_options, initialize
 from ove import distributed as processes
 from ove.config import ProbeConfig
 from ove.files import write_json, write_text
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--predictions", type=Path, metavar="FILE", help="write per-sample predictions for the validation set (.jsonl or .csv)"
     )
     add_options(parser)
-    arguments, config = cli_config.parse(parser, ProbeConfig, argv)
+    arguments, config = cli_settings.parse(parser, ProbeConfig, argv)
     if arguments.predictions:
         check_name(arguments.predictions)
     initialize(arguments, _MEET_LIMIT_S, _SILENCE_LIMIT_S)

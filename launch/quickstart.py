@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launch.cli import config as cli_config
-from launch.cli.errors import run
+from launch.cli import settings as cli_settings
+from launch.cli.command import run
 from ove.errors import ConfigError, OveError
 from ove.shards.read import ShardSet
 from ove.sources.folders import InputFile, find_files
@@ -129,7 +129,7 @@ def _pretrain(steps: Steps, out: Path, smoke: bool, seed: int) -> None:
     n_centers = max(1, min(CENTERS, len(ShardSet.open(shards)) // 2))
     steps.run("labels", "labels", "--shards", shards, "--centers", n_centers, "--labels", min(LABELS, n_centers))
     config = f"{ROOT}/configs/toy.py{':smoke' if smoke else ''}"
-    heads = cli_config.load(config)["batches"]["heads"]
+    heads = cli_settings.load(config)["batches"]["heads"]
     heads = [head | {"labels_per_step": min(head["labels_per_step"], n_centers)} for head in heads]
     settings = {"batches.shards": shards, "batches.heads": heads, "batches.seed": seed, "train.seed": seed}
     words = [f"--config.{key}={value}" for key, value in settings.items()]

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from launch.cli.config import settings
-from launch.cli.errors import run
-from launch.cli.progress import shown
+from launch.cli.command import run
+from launch.cli.progress_line import shown
+from launch.cli.settings import settings
 from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import ConfigError

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from launch.cli.errors import run
+from launch.cli.command import run
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError

@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from launch.cli import config as cli_config
-from launch.cli.errors import run
+from launch.cli import settings as cli_settings
+from launch.cli.command import run
 from ove.config import StudyConfig
-from ove.studies import places, scores
-from ove.studies.page import write_page
+from ove.studies import places, probes
+from ove.studies.html_report import write_page
 from ove.studies.sets import Bench
 from ove.studies.study import Study, markdown, write_study
 
 STUDIES: dict[str, Callable[[Bench], Study]] = {
-    "budget": scores.budget,
-    "interventions": scores.interventions,
-    "ablation": scores.ablation,
+    "budget": probes.budget,
+    "interventions": probes.interventions,
+    "ablation": probes.ablation,
     "bias": places.bias,
     "allocation": places.allocation,
     "retrieval": places.retrieval,
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("study", choices=[*STUDIES, "all"])
     parser.add_argument("--out", type=Path, required=True, help="folder for tables, figures and what is kept for the next time")
-    arguments, config = cli_config.parse(parser, StudyConfig, argv)
+    arguments, config = cli_settings.parse(parser, StudyConfig, argv)
     bench = Bench(config, arguments.out, partial(print, flush=True))
     for name in STUDIES if arguments.study == "all" else [arguments.study]:
         study = STUDIES[name](bench)

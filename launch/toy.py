@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 
-from launch.cli.errors import run
+from launch.cli.command import run
 from ove.toy import CLASSES, write_video
 
 SPLITS = {"train": 0, "probe": 1_000_003, "val": 2_000_003}

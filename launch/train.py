@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from launch.cli import config as cli_config
-from launch.cli.distributed import add_options, initialize
-from launch.cli.errors import run
+from launch.cli import settings as cli_settings
+from launch.cli.command import run
+from launch.cli.processes import add_options, initialize
 from ove import distributed as processes
 from ove.config import RunConfig
 from ove.probe.online import OnlineProbe
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, type=Path, help="checkpoints, metrics and configuration of the run")
     add_options(parser)
     parser.add_argument("--profile", metavar="STEP:N", help="trace N steps from step STEP on (docs/watching.md)")
-    arguments, config = cli_config.parse(parser, RunConfig, argv)
+    arguments, config = cli_settings.parse(parser, RunConfig, argv)
     span = parse_span(arguments.profile) if arguments.profile is not None else None
     initialize(arguments, config.train.barrier_timeout_s, config.train.heartbeat_timeout_s)
     hooks = _hooks(config, arguments.workdir, span)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch.cli.errors import run
+from launch.cli.command import run
 from ove.errors import BadShard, ConfigError, Unavailable
 from ove.records import BANKS
 from ove.shards.labels import NONE, read_labels, verify_labels

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from launch import import_tfio
-from launch.cli import config as cli_config
+from launch.cli import settings as cli_settings
 from ove.errors import OveError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +61,7 @@ def commands(text: str) -> Iterator[tuple[str, list[str], bool]]:
 @pytest.fixture
 def understand(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, list[str], bool], None]:
     """Calls a command's `main` up to where its arguments and configuration are known to be right; AssertionError if not."""
-    parse, load, check = argparse.ArgumentParser.parse_args, cli_config.load, cli_config.from_mapping
+    parse, load, check = argparse.ArgumentParser.parse_args, cli_settings.load, cli_settings.from_mapping
     wholly = True
 
     def parse_and_stop(*arguments: Any) -> None:
@@ -88,8 +88,8 @@ def understand(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, list[str], boo
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
     monkeypatch.setattr(argparse.ArgumentParser, "error", refuse)
-    monkeypatch.setattr(cli_config, "load", lambda name: {} if PLACEHOLDER.fullmatch(name) else load(name))
-    monkeypatch.setattr(cli_config, "from_mapping", check_and_stop)
+    monkeypatch.setattr(cli_settings, "load", lambda name: {} if PLACEHOLDER.fullmatch(name) else load(name))
+    monkeypatch.setattr(cli_settings, "from_mapping", check_and_stop)
     monkeypatch.chdir(ROOT)
     return run
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from launch.cli.progress import shown
+from launch.cli.progress_line import shown
 from ove.progress import ProgressReport, duration
 
 

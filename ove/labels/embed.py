@@ -18,7 +18,7 @@ from ove.errors import BadCheckpoint, BadShard, ConfigError
 from ove.files import atomic_write, digest, write_json
 from ove.labels.clusters.points import Points
 from ove.labels.parts import WHOLE, Part, name_of
-from ove.labels.samples import PreparedSample, UnreadableSample, read_samples
+from ove.labels.prepare import PreparedSample, UnreadableSample, read_samples
 from ove.labels.teachers.teacher import Teacher
 from ove.records import Bank
 from ove.shards.read import ShardSet

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli.config import parse, settings
+from launch.cli.settings import parse, settings
 from ove.config import (
     BatchesConfig,
     EncoderConfig,

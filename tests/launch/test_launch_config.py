@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import config as cli_config
-from launch.cli.errors import run
+from launch.cli import settings as cli_settings
+from launch.cli.command import run
 from ove.config import RunConfig
 from ove.errors import ConfigError
 
@@ -16,7 +16,7 @@ TOY = f"{ROOT}/configs/toy.py"
 
 
 def parse(*arguments: str) -> RunConfig:
-    return cli_config.parse(argparse.ArgumentParser(), RunConfig, arguments)[1]
+    return cli_settings.parse(argparse.ArgumentParser(), RunConfig, arguments)[1]
 
 
 def test_settings_replace_what_the_file_says() -> None:

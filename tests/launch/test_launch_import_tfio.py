@@ -19,8 +19,8 @@ import pytest
 from remote_servers import serving
 
 from launch import import_tfio
-from launch.tensorflow_environment import make as tfio_environment
-from launch.tensorflow_environment.make import ENVIRONMENT, environment
+from launch.tensorflow_environment import install as tfio_environment
+from launch.tensorflow_environment.install import ENVIRONMENT, environment
 from ove.errors import BadClip, ConfigError, Unavailable
 from ove.shards.read import ShardSet
 from ove.shards.schema import decode_image

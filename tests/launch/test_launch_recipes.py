@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from launch import plan, train
-from launch.cli.config import load
+from launch.cli.settings import load
 from ove.config import RunConfig
 from ove.config.mapping import from_mapping
 from ove.errors import ConfigError

@@ -12,7 +12,7 @@ from ove.config import ProbeConfig, StudyConfig
 from ove.config.probe import parse_option
 from ove.errors import ConfigError
 from ove.shards.read import ShardSet
-from ove.studies import scores
+from ove.studies import probes
 from ove.studies.sets import Bench
 from ove.toy import write_video
 
@@ -110,7 +110,7 @@ def test_shards_that_do_not_tell_their_settings_take_no_option(ask: Callable, ar
 
 
 def test_equal_scores_are_called_equal() -> None:
-    assert scores._order({"intact": 0.5, "half": 0.25, "other": 0.5, "shuffled": 0.25}) == "intact = other > half = shuffled"
+    assert probes._order({"intact": 0.5, "half": 0.25, "other": 0.5, "shuffled": 0.25}) == "intact = other > half = shuffled"
 
 
 def test_options_are_read_as_the_video_section_has_them() -> None:

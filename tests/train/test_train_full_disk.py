@@ -18,7 +18,7 @@ LIMITED = """
 import os, resource, signal, sys
 import jax
 from launch import train
-from launch.cli.errors import run
+from launch.cli.command import run
 from ove.train import loop
 from ove import distributed as processes
 

@@ -18,7 +18,7 @@ DIES = """
 import os, signal, sys, time
 from pathlib import Path
 from launch import train
-from launch.cli.errors import run
+from launch.cli.command import run
 from ove.train.checkpoints import checkpoint
 from ove.train.monitor import metrics
 from ove import distributed

@@ -100,7 +100,7 @@ SLOW_SAVE = """
 import sys, time
 import jax
 from launch import train
-from launch.cli.errors import run
+from launch.cli.command import run
 from ove.train.checkpoints import checkpoint
 from ove import distributed as processes
 

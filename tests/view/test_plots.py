@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ove.errors import BadInput
-from ove.studies.page import write_page
+from ove.studies.html_report import write_page
 from ove.studies.study import Column, Study, comma_separated, markdown, write_study
 from ove.view import plots
 
