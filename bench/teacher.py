@@ -23,7 +23,7 @@ from ove.labels.clusters.assign import nearest
 from ove.labels.clusters.lloyd import assign_pass
 from ove.labels.clusters.points import as_points
 from ove.labels.clusters.search import row_mesh
-from ove.labels.teachers.clip import ClipConfig, ClipTower, skeleton
+from ove.labels.teachers.clip import ClipConfig, ClipTower, tower_skeleton
 from ove.labels.teachers.preprocess import cut
 from ove.labels.teachers.teacher import Tower
 from ove.shards.pictures import decode_picture, encode_jpeg
@@ -49,7 +49,7 @@ def operations(config: ClipConfig) -> float:
 
 def random_tower(config: ClipConfig, dtype: Any) -> ClipTower:
     """A tower with random weights, scaled so that numbers stay near 1."""
-    graphdef, shapes = skeleton(config)
+    graphdef, shapes = tower_skeleton(config)
     rng = np.random.default_rng(0)
 
     def leaf(shape: jax.ShapeDtypeStruct) -> jax.Array:

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.errors import BadInput
 from ove.files import write_json, write_text
 from ove.probe.annotations.benchmarks import BENCHMARKS
@@ -74,4 +74,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

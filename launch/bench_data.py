@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Sharding
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.config import BatchesConfig, RunConfig
 from ove.errors import ConfigError
 from ove.stream.pipeline import Pipeline
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m launch.bench_data", description=__doc__)
     parser.add_argument("--steps", type=int, default=20, help="steps over which the whole pipeline is measured")
     parser.add_argument("--samples", type=int, default=64, help="of each head, over which single stages are measured")
-    options, config = cli_settings.parse(parser, RunConfig, argv)
+    options, config = cli_settings.parse_with_config(parser, RunConfig, argv)
     if not config.batches.heads or min(options.steps, options.samples) < 1:
         raise ConfigError("batches.heads is empty, or --steps or --samples below 1; there is nothing to measure.")
     pipeline = Pipeline(config.batches)
@@ -145,4 +145,4 @@ def _print_whole(config: BatchesConfig, heads: Sequence[HeadSpeed], made_s: floa
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.centers.files import write_centers
 from ove.config import RunConfig
 from ove.config.mapping import from_mapping
@@ -25,7 +25,7 @@ from ove.stream.modes import TokenView, to_tokens
 from ove.train.checkpoints.checkpoint import restore_encoder
 from ove.train.checkpoints.saved_bank import SavedBank, open_bank
 
-BATCH = 16
+_RECORDS_AT_ONCE = 16
 """Records that go through the encoder at once."""
 _STYLE = "body{font:15px sans-serif;margin:2em} img{height:112px;margin-right:4px} h2{font-size:16px;margin:1.2em 0 .3em}"
 
@@ -90,8 +90,9 @@ def _embed(bank: SavedBank, shards: ShardSet) -> Float32[np.ndarray, "N E"]:
     encoder_config, params, _ = restore_encoder(bank.workdir, bank.step)
     embed = jax.jit(lambda patches, positions: encoder.apply(encoder_config, params, patches, positions).pooled)
     found = []
-    for start in range(0, len(shards), BATCH):
-        numbers = [min(start + i, len(shards) - 1) for i in range(BATCH)]  # the last batch is filled up, for one program
+    for start in range(0, len(shards), _RECORDS_AT_ONCE):
+        # The last batch is padded with copies, so that one program serves all.
+        numbers = [min(start + i, len(shards) - 1) for i in range(_RECORDS_AT_ONCE)]
         seen = [to_tokens(shards.video(number), mode, view, None) for number in numbers]
         patches, positions = (np.stack(part) for part in zip(*seen, strict=True))
         found.append(np.asarray(embed(patches, positions), np.float32)[: len(shards) - start])
@@ -159,4 +160,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.config import EncoderConfig, RunConfig
 from ove.encoder import published
 from ove.encoder.encoder import Encoder
@@ -24,10 +24,10 @@ from ove.train.checkpoints.checkpoint import Checkpoints, restore_encoder
 from ove.train.init import TrainState
 from ove.train.monitor.guards import init_loss_window
 
-ORIGIN = "published.safetensors"
+ORIGIN_FILE = "published.safetensors"
 """In the folder of a run made here: what its published file says beyond the parameters."""
 _CHECKPOINTS = "checkpoints"
-_WRITTEN = {"run": (_CHECKPOINTS, ORIGIN), "published": (SAFETENSORS, published.CONFIG)}
+_WRITTEN = {"run": (_CHECKPOINTS, ORIGIN_FILE), "published": (SAFETENSORS, published.CONFIG)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check(options, from_run, to)
     if from_run:
         config, params, step = restore_encoder(options.source, options.step)
-        origin = read_origin(options.source / ORIGIN) if (options.source / ORIGIN).is_file() else None
+        origin = read_origin(options.source / ORIGIN_FILE) if (options.source / ORIGIN_FILE).is_file() else None
         encoder = published.assemble(config, params, origin)
         print(f"{options.source}: a run at step {step}")
     else:
         encoder, step = published.load(options.source), 0
         print(f"{options.source}: published weights")
-    print(described(encoder))
+    print(describe_encoder(encoder))
     options.dest.mkdir(parents=True, exist_ok=True)
     if to == "run":
         _write_run(encoder, step, options.source, options.dest)
@@ -64,15 +64,15 @@ def _write_run(encoder: Encoder, step: int, source: Path, dest: Path) -> None:
         with contextlib.closing(Checkpoints(fresh, keep=1)) as checkpoints:
             checkpoints.save(state, RunConfig(encoder=encoder.config), {"converted_from": str(source)})
         shutil.rmtree(dest / _CHECKPOINTS, ignore_errors=True)
-        (dest / ORIGIN).unlink(missing_ok=True)
+        (dest / ORIGIN_FILE).unlink(missing_ok=True)
         if isinstance(encoder.origin, Origin):
-            write_origin(encoder.origin, dest / ORIGIN)
+            write_origin(encoder.origin, dest / ORIGIN_FILE)
         (fresh / _CHECKPOINTS).rename(dest / _CHECKPOINTS)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def described(encoder: Encoder) -> str:
+def describe_encoder(encoder: Encoder) -> str:
     """Sizes, layout and number of parameters, on two lines."""
     config, origin = encoder.config, encoder.origin
     fused_qkv = isinstance(origin, Origin) and origin.fused_qkv
@@ -138,4 +138,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import cv2
 
-from launch.cli.command import run
+from launch.cli.command import run_command
 from launch.cli.progress_line import shown
-from launch.cli.settings import settings
+from launch.cli.settings import parse_assignments
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.features.feature_file import FeatureFile
-from ove.features.from_files import Outputs, Weights, encode, open_weights, read_ahead
+from ove.features.from_files import Outputs, Weights, encode_sequences, open_weights, read_ahead
 from ove.tokens.native import MAX_TOKENS
 from ove.tokens.read import InputConfig, Tokens, read_tokens, resolve_paths
 
@@ -118,7 +118,7 @@ def _input_config(options: argparse.Namespace, patch_px: int) -> InputConfig:
             raise ConfigError(f"--{name.replace('_', '-')} has no meaning in mode {options.mode}, only in {_OF_MODE[name]}.")
     if is_image and options.set:
         raise ConfigError("--set is about videos and has no meaning in mode image.")
-    values = {"patch_px": patch_px} | settings(options.set, ("video",))["video"]
+    values = {"patch_px": patch_px} | parse_assignments(options.set, ("video",))["video"]
     if options.size is not None and not is_image:
         values["size_px"] = options.size
     if "frames" in given:
@@ -152,7 +152,9 @@ def _encode_all(
 
     progress = shown("files")
     progress("", 0, len(paths))
-    encodings = encode(weights, sequences(), keep, longest=config.longest, batch_tokens=options.batch, equal=config.all_equal)
+    encodings = encode_sequences(
+        weights, sequences(), keep, longest=config.longest, batch_tokens=options.batch, equal=config.all_equal
+    )
     for number, encoding in enumerate(encodings):
         file.add(names[number], encoding)
         progress("", len(file) + len(bad), len(paths), f"{len(bad)} set aside" if bad else "")
@@ -166,4 +168,4 @@ def _say_bad(bad: Sequence[tuple[Path, str]]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from launch.cli.command import run
-from launch.cli.settings import settings
+from launch.cli.command import run_command
+from launch.cli.settings import parse_assignments
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadClip, ConfigError
@@ -161,7 +161,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 def _job(options: argparse.Namespace) -> _Job:
     named = {name: getattr(options, name) for name in ("preset", "source", "sampling", "size_px")}
-    values = {key: value for key, value in named.items() if value is not None} | settings(options.set, ("video",))["video"]
+    values = {key: value for key, value in named.items() if value is not None} | parse_assignments(options.set, ("video",))[
+        "video"
+    ]
     config = from_mapping(VideoConfig, values, "video.")
     exports = tuple(word.strip() for word in options.export.split(","))
     if unknown := [word for word in exports if word not in _EXPORTS]:
@@ -237,4 +239,4 @@ def _write_picture(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

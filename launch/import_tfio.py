@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from launch import shards
-from launch.cli.command import run
+from launch.cli.command import run_command
 from launch.tensorflow_environment.install import ENVIRONMENT, ROOT, environment
 from ove.errors import BadClip, BadShard, ConfigError, Unavailable
 from ove.files import digest, write_json
 from ove.shards.manifest import read_manifest
 
-FORMATS = {
+FORMAT_ENDINGS = {
     "tfrecord": (".tfrecord", ".tfrecords", ".tfrec"),
     "parquet": (".parquet",),
     "avro": (".avro",),
@@ -93,11 +93,11 @@ def format_of(inputs: list[str]) -> str:
     found = set()
     for uri in inputs:
         name = uri.rstrip("/").lower().removesuffix(".gz")
-        found.add(next((form for form, endings in FORMATS.items() if name.endswith(endings)), None))
+        found.add(next((form for form, endings in FORMAT_ENDINGS.items() if name.endswith(endings)), None))
     if len(found) != 1 or None in found:
         raise ConfigError(
             f"the names of the inputs ({', '.join(inputs[:3])}{' …' if len(inputs) > 3 else ''}) do not tell one format; "
-            f"give --format, one of {', '.join(FORMATS)}."
+            f"give --format, one of {', '.join(FORMAT_ENDINGS)}."
         )
     return str(found.pop())
 
@@ -219,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", nargs="+", metavar="URI", help="files, folders (LMDB), s3://… and so on; * and ? as in a shell"
     )
-    parser.add_argument("--format", choices=sorted(FORMATS), help="default: what the names end in")
+    parser.add_argument("--format", choices=sorted(FORMAT_ENDINGS), help="default: what the names end in")
     parser.add_argument(
         "--image", metavar="COLUMN", help="the column of encoded pictures (HDF5: or of pixels); of structs: a.b"
     )
@@ -233,4 +233,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

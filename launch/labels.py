@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run
-from launch.cli.processes import add_options, initialize
+from launch.cli.command import run_command
+from launch.cli.processes import add_options, join_processes
 from launch.cli.progress_line import shown
 from ove.config import EnginesConfig, LabelsConfig, TextConfig
 from ove.config.mapping import from_mapping
@@ -27,10 +27,10 @@ from ove.errors import BadShard, ConfigError
 from ove.labels.engines.cluster import ray_engine
 from ove.labels.engines.local import local
 from ove.labels.engines.run import StepProgress
-from ove.labels.parts import WHOLE, Part, working
-from ove.labels.step_cache import Inputs, StepCache, banks_of, check_size
+from ove.labels.parts import WHOLE, WorkPart, working
+from ove.labels.step_cache import LabelJob, StepCache, banks_of, check_size
 from ove.labels.steps import Steps
-from ove.labels.text.tag_shards import VOCABULARY, TextReport, text_tags
+from ove.labels.text.tag_shards import VOCABULARY, TextReport, tag_shards
 from ove.shards.read import ShardSet
 from ove.shards.remote.remote_shards import uri_of
 
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     config = _config(options)
     _check(options)
-    initialize(options, config.barrier_timeout_s, config.heartbeat_timeout_s)
+    join_processes(options, config.barrier_timeout_s, config.heartbeat_timeout_s)
     processes = Processes(_PATIENCE_S)
     say = functools.partial(print, flush=True)
     if processes.count > 1 and options.part != WHOLE:
@@ -98,7 +98,7 @@ def _caches(options: argparse.Namespace, config: LabelsConfig) -> list[StepCache
     shards = ShardSet.open(options.shards)
     if options.task in ("kmeans", "all") and options.centers_from is None:
         check_size(config, len(shards))
-    inputs = Inputs(shards, config, options.centers_from, options.part, alone=options.task != "all")
+    inputs = LabelJob(shards, config, options.centers_from, options.part, alone=options.task != "all")
     folder = options.work or options.shards / "labels" / "steps"
     return [StepCache(inputs, bank, folder / bank) for bank in banks_of(shards, options.bank)]
 
@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _part(text: str) -> Part:
+def _part(text: str) -> WorkPart:
     part, _, parts = text.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N with 0 ≤ I < N, for example 0/4")
@@ -136,11 +136,11 @@ def _part(text: str) -> Part:
 def _config(options: argparse.Namespace) -> LabelsConfig:
     values: dict[str, Any] = {}
     if options.config is not None:
-        sections = cli_settings.load(options.config)
+        sections = cli_settings.load_config(options.config)
         if "labels" not in sections:
             raise ConfigError(f"{options.config}: has no section labels, which is what launch.labels reads.")
         values = dict(sections["labels"])
-    values |= cli_settings.settings(options.set, ["labels"])["labels"]
+    values |= cli_settings.parse_assignments(options.set, ["labels"])["labels"]
     named = {
         "n_centers": options.centers,
         "n_labels": options.labels,
@@ -168,7 +168,7 @@ def _ocr(arguments: list[str]) -> int:
 
     with ExitStack() as stack:
         engine = stack.enter_context(ray_engine(engines)) if engines.engine == "ray" else local(engines)
-        reports = text_tags(options.shards, text, engines, show, engine, vocabulary)
+        reports = tag_shards(options.shards, text, engines, show, engine, vocabulary)
     for folder, report in zip(options.shards, reports, strict=True):
         _print(folder, report)
     return 0
@@ -207,13 +207,13 @@ def _ocr_parser() -> argparse.ArgumentParser:
 def _ocr_configs(options: argparse.Namespace) -> tuple[TextConfig, EnginesConfig]:
     sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
     if options.config is not None:
-        given = cli_settings.load(options.config)
+        given = cli_settings.load_config(options.config)
         if not given.keys() & sections.keys():
             raise ConfigError(
                 f"{options.config}: has none of the sections {' and '.join(_SECTIONS)}, which are what ocr reads."
             )
         sections = {name: dict(given.get(name, {})) for name in _SECTIONS}
-    for name, values in cli_settings.settings(options.set, _SECTIONS).items():
+    for name, values in cli_settings.parse_assignments(options.set, _SECTIONS).items():
         sections[name] |= values
     for key in ("engine", "workers"):
         if getattr(options, key) is not None:
@@ -222,4 +222,4 @@ def _ocr_configs(options: argparse.Namespace) -> tuple[TextConfig, EnginesConfig
 
 
 if __name__ == "__main__":
-    run(main, exit)
+    run_command(main, exit)

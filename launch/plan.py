@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.config import RunConfig
 from ove.errors import ConfigError
 from ove.plan import costs
@@ -35,19 +35,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--centers", nargs="+", default=[], metavar="BANK=N", help="centers of banks (default: the paper's)")
     parser.add_argument("--image-px", type=int, default=224, help="side of images whose head names no size_px (default: 224)")
     parser.add_argument("--compile", action="store_true", help="compile the step for pretended CPU devices, run nothing")
-    options, config = cli_settings.parse(parser, RunConfig, argv)
+    options, config = cli_settings.parse_with_config(parser, RunConfig, argv)
     if options.devices < 1:
         raise ConfigError(f"--devices {options.devices} must be at least 1.")
     if options.compile:
         _pretend(options.devices)
     at = RunShape(config, options.devices, _centers(options.centers), _tokens(config, options.image_px), LABELS)
     check_division(config, options.devices)
-    describe(at, MACHINES[options.kind])
+    print_plan(at, MACHINES[options.kind])
     if options.compile:
-        compare(at)
+        print_comparison(at)
 
 
-def describe(at: RunShape, machine: Machine) -> None:
+def print_plan(at: RunShape, machine: Machine) -> None:
     """Prints the plan."""
     axes = ", ".join(f"{name} {size}" for name, size in at.axes.items())
     work = workload(at.config, at.n_centers, at.tokens_of)
@@ -67,7 +67,7 @@ def describe(at: RunShape, machine: Machine) -> None:
     )
 
 
-def compare(at: RunShape) -> None:
+def print_comparison(at: RunShape) -> None:
     """Compiles the step without running it and prints formula and program side by side.
 
     In float32: the compiler for CPUs turns collectives of bfloat16 into such of float32.
@@ -119,4 +119,4 @@ def _pretend(n_devices: int) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -10,8 +10,8 @@ from pathlib import Path
 import jax
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run
-from launch.cli.processes import add_options, initialize
+from launch.cli.command import run_command
+from launch.cli.processes import add_options, join_processes
 from ove import distributed as processes
 from ove.config import ProbeConfig
 from ove.files import write_json, write_text
@@ -34,10 +34,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--predictions", type=Path, metavar="FILE", help="write per-sample predictions for the validation set (.jsonl or .csv)"
     )
     add_options(parser)
-    arguments, config = cli_settings.parse(parser, ProbeConfig, argv)
+    arguments, config = cli_settings.parse_with_config(parser, ProbeConfig, argv)
     if arguments.predictions:
         check_name(arguments.predictions)
-    initialize(arguments, _MEET_LIMIT_S, _SILENCE_LIMIT_S)
+    join_processes(arguments, _MEET_LIMIT_S, _SILENCE_LIMIT_S)
     is_first = jax.process_index() == 0
     comparison = compare(config, _say if is_first else _say_nothing)
     if not is_first:
@@ -60,4 +60,4 @@ def _say_nothing(line: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main, processes.exit)
+    run_command(main, processes.exit)

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.errors import ConfigError, OveError
 from ove.shards.read import ShardSet
 from ove.sources.folders import InputFile, find_files
 
-ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[1]
 SIZE_PX = 84
 """Frames of 6×6 patches: a seventh of the work of the default 224 px."""
 CLIP_SCALE = ("--set", "video.percentile_scope=clip")
@@ -41,7 +41,7 @@ _MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "8000000000", "MAL
 
 
 @dataclass
-class Steps:
+class Commands:
     """Runs commands one after the other and keeps their times."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -51,17 +51,17 @@ class Steps:
         words = ["-m", f"launch.{module}", *map(str, arguments)]
         print(f"\n[{name}] python {shlex.join(words)}", flush=True)
         before = time.perf_counter()
-        done = subprocess.run([sys.executable, *words], cwd=ROOT, env=os.environ | _MALLOC, check=False)
+        done = subprocess.run([sys.executable, *words], cwd=_ROOT, env=os.environ | _MALLOC, check=False)
         self.seconds[name] = round(time.perf_counter() - before, 1)
         if done.returncode:
             raise OveError(f"the step {name} ended with exit code {done.returncode}; its message stands above.")
 
 
 def main() -> None:
-    """Parses the arguments and runs the steps."""
+    """Parses the arguments and runs the commands."""
     parser = argparse.ArgumentParser(prog="bash launch/quickstart.sh", description=__doc__)
     parser.add_argument("videos", nargs="?", type=Path, metavar="VIDEO_DIR", help="a folder of videos; subfolders give labels")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "quickstart")
+    parser.add_argument("--out", type=Path, default=_ROOT / "runs" / "quickstart")
     parser.add_argument("--smoke", action="store_true", help="a run of about a minute, to see that everything works")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -75,26 +75,26 @@ def main() -> None:
             "smoke": arguments.smoke,
         },
     )
-    steps = Steps()
+    commands = Commands()
     if arguments.videos:
         splits = _own_videos(arguments.videos, out)
     else:
-        splits = _toy_videos(steps, out, arguments.smoke, arguments.seed)
+        splits = _toy_videos(commands, out, arguments.smoke, arguments.seed)
     for split, videos in splits.items():
-        steps.run(
+        commands.run(
             f"shards_{split}", "shards", "--videos", videos, "--out", out / "shards" / split, "--size", SIZE_PX, *CLIP_SCALE
         )
-    _picture(steps, out, splits["train"])
-    _pretrain(steps, out, arguments.smoke, arguments.seed)
-    scores = _probe(steps, out, splits, arguments.smoke, arguments.seed) if "val" in splits else None
-    _report(out, steps, scores)
+    _picture(commands, out, splits["train"])
+    _pretrain(commands, out, arguments.smoke, arguments.seed)
+    scores = _probe(commands, out, splits, arguments.smoke, arguments.seed) if "val" in splits else None
+    _report(out, commands, scores)
 
 
-def _toy_videos(steps: Steps, out: Path, smoke: bool, seed: int) -> dict[str, Path]:
+def _toy_videos(commands: Commands, out: Path, smoke: bool, seed: int) -> dict[str, Path]:
     """Folders of toy videos: to pretrain on, to train the probe on, to score it on."""
     counts = TOY_SMOKE if smoke else TOY
     numbers = [word for split, n in counts.items() for word in (f"--{split}", n)]
-    steps.run("toy", "toy", "--out", out / "videos", *numbers, "--seed", seed)
+    commands.run("toy", "toy", "--out", out / "videos", *numbers, "--seed", seed)
     return {split: out / "videos" / split for split in counts}
 
 
@@ -114,36 +114,36 @@ def _own_videos(folder: Path, out: Path) -> dict[str, Path]:
     return {split: _write_list(out / f"{split}.txt", videos) for split, videos in splits.items()}
 
 
-def _picture(steps: Steps, out: Path, videos: Path) -> None:
+def _picture(commands: Commands, out: Path, videos: Path) -> None:
     """overlay.png: what the codec says is new in the first good video."""
     key = ShardSet.open(out / "shards" / "train").record(0).key
-    steps.run(
+    commands.run(
         "extract", "extract", videos / key if videos.is_dir() else key, "--out", out / "extract", "--overlay", *CLIP_SCALE
     )
     shutil.copyfile(max((out / "extract").glob("*.png"), key=lambda path: path.stat().st_mtime), out / "overlay.png")
 
 
-def _pretrain(steps: Steps, out: Path, smoke: bool, seed: int) -> None:
+def _pretrain(commands: Commands, out: Path, smoke: bool, seed: int) -> None:
     """Labels by clustering, then training on them."""
     shards = out / "shards" / "train"
     n_centers = max(1, min(CENTERS, len(ShardSet.open(shards)) // 2))
-    steps.run("labels", "labels", "--shards", shards, "--centers", n_centers, "--labels", min(LABELS, n_centers))
-    config = f"{ROOT}/configs/toy.py{':smoke' if smoke else ''}"
-    heads = cli_settings.load(config)["batches"]["heads"]
+    commands.run("labels", "labels", "--shards", shards, "--centers", n_centers, "--labels", min(LABELS, n_centers))
+    config = f"{_ROOT}/configs/toy.py{':smoke' if smoke else ''}"
+    heads = cli_settings.load_config(config)["batches"]["heads"]
     heads = [head | {"labels_per_step": min(head["labels_per_step"], n_centers)} for head in heads]
     settings = {"batches.shards": shards, "batches.heads": heads, "batches.seed": seed, "train.seed": seed}
     words = [f"--config.{key}={value}" for key, value in settings.items()]
-    steps.run("train", "train", "--config", config, "--workdir", out / "train", *words)
+    commands.run("train", "train", "--config", config, "--workdir", out / "train", *words)
 
 
-def _probe(steps: Steps, out: Path, splits: Mapping[str, Path], smoke: bool, seed: int) -> dict:
+def _probe(commands: Commands, out: Path, splits: Mapping[str, Path], smoke: bool, seed: int) -> dict:
     """The probe's scores: trained on the split `probe` where there is one, else on the pretraining videos."""
     shards = out / "shards"
     labelled = shards / ("probe" if "probe" in splits else "train")
     settings = {"weights": out / "train", "train_shards": labelled, "val_shards": shards / "val", "seeds": (seed,)}
     words = [f"--config.{key}={value}" for key, value in settings.items()]
-    config = f"{ROOT}/configs/probe_toy.py{':smoke' if smoke else ''}"
-    steps.run("probe", "probe", "--config", config, "--out", out / "probe.json", *words)
+    config = f"{_ROOT}/configs/probe_toy.py{':smoke' if smoke else ''}"
+    commands.run("probe", "probe", "--config", config, "--out", out / "probe.json", *words)
     return json.loads((out / "probe.json").read_text())
 
 
@@ -160,8 +160,8 @@ def _claim(out: Path, inputs: dict) -> None:
     note.write_text(json.dumps(inputs) + "\n")
 
 
-def _report(out: Path, steps: Steps, scores: dict | None) -> None:
-    report = {"probe": None, "budget_tokens": None, **(scores or {}), "seconds": steps.seconds}
+def _report(out: Path, commands: Commands, scores: dict | None) -> None:
+    report = {"probe": None, "budget_tokens": None, **(scores or {}), "seconds": commands.seconds}
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     lines = [
         "# Quickstart",
@@ -176,10 +176,10 @@ def _report(out: Path, steps: Steps, scores: dict | None) -> None:
     else:
         table = ""
         lines += ["No probe: it needs labels, at least two subfolders (classes) of two videos each.", ""]
-    lines += ["| step | seconds |", "|---|---|", *(f"| {name} | {s} |" for name, s in steps.seconds.items())]
+    lines += ["| step | seconds |", "|---|---|", *(f"| {name} | {s} |" for name, s in commands.seconds.items())]
     (out / "report.md").write_text("\n".join(lines) + "\n")
-    print(f"\n{table}\n{sum(steps.seconds.values()):.0f} s in all; see {out / 'report.md'} and {out / 'overlay.png'}")
+    print(f"\n{table}\n{sum(commands.seconds.values()):.0f} s in all; see {out / 'report.md'} and {out / 'overlay.png'}")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from launch.cli.command import run
+from launch.cli.command import run_command
 from launch.cli.progress_line import shown
-from launch.cli.settings import settings
+from launch.cli.settings import parse_assignments
 from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import ConfigError
@@ -80,7 +80,7 @@ def _source(options: argparse.Namespace) -> tuple[str, Path]:
 
 
 def _configs(options: argparse.Namespace, kind: str) -> tuple[VideoConfig, ShardsConfig]:
-    sections = settings(options.set, ("video", "shards"))
+    sections = parse_assignments(options.set, ("video", "shards"))
     named = {
         ("video", "preset"): options.preset,
         ("video", "size_px"): options.size,
@@ -104,4 +104,4 @@ def _configs(options: argparse.Namespace, kind: str) -> tuple[VideoConfig, Shard
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

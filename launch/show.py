@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ConfigError(f"{options.shards}: has the records {indices.start} to {indices.stop - 1}, and none {index}.")
     record = shards.record(index)
     labels = labels_of(shards, index, record)
-    print("\n".join(f"{name:15} {value}" for name, value in (("record", index), *described(record, labels))))
+    print("\n".join(f"{name:15} {value}" for name, value in (("record", index), *fields_in_words(record, labels))))
     out = options.out or Path(f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in record.key)[-100:]}.png")
     picture = drawn(shards, record, labels, options.budget)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def labels_of(shards: ShardSet, index: int, record: Record) -> dict[str, np.ndar
     return found
 
 
-def described(record: Record, labels: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:
+def fields_in_words(record: Record, labels: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:
     """(name, what it holds) of every field, as people read it."""
     for name, value in vars(record).items():
         if name == "labels":
@@ -124,12 +124,12 @@ def drawn(shards: ShardSet, record: Record, labels: dict[str, np.ndarray], budge
     """The record as a picture (RGB)."""
     if isinstance(record, ImageRecord):
         return image_sheet(record, decode_image(record), labels)
-    selection = selection_of(shards, record, budget)
+    selection = shown_selection(shards, record, budget)
     shown = moments(record, selection)
     return video_sheet(record, shown, decode_frames(record, [int(t) for t in shown]), selection, labels)
 
 
-def selection_of(shards: ShardSet, record: VideoRecord, budget: int | None) -> Selection:
+def shown_selection(shards: ShardSet, record: VideoRecord, budget: int | None) -> Selection:
     """The patches of the record's own mosaics; if it has none, or another budget is wanted, chosen as training would."""
     if len(record.mosaic_flat) and budget is None:
         return Selection(record.mosaic_flat.astype(np.int32), record.grid_tyx)
@@ -174,4 +174,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

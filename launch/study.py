@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.config import StudyConfig
 from ove.studies import places, probes
 from ove.studies.html_report import write_page
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("study", choices=[*STUDIES, "all"])
     parser.add_argument("--out", type=Path, required=True, help="folder for tables, figures and what is kept for the next time")
-    arguments, config = cli_settings.parse(parser, StudyConfig, argv)
+    arguments, config = cli_settings.parse_with_config(parser, StudyConfig, argv)
     bench = Bench(config, arguments.out, partial(print, flush=True))
     for name in STUDIES if arguments.study == "all" else [arguments.study]:
         study = STUDIES[name](bench)
@@ -44,4 +44,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.toy import CLASSES, write_video
 
 SPLITS = {"train": 0, "probe": 1_000_003, "val": 2_000_003}
@@ -42,4 +42,4 @@ def _write(folder: Path, n: int, seed: int, workers: int) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

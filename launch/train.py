@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run
-from launch.cli.processes import add_options, initialize
+from launch.cli.command import run_command
+from launch.cli.processes import add_options, join_processes
 from ove import distributed as processes
 from ove.config import RunConfig
 from ove.probe.online import OnlineProbe
@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, type=Path, help="checkpoints, metrics and configuration of the run")
     add_options(parser)
     parser.add_argument("--profile", metavar="STEP:N", help="trace N steps from step STEP on (docs/watching.md)")
-    arguments, config = cli_settings.parse(parser, RunConfig, argv)
+    arguments, config = cli_settings.parse_with_config(parser, RunConfig, argv)
     span = parse_span(arguments.profile) if arguments.profile is not None else None
-    initialize(arguments, config.train.barrier_timeout_s, config.train.heartbeat_timeout_s)
+    join_processes(arguments, config.train.barrier_timeout_s, config.train.heartbeat_timeout_s)
     hooks = _hooks(config, arguments.workdir, span)
     state = train(config, arguments.workdir, partial(print, flush=True), hooks)
     return processes.EXIT_PREEMPTED if int(state.step) < config.train.steps else 0
@@ -45,4 +45,4 @@ def _hooks(config: RunConfig, workdir: Path, span: Span | None) -> Hooks:
 
 
 if __name__ == "__main__":
-    run(main, processes.exit)
+    run_command(main, processes.exit)

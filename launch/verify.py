@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.errors import BadShard, ConfigError, Unavailable
 from ove.records import BANKS
 from ove.shards.labels import NONE, read_labels, verify_labels
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             here = local_folder(folder)
             manifest = read_manifest(here)
             found = verify(here, options.decode, options.workers)
-            banks, of_labels = check_labels(here)
+            banks, of_labels = label_lines(here)
         except (BadShard, Unavailable) as error:
             problems.append((folder, Problem("", str(error))))
             print(f"{folder}: cannot be read\n")
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check_labels(folder: Path) -> tuple[list[str], list[Problem]]:
+def label_lines(folder: Path) -> tuple[list[str], list[Problem]]:
     """A line on each label file of a set, and what is wrong with any of them."""
     lines, problems = [], []
     for bank in BANKS:
@@ -119,4 +119,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -8,7 +8,7 @@ class ProgressReport:
     """Callback of work that tells how much of it is done; hands a line to `say` every few seconds."""
 
     def __init__(self, say: Callable[[str, bool], None], unit: str = "", every_s: float = 10.0, ends: bool = False) -> None:
-        """say(line, whether it is the last): see `launch.cli.progress_line`. `ends`: the last line is always said, however soon."""
+        """say(line, whether it is the last). `ends`: the last line is always said, however soon."""
         self._say, self._unit, self._every_s, self._ends = say, unit and f" {unit}", every_s, ends
         self._what, self._first, self._before = "", 0, -1
         self._started = self._said = 0.0

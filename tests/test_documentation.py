@@ -61,7 +61,7 @@ def commands(text: str) -> Iterator[tuple[str, list[str], bool]]:
 @pytest.fixture
 def understand(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, list[str], bool], None]:
     """Calls a command's `main` up to where its arguments and configuration are known to be right; AssertionError if not."""
-    parse, load, check = argparse.ArgumentParser.parse_args, cli_settings.load, cli_settings.from_mapping
+    parse, load, check = argparse.ArgumentParser.parse_args, cli_settings.load_config, cli_settings.from_mapping
     wholly = True
 
     def parse_and_stop(*arguments: Any) -> None:
@@ -88,7 +88,7 @@ def understand(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, list[str], boo
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
     monkeypatch.setattr(argparse.ArgumentParser, "error", refuse)
-    monkeypatch.setattr(cli_settings, "load", lambda name: {} if PLACEHOLDER.fullmatch(name) else load(name))
+    monkeypatch.setattr(cli_settings, "load_config", lambda name: {} if PLACEHOLDER.fullmatch(name) else load(name))
     monkeypatch.setattr(cli_settings, "from_mapping", check_and_stop)
     monkeypatch.chdir(ROOT)
     return run

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ove.errors import OveError
 
 
-def run(main: Callable[[], int | None], leave: Callable[[int], object] = sys.exit) -> None:
+def run_command(main: Callable[[], int | None], leave: Callable[[int], object] = sys.exit) -> None:
     """Runs `main` and exits, through `leave`, with its code; after an error of ours with one sentence on stderr.
 
     Code 2 for bad input, also for files and folders that the system refuses (no permission, a file where a folder is needed, a

@@ -15,7 +15,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     several.add_argument("--distributed", action="store_true", help="ask the cluster for all three")
 
 
-def initialize(arguments: argparse.Namespace, barrier_timeout_s: float, heartbeat_timeout_s: float) -> None:
+def join_processes(arguments: argparse.Namespace, barrier_timeout_s: float, heartbeat_timeout_s: float) -> None:
     """Meets the other processes, if the options, the environment or the cluster say that there are any.
 
     ConfigError if only a part of the address is given, or the others do not come (`ove.distributed.initialize`).

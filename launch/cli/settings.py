@@ -12,11 +12,13 @@ from ml_collections import ConfigDict
 from ove.config.mapping import from_mapping, merged, renamed
 from ove.errors import ConfigError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _PREFIX = "--config."
 
 
-def parse(parser: argparse.ArgumentParser, cls: type[T], argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, T]:
+def parse_with_config(
+    parser: argparse.ArgumentParser, cls: type[_T], argv: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, _T]:
     """Adds `--config` to the parser, parses, and returns the arguments with the configuration of type `cls`.
 
     Numbers, lists, True and False are read as Python literals, anything else as a string; ConfigError for a missing
@@ -25,7 +27,7 @@ def parse(parser: argparse.ArgumentParser, cls: type[T], argv: Sequence[str] | N
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a file of configs/; ARG is for example `smoke`")
     parser.epilog = "Any key of the configuration can be set with --config.section.key=VALUE."
     arguments, rest = parser.parse_known_args(argv)
-    values = renamed(cls, load(arguments.config))
+    values = renamed(cls, load_config(arguments.config))
     for option in rest:
         if not option.startswith(_PREFIX) or "=" not in option:
             parser.error(f"unknown argument {option}; settings are given as --config.section.key=VALUE")
@@ -34,7 +36,7 @@ def parse(parser: argparse.ArgumentParser, cls: type[T], argv: Sequence[str] | N
     return arguments, from_mapping(cls, values)
 
 
-def load(file_and_argument: str) -> dict[str, Any]:
+def load_config(file_and_argument: str) -> dict[str, Any]:
     """The nested dictionary that `get_config(arg)` of a configuration file returns."""
     name, _, argument = file_and_argument.partition(":")
     path = Path(name)
@@ -59,7 +61,7 @@ def load(file_and_argument: str) -> dict[str, Any]:
     return config.to_dict()
 
 
-def settings(assignments: Sequence[str], sections: Sequence[str]) -> dict[str, dict[str, Any]]:
+def parse_assignments(assignments: Sequence[str], sections: Sequence[str]) -> dict[str, dict[str, Any]]:
     """`section.key=VALUE` words → a dictionary of each section; ConfigError for another form or section."""
     values: dict[str, dict[str, Any]] = {section: {} for section in sections}
     for assignment in assignments:

@@ -43,7 +43,7 @@ class Row:
 
 Doing = Callable[[str], None]
 """Is told what is about to be read, so that whoever survives a crash of a reader can say where it happened."""
-Reader = Callable[[str, Columns, int, Doing], Iterator[Row]]
+RowReader = Callable[[str, Columns, int, Doing], Iterator[Row]]
 """(URI, columns, rows to leave out at the start, doing) → the rows after those, in order."""
 
 
@@ -238,7 +238,7 @@ def file_rows(uri: str, columns: Columns, start: int, doing: Doing) -> Iterator[
         yield Row(handle.read(), os.path.basename(os.path.dirname(uri)) or None, uri.partition("://")[2] or uri)
 
 
-READERS: dict[str, Reader] = {
+READERS: dict[str, RowReader] = {
     "tfrecord": tfrecord_rows,
     "parquet": parquet_rows,
     "avro": avro_rows,

@@ -1,4 +1,4 @@
-"""`python -m launch.tensorflow_environment.write_tars JOB.json`: what TensorFlow's readers find → WebDataset tars, part by part.
+"""`python -m launch.tensorflow_environment.write_tars JOB.json`: rows of TensorFlow's readers → WebDataset tars, part by part.
 
 Run by `launch.import_tfio` with the interpreter of `.venv-tfio`. A part counts once `progress.json` names it, which is written
 after the part has its name and its bytes are on the disk; a run that ends in between, by whatever way, goes on after the last

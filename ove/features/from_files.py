@@ -41,11 +41,11 @@ class Weights:
 
     @property
     def fingerprint(self) -> str:
-        """See `fingerprint_of`."""
-        return fingerprint_of(self.params)
+        """See `params_fingerprint`."""
+        return params_fingerprint(self.params)
 
 
-def fingerprint_of(params: Any) -> str:
+def params_fingerprint(params: Any) -> str:
     """The same for the same parameters, whatever kind of file they came from; names, shapes and values count."""
     digest = hashlib.sha256()
     for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(params), key=lambda item: str(item[0])):
@@ -112,7 +112,7 @@ class FileFeatures:
     hidden: Float32[np.ndarray, "n D"] | None
 
 
-def encode(
+def encode_sequences(
     weights: Weights,
     sequences: Iterable[Tokens],
     outputs: Outputs,

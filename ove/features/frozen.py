@@ -20,8 +20,8 @@ from ove.config import EncoderConfig
 from ove.encoder import encoder
 from ove.encoder.published import holds_weights
 from ove.errors import BadCheckpoint, ConfigError
-from ove.features.from_files import fingerprint_of, is_run, open_weights
-from ove.labels.teachers.clip import ClipConfig, skeleton
+from ove.features.from_files import is_run, open_weights, params_fingerprint
+from ove.labels.teachers.clip import ClipConfig, tower_skeleton
 from ove.labels.teachers.clip_files import is_clip, load_clip
 from ove.records import MODES
 
@@ -139,7 +139,7 @@ def frozen(config: EncoderConfig, params: encoder.Params, name: str = "encoder")
 def _placed(
     cls: type[Frozen], name: str, config: Any, params: Any, compute: Compute, part: tuple[int, int] | None = None
 ) -> Frozen:
-    kind = hashlib.sha256(f"{fingerprint_of(params)} {config} {compute}".encode()).hexdigest()[:16]
+    kind = hashlib.sha256(f"{params_fingerprint(params)} {config} {compute}".encode()).hexdigest()[:16]
     mesh = Mesh(np.array(jax.local_devices()), ("rows",))
     placed = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
     return cls(name, config, placed, kind, compute, mesh, part or (jax.process_index(), jax.process_count()))
@@ -162,7 +162,7 @@ def _clip(config: ClipConfig, compute: str, grid: tuple[int, int], what: What, p
     if frames.shape[1:3] != (config.image_px, config.image_px):
         sized = jax.image.resize(frames.astype(jnp.float32), (len(frames), config.image_px, config.image_px, 3), "cubic")
         frames = jnp.clip(jnp.round(sized), 0, 255).astype(jnp.uint8)
-    tower = nnx.merge(skeleton(config)[0], params)
+    tower = nnx.merge(tower_skeleton(config)[0], params)
     x = tower.blocks_of(frames, jnp.dtype(compute))
     if what == "tokens":
         return rearrange(tower.tokens(x), "(b t) n d -> b (t n) d", b=len(patches)).astype(jnp.float16)

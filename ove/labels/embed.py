@@ -17,7 +17,7 @@ from ove.encoder.published.weight_files import Tensors, read_safetensors
 from ove.errors import BadCheckpoint, BadShard, ConfigError
 from ove.files import atomic_write, digest, write_json
 from ove.labels.clusters.points import Points
-from ove.labels.parts import WHOLE, Part, name_of
+from ove.labels.parts import WHOLE, WorkPart, name_of
 from ove.labels.prepare import PreparedSample, UnreadableSample, read_samples
 from ove.labels.teachers.teacher import Teacher
 from ove.records import Bank
@@ -53,7 +53,7 @@ def embed_shards(
     teacher: Teacher,
     out: Path,
     config: LabelsConfig,
-    part: Part = WHOLE,
+    part: WorkPart = WHOLE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Writes the embeddings of a bank into `out`, `chunk_records` records a file, and returns how many were new.

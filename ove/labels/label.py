@@ -14,7 +14,7 @@ from ove.files import digest, write_array
 from ove.labels.clusters.assign import nearest_blocks
 from ove.labels.clusters.search import ScoreDtype, row_mesh
 from ove.labels.embed import Embedded
-from ove.labels.parts import WHOLE, Part, name_of
+from ove.labels.parts import WHOLE, WorkPart, name_of
 from ove.shards.labels import NONE, fingerprint_of_array
 
 
@@ -86,7 +86,7 @@ class LabelChunks:
 
 def label_records(
     chunks: LabelChunks,
-    part: Part = WHOLE,
+    part: WorkPart = WHOLE,
     mesh: Mesh | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:

@@ -7,18 +7,18 @@ from pathlib import Path
 from ove.errors import BadShard
 from ove.files import locked, remove_leftovers
 
-Part = tuple[int, int]
+WorkPart = tuple[int, int]
 """(i, n): the i-th of n parts."""
-WHOLE: Part = (0, 1)
+WHOLE: WorkPart = (0, 1)
 
 
-def name_of(part: Part) -> str:
+def name_of(part: WorkPart) -> str:
     """Returns the name by which `atomic_write` tells apart the parts that may be making the same file."""
     return f"{part[0]}-{part[1]}"
 
 
 @contextmanager
-def working(folder: Path, part: Part = WHOLE, remedy: str = "wait for it or give another --work") -> Iterator[None]:
+def working(folder: Path, part: WorkPart = WHOLE, remedy: str = "wait for it or give another --work") -> Iterator[None]:
     """Keeps others out of a folder: with `WHOLE` all, else who does the same part or the whole; BadShard if they were first.
 
     The lock is one of the system, and ends with this process, however that ends. Other parts may come and go. The whole begins

@@ -16,7 +16,7 @@ from ove.files import digest
 from ove.labels.dedup_report import read_kept
 from ove.labels.embed import Embedded, open_embeddings
 from ove.labels.label import kept_points
-from ove.labels.parts import Part
+from ove.labels.parts import WorkPart
 from ove.labels.teachers.teacher import Teacher, make_teacher, teacher_identity
 from ove.records import Bank
 from ove.shards.labels import fingerprint_of_array, read_centers, read_labels
@@ -36,14 +36,14 @@ _OF_CENTERS = ("start", "n_centers", "iterations", "seed")
 
 
 @dataclass(frozen=True)
-class Inputs:
+class LabelJob:
     """What the tasks of all banks share."""
 
     shards: ShardSet
     config: LabelsConfig
     centers_from: Path | None
     """Labelled shard folder whose centers are taken over."""
-    part: Part
+    part: WorkPart
     """Of the embeddings, or of the labels, that this command makes."""
     alone: bool
     """Whether one task was asked for, not all: then it says more."""
@@ -62,7 +62,7 @@ class Inputs:
 class StepCache:
     """The folder of a bank."""
 
-    def __init__(self, inputs: Inputs, bank: Bank, folder: Path) -> None:
+    def __init__(self, inputs: LabelJob, bank: Bank, folder: Path) -> None:
         self.inputs, self.shards, self.config = inputs, inputs.shards, inputs.config
         self.bank, self.folder = bank, folder
 

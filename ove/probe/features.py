@@ -17,9 +17,9 @@ from ove.features.frozen import Frozen
 from ove.files import atomic_write, write_array, write_text
 from ove.probe.dataset import Example, ProbeDataset, ahead
 
-BATCH = 16
+SAMPLES_PER_CALL = 16
 """Samples per encoder call; rounded up to a multiple of the local devices."""
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
 
 
@@ -74,7 +74,7 @@ class EncodedOnDemand:
         return np.concatenate([np.asarray(_through(self._encoder.tokens, self._encoder, batch)) for batch in parts])
 
 
-def extract(encoder: Frozen, dataset: ProbeDataset, progress: Progress = lambda done, total: None) -> Features:
+def extract(encoder: Frozen, dataset: ProbeDataset, progress: OnProgress = lambda done, total: None) -> Features:
     """Returns the tokens of all samples, in memory. Processes share the work; each gets all tokens.
 
     BadShard for a damaged record or one without a label, BadInput for tokens that are not finite.
@@ -83,14 +83,14 @@ def extract(encoder: Frozen, dataset: ProbeDataset, progress: Progress = lambda 
     return Features(of_all(tokens, len(dataset), encoder.part), of_all(labels, len(dataset), encoder.part))
 
 
-def embed(encoder: Frozen, dataset: ProbeDataset, progress: Progress = lambda done, total: None) -> Embeddings:
+def embed(encoder: Frozen, dataset: ProbeDataset, progress: OnProgress = lambda done, total: None) -> Embeddings:
     """Returns the L2-normalised embeddings of all samples; otherwise as `extract`."""
     vectors, labels = _computed(encoder.embeddings, encoder, dataset, progress)
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
     return Embeddings(of_all(vectors, len(dataset), encoder.part), of_all(labels, len(dataset), encoder.part))
 
 
-def stored(encoder: Frozen, dataset: ProbeDataset, folder: Path, progress: Progress = lambda done, total: None) -> Features:
+def stored(encoder: Frozen, dataset: ProbeDataset, folder: Path, progress: OnProgress = lambda done, total: None) -> Features:
     """Returns the tokens of all samples, mapped from files in `folder`; files made earlier from the same inputs are reused.
 
     The file names depend on the encoder's parameters, the shards' bytes and the view. Files are written atomically. Processes
@@ -114,7 +114,7 @@ def stored(encoder: Frozen, dataset: ProbeDataset, folder: Path, progress: Progr
     return Features(tokens[0] if len(tokens) == 1 else _Joined(tokens), labels)  # type: ignore[arg-type]
 
 
-def _write_part(encoder: Frozen, dataset: ProbeDataset, part: Path, about: str, progress: Progress) -> None:
+def _write_part(encoder: Frozen, dataset: ProbeDataset, part: Path, about: str, progress: OnProgress) -> None:
     part.mkdir(parents=True, exist_ok=True)
     (part / "about.json").unlink(missing_ok=True)
     mine, labels, out = part_of(len(dataset), encoder.part), [], None
@@ -148,7 +148,7 @@ class _Joined:
 
 
 def _computed(
-    make: Callable[..., Array], encoder: Frozen, dataset: ProbeDataset, progress: Progress
+    make: Callable[..., Array], encoder: Frozen, dataset: ProbeDataset, progress: OnProgress
 ) -> tuple[np.ndarray, np.ndarray]:
     made, labels, indices = [], [], part_of(len(dataset), encoder.part)
     for seen in ahead(dataset, indices, _rows(encoder)):
@@ -159,7 +159,7 @@ def _computed(
 
 
 def _rows(encoder: Frozen) -> int:
-    return -(-BATCH // encoder.mesh.size) * encoder.mesh.size
+    return -(-SAMPLES_PER_CALL // encoder.mesh.size) * encoder.mesh.size
 
 
 def _through(make: Callable[..., Array], encoder: Frozen, batch: Sequence[Example]) -> np.ndarray:

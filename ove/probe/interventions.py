@@ -17,11 +17,11 @@ from ove.video.patches import gather, positions
 
 SHARE = 0.5
 """Share of the tokens of partly kept frames that an intervention replaces."""
-Tokens = tuple[UInt8[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]
+ChangedTokens = tuple[UInt8[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]
 """Patches and positions."""
 
 
-def intervene(record: VideoRecord, other: VideoRecord, kind: str, view: TokenView, rng: np.random.Generator) -> Tokens:
+def intervene(record: VideoRecord, other: VideoRecord, kind: str, view: TokenView, rng: np.random.Generator) -> ChangedTokens:
     """Returns the tokens of a record in mode codec after an intervention; `rng` selects the tokens that change.
 
     ConfigError for an unknown kind, or one's own that returns another number of tokens; BadShard as for `to_tokens`.
@@ -35,7 +35,7 @@ def intervene(record: VideoRecord, other: VideoRecord, kind: str, view: TokenVie
 
 def _non_motion(
     patches: np.ndarray, tyx: np.ndarray, record: VideoRecord, other: VideoRecord, view: TokenView, rng: np.random.Generator
-) -> Tokens:
+) -> ChangedTokens:
     """Replaces half of the chosen patches by unchosen ones of the same frame, or of the nearest that has one left."""
     flat = _chosen(record, view)
     changed = _half(record, flat, rng)
@@ -45,7 +45,7 @@ def _non_motion(
 
 def _other_video(
     patches: np.ndarray, tyx: np.ndarray, record: VideoRecord, other: VideoRecord, view: TokenView, rng: np.random.Generator
-) -> Tokens:
+) -> ChangedTokens:
     """Replaces the same half by patches chosen in the video `other`."""
     changed = _half(record, _chosen(record, view), rng)
     theirs = _chosen(other, view)
@@ -101,7 +101,7 @@ def _patches_at(record: VideoRecord, flat: np.ndarray) -> UInt8[np.ndarray, "n P
     return gather(decode_frames(record, which.tolist()), frame * per_frame + flat % per_frame, record.patch_px)
 
 
-INTERVENTIONS: Mapping[str, Callable[..., Tokens]] = {
+INTERVENTIONS: Mapping[str, Callable[..., ChangedTokens]] = {
     "none": lambda patches, tyx, *_: (patches, tyx),
     "non_motion": _non_motion,
     "other_video": _other_video,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli.settings import parse, settings
+from launch.cli.settings import parse_assignments, parse_with_config
 from ove.config import (
     BatchesConfig,
     EncoderConfig,
@@ -99,7 +99,9 @@ def parsed(tmp_path: Path, lines: str, *words: str) -> RunConfig:
     path.write_text(
         f"from ml_collections import ConfigDict\ndef get_config(arg=''):\n    c = ConfigDict()\n{body}    return c\n"
     )
-    return parse(argparse.ArgumentParser(), RunConfig, [f"--config={path}", *(f"--config.{word}" for word in words)])[1]
+    return parse_with_config(
+        argparse.ArgumentParser(), RunConfig, [f"--config={path}", *(f"--config.{word}" for word in words)]
+    )[1]
 
 
 def test_the_command_line_replaces_the_file_whichever_of_the_two_is_older(tmp_path):
@@ -114,7 +116,7 @@ def test_the_command_line_replaces_the_file_whichever_of_the_two_is_older(tmp_pa
 
 def test_settings_of_commands_take_both_names():
     for key in ("gop_frames", "selection.gop_frames"):
-        values = settings([f"video.{key}=16", "video.preset=probe"], ("video",))
+        values = parse_assignments([f"video.{key}=16", "video.preset=probe"], ("video",))
         assert from_mapping(VideoConfig, values["video"]).selection == SelectionConfig(gop_frames=16, static_fallback=True)
     with pytest.raises(ConfigError, match=r"unknown configuration key video\.gop; did you mean video\.selection\.gop_frames\?"):
         from_mapping(VideoConfig, {"gop": 8}, "video.")

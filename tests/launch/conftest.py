@@ -25,7 +25,7 @@ def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
 
     def run(main: Callable[[Sequence[str]], int | None], *arguments: object) -> Answer:
         with pytest.raises(SystemExit) as exit_:
-            command.run(partial(main, [str(argument) for argument in arguments]))
+            command.run_command(partial(main, [str(argument) for argument in arguments]))
         printed = capsys.readouterr()
         return Answer(int(exit_.value.code or 0), printed.out, printed.err)
 

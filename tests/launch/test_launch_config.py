@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.config import RunConfig
 from ove.errors import ConfigError
 
@@ -16,7 +16,7 @@ TOY = f"{ROOT}/configs/toy.py"
 
 
 def parse(*arguments: str) -> RunConfig:
-    return cli_settings.parse(argparse.ArgumentParser(), RunConfig, arguments)[1]
+    return cli_settings.parse_with_config(argparse.ArgumentParser(), RunConfig, arguments)[1]
 
 
 def test_settings_replace_what_the_file_says() -> None:
@@ -105,7 +105,7 @@ def test_errors_become_a_sentence_and_an_exit_code(
         raise error
 
     with pytest.raises(SystemExit) as exit_:
-        run(main)
+        run_command(main)
     assert exit_.value.code == code
     assert capsys.readouterr().err == said
 
@@ -115,4 +115,4 @@ def test_errors_of_the_program_itself_keep_their_traceback() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run(main)
+        run_command(main)

@@ -113,5 +113,5 @@ def test_bad_arguments_are_one_sentence(
 def test_presets_are_called_by_name() -> None:
     config = EncoderConfig(layers=4, width=192, heads=3, mlp=768)
     shapes = jax.eval_shape(lambda: encoder.init(config, jax.random.key(0)))
-    text = convert.described(published.assemble(config, shapes))
+    text = convert.describe_encoder(published.assemble(config, shapes))
     assert text.startswith("encoder (tiny): 4 layers, width 192") and text.endswith("79 tensors, 2,337,600 parameters")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from launch import plan, train
-from launch.cli.settings import load
+from launch.cli.settings import load_config
 from ove.config import RunConfig
 from ove.config.mapping import from_mapping
 from ove.errors import ConfigError
@@ -20,7 +20,7 @@ ids = [path.stem for path in CONFIGS]
 
 
 def of(path: Path, argument: str) -> RunConfig:
-    return from_mapping(RunConfig, load(f"{path}:{argument}"))
+    return from_mapping(RunConfig, load_config(f"{path}:{argument}"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=ids)

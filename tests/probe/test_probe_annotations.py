@@ -302,6 +302,6 @@ def test_command_writes_a_list_and_says_what_is_not_in_it(tmp_path: Path, capsys
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_there_is_a_probe_with_the_papers_settings(name: str) -> None:
-    config = from_mapping(ProbeConfig, cli_settings.load(f"{ROOT}/configs/probe_benchmarks.py:{name}"))
+    config = from_mapping(ProbeConfig, cli_settings.load_config(f"{ROOT}/configs/probe_benchmarks.py:{name}"))
     assert (config.epochs, config.batch_size) == (BENCHMARKS[name].epochs, BENCHMARKS[name].batch_size)
     assert config.train_shards.endswith(f"{name}_train") and config.budgets == (512, 1024, 2048, 4096)

@@ -14,7 +14,7 @@ from ove.encoder import encoder
 from ove.errors import BadInput, BadShard
 from ove.features.frozen import Frozen, frozen
 from ove.probe.dataset import UNKNOWN, ProbeDataset
-from ove.probe.features import BATCH, EncodedOnDemand, embed, extract, part_of, stored
+from ove.probe.features import SAMPLES_PER_CALL, EncodedOnDemand, embed, extract, part_of, stored
 from ove.records import CODEC
 from ove.shards.read import ShardSet
 from ove.stream.modes import TokenView, to_tokens
@@ -37,10 +37,10 @@ def test_each_record_once_in_order(model: Frozen, shard_folder: Path) -> None:
     told: list[tuple[int, int]] = []
     dataset = looks_at(shard_folder)
     found = extract(model, dataset, lambda *done: told.append(done))
-    assert RECORDS % BATCH  # the last batch is not full
+    assert RECORDS % SAMPLES_PER_CALL  # the last batch is not full
     assert found.labels.tolist() == [n % 2 for n in range(RECORDS)]
-    assert told == [(BATCH, RECORDS), (RECORDS, RECORDS)]
-    for index in (0, BATCH - 1, BATCH, RECORDS - 1):
+    assert told == [(SAMPLES_PER_CALL, RECORDS), (RECORDS, RECORDS)]
+    for index in (0, SAMPLES_PER_CALL - 1, SAMPLES_PER_CALL, RECORDS - 1):
         patches, positions = to_tokens(dataset.shards.record(index), CODEC, VIEW, None)
         alone = encoder.apply(CONFIG, PARAMS, jnp.asarray(patches[None]), jnp.asarray(positions[None]))
         np.testing.assert_allclose(found.tokens[index], alone.tokens[0], atol=2e-3)

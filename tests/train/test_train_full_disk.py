@@ -18,7 +18,7 @@ LIMITED = """
 import os, resource, signal, sys
 import jax
 from launch import train
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.train import loop
 from ove import distributed as processes
 
@@ -31,7 +31,7 @@ def describe_run(state, mesh):
     return describe(state, mesh)
 
 loop.describe_run = describe_run
-run(lambda: train.main(sys.argv[1:]), processes.exit)
+run_command(lambda: train.main(sys.argv[1:]), processes.exit)
 """
 
 

@@ -18,7 +18,7 @@ DIES = """
 import os, signal, sys, time
 from pathlib import Path
 from launch import train
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.train.checkpoints import checkpoint
 from ove.train.monitor import metrics
 from ove import distributed
@@ -43,7 +43,7 @@ def die_unsealed(checkpoints):
 
 metrics.MetricsLog.write = write_and_die
 checkpoint.Checkpoints._record_files = die_unsealed
-run(lambda: train.main(sys.argv[4:]), distributed.exit)
+run_command(lambda: train.main(sys.argv[4:]), distributed.exit)
 """
 """Kills itself after a step is logged and a checkpoint is finished, or in a save, before the checkpoint is whole."""
 

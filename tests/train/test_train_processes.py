@@ -100,7 +100,7 @@ SLOW_SAVE = """
 import sys, time
 import jax
 from launch import train
-from launch.cli.command import run
+from launch.cli.command import run_command
 from ove.train.checkpoints import checkpoint
 from ove import distributed as processes
 
@@ -111,7 +111,7 @@ def slowly(*arguments):
     time.sleep(4.0 * jax.process_index())
 
 checkpoint.Checkpoints.save = slowly
-run(lambda: train.main(sys.argv[1:]), processes.exit)
+run_command(lambda: train.main(sys.argv[1:]), processes.exit)
 """
 
 

@@ -105,7 +105,7 @@ class ClipTower(nnx.Module):
 
 
 @functools.lru_cache(maxsize=8)
-def skeleton(config: ClipConfig) -> tuple[nnx.GraphDef[ClipTower], dict[str, Any]]:
+def tower_skeleton(config: ClipConfig) -> tuple[nnx.GraphDef[ClipTower], dict[str, Any]]:
     """The tower without numbers, and the shapes of its parameters."""
     tower = nnx.eval_shape(lambda: ClipTower(config, rngs=nnx.Rngs(params=jax.random.key(0))))
     return nnx.split(tower, nnx.Param, ...)[0], nnx.to_pure_dict(nnx.state(tower, nnx.Param))

@@ -15,7 +15,7 @@ from ove.encoder.published.layout import Part, Published, params_of
 from ove.encoder.published.tensors import differences
 from ove.encoder.published.weight_files import WeightFiles, find_weights
 from ove.errors import BadCheckpoint
-from ove.labels.teachers.clip import Activation, ClipConfig, ClipTower, skeleton
+from ove.labels.teachers.clip import Activation, ClipConfig, ClipTower, tower_skeleton
 
 _TYPES = ("clip", "clip_vision_model")
 """model_type of a whole model, and of its vision tower by itself."""
@@ -71,7 +71,7 @@ def load_clip(path: str | os.PathLike[str], dtype: str = "float32") -> ClipTower
         problems += differences(wanted, tensors)
     if config is None or problems:
         raise BadCheckpoint(f"{path}: does not hold a CLIP vision tower that can be used here:\n  " + "\n  ".join(problems))
-    graphdef, shapes = skeleton(config)
+    graphdef, shapes = tower_skeleton(config)
     return nnx.merge(graphdef, params_of(wanted, tensors, shapes, np.dtype(jnp.dtype(dtype))))
 
 

@@ -71,7 +71,7 @@ class _Runner:
         return {n: found.done[job.name] for n, job in jobs.items() if job.name in found.done}
 
 
-def text_tags(
+def tag_shards(
     folders: Sequence[Path],
     config: TextConfig,
     engines: EnginesConfig,
@@ -93,10 +93,10 @@ def text_tags(
     with ExitStack() as held:
         for shards in sets:
             held.enter_context(working(shards.folder / "text", remedy="wait for it to end"))
-        return _text_tags(sets, config, runner, vocabulary)
+        return _tag_all(sets, config, runner, vocabulary)
 
 
-def _text_tags(sets: Sequence[ShardSet], config: TextConfig, runner: _Runner, vocabulary: Path | None) -> list[TextReport]:
+def _tag_all(sets: Sequence[ShardSet], config: TextConfig, runner: _Runner, vocabulary: Path | None) -> list[TextReport]:
     read_by = reader_version(config)
     counted = [_read_and_count(shards, config, read_by, runner) for shards in sets]
     if vocabulary is not None:

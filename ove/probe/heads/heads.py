@@ -8,7 +8,7 @@ from pathlib import Path
 from ove.config import ProbeConfig
 from ove.features.frozen import Frozen
 from ove.probe.dataset import ProbeDataset
-from ove.probe.features import Embeddings, EncodedOnDemand, Progress, TokenSource, embed, extract, stored
+from ove.probe.features import Embeddings, EncodedOnDemand, OnProgress, TokenSource, embed, extract, stored
 from ove.probe.heads.attentive import fit
 from ove.probe.heads.knn import knn
 from ove.probe.heads.linear import fit_linear
@@ -18,14 +18,14 @@ Result = tuple[Scores, Predictions]
 
 
 def _attentive(
-    encoder: Frozen, train: ProbeDataset, val: ProbeDataset, n_classes: int, config: ProbeConfig, progress: Progress
+    encoder: Frozen, train: ProbeDataset, val: ProbeDataset, n_classes: int, config: ProbeConfig, progress: OnProgress
 ) -> list[Result]:
     augmented = replace(train, jitter=config.jitter, flip=config.flip)
     of_train, of_val = (_tokens(encoder, dataset, config, progress) for dataset in (augmented, val))
     return [fit(encoder, config, n_classes, of_train, of_val, seed) for seed in config.seeds]
 
 
-def _tokens(encoder: Frozen, dataset: ProbeDataset, config: ProbeConfig, progress: Progress) -> TokenSource:
+def _tokens(encoder: Frozen, dataset: ProbeDataset, config: ProbeConfig, progress: OnProgress) -> TokenSource:
     if config.features == "disk":
         return stored(encoder, dataset, Path(config.cache), progress)
     return EncodedOnDemand(encoder, dataset) if config.features == "encode" else extract(encoder, dataset, progress)
@@ -38,13 +38,13 @@ def _of_embeddings(
     val: ProbeDataset,
     n_classes: int,
     config: ProbeConfig,
-    progress: Progress,
+    progress: OnProgress,
 ) -> list[Result]:
     """Scores embeddings instead of tokens; there is nothing random, so the result is the same for all seeds."""
     return [score(n_classes, embed(encoder, train, progress), embed(encoder, val, progress), config)]
 
 
-HEADS: Mapping[str, Callable[[Frozen, ProbeDataset, ProbeDataset, int, ProbeConfig, Progress], Sequence[Result]]] = {
+HEADS: Mapping[str, Callable[[Frozen, ProbeDataset, ProbeDataset, int, ProbeConfig, OnProgress], Sequence[Result]]] = {
     "attentive": _attentive,
     "linear": functools.partial(_of_embeddings, lambda n, train, val, config: fit_linear(n, train, val, config.l2)),
     "knn": functools.partial(_of_embeddings, lambda n, train, val, config: knn(n, train, val, config.neighbours)),
