@@ -44,7 +44,7 @@ class Address:
 
 
 def address_of(coordinator: str | None, count: int | None, index: int | None, env: Mapping[str, str]) -> Address | None:
-    """The address that is given in full, by arguments or else by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID.
+    """Returns the address given in full, by arguments, else by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID.
 
     None if nothing of it is given; ConfigError if only a part is, or it makes no sense.
     """
@@ -68,7 +68,7 @@ def address_of(coordinator: str | None, count: int | None, index: int | None, en
 
 
 def cluster_detected(env: Mapping[str, str]) -> bool:
-    """Whether SLURM, Open MPI or GKE say that this process is one of several."""
+    """Returns whether SLURM, Open MPI or GKE say that this process is one of several."""
     counts = [env[name] for name in _COUNTS if name in env]
     return any(count.isdecimal() and int(count) > 1 for count in counts) or any("," in env.get(name, "") for name in _HOSTS)
 
@@ -103,7 +103,7 @@ def initialize(address: Address | None, barrier_timeout_s: float, heartbeat_time
 
 
 def _exit_after(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """For sys.excepthook: after an error that nobody foresaw, too, a process does not wait for the others."""
+    """Serves as sys.excepthook: after an unforeseen error, too, a process does not wait for the others."""
     sys.__excepthook__(kind, error, trace)
     exit(1)
 
@@ -121,7 +121,7 @@ def exit(code: int) -> NoReturn:
 
 
 def service() -> Any:
-    """What jax.distributed starts for its processes to meet and leave words at; None before `initialize`. Private."""
+    """Returns the client with which jax.distributed's processes meet and exchange words; None before `initialize`. Private."""
     return distributed.global_state.client
 
 

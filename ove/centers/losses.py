@@ -87,7 +87,7 @@ class _Raw(NamedTuple):
 
 
 def sigmoid_parts(at: LossInputs) -> LossParts:
-    """`_softplus_parts` of scale · cosine + bias."""
+    """Computes `_softplus_parts` of scale · cosine + bias."""
     seen, scale = normalize(at.embeddings), at.bank.scale
     found = _softplus_parts(at, scale * seen.vectors, at.bank.bias, normalize)
     scale_grad = (found.embeddings * seen.vectors).sum()
@@ -95,7 +95,7 @@ def sigmoid_parts(at: LossInputs) -> LossParts:
 
 
 def raw_parts(at: LossInputs) -> LossParts:
-    """`_softplus_parts` of the dot product; scale and bias get a gradient of 0."""
+    """Computes `_softplus_parts` of the dot product; scale and bias get a gradient of 0."""
     found = _softplus_parts(at, at.embeddings.astype(jnp.float32), jnp.zeros(()), _Raw)
     return found._replace(logit=jnp.zeros(2))
 
@@ -157,7 +157,7 @@ OwnLoss = Callable[..., Float32[Array, ""]]
 
 
 def own_parts(loss: OwnLoss, at: LossInputs) -> LossParts:
-    """The part of one shard in a loss of the user's, a sum over pairs, divided by B; gradients by automatic differentiation.
+    """Computes one shard's part of a user's loss, a sum over pairs, divided by B; gradients by automatic differentiation.
 
     Only the sampled rows are differentiated, all at once: memory grows with B · S. Unused slots hold rows of 0 and are neither
     positive nor negative. Metrics of logits are those of cosines.

@@ -63,7 +63,7 @@ def each_once(rows: Int32[Array, "B L"]) -> Int32[Array, "B L"]:
 
 
 def check_labels(labels: Shaped[np.ndarray, "B L"], n_centers: int, bank: str) -> None:
-    """BadInput unless all labels are integers in −1…n_centers − 1, where −1 is a missing one."""
+    """Raises BadInput unless all labels are integers in −1…n_centers − 1, where −1 is a missing one."""
     check_label_type(labels.dtype, bank)
     wrong = (labels < -1) | (labels >= n_centers)
     if wrong.any():
@@ -76,7 +76,7 @@ def check_labels(labels: Shaped[np.ndarray, "B L"], n_centers: int, bank: str) -
 
 
 def check_label_type(dtype: np.dtype, bank: str) -> None:
-    """BadInput unless labels are integers."""
+    """Raises BadInput unless labels are integers."""
     if not np.issubdtype(dtype, np.integer):
         raise BadInput(
             f"labels of bank {bank}: are {np.dtype(dtype).name}; numbers of centers are integers, for example int32."

@@ -98,7 +98,7 @@ class VideoConfig(Section):
 
 
 def video_preset(name: str, **overrides: Any) -> VideoConfig:
-    """The configuration of a preset (`paper`, `probe`, `lmm`, `frames`), with some of its values replaced."""
+    """Returns the configuration of a preset (`paper`, `probe`, `lmm`, `frames`), with some of its values replaced."""
     return from_mapping(VideoConfig, {"preset": name} | overrides, "video.")
 
 
@@ -241,12 +241,12 @@ class RemoteConfig(Section):
 
     @classmethod
     def key(cls, name: str) -> str:
-        """The variable of a setting."""
+        """Returns the environment variable of a setting."""
         return f"OVE_{name.upper()}"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "RemoteConfig":
-        """The settings of this machine; a variable that is no number raises ConfigError."""
+        """Reads the settings of this machine; a variable that is no number raises ConfigError."""
         above = environment.get("XDG_CACHE_HOME") or "~/.cache"
         cache = Path(environment.get("OVE_CACHE") or Path(above) / "ove" / "shards").expanduser()
         numbers: dict[str, float] = {}

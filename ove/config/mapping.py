@@ -38,7 +38,7 @@ OLD_VALUES: Mapping[tuple[str, str], Callable[[Any], Any]] = {
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """The dataclass `cls` from a nested mapping; a key it lacks or a value that its hint does not allow raises ConfigError.
+    """Builds the dataclass `cls` from a nested mapping; a key it lacks or a value that its hint forbids raises ConfigError.
 
     Integers are taken where floats are expected, lists where tuples are; nothing else is converted. Where the class has
     PRESETS, the key `preset` names one, whose values the other keys replace. Old names are read as the new ones.
@@ -64,7 +64,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 
 def renamed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping of a dataclass, and those nested in it, under the names of today; `a.b` is b of section a."""
+    """Translates former names in the mapping of a dataclass, and those nested in it; `a.b` is b of section a."""
     found: dict[str, Any] = {}
     hints = hints_of(cls)
     for key, value in values.items():
@@ -79,7 +79,7 @@ def renamed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merged(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, replaced by the others, key by key also within sections."""
+    """Replaces values by the others, key by key also within sections."""
     found = dict(values)
     for key, value in others.items():
         both = isinstance(value, Mapping) and isinstance(found.get(key), Mapping)
@@ -88,7 +88,7 @@ def merged(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, An
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
-    """The nested dictionary of a configuration dataclass, ready for JSON."""
+    """Returns the nested dictionary of a configuration dataclass, ready for JSON."""
     return dataclasses.asdict(config)
 
 

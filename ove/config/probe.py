@@ -96,7 +96,7 @@ class StudyConfig(Section):
 
 
 def parse_option(text: str) -> dict[str, Any]:
-    """`selection.iframe_policy=score, w_motion=0` → a mapping of the video section; ConfigError for another form."""
+    """Parses `selection.iframe_policy=score, w_motion=0` to a mapping of the video section; ConfigError for another form."""
     values: dict[str, Any] = {}
     for word in filter(None, (word.strip() for word in text.split(","))):
         key, equals, value = (part.strip() for part in word.partition("="))

@@ -23,7 +23,7 @@ class Bounds:
     """Whether `low` itself is excluded."""
 
     def hold(self, value: int | float) -> bool:
-        """Whether the number is allowed; NaN never is."""
+        """Returns whether the number is allowed; NaN never is."""
         return self.low <= value <= self.high and not (self.above and value == self.low)
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class Section:
 
     @classmethod
     def key(cls, name: str) -> str:
-        """What a setting is called in messages: `train.lr` of `TrainConfig`."""
+        """Returns the name of a setting in messages: `train.lr` of `TrainConfig`."""
         return f"{cls.__name__.removesuffix('Config').lower()}.{name}"
 
     def check(self) -> None:
@@ -64,13 +64,13 @@ class Section:
 
 
 def hints_of(cls: type) -> dict[str, Any]:
-    """The type hints of a dataclass's fields."""
+    """Returns the type hints of a dataclass's fields."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def checked(hint: Any, value: Any, where: str, nested: Callable[[type, Mapping, str], Any] | None = None) -> Any:
-    """The value, converted to the type of the hint; ConfigError, naming the key `where`, if the hint does not allow it.
+    """Converts a value to the type of the hint; ConfigError, naming the key `where`, if the hint does not allow it.
 
     `nested` makes the dataclass of a mapping that is found in the place of one.
     """

@@ -70,7 +70,7 @@ class TrainConfig(Section):
     seed: int = 0
 
     def rate_of(self, bank: str) -> float:
-        """Peak learning rate of a bank."""
+        """Returns the peak learning rate of a bank."""
         rate = getattr(self.lr_by_bank, bank)
         return self.lr_bank if rate is None else rate
 

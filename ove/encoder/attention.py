@@ -52,7 +52,7 @@ def attend(
     segment_ids: Int[Array, "B N"] | None = None,
     backend: str = "auto",
 ) -> Float[Array, "B A N K"]:
-    """Each query's mean of the values, weighted by softmax(q·k/√K); the result has the dtype of `q`.
+    """Returns, for each query, the mean of the values weighted by softmax(q·k/√K), in the dtype of `q`.
 
     With `segment_ids` (not negative) tokens attend to those of the same id only; padding is a segment like any other.
 
@@ -69,7 +69,7 @@ def attend(
 
 @functools.cache
 def choose(backend: str, case: Case) -> str:
-    """The backend that was asked for, or for `auto` the first of `BACKENDS` that can do it. Each choice is logged once.
+    """Returns the backend that was asked for, or for `auto` the first of `BACKENDS` that applies. Logs each choice once.
 
     ConfigError if the name is unknown, or, with the reason, if the backend cannot do it.
     """
@@ -103,7 +103,7 @@ def reference(
     v: Float[Array, "B A N K"],
     segment_ids: Int[Array, "B N"] | None = None,
 ) -> Float[Array, "B A N K"]:
-    """Attention as it is written on paper; scores and softmax in float32. Memory grows with the square of N."""
+    """Computes attention by its definition; scores and softmax in float32. Memory grows with the square of N."""
     scores = jnp.einsum("bank,bamk->banm", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
     if segment_ids is not None:
         together = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]

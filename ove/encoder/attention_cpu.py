@@ -25,7 +25,7 @@ def attend_in_chunks(
     v: Float[Array, "B A N K"],
     segment_ids: Int[Array, "B N"] | None = None,
 ) -> Float[Array, "B A N K"]:
-    """Each query's mean of the values, weighted by softmax(q·k/√K), in the dtype of `q`; scores never leave the caches.
+    """Computes softmax(q·k/√K)·v chunk by chunk, in the dtype of `q`; scores never leave the caches.
 
     With `segment_ids` tokens attend to those of the same id only; padding is a segment like any other (its rows are finite).
     The backward pass keeps q, k, v, the result and the log of the softmax's denominator, and computes the scores again.
@@ -73,7 +73,7 @@ def _backward(kept: tuple[Any, ...], d_out: Array) -> tuple[Array, Array, Array,
 def _gradients(
     q: Array, k: Array, v: Array, out: Array, log_total: Array, d_out: Array, segment_ids: Array | None
 ) -> tuple[Array, Array, Array]:
-    """Those of q, k and v."""
+    """Returns the gradients of q, k and v."""
     q, k, v, out, log_total = (after(x, d_out) for x in (q, k, v, out, log_total))
     scale = q.shape[-1] ** -0.5
 
@@ -113,7 +113,7 @@ attend_in_chunks.defvjp(_forward, _backward)
 
 
 def _split_by_compiler(function: Callable[..., Any], like: tuple[Array, ...], *arrays: Any) -> Any:
-    """function(*arrays), whose results lie on the devices as `like` does, where the mesh has Explicit axes.
+    """Applies `function` to arrays; where the mesh has Explicit axes, its results are sharded like `like`.
 
     With such axes, which `jax.make_mesh` makes, the sharding is part of an array's type, and what we put together in loops
     would have to say it at each step. Within, the compiler splits the work as it does for other meshes.
@@ -127,7 +127,7 @@ def _split_by_compiler(function: Callable[..., Any], like: tuple[Array, ...], *a
 
 
 def _over_groups(function: Callable[..., Any], *arrays: Any) -> Any:
-    """`function` over groups of (batch, head) pairs, one after the other; a group of one has no axis for it.
+    """Applies `function` to groups of (batch, head) pairs, one after the other; a group of one has no axis for it.
 
     On a CPU that plays several devices a group has heads of all samples: a loop over samples that lie on different devices
     would run on each of them for all.
@@ -155,14 +155,14 @@ def _over_groups(function: Callable[..., Any], *arrays: Any) -> Any:
 
 
 def _over_chunks(function: Callable[[Any, int, Any], Any], size: int, carry: Any, n_axis: int = -2) -> Any:
-    """carry = function(start, size, carry) for all chunks of the tokens; the last may be shorter."""
+    """Runs carry = function(start, size, carry) over all chunks of the tokens; the last may be shorter."""
     n = carry[0].shape[n_axis]
     carry = jax.lax.fori_loop(0, n // size, lambda i, carry: function(i * size, size, carry), carry)
     return function(n - n % size, n % size, carry) if n % size else carry
 
 
 def _in_window(function: Callable[[Any, int], Any], spans: Int[Array, "*G N 3"] | None, start: Any, size: int, n: int) -> Any:
-    """function(first, width) for a window which holds all tokens that the `size` tokens from `start` attend to.
+    """Calls function(first, width) with a window that holds all tokens which the `size` tokens from `start` attend to.
 
     Where segments are packed one after the other, most of a row need not be looked at.
     """
@@ -187,7 +187,7 @@ def _within(
 
 
 def _spans(segment_ids: Int[Array, "B N"] | None, heads: int) -> Int[Array, "B A N 3"] | None:
-    """Of each token its segment, and the first and the last token of it."""
+    """Returns for each token its segment, and that segment's first and last token."""
     if segment_ids is None:
         return None
     n = segment_ids.shape[1]
@@ -198,7 +198,7 @@ def _spans(segment_ids: Int[Array, "B N"] | None, heads: int) -> Int[Array, "B A
 
 
 def _product(contraction: str, x: Array, y: Array) -> Float[Array, "*G n m"]:
-    """Matrix product in float32, over the leading axis if there is one."""
+    """Multiplies matrices in float32, over the leading axis if there is one."""
     if x.ndim == 2:
         # With an axis of length 1, because jax.checkpoint may be told to keep products that have none.
         return _product(contraction, x[None], y[None])[0]

@@ -22,7 +22,7 @@ TRITON = "jax.experimental.pallas.ops.gpu.attention"
 
 
 def cudnn_attention(q: Heads, k: Heads, v: Heads, segment_ids: None = None) -> Heads:
-    """Attention of all tokens to all by cuDNN, in bfloat16 or float16; raises at trace time on a machine without CUDA."""
+    """Computes attention among all tokens by cuDNN, in bfloat16 or float16; raises at trace time on a machine without CUDA."""
     q, k, v = (rearrange(x, "b a n k -> b n a k") for x in (q, k, v))
     return rearrange(jax.nn.dot_product_attention(q, k, v, implementation="cudnn"), "b n a k -> b a n k")
 
@@ -30,12 +30,12 @@ def cudnn_attention(q: Heads, k: Heads, v: Heads, segment_ids: None = None) -> H
 def pallas_attention(
     q: Heads, k: Heads, v: Heads, segment_ids: Int[Array, "B N"] | None = None, *, interpret: bool = False
 ) -> Heads:
-    """Attention within segments by the Triton kernel of `jax.experimental.pallas`; CUDA, or anywhere if interpreted."""
+    """Computes attention within segments by the Triton kernel of `jax.experimental.pallas`; CUDA, or interpreted anywhere."""
     return Kernel(_triton_forward, _triton_backward).attend(q, k, v, segment_ids, interpret)
 
 
 def triton_kernel() -> ModuleType:
-    """The module of the Triton kernel.
+    """Returns the module of the Triton kernel.
 
     jax 0.11 deprecates it at its import, and Pallas' Triton backend whenever a program is lowered. A user can do nothing about
     either: both warnings are filtered by their text, the second for good, as programs are lowered later.
@@ -62,7 +62,7 @@ def _triton_backward(interpret: bool, *arrays: Array) -> tuple[Array, ...]:
 
 
 def triton_gradients(options: dict[str, Any], kept: tuple[Array | None, ...], d_out: Array) -> tuple[Array, ...]:
-    """The kernel's own backward pass, which JAX calls by the rules of custom_vjp only: private."""
+    """Calls the kernel's own backward pass, which is private: JAX calls it by the rules of custom_vjp only."""
     backward = triton_kernel().mha.bwd
     unused = {"causal": False, "num_warps": None, "num_stages": 2, "grid": None, "debug": False, "return_residuals": False}
     return backward(**options, **unused, backward_pass_impl="triton", res=kept, do=d_out)[:3]

@@ -32,7 +32,7 @@ class Kernel(NamedTuple):
     """(interpret, q, k, v, segment ids if any, both results, gradient of the first) → gradients of q, k, v."""
 
     def attend(self, q: Heads, k: Heads, v: Heads, segment_ids: Int[Array, "B N"] | None, interpret: bool = False) -> Heads:
-        """Attention within segments, for any number of tokens."""
+        """Computes attention within segments, for any number of tokens."""
         batch, _, n, _ = q.shape
         lacking = -n % LANES
         if lacking:
@@ -66,7 +66,7 @@ _differentiable.defvjp(_forward, _backward)
 
 @functools.cache
 def _shared(kernel: Kernel, interpret: bool, segmented: bool) -> Kernel:
-    """The kernel, each device computing its samples and heads; without the argument `interpret`."""
+    """Returns the kernel without its argument `interpret`; each device computes its samples and heads."""
     heads, ids = ["b a n k"], ["b n"] * segmented
     # A custom_partitioning cannot take None, nor the keyword.
     return Kernel(
@@ -76,7 +76,7 @@ def _shared(kernel: Kernel, interpret: bool, segmented: bool) -> Kernel:
 
 
 def _over_devices(function: Callable, operands: list[str], results: list[str]) -> custom_partitioning:
-    """`function`, computed by each device on its own samples and heads; tokens are brought together."""
+    """Applies `function` on each device to its own samples and heads; tokens are all-gathered."""
 
     def partition(mesh: Any, arguments: Any, outputs: Any) -> Any:
         batch, heads = (*arguments[0].sharding.spec, None, None)[:2]

@@ -20,12 +20,12 @@ SPLASH = "jax.experimental.pallas.ops.tpu.splash_attention"
 def splash_attention(
     q: Heads, k: Heads, v: Heads, segment_ids: Int[Array, "B N"] | None = None, *, interpret: bool = False
 ) -> Heads:
-    """Attention within segments by the splash kernel of `jax.experimental.pallas`; TPU, or anywhere if interpreted."""
+    """Computes attention within segments by the splash kernel of `jax.experimental.pallas`; TPU, or anywhere if interpreted."""
     return Kernel(_splash_forward, _splash_backward).attend(q, k, v, segment_ids, interpret)
 
 
 def splash_kernel() -> ModuleType:
-    """The module of the splash kernel."""
+    """Returns the module of the splash kernel."""
     return importlib.import_module(f"{SPLASH}.splash_attention_kernel")
 
 
@@ -55,7 +55,7 @@ def _splash_backward(interpret: bool, *arrays: Array) -> tuple[Array, ...]:
 def splash_gradients(
     kernel: Any, operands: tuple[Any, ...], results: tuple[Array, Array], d_out: Array
 ) -> tuple[Array, Array, Array]:
-    """The kernel's own backward pass for one sample, which JAX calls by the rules of custom_vjp only: private."""
+    """Calls the kernel's own backward pass for one sample, which is private: JAX calls it by the rules of custom_vjp only."""
     sinks = None
     kept = (*operands, sinks, *results, kernel.dq_mask_info, kernel.dkv_mask_info)
     options = kernel.kwargs | {"save_residuals": False}
@@ -67,7 +67,7 @@ def _splash_segments(ids: Array | None) -> Any:
 
 
 def _splash(n: int, interpret: bool) -> Any:
-    """The splash kernel for one sample: no mask but the segments, blocks as large as divide N."""
+    """Makes the splash kernel for one sample: no mask but the segments, blocks as large as divide N."""
     module, masks = splash_kernel(), importlib.import_module(f"{SPLASH}.splash_attention_mask_info")
     block = max(size for size in (128, 256, 512) if n % size == 0)
     sizes = module.BlockSizes(

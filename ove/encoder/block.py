@@ -90,12 +90,12 @@ class Block(nnx.Module):
 
 
 def gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
-    """The exact GELU, x·Φ(x)."""
+    """Computes the exact GELU, x·Φ(x)."""
     return cpu.gelu(x) if machine.current().kind == "cpu" else jax.nn.gelu(x, approximate=False)
 
 
 def linear(layer: nnx.Linear, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
-    """x·kernel + bias (if the layer has one) in x's dtype; the float32 parameters are cast to it."""
+    """Computes x·kernel + bias (if the layer has one) in x's dtype, to which the float32 parameters are cast."""
     kernel, bias = layer.kernel[...].astype(x.dtype), None if layer.bias is None else layer.bias[...].astype(x.dtype)
     if machine.current().kind == "cpu":
         return cpu.linear(x, kernel, bias)

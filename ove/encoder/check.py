@@ -20,7 +20,7 @@ Given = Shaped[Array | np.ndarray, "..."]
 
 
 def check_tokens(patches: Given, positions: Given, segment_ids: Given | None, patch_values: int) -> None:
-    """Raise BadInput unless patches are (B, N, P), positions (B, N, 3) and segment ids (B, N), of dtypes that are possible."""
+    """Raises BadInput unless patches are (B, N, P), positions (B, N, 3) and segment ids (B, N), of possible dtypes."""
     if patches.ndim != 3 or patches.shape[2] != patch_values:
         raise BadInput(
             f"patches of shape {patches.shape}: (batch, tokens, {patch_values}) is expected, each patch flattened as (row, "
@@ -40,7 +40,7 @@ def check_tokens(patches: Given, positions: Given, segment_ids: Given | None, pa
 
 
 def check_pixel_dtype(pixels: Given, name: str) -> None:
-    """Raise BadInput unless the values are bytes or floats."""
+    """Raises BadInput unless the values are bytes or floats."""
     if pixels.dtype != jnp.uint8 and not jnp.issubdtype(pixels.dtype, jnp.floating):
         raise BadInput(
             f"{name} of dtype {pixels.dtype}: uint8 (0 … 255) or floats that are normalised already are expected. Integers "
@@ -49,7 +49,7 @@ def check_pixel_dtype(pixels: Given, name: str) -> None:
 
 
 def check_positions(positions: Given, tokens: tuple[int, ...]) -> None:
-    """Raise BadInput unless there is one (t, y, x) of real numbers for each token."""
+    """Raises BadInput unless there is one (t, y, x) of real numbers for each token."""
     if positions.shape != (*tokens, 3):
         hint = " The coordinate (t, y, x) is the last axis." if positions.ndim == 3 and positions.shape[1] == 3 else ""
         raise BadInput(f"positions of shape {positions.shape}: {(*tokens, 3)} is expected, (t, y, x) of each token.{hint}")
@@ -58,7 +58,7 @@ def check_positions(positions: Given, tokens: tuple[int, ...]) -> None:
 
 
 def count_segments(segment_ids: Given | None, n_segments: int | None) -> int | None:
-    """The number S of segments a row may have: what was given, else the largest id of a concrete array."""
+    """Returns the number S of segments a row may have: the one given, else the largest id of a concrete array."""
     if segment_ids is None:
         if n_segments is not None:
             raise BadInput(f"n_segments = {n_segments} was given without segment_ids; give both or neither.")
@@ -102,7 +102,7 @@ def summarise(patches: Array, positions: Array, segment_ids: Array | None) -> Su
 
 
 def check_values(summary: Summary, n_segments: int | None) -> None:
-    """Raise BadInput if pixels, positions or segment ids have values that cannot be meant; waits for the summary."""
+    """Raises BadInput if pixels, positions or segment ids have impossible values; waits for the summary."""
     seen = jax.device_get(summary)
     if not seen.finite:
         raise BadInput("the pixels hold NaN or inf; only finite numbers can be encoded. Look where they come from.")
@@ -134,5 +134,5 @@ def _warn_of_unit_range() -> None:
 
 
 def is_traced(*arrays: Any) -> bool:
-    """Whether one of the arrays stands for values that are not known yet (inside jit, grad, vmap)."""
+    """Returns whether one of the arrays is a tracer (inside jit, grad, vmap)."""
     return any(isinstance(x, jax.core.Tracer) for x in arrays)

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Shaped
 def norm(
     eps: float, x: Float[Array, "*B D"], scale: Float[Array, " D"], bias: Float[Array, " D"] | None
 ) -> Float[Array, "*B D"]:
-    """LayerNorm of x, or RMSNorm without a bias: XLA takes 40 times as long for the sums of products in the gradient as for
-    the same as matrix products."""
+    """Applies LayerNorm, or RMSNorm without a bias; its gradient sums by matrix products, for XLA takes 40 times as long
+    for sums of products."""
     y = _standardize(eps, x, centred=bias is not None)[0] * scale
     return (y if bias is None else y + bias).astype(x.dtype)
 
@@ -43,7 +43,7 @@ norm.defvjp(_norm_forward, _norm_backward)
 
 
 def _standardize(eps: float, x: Array, *, centred: bool) -> tuple[Array, Array]:
-    """x with mean 0 (if centred) and mean square 1 in float32, and the factor that made it so."""
+    """Returns x with mean 0 (if centred) and mean square 1 in float32, and the factor that made it so."""
     x = x.astype(jnp.float32)
     if centred:
         x = x - x.mean(-1, keepdims=True)
@@ -53,7 +53,7 @@ def _standardize(eps: float, x: Array, *, centred: bool) -> tuple[Array, Array]:
 
 @jax.custom_vjp
 def gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
-    """x·(1 + erf(x/√2))/2: `jax.nn.gelu` uses erfc, which takes four times as long and differs by less than 1e-7·|x|."""
+    """Computes x·(1 + erf(x/√2))/2; `jax.nn.gelu` uses erfc, takes four times as long and differs by less than 1e-7·|x|."""
     return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
@@ -73,7 +73,7 @@ gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 def linear(x: Float[Array, "*B I"], kernel: Float[Array, "I O"], bias: Float[Array, " O"] | None) -> Float[Array, "*B O"]:
-    """x·kernel + bias as a product of two matrices: with more axes XLA copies both gradients (1.3–1.7 times the time)."""
+    """Computes x·kernel + bias with two axes only: with more XLA copies both gradients (1.3–1.7 times the time)."""
     y = _product(x.reshape(-1, x.shape[-1]), kernel)
     if bias is not None:
         y = y + bias
@@ -100,7 +100,7 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 def after(x: Shaped[Array, "..."], y: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """`x`, which whatever uses it gets only once `y` is there; floats of any shapes.
+    """Returns `x`, available only once `y` is computed; floats of any shapes.
 
     XLA's CPU backend starts all that it can at once. What is cut out of a stack for later, such as a layer's weights and what
     was kept for its backward pass, then lies about as a copy for as long as the layer takes. With this it waits: a third less

@@ -170,7 +170,7 @@ def _encode(
 
 
 def normalise(patches: UInt8[Array, "B N P"]) -> Float[Array, "B N P"]:
-    """Flattened RGB patches of bytes to float32 of zero mean and unit variance over natural images (spec §4)."""
+    """Converts flattened RGB patches of bytes to float32, standardised by mean and deviation of natural images (spec §4)."""
     n_pixels = patches.shape[-1] // 3
     scale = 1 / (255 * jnp.tile(jnp.array(STD_RGB, jnp.float32), n_pixels))
     shift = jnp.tile(jnp.array(MEAN_RGB, jnp.float32) / jnp.array(STD_RGB, jnp.float32), n_pixels)
@@ -178,7 +178,7 @@ def normalise(patches: UInt8[Array, "B N P"]) -> Float[Array, "B N P"]:
 
 
 def init(config: EncoderConfig, key: Key[Array, ""]) -> Params:
-    """Fresh float32 parameters of the encoder; works under jit and eval_shape.
+    """Initialises float32 parameters of the encoder; works under jit and eval_shape.
 
     Kernels N(0, config.init_std), probe N(0, 1), biases 0, norms 1 (spec §1).
     """
@@ -209,13 +209,13 @@ def apply(
 
 @functools.lru_cache(maxsize=16)
 def skeleton(config: EncoderConfig) -> tuple[nnx.GraphDef[Encoder], Params]:
-    """The encoder without numbers, to be merged with parameters, and the shapes of these as a tree of ShapeDtypeStructs."""
+    """Returns the encoder without parameters (a graph definition to merge them with) and their shapes as ShapeDtypeStructs."""
     model = nnx.eval_shape(lambda: Encoder(config, rngs=nnx.Rngs(params=jax.random.key(0))))
     return nnx.split(model, nnx.Param, ...)[0], nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
 def _remat(body: Any, mode: str) -> Any:
-    """`body`, whose backward pass keeps the input of each layer and what the mode says, and computes everything else again.
+    """Wraps `body` so that its backward pass keeps the input of each layer and what the mode says, and recomputes the rest.
 
     `none`: what attention needs (queries, keys, values, its result, the logarithm of its denominator), the residual stream
     between attention and MLP and the hidden values before the GELU. Norms and GELU cost less to compute again than their

@@ -22,7 +22,7 @@ tracing_for = jax.make_user_context(None)
 
 
 def current() -> Machine:
-    """The machine that is traced for: the one of `tracing_for`, else the default device's.
+    """Returns the machine that is traced for: that of `tracing_for`, else the default device's.
 
     A GPU is told by its compute capability, which other makers' do not have as a number.
     """

@@ -102,7 +102,7 @@ def tokens_of(
 
 
 def _positions(places: Given, times: Given | None, batch: int, y: int, x: int) -> Given:
-    """(t, y, x) of flat indices (B or 1, N); `times` (B, T) are the steps of the frames, their numbers if None."""
+    """Returns (t, y, x) of flat indices (B or 1, N); `times` (B, T) are the steps of the frames, their numbers if None."""
     xp = jnp if is_traced(places, times) else np
     places = xp.broadcast_to(places, (batch, places.shape[1]))
     frame = places // (y * x)
@@ -122,7 +122,7 @@ def _frame_steps(frame_positions: Given | None, batch: int, t: int) -> Given | N
 
 
 def _flat_indices(visible: Given, batch: int, limit: int) -> Given:
-    """The indices as (B, N), checked as far as they are known."""
+    """Returns the indices as (B, N), checked as far as they are known."""
     if visible.ndim not in (1, 2) or (visible.ndim == 2 and len(visible) != batch) or 0 in visible.shape:
         raise BadInput(
             f"visible indices of shape {visible.shape}: ({batch}, tokens) or (tokens,) with at least one token is expected."

@@ -37,7 +37,7 @@ class Pool(nnx.Module):
     def __call__(
         self, tokens: Float[Array, "B N D"], segment_ids: Int[Array, "B N"] | None = None, n_segments: int = 0
     ) -> Float[Array, "B E"] | Float[Array, "B {n_segments} E"]:
-        """One embedding a row; with `segment_ids` one for each of the segments 1 … n_segments of a row.
+        """Returns one embedding a row; with `segment_ids` one for each of the segments 1 … n_segments of a row.
 
         The embedding of a segment that a row does not have is finite and means nothing.
         """

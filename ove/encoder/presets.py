@@ -18,7 +18,7 @@ PRESETS: dict[str, EncoderConfig] = {
 
 
 def preset(name: str, **overrides: Any) -> EncoderConfig:
-    """The configuration called `name` with some of its fields replaced.
+    """Returns the configuration called `name` with some of its fields replaced.
 
     An unknown name or field raises ConfigError, which names the nearest one.
     """

@@ -73,7 +73,7 @@ class RunShape:
         return self.n_devices // (self.axes[DATA] if BANK in self.axes else 1)
 
     def parameters(self) -> dict[str, tuple[int, bool]]:
-        """Name → (numbers, whether it is cut over fsdp) of the encoder's parameters."""
+        """Returns name → (count, whether it is sharded over fsdp) of the encoder's parameters."""
         abstract = jax.eval_shape(partial(encoder.init, self.config.encoder), jax.random.key(0))
         flat = jax.tree_util.tree_flatten_with_path(abstract)[0]
         cuts = self.axes[FSDP] > 1
@@ -136,7 +136,7 @@ def collectives(at: RunShape) -> Bytes:
 
 
 def seconds(at: RunShape, machine: Machine) -> dict[str, float]:
-    """Estimated seconds of a step: `compute`, `near` and `far` (sent within and between domains, in rings), and their `sum`.
+    """Estimates seconds of a step: `compute`, `near` and `far` (sent within and between domains, in rings), and their `sum`.
 
     Ideally what is sent is hidden behind what is computed: the step then takes the largest of the three.
     """
@@ -210,7 +210,7 @@ def _one_layer(at: RunShape, head: HeadConfig) -> float:
 
 
 def _tokens(at: RunShape, head: HeadConfig) -> float:
-    """Of one microbatch on a device."""
+    """Counts the tokens of one microbatch on a device."""
     return head.batch_size / at.n_devices / at.config.train.grad_accum_steps * at.tokens_of[head.bank]
 
 

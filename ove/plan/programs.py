@@ -77,7 +77,7 @@ def collective_bytes(program: str) -> dict[str, int]:
 
 
 def shapes_in(program: str) -> set[tuple[int, ...]]:
-    """The shapes of all arrays in a program."""
+    """Finds the shapes of all arrays in a program."""
     return {tuple(map(int, dims.split(","))) for dims in re.findall(r"[a-z0-9]+\[([0-9,]+)\]", program)}
 
 
@@ -128,13 +128,13 @@ def _group_size(line: str) -> int:
 
 
 def _devices(program: str) -> int:
-    """How many a program is for, replicas and partitions."""
+    """Returns how many devices a program is for: replicas times partitions."""
     head = program.partition("\n")[0]
     return math.prod(int(n) for n in re.findall(r"(?:replica_count|num_partitions)=(\d+)", head))
 
 
 def _computations(program: str) -> dict[str, list[str]]:
-    """Name → lines of each computation; the one that is run first is called ENTRY."""
+    """Returns name → lines of each computation; the one that is run first is called ENTRY."""
     bodies: dict[str, list[str]] = {}
     name = ""
     for line in program.splitlines():
@@ -163,7 +163,7 @@ def _executions(bodies: Mapping[str, list[str]]) -> Counter[str]:
 
 
 def _calls(line: str) -> Iterator[tuple[str, int]]:
-    """(computation, times) that an instruction runs; what sums, sorts and fusions apply to numbers holds no collective."""
+    """Yields (computation, times) that an instruction runs; bodies of reductions, sorts and fusions hold no collective."""
     if re.search(r" while\(", line):
         body, turns = re.search(r"body=%?([\w.\-]+)", line), re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
         if body:

@@ -68,7 +68,7 @@ PARTS = {
 
 
 def part_norms(grads: Params) -> dict[str, Float32[Array, ""]]:
-    """`grad_norm/patch`, `/blocks`, `/head`, and `/encoder` over all of them: Euclidean norms of the gradient's parts.
+    """Returns `grad_norm/patch`, `/blocks`, `/head` and `/encoder` (all of them): Euclidean norms of the gradient's parts.
 
     The squares of the parts add up to that of the encoder.
     """

@@ -28,7 +28,7 @@ class TrainState(NamedTuple):
 
 
 def init_state(config: RunConfig, n_centers: dict[str, int], n_shards: int = 1) -> TrainState:
-    """The state at step 0 for banks of `n_centers` centers, by `config.train.seed`; works under jit and eval_shape.
+    """Initialises the state at step 0 for banks of `n_centers` centers, by `config.train.seed`; works under jit and eval_shape.
 
     Banks are padded so that they can be cut into `n_shards` equal parts; nothing else depends on it.
     """

@@ -22,7 +22,7 @@ _PROJECTION = "pool/project/kernel"
 
 
 def load_encoder(state: TrainState, config: RunConfig, shardings: TrainState) -> TrainState:
-    """The state with the encoder's parameters from `config.train.init_from`, if that is given; all else stays as it is.
+    """Replaces the encoder's parameters by those of `config.train.init_from`, if that is given; all else stays as it is.
 
     A projection of the embedding belongs to the banks: it is taken over only where both have one of the same shape. ConfigError
     if the encoders differ in a setting that decides what their parameters mean, BadCheckpoint if there is none to be read.
@@ -55,7 +55,7 @@ def load_encoder(state: TrainState, config: RunConfig, shardings: TrainState) ->
 
 
 def _read(source: Path) -> tuple[EncoderConfig, Params]:
-    """Configuration and parameters of the encoder in the folder of a run, or in a published folder or file."""
+    """Reads configuration and parameters of the encoder from the folder of a run, or from a published folder or file."""
     if not source.exists():
         raise ConfigError(
             f"train.init_from = {source}: no such file or folder; give the --workdir of a run, or published weights."
@@ -68,7 +68,7 @@ def _read(source: Path) -> tuple[EncoderConfig, Params]:
 
 
 def load_centroids(state: TrainState, config: RunConfig, n_centers: dict[str, int], mesh: Mesh) -> TrainState:
-    """The state with the rows of every bank whose head names `centroids` read from there; BadInput if they do not fit."""
+    """Replaces the rows of every bank whose head names `centroids` by those; BadInput if they do not fit."""
     banks, place = dict(state.banks), placement(mesh)
     for head in config.batches.heads:
         if head.centroids:

@@ -210,7 +210,7 @@ def _first_state(
 
 
 def _in_silence(line: str) -> None:
-    """The `report` of processes after the first."""
+    """Discards what processes after the first report."""
 
 
 def _compile(step_fn: jax.stages.Wrapped, state: TrainState, batch: BatchArrays, report: Report) -> jax.stages.Compiled:

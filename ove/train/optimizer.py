@@ -24,7 +24,7 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {"linear": _linea
 
 
 def learning_rate(config: TrainConfig, peak: float) -> optax.Schedule:
-    """Step → rate: linear warm-up to `peak`, then by an entry of `SCHEDULES`, ours to 0 at `config.steps` (spec §4)."""
+    """Returns step → rate: linear warm-up to `peak`, then by an entry of `SCHEDULES`, ours to 0 at `config.steps` (spec §4)."""
     warmup = min(config.warmup_steps, config.steps)
     decay = max(config.steps - warmup, 1)
     after = named(SCHEDULES, config.schedule, "train.schedule")(peak, decay)
@@ -44,7 +44,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def at_step(opt_state: Any, step: Int[Array, ""]) -> Any:
-    """The state of `make_optimizer` with its schedule at `step`: skipped steps change no moments, but count in the rate."""
+    """Sets the schedule of `make_optimizer`'s state to `step`: skipped steps change no moments, but count in the rate."""
     *moments, schedule = opt_state
     return (*moments, schedule._replace(count=step))
 

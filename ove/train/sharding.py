@@ -35,7 +35,7 @@ which is not cut: a layer is gathered when it is computed.
 
 
 def make_mesh(config: MeshConfig | None = None, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The axes data, fsdp and, if there is one, bank over all devices; ConfigError if these cannot be divided so.
+    """Makes the axes data, fsdp and, if there is one, bank over all devices; ConfigError if these cannot be divided so.
 
     On TPUs neighbours in the mesh are neighbours in the machine; several slices lie along `data`.
     """
@@ -51,7 +51,7 @@ def make_mesh(config: MeshConfig | None = None, devices: Sequence[jax.Device] | 
 
 
 def axis_sizes(config: MeshConfig, n_devices: int) -> dict[str, int]:
-    """Name → size of each axis, from the farthest devices to the nearest; ConfigError if they do not make up the devices."""
+    """Returns name → size of each axis, from the farthest devices to the nearest; ConfigError unless they make up all."""
     inner = config.fsdp * max(config.bank, 1)
     data = config.data or n_devices // inner
     if data * inner != n_devices:
@@ -69,7 +69,7 @@ def placement(mesh: Mesh) -> BankPlacement:
 
 
 def check_division(config: RunConfig, n_devices: int) -> None:
-    """ConfigError if batches cannot be split over the devices and microbatches, or parameters over the axis fsdp."""
+    """Raises ConfigError if batches do not divide by devices and microbatches, or parameters by the axis fsdp."""
     parts, accumulate, fsdp = n_devices, config.train.grad_accum_steps, config.mesh.fsdp
     for head in config.batches.heads:
         if head.batch_size % (parts * accumulate):
@@ -84,7 +84,7 @@ def check_division(config: RunConfig, n_devices: int) -> None:
 
 
 def state_shardings(state: Any, mesh: Mesh) -> Any:
-    """The sharding of every leaf of an (abstract) train state."""
+    """Returns the sharding of every leaf of an (abstract) train state."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: NamedSharding(mesh, spec_of(leaf_name(path), mesh)), state)
 
 
@@ -99,7 +99,7 @@ def spec_of(name: str, mesh: Mesh) -> PartitionSpec:
 
 
 def rule_of(name: str) -> tuple[str | None, ...]:
-    """The spec of the first rule that names the leaf."""
+    """Returns the spec of the first rule that matches the leaf."""
     return next(spec for pattern, spec in RULES if re.search(pattern, name))
 
 
@@ -125,7 +125,7 @@ class AllGather:
     dtype: str
 
     def __call__(self, part: Params) -> Params:
-        """The same nested dictionary with whole arrays."""
+        """Returns the same nested dictionary with whole arrays."""
         axes = dict(self.axes)
 
         def whole(path: Any, leaf: Array) -> Array:
@@ -136,18 +136,18 @@ class AllGather:
 
 
 def sharded_axes(specs: Any) -> ShardedAxes:
-    """Which of the parameters with these specs are sharded over fsdp."""
+    """Returns which of the parameters with these specs are sharded over fsdp, and along which axis."""
     flat = jax.tree_util.tree_flatten_with_path(specs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))[0]
     return tuple((leaf_name(path), tuple(spec).index(FSDP)) for path, spec in flat if FSDP in tuple(spec))
 
 
 def sharded_axes_of_layer(specs_of_blocks: Any) -> ShardedAxes:
-    """The same of one layer, from the specs of all: without the first axis, that of the layers."""
+    """Returns the same of one layer, from the specs of all: without the first axis, that of the layers."""
     return tuple((name, axis - 1) for name, axis in sharded_axes(specs_of_blocks))
 
 
 def leaf_name(path: Any) -> str:
-    """`banks/vid/rows` for a key path of jax.tree_util."""
+    """Returns `banks/vid/rows` for a key path of jax.tree_util."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 

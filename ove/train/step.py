@@ -27,7 +27,7 @@ Metrics = dict[str, Array]
 def make_step(
     config: RunConfig, mesh: Mesh, shardings: TrainState, n_centers: dict[str, int] | None = None
 ) -> jax.stages.Wrapped:
-    """The compiled `step(state, batch) -> (state, metrics)`; the state is donated. Metrics are float32 scalars.
+    """Compiles `step(state, batch) -> (state, metrics)`; the state is donated. Metrics are float32 scalars.
 
     `n_centers` of each bank; without it, all rows of a bank are taken for centers, which they are where none was padded.
     """
@@ -106,7 +106,7 @@ def make_step(
 
 
 def plan_of(head: HeadConfig, n_centers: int) -> BankPlan:
-    """What a step takes from the bank of a head."""
+    """Returns what a step takes from the bank of a head."""
     negatives = n_negatives(head.negatives, n_centers)
     return BankPlan(head.bank, n_centers, negatives, head.labels_per_step, head.weight)
 

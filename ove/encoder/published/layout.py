@@ -156,7 +156,7 @@ def _attention(name: str, width: int, fused_qkv: bool, layer: int) -> Iterator[P
 
 
 def _pool_attention(width: int) -> Iterator[Published]:
-    """q, k and v of the head are one tensor there and three here."""
+    """Splits or joins q, k and v of the pooling head: one tensor there, three here."""
     for part, leaf, shape, axes in (
         ("in_proj_weight", "kernel", (3 * width, width), _MATRIX),
         ("in_proj_bias", "bias", (3 * width,), _VECTOR),

@@ -119,7 +119,7 @@ class _Archive:
         return self._root + name in self._members
 
     def read(self, name: str) -> memoryview:
-        """The bytes of a member."""
+        """Returns the bytes of a member."""
         info = self._members.get(self._root + name)
         if info is None:
             raise self.bad(f"is damaged: its part {name} is missing; download or save it again")
@@ -197,7 +197,7 @@ class _Unpickler(pickle.Unpickler):
         return self._view(storage, others[2], offset, size, stride)
 
     def _view(self, storage: Any, type_name: Any, offset: Any, size: Any, stride: Any) -> np.ndarray:
-        """The part of a storage that a tensor is; numbers from the file are checked, for strides reach anywhere in memory."""
+        """Returns a tensor as a view of its storage; checks the file's numbers, for strides could reach anywhere in memory."""
         if not isinstance(storage, _Storage) or not isinstance(type_name, str) or type_name not in DTYPES:
             raise self._archive.bad("is damaged: a tensor has no number type; download or save it again")
         dtype = DTYPES[type_name]
@@ -218,11 +218,11 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """What an inert object does when something is done to it."""
+    """Returns None, whatever is done to an inert object."""
 
 
 def read_torch(path: Path, wanted: Callable[[str], bool]) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """The tensors of the state dict in a `.pt`, `.pth` or `.bin` file: name → read-only view of the file's bytes.
+    """Reads the state dict of a `.pt`, `.pth` or `.bin` file: name → read-only view of the file's bytes.
 
     The state dict is the saved dictionary itself or one inside it (`state_dict`, `model`, …): the one that has tensors with
     `wanted` names. BadCheckpoint if there is none or no telling which, if the file is damaged, of another format, or holds

@@ -65,7 +65,7 @@ class WeightFiles:
         return any(not path.name.endswith(".safetensors") for path in self.holds.values())
 
     def read(self, names: Iterable[str]) -> Tensors:
-        """The tensors called so; only files that hold some are opened. BadCheckpoint if one is not as the index says."""
+        """Reads the tensors of these names; opens only files that hold some. BadCheckpoint if one is not as the index says."""
         wanted = list(names)
         found: Tensors = {}
         for path in dict.fromkeys(self.holds[name] for name in wanted):
@@ -90,12 +90,12 @@ class WeightFiles:
 
 
 def holds_weights(path: Path) -> bool:
-    """Whether a path is a file, or a folder with a file that could hold weights."""
+    """Returns whether a path is a file, or a folder with a file that could hold weights."""
     return path.is_file() or (path.is_dir() and any(file.name.endswith((*_USUAL, *_ENDINGS)) for file in path.iterdir()))
 
 
 def find_weights(path: Path, wanted: Callable[[str], bool]) -> WeightFiles:
-    """The weights in a folder, in a file, or named by an index file.
+    """Finds the weights in a folder, in a file, or named by an index file.
 
     In a folder: what is called as the PyTorch code calls it, or else the only file there that could hold weights. `wanted`
     tells by its name whether a tensor is one of the encoder's, which finds the state dict in a torch file. BadCheckpoint if
@@ -114,7 +114,7 @@ def find_weights(path: Path, wanted: Callable[[str], bool]) -> WeightFiles:
 
 
 def read_tensors(path: Path, wanted: Callable[[str], bool]) -> tuple[Tensors, Mapping[str, str]]:
-    """All tensors of one file, and the texts that a safetensors file has beside them."""
+    """Reads all tensors of one file, and the metadata of a safetensors file."""
     with path.open("rb") as file:
         if file.read(40).startswith(b"version https://git-lfs"):
             raise BadCheckpoint(
@@ -155,7 +155,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def read_safetensors(path: Path) -> tuple[Tensors, Mapping[str, str]]:
-    """The tensors and texts of a safetensors file.
+    """Reads the tensors and metadata of a safetensors file.
 
     By the published format: 8 bytes with the length of a JSON header, the header, the numbers of the tensors. The safetensors
     library copies, and knows bfloat16 in numpy only if another library has taught it to numpy.

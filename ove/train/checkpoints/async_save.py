@@ -39,7 +39,7 @@ class SaveBarrier:
 
     @contextlib.contextmanager
     def watched(self, step: int | None) -> Iterator[None]:
-        """Within it, and from any save before, whatever fails is a BadCheckpoint, or a ProcessLost if another process failed.
+        """Turns any failure within it, or of a save before it, into BadCheckpoint, or ProcessLost if another process failed.
 
         `step` that is being saved.
         """

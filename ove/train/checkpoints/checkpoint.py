@@ -82,11 +82,11 @@ class Checkpoints:
         self._saving: int | None = None
 
     def latest(self) -> int | None:
-        """The newest finished step."""
+        """Returns the newest finished step."""
         return self._manager.latest_step()
 
     def steps(self) -> list[int]:
-        """All finished steps, ascending."""
+        """Returns all finished steps, ascending."""
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, config: RunConfig, data: Mapping[str, Any]) -> None:
@@ -108,7 +108,7 @@ class Checkpoints:
             raise BadCheckpoint(f"{self.folder}: step {step} could not be saved, for a folder of that name is in the way.")
 
     def meta(self, step: int) -> Meta:
-        """What was saved beside the arrays of `step`; BadCheckpoint if it is of another version.
+        """Reads what was saved beside the arrays of `step`; BadCheckpoint if it is of another version.
 
         DamagedCheckpoint, in all processes, if one of them finds that files were changed, cut or lost.
         """
@@ -121,7 +121,7 @@ class Checkpoints:
         return Meta(meta["config"], meta["data"], {name: Leaf(*leaf) for name, leaf in meta["leaves"].items()})
 
     def restore(self, step: int, meta: Meta, abstract: TrainState, shardings: TrainState) -> TrainState:
-        """The state saved at `step`, on the given shardings; BadCheckpoint if a leaf differs in name, shape or type.
+        """Restores the state of `step` to the given shardings; BadCheckpoint if a leaf differs in name, shape or type.
 
         DamagedCheckpoint, in all processes, with the leaf's name, if the values are not those that were saved.
         Rows that only pad a bank (they hold 0) may be more or fewer than were saved, for another number of devices.
@@ -131,7 +131,7 @@ class Checkpoints:
         return TrainState(**tree | {"rng": jax.random.wrap_key_data(tree["rng"])})
 
     def restore_params(self, step: int, meta: Meta, config: EncoderConfig) -> encoder.Params:
-        """The parameters of the encoder alone, on this process's first device; errors as in `restore`."""
+        """Restores the encoder's parameters alone, to this process's first device; errors as in `restore`."""
         abstract = {"params": jax.eval_shape(lambda: encoder.init(config, jax.random.key(0)))}
         place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), abstract)
@@ -152,12 +152,12 @@ class Checkpoints:
         return aside
 
     def check(self) -> None:
-        """BadCheckpoint if the save under way has failed; does not wait for it."""
+        """Raises BadCheckpoint if the save under way has failed; does not wait for it."""
         with self._barrier.watched(self._saving):
             self._manager.check_for_errors()
 
     def wait(self) -> None:
-        """Until the save under way, if any, is finished; BadCheckpoint if it failed."""
+        """Waits until the save under way, if any, is finished; BadCheckpoint if it failed."""
         with self._barrier.watched(self._saving):
             self._manager.wait_until_finished()
 
@@ -181,7 +181,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _together(self, step: int, what: str) -> Iterator[None]:
-        """What one process finds damaged is damaged for all: none goes on alone to where it would wait for the others."""
+        """Raises in all processes what one of them finds damaged, so that none goes on alone and waits for the others."""
         mine = None
         try:
             yield
@@ -196,7 +196,7 @@ class Checkpoints:
                 raise DamagedCheckpoint(problems[0]) from mine
 
     def _arrays(self, step: int, leaves: Mapping[str, Leaf], target: Any) -> Any:
-        """The saved arrays in the structure and on the devices of `target`, each compared with what was saved."""
+        """Reads the saved arrays into the structure and onto the devices of `target`, and verifies each fingerprint."""
         self._compare(step, leaves, _kinds(target))
         restore = ocp.args.PyTreeRestore(
             target, restore_args=ocp.checkpoint_utils.construct_restore_args(target, strict=False), partial_restore=True
@@ -235,7 +235,7 @@ class Checkpoints:
 
 
 def restore_encoder(workdir: Path, step: int | None = None) -> tuple[EncoderConfig, encoder.Params, int]:
-    """The encoder of a run: its configuration, its parameters, and the step they were saved at (by default the newest).
+    """Returns the encoder of a run: configuration, parameters, and the step they were saved at (by default the newest).
 
     Of several processes all must call it, and each gets them. BadCheckpoint if there is none, or of another version;
     DamagedCheckpoint, with the steps there are besides.
@@ -261,7 +261,7 @@ def restore_encoder(workdir: Path, step: int | None = None) -> tuple[EncoderConf
 
 
 def _plain(state: TrainState) -> dict[str, Any]:
-    """The (abstract) state as a dictionary; the typed key as its numbers."""
+    """Returns the (abstract) state as a dictionary; the typed key as its numbers."""
     rng: Any = state.rng
     if isinstance(rng, jax.ShapeDtypeStruct):
         data = jax.eval_shape(jax.random.key_data, rng)
@@ -277,5 +277,5 @@ def _kinds(tree: Any) -> dict[str, str]:
 
 
 def _but_for_padding(name: str, kind: str) -> str:
-    """The kind of a leaf without the number of a bank's rows: zeros at the end, and the lack of them, leave its fingerprint."""
+    """Returns the kind of a leaf without the number of a bank's rows, for zeros at the end do not change its fingerprint."""
     return re.sub(r"\[\d+", "[", kind) if re.search(_ROWS, name) else kind

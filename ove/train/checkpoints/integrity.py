@@ -51,7 +51,7 @@ def first_line(reason: object) -> str:
 
 
 def few(items: list[str]) -> str:
-    """The first four, and how many more."""
+    """Lists the first four, and how many more."""
     return "; ".join(items[:4]) + (f" and {len(items) - 4} more" if len(items) > 4 else "")
 
 
@@ -60,7 +60,7 @@ def _digest(files: dict[str, str]) -> str:
 
 
 def _files(folder: Path) -> dict[str, str]:
-    """Path → size, and checksum where that is not left to the fingerprints of the arrays."""
+    """Returns path → size, and a checksum where that is not left to the fingerprints of the arrays."""
     found = {}
     for path in sorted(path for item in ("state", "meta") for path in (folder / item).rglob("*") if path.is_file()):
         holds_arrays = path.parent.name == "d" and path.parent.parent.name != "state"
@@ -70,7 +70,7 @@ def _files(folder: Path) -> dict[str, str]:
 
 
 def fingerprints(tree: Any) -> dict[str, int]:
-    """A 32-bit sum of every leaf, the same on any number of devices and processes, which any change of one value changes.
+    """Returns a 32-bit sum of every leaf: the same on any number of devices and processes, changed by any change of one value.
 
     The sum is of what each value's bits and its place are scrambled to, less what 0 would be there, and wraps at 2^32: no
     change of one value goes unnoticed, one in 2^32 of changes of several does, and zeros at the end do not count.
@@ -96,7 +96,7 @@ def _sum(leaf: Shaped[Array, "..."]) -> UInt32[Array, ""]:
 
 
 def _scrambled(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """One to one: shifts and products with odd numbers can be undone."""
+    """Mixes bits one to one: shifts and products with odd numbers can be undone."""
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         x = (x ^ (x >> shift)) * jnp.uint32(factor)
     return x ^ (x >> 16)

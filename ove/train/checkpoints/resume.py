@@ -36,7 +36,7 @@ def resume(
     shardings: TrainState,
     report: Callable[[str], None],
 ) -> TrainState | None:
-    """The state of the newest checkpoint that is whole, with the pipeline set to its place; None if there is no checkpoint.
+    """Restores the newest checkpoint that is whole and sets the pipeline to its place; None if there is no checkpoint.
 
     Damaged ones are reported and, once an older one has been restored, moved aside. DamagedCheckpoint if none is left,
     BadCheckpoint if one was made with another configuration or other data.
@@ -101,7 +101,7 @@ def _shards(config: RunConfig) -> str:
 
 
 def _differences(where: str, saved: Mapping[str, Any], config: RunConfig, may_differ: tuple[str, ...]) -> list[str]:
-    """`encoder.layers 4 → 12` for every key that differs and may not."""
+    """Lists `encoder.layers 4 → 12` for every key that differs and may not."""
     try:
         # Through the dataclass, so that keys which were added since then get the value that they stood for.
         before = dict(_flat(to_mapping(from_mapping(RunConfig, saved))))
@@ -116,7 +116,7 @@ def _differences(where: str, saved: Mapping[str, Any], config: RunConfig, may_di
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of everything in nested dictionaries and sequences."""
+    """Yields (dotted name, value) of everything in nested dictionaries and sequences."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _flat(item, f"{name}.{key}" if name else key)

@@ -41,7 +41,7 @@ class SavedBank:
             yield start, self._read(table, slice(start, min(start + _BLOCK_ROWS, self.n_centers)))
 
     def centers(self, numbers: Int32[np.ndarray, "n"]) -> Shaped[np.ndarray, "n E"]:
-        """Some centers."""
+        """Reads some centers."""
         return self._read(self._table("rows"), self._rows(numbers))
 
     def positive_steps(self) -> Int32[np.ndarray, "C"]:
@@ -73,7 +73,7 @@ class SavedBank:
 
 
 def open_bank(workdir: Path, name: str, step: int | None = None) -> SavedBank:
-    """A bank of a run's checkpoint of `step` (by default the newest); BadCheckpoint if there is none of that name."""
+    """Opens a bank of a run's checkpoint of `step` (by default the newest); BadCheckpoint if there is none of that name."""
     if not (workdir / "checkpoints").is_dir():
         raise BadCheckpoint(f"{workdir}: holds no checkpoints; give the --workdir of a training run.")
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:

@@ -21,7 +21,7 @@ _LOOK_S = 1.0
 
 @contextlib.contextmanager
 def claimed(workdir: Path, processes: Processes, report: Callable[[str], None]) -> Iterator[None]:
-    """`held` by the first of the processes for all, at most as long as they wait for each other; refused in all alike."""
+    """Holds the workdir (`held`) in the first process for all, and refuses in all alike; waits at most their limit."""
     with contextlib.ExitStack() as stack:
         refusal = ""
         if processes.index == 0:
@@ -37,7 +37,7 @@ def claimed(workdir: Path, processes: Processes, report: Callable[[str], None]) 
 
 @contextlib.contextmanager
 def held(workdir: Path, wait_s: float, report: Callable[[str], None]) -> Iterator[None]:
-    """Within it no other run trains in `workdir`, which must exist; ConfigError if one does. The lock ends with the process.
+    """Locks `workdir`, which must exist, against other runs; ConfigError if one trains in it. The lock ends with the process.
 
     A run on this machine is refused at once. One on another machine may be gone, and only its lock not yet (a file server
     gives up the locks of a lost host after a while), so that is waited for, `wait_s` long. Where a file system has no locks,
@@ -78,7 +78,7 @@ def _taken(handle: int, workdir: Path, report: Callable[[str], None]) -> bool:
 
 
 def _owner(handle: int) -> tuple[str, str]:
-    """Host and number of the process that holds the lock, as it has noted them."""
+    """Returns host and number of the process that holds the lock, as it has noted them."""
     try:
         host, process = json.loads(os.pread(handle, 4096, 0))
     except (ValueError, TypeError):  # it is about to write

@@ -43,11 +43,11 @@ class Evaluations:
         self._failed = 0
 
     def is_due(self, step: int) -> bool:
-        """Whether an evaluation follows this step; equal in all processes."""
+        """Returns whether an evaluation follows this step; equal in all processes."""
         return self._evaluate is not None and self._every > 0 and step % self._every == 0
 
     def after(self, step: int, config: EncoderConfig, params: Params) -> dict[str, float]:
-        """The scores, as `eval/NAME`, with `eval/seconds` and `eval/failed` (0 or 1); nothing in processes after the first.
+        """Returns `eval/NAME`, `eval/seconds` and `eval/failed` (0 or 1), and nothing in processes after the first.
 
         Must be called by every process. A failure is reported and gives `eval/failed` alone; after three in a row
         evaluation is disabled.

@@ -85,7 +85,7 @@ class MetricsLog:
             self._events.flush()
 
     def close(self) -> None:
-        """Nothing more is written."""
+        """Closes the events file."""
         with naming(self._board):
             self._events.close()
 

@@ -26,7 +26,7 @@ class Span:
 
 
 def parse_span(text: str) -> Span:
-    """`STEP:N`, N steps from STEP on, both at least 1; ConfigError for anything else."""
+    """Parses `STEP:N`, N steps from STEP on, both at least 1; ConfigError for anything else."""
     found = re.fullmatch(r"([0-9]{1,12}):([0-9]{1,6})", text.strip())
     if not found or not int(found[1]) or not int(found[2]):
         raise ConfigError(f"--profile={text}: expected STEP:N, N steps from step STEP on, both at least 1; for example 20:3.")
@@ -51,7 +51,7 @@ class Profiler:
         self._is_on = False
 
     def before(self, step: int) -> None:
-        """To be called before `step` is dispatched."""
+        """Starts the trace if `step`, about to be dispatched, is its first."""
         if self._span and step == self._span.first:
             # The stacks of Python would fill the buffer of a long trace; what the host does is annotated by jax.
             options = jax.profiler.ProfileOptions()
@@ -60,7 +60,7 @@ class Profiler:
             self._is_on = True
 
     def after(self, step: int, result: Array) -> str | None:
-        """To be called when `step`, which makes `result`, is dispatched; a sentence to report once the trace is written."""
+        """Ends the trace if `step`, just dispatched and making `result`, is its last; returns a sentence to report then."""
         if not self._is_on or self._span is None or step != self._span.last:
             return None
         result.block_until_ready()

@@ -36,18 +36,18 @@ class Clock:
         self._data_idle_s, self._host_idle_s, self._waited_s, self._steps = 0.0, 0.0, 0.0, 0
 
     def batch_asked(self) -> None:
-        """The host starts to wait for a batch."""
+        """Notes that the host starts to wait for a batch."""
         self._host_idle_s += self._idle_s()
         self._asked = self._seen
 
     def batch_there(self) -> None:
-        """The batch has arrived; the time in which the device had no work counts as `data_wait`."""
+        """Notes that the batch has arrived; the time in which the device had no work counts as `data_wait`."""
         self._data_idle_s += self._idle_s()
         self._waited_s += self._seen - self._asked
 
     @contextlib.contextmanager
     def dispatching(self) -> Iterator[None]:
-        """Within it the host gives a step to the device."""
+        """Times the host giving a step to the device."""
         idle_s = self._idle_s()
         before, worked = time.perf_counter(), time.thread_time()
         yield
@@ -57,13 +57,13 @@ class Clock:
         self._host_idle_s += idle_s + worked_s if idle_s else 0.0
 
     def dispatched(self, result: Array) -> None:
-        """The step that makes `result` is under way."""
+        """Notes that the step which makes `result` is under way."""
         self._finished = self._watcher.submit(_finished_at, result)
         self._seen = time.perf_counter()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Within it the host does nothing but wait for the device."""
+        """Times the host waiting for the device."""
         before = time.perf_counter()
         yield
         self._waited_s += time.perf_counter() - before
@@ -73,7 +73,7 @@ class Clock:
         self._steps += 1
 
     def lap(self, samples: int) -> dict[str, float]:
-        """Of the steps counted since the span began, at least one; begins a new span.
+        """Summarises the steps counted since the span began, at least one; begins a new span.
 
         `step_ms`, and `samples_per_s` at `samples` a step. Shares of the time, 0…1: `data_wait` and `host_wait`, in which the
         device had nothing to do for want of data, or because the host was at work; `host_share`, in which the host was at work
@@ -136,7 +136,7 @@ class Workload:
 
 
 def workload(config: RunConfig, n_centers: Mapping[str, int], tokens_of: Mapping[str, int]) -> Workload:
-    """The work of a step for banks of `n_centers` centers, with samples of `tokens_of` tokens each."""
+    """Returns the work of a step for banks of `n_centers` centers, with samples of `tokens_of` tokens each."""
     heads = config.batches.heads
     return Workload(
         samples=sum(head.batch_size for head in heads),
@@ -150,7 +150,7 @@ def workload(config: RunConfig, n_centers: Mapping[str, int], tokens_of: Mapping
 
 
 def encoder_flops(config: EncoderConfig, n_tokens: int) -> float:
-    """Of one sample's matrix products, forward and backward; a multiply-add counts as two.
+    """Counts the FLOPs of one sample's matrix products, forward and backward; a multiply-add counts as two.
 
     Forward: patches 2·N·P·D; each layer 8·N·D² (q, k, v, out) + 4·N²·D (scores, weighted sum) + 4·N·D·F (MLP); pooling
     4·N·A·D (scores and weighted sum of the tokens, one query a head) + 4·D² + 4·D·F, and 2·D·E with a projection. Backward:
@@ -163,7 +163,7 @@ def encoder_flops(config: EncoderConfig, n_tokens: int) -> float:
 
 
 def bank_flops(config: RunConfig, head: HeadConfig, n_centers: int) -> float:
-    """Of one bank's products over all devices: `Loss.flops`·B·S·E.
+    """Counts the FLOPs of one bank's products over all devices: `Loss.flops`·B·S·E.
 
     S: the drawn centers and the labels of the step, as many as there can be.
     """
@@ -183,15 +183,15 @@ def peak_flops(device_kind: str, compute: str, peak_tflops: float = 0.0) -> floa
 
 
 def rates(work: Workload, step_ms: float, n_devices: int, peak: float | None) -> dict[str, float]:
-    """`tokens_per_s` over all devices, `tflops_per_device` (10¹² operations a second) and, if a peak is known, `mfu`, 0…1."""
+    """Returns `tokens_per_s` over all devices, `tflops_per_device` (10¹²/s) and, if a peak is known, `mfu`, 0…1."""
     flops_per_device = work.flops / (step_ms / 1000) / n_devices
     values = {"tokens_per_s": 1000 * work.tokens / step_ms, "tflops_per_device": flops_per_device / 1e12}
     return values | ({"mfu": flops_per_device / peak} if peak else {})
 
 
 def memory(devices: Sequence[jax.Device]) -> dict[str, float]:
-    """GiB: `host_memory_gib`, what this process has in memory; `device_memory_gib` and its peak since the start, of the fullest
-    of the devices, where they tell (GPUs and TPUs; of a CPU, host and device memory are one)."""
+    """Returns GiB: `host_memory_gib`, resident memory of this process; `device_memory_gib` and its peak since the start, of the
+    fullest device, where devices tell (GPUs and TPUs; a CPU's is host memory)."""
     resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
     values = {"host_memory_gib": resident_pages * getpagesize() / _GIB}
     known = [stats for device in devices if (stats := device.memory_stats())]
