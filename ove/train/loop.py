@@ -26,7 +26,7 @@ from ove.train.hosts.workdir import QUARANTINE, Report, claimed, quarantine, sav
 from ove.train.init import TrainState, init_state
 from ove.train.init_from import load_centroids, load_encoder
 from ove.train.monitor.evaluation import Evaluate, Evaluations
-from ove.train.monitor.metrics import MetricsLog, StepMonitor, parameter_table, progress_line
+from ove.train.monitor.metrics import MetricsLog, StepMonitor, parameter_table
 from ove.train.monitor.profiler import Profiler, Span
 from ove.train.monitor.speed import Clock
 from ove.train.sharding import batch_sharding, check_division, make_mesh, placement, state_shardings
@@ -116,33 +116,19 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
             log = stack.enter_context(contextlib.closing(MetricsLog(workdir, start)))
         report(describe_run(state, mesh))
         clock = stack.enter_context(contextlib.closing(Clock()))
-        monitor = StepMonitor(config, workdir, mesh, pipeline.n_centers, pipeline.key_of, report)
+        monitor = StepMonitor(config, workdir, mesh, pipeline.n_centers, pipeline.key_of, clock, log, start, report)
         # The others wait longer than the watchdog of the first, so that its stacks are shown.
         eval_limit_s = limits.eval_limit_s and limits.eval_limit_s + limits.barrier_timeout_s
         evaluations = Evaluations(hooks.evaluate, limits.eval_every, report, processes, eval_limit_s)
         step_fn = make_step(config, mesh, shardings, pipeline.n_centers)
         batches = stack.enter_context(contextlib.closing(DevicePrefetcher(pipeline, batch_sharding(mesh), pipeline.n_centers)))
-        began = 0.0
 
         def finish(step: int, metrics: Metrics, batch: DeviceBatch, is_saved: bool = False) -> None:
-            """Waits for a step and checks its metrics; logs them if the step is due."""
-            nonlocal began
+            """Waits for a step; checks and logs its metrics."""
             with clock.waiting():
                 values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             watchdog.expect(f"step {step + 1}", limits.step_limit_s)
-            monitor.check(step, values, batch.batches)
-            clock.step_done()
-            if step == start + 1:  # it takes longer than the others, so the pace is theirs
-                began = time.perf_counter()
-            # On resume the log is cut at the saved step, so a line must end there.
-            if step % limits.log_every and not is_saved and step > 1:
-                return
-            values = monitor.summary(clock.lap(sum(head.batch_size for head in config.batches.heads)))
-            if log:
-                log.write(step, values | {"order": batch.progress.order, "bad_records": batch.progress.replaced})
-            timed = step - start - 1
-            seconds_left = (steps - step) * (time.perf_counter() - began) / timed if timed else None
-            report(progress_line(step, steps, values, seconds_left))
+            monitor.finish(step, values, batch, is_saved)
 
         def evaluate(step: int) -> None:
             """Evaluates once the checkpoint of this step is complete, so that a crash here loses nothing."""

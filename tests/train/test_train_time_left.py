@@ -9,6 +9,7 @@ import pytest
 from tiny_run import STEPS, config_of
 
 from ove.train import loop
+from ove.train.monitor import metrics
 from ove.train.monitor.metrics import StepMonitor
 
 
@@ -26,7 +27,8 @@ def test_neither_compilation_nor_the_slow_first_step_counts(
         now_s[0] += 30.0 if step == 1 else 2.0
         check(monitor, step, *arguments)
 
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now_s[0], monotonic=time.monotonic))
+    for module in (loop, metrics):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now_s[0], time=time.time))
     monkeypatch.setattr(loop, "_compile", compile_slowly)
     monkeypatch.setattr(StepMonitor, "check", check_later)
     printed: list[str] = []

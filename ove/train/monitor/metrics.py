@@ -17,9 +17,10 @@ from ove.config import RunConfig
 from ove.files import append_json_line, naming, reopen_json_lines
 from ove.progress import duration
 from ove.records import Batch
+from ove.train.feed import DeviceBatch
 from ove.train.init import TrainState
 from ove.train.monitor.guards import Alarms, KeyOf, check_step
-from ove.train.monitor.speed import Workload, memory, peak_flops, rates, workload
+from ove.train.monitor.speed import Clock, Workload, memory, peak_flops, rates, workload
 
 _TOTALS = ("skipped", "spike", "positive_overflow")
 """Metrics (without the bank's name) of which the sum over the steps of a line is logged."""
@@ -121,7 +122,7 @@ def progress_line(step: int, steps: int, values: Mapping[str, Any], seconds_left
 
 
 class StepMonitor:
-    """Checks the metrics of every step of a run, and averages them for the log."""
+    """Checks the metrics of every finished step of a run; averages, logs and reports them where a line is due."""
 
     def __init__(
         self,
@@ -130,14 +131,34 @@ class StepMonitor:
         mesh: Mesh,
         n_centers: Mapping[str, int],
         key_of: KeyOf,
+        clock: Clock,
+        log: MetricsLog | None,
+        start: int,
         report: Callable[[str], None],
     ) -> None:
-        """`key_of` names the samples of a bad batch; `report` gets the alarms."""
+        """`key_of` names the samples of a bad batch; `start`: steps done before; `report` gets alarms and progress."""
         self._config, self._workdir, self._n_centers, self._key_of = config, workdir, n_centers, key_of
-        self._report, self._n_devices = report, mesh.size
+        self._clock, self._log, self._start, self._report = clock, log, start, report
+        self._n_devices, self._began = mesh.size, 0.0
         self._peak = peak_flops(mesh.devices.flat[0].device_kind, config.encoder.compute, config.train.peak_tflops)
         self._alarms, self._averages = Alarms(config), Averages()
         self._work: Workload | None = None
+
+    def finish(self, step: int, values: dict[str, float], batch: DeviceBatch, is_saved: bool) -> None:
+        """Checks the metrics of a finished step (errors as in `check`); writes a line if it is due, or the step is saved."""
+        self.check(step, values, batch.batches)
+        self._clock.step_done()
+        if step == self._start + 1:  # it takes longer than the others, so the pace is theirs
+            self._began = time.perf_counter()
+        # On resume the log is cut at the saved step, so a line must end there.
+        if step % self._config.train.log_every and not is_saved and step > 1:
+            return
+        values = self._summary()
+        if self._log:
+            self._log.write(step, values | {"order": batch.progress.order, "bad_records": batch.progress.replaced})
+        steps, timed = self._config.train.steps, step - self._start - 1
+        seconds_left = (steps - step) * (time.perf_counter() - self._began) / timed if timed else None
+        self._report(progress_line(step, steps, values, seconds_left))
 
     def check(self, step: int, values: dict[str, float], batches: Mapping[str, Batch]) -> None:
         """Checks the metrics of a finished step; TrainingStopped if they end the run (`ove.train.monitor.guards`)."""
@@ -150,11 +171,12 @@ class StepMonitor:
             self._report(alarm)
         self._averages.add(values)
 
-    def summary(self, lap: Mapping[str, float]) -> dict[str, float]:
-        """Returns the values to log of the steps since the last summary (at least one); `lap`: their `Clock.lap`."""
-        assert self._work is not None, "summary() follows check()"
+    def _summary(self) -> dict[str, float]:
+        """Returns the values to log of the steps since the last summary, at least one."""
+        assert self._work is not None, "check() comes first"
+        lap = self._clock.lap(self._work.samples)
         speed = rates(self._work, lap["step_ms"], self._n_devices, self._peak)
-        return self._averages.take() | dict(lap) | speed | memory(jax.local_devices())
+        return self._averages.take() | lap | speed | memory(jax.local_devices())
 
 
 _LARGEST_LINES = 400
