@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from launch.cli.command import run_command
-from ove.centers.files import write_centers
+from ove.centers.center_files import write_centers
 from ove.config import RunConfig
 from ove.config.mapping import from_mapping
 from ove.encoder import encoder

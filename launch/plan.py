@@ -15,7 +15,7 @@ from launch.cli.command import run_command
 from ove.config import RunConfig
 from ove.errors import ConfigError
 from ove.plan import costs
-from ove.plan.costs import MACHINES, Machine, RunShape
+from ove.plan.costs import DEVICE_KINDS, DeviceKind, RunShape
 from ove.plan.programs import collective_bytes, compile_step, materialized_leaves
 from ove.train.monitor.speed import workload
 from ove.train.sharding import check_division, make_mesh
@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prints memory, bytes through collectives and estimated time of one step; with --compile, what the compiler says."""
     parser = argparse.ArgumentParser(prog="python -m launch.plan", description=__doc__)
     parser.add_argument("--devices", type=int, required=True, help="GPUs, or chips of a TPU slice (a v5p-256 has 128)")
-    parser.add_argument("--kind", choices=list(MACHINES), default="h100", help="of device, for memory and time (default: h100)")
+    parser.add_argument(
+        "--kind", choices=list(DEVICE_KINDS), default="h100", help="device, for memory and time (default: h100)"
+    )
     parser.add_argument("--centers", nargs="+", default=[], metavar="BANK=N", help="centers of banks (default: the paper's)")
     parser.add_argument("--image-px", type=int, default=224, help="side of images whose head names no size_px (default: 224)")
     parser.add_argument("--compile", action="store_true", help="compile the step for pretended CPU devices, run nothing")
@@ -42,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         _pretend(options.devices)
     at = RunShape(config, options.devices, _centers(options.centers), _tokens(config, options.image_px), LABELS)
     check_division(config, options.devices)
-    print_plan(at, MACHINES[options.kind])
+    print_plan(at, DEVICE_KINDS[options.kind])
     if options.compile:
         print_comparison(at)
 
 
-def print_plan(at: RunShape, machine: Machine) -> None:
+def print_plan(at: RunShape, machine: DeviceKind) -> None:
     """Prints the plan."""
     axes = ", ".join(f"{name} {size}" for name, size in at.axes.items())
     work = workload(at.config, at.n_centers, at.tokens_of)

@@ -17,7 +17,7 @@ from ove import distributed as processes
 from ove.config import RunConfig
 from ove.probe.online import OnlineProbe
 from ove.train.loop import Hooks, train
-from ove.train.monitor.profiler import Span, parse_span
+from ove.train.monitor.profiler import StepRange, parse_step_range
 from ove.view.batches import FirstBatches
 
 
@@ -30,14 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_options(parser)
     parser.add_argument("--profile", metavar="STEP:N", help="trace N steps from step STEP on (docs/watching.md)")
     arguments, config = cli_settings.parse_with_config(parser, RunConfig, argv)
-    span = parse_span(arguments.profile) if arguments.profile is not None else None
+    span = parse_step_range(arguments.profile) if arguments.profile is not None else None
     join_processes(arguments, config.train.barrier_timeout_s, config.train.heartbeat_timeout_s)
     hooks = _hooks(config, arguments.workdir, span)
     state = train(config, arguments.workdir, partial(print, flush=True), hooks)
     return processes.EXIT_PREEMPTED if int(state.step) < config.train.steps else 0
 
 
-def _hooks(config: RunConfig, workdir: Path, span: Span | None) -> Hooks:
+def _hooks(config: RunConfig, workdir: Path, span: StepRange | None) -> Hooks:
     """What the run draws, how it is evaluated, and what is traced of it."""
     each = config.train.log_images
     draw = FirstBatches(workdir / "pictures", config.encoder.patch_px, each) if each else None

@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int16, Int32, Int64, Integer, UInt8
 
-Bank = Literal["vid", "obj", "ocr"]
-BANKS: tuple[Bank, ...] = get_args(Bank)
+BankName = Literal["vid", "obj", "ocr"]
+BANKS: tuple[BankName, ...] = get_args(BankName)
 """Whole clips; single pictures (of a set of videos the middle frame of each); pictures by the words in them."""
 MODES = ("codec", "frames", "tiling", "image")
 CODEC, FRAMES, TILING, IMAGE = range(4)

@@ -17,7 +17,7 @@ from ove.encoder.attention_tpu import splash_attention
 from ove.encoder.machine import PLAIN, Machine
 from ove.errors import ConfigError
 
-LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 
 class Case(NamedTuple):
@@ -81,7 +81,7 @@ def choose(backend: str, case: Case) -> str:
                 f"attention backend {backend!r} cannot be used for {case}: {reason}. Choose 'auto', or 'cpu', which "
                 "runs everywhere."
             )
-        LOG.info("attention: %s, as requested (%s)", backend, case)
+        _LOG.info("attention: %s, as requested (%s)", backend, case)
         return backend
     refused: dict[str, str] = {}
     for name, implementation in BACKENDS.items():
@@ -91,9 +91,9 @@ def choose(backend: str, case: Case) -> str:
         refused[name] = reason
     if name == "cpu" and case.here.kind != "cpu":
         why = "; ".join(f"{other}: {reason}" for other, reason in refused.items())
-        LOG.warning("attention: cpu, in plain JAX, which is slower than a kernel (%s). %s", case, why)
+        _LOG.warning("attention: cpu, in plain JAX, which is slower than a kernel (%s). %s", case, why)
     else:
-        LOG.info("attention: %s (%s)", name, case)
+        _LOG.info("attention: %s (%s)", name, case)
     return name
 
 

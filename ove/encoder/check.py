@@ -11,7 +11,7 @@ from jaxtyping import Array, Shaped
 
 from ove.errors import BadInput
 
-LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 NORMALISED_PEAK = 20.0
 """Normalised natural images lie within ±2.7; past this something else was given."""
@@ -127,7 +127,7 @@ def check_values(summary: Summary, n_segments: int | None) -> None:
 
 @functools.cache
 def _warn_of_unit_range() -> None:
-    LOG.warning(
+    _LOG.warning(
         "float pixels between 0 and 1 were given; if they are not normalised yet, subtract MEAN_RGB and divide by STD_RGB of "
         "ove.encoder.encoder, or give bytes. (This is said once.)"
     )

@@ -20,7 +20,7 @@ from ove.labels.clusters.points import Points
 from ove.labels.parts import WHOLE, WorkPart, name_of
 from ove.labels.prepare import PreparedSample, UnreadableSample, read_samples
 from ove.labels.teachers.teacher import Teacher
-from ove.records import Bank
+from ove.records import BankName
 from ove.shards.read import ShardSet
 
 ABOUT = "embeddings.json"
@@ -49,7 +49,7 @@ class Embedded:
 
 def embed_shards(
     shards: ShardSet,
-    bank: Bank,
+    bank: BankName,
     teacher: Teacher,
     out: Path,
     config: LabelsConfig,
@@ -83,7 +83,7 @@ def embed_shards(
 
 
 def open_embeddings(
-    out: Path, shards: ShardSet, bank: Bank, identity: Mapping[str, Any], store: Literal["float32", "float16"]
+    out: Path, shards: ShardSet, bank: BankName, identity: Mapping[str, Any], store: Literal["float32", "float16"]
 ) -> Embedded:
     """What `embed_shards` wrote for these records with the teacher of that `identity`, mapped from its files.
 
@@ -124,7 +124,7 @@ def _write(
     path: Path,
     writer: str,
     shards: ShardSet,
-    bank: Bank,
+    bank: BankName,
     teacher: Teacher,
     config: LabelsConfig,
     members: range,
@@ -181,7 +181,7 @@ def _tell(progress: Callable[[int, int], None], before: int, total: int, done: i
     progress(before + done, total)
 
 
-def _about(shards: ShardSet, bank: Bank, identity: Mapping[str, Any], config: LabelsConfig) -> dict[str, Any]:
+def _about(shards: ShardSet, bank: BankName, identity: Mapping[str, Any], config: LabelsConfig) -> dict[str, Any]:
     return {
         "fingerprint": shards.fingerprint,
         "records": len(shards),

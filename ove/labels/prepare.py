@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 from ove.errors import BadShard
 from ove.labels.teachers.teacher import Teacher
 from ove.prefetch import prefetch
-from ove.records import Bank
+from ove.records import BankName
 from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, decode_frames, decode_image
 
@@ -45,7 +45,7 @@ class UnreadableSample:
 
 
 def read_samples(
-    shards: ShardSet, bank: Bank, teacher: Teacher, threads: int, members: range
+    shards: ShardSet, bank: BankName, teacher: Teacher, threads: int, members: range
 ) -> Iterator[PreparedSample | UnreadableSample]:
     """The records with these indices in order; `threads` threads are a few records ahead.
 
@@ -55,7 +55,7 @@ def read_samples(
     return prefetch(functools.partial(_sample, shards, bank, teacher), members, threads, depth=4 * threads)
 
 
-def _sample(shards: ShardSet, bank: Bank, teacher: Teacher, index: int) -> PreparedSample | UnreadableSample:
+def _sample(shards: ShardSet, bank: BankName, teacher: Teacher, index: int) -> PreparedSample | UnreadableSample:
     try:
         record = shards.record(index)
         if isinstance(record, ImageRecord):

@@ -18,7 +18,7 @@ from ove.labels.embed import Embedded, open_embeddings
 from ove.labels.label import kept_points
 from ove.labels.parts import WorkPart
 from ove.labels.teachers.teacher import Teacher, make_teacher, teacher_identity
-from ove.records import Bank
+from ove.records import BankName
 from ove.shards.labels import fingerprint_of_array, read_centers, read_labels
 from ove.shards.read import ShardSet
 
@@ -62,7 +62,7 @@ class LabelJob:
 class StepCache:
     """The folder of a bank."""
 
-    def __init__(self, inputs: LabelJob, bank: Bank, folder: Path) -> None:
+    def __init__(self, inputs: LabelJob, bank: BankName, folder: Path) -> None:
         self.inputs, self.shards, self.config = inputs, inputs.shards, inputs.config
         self.bank, self.folder = bank, folder
 
@@ -128,9 +128,9 @@ class StepCache:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def banks_of(shards: ShardSet, wanted: list[str] | None) -> list[Bank]:
+def banks_of(shards: ShardSet, wanted: list[str] | None) -> list[BankName]:
     """Returns the banks of a shard set, or those that are wanted: of pictures only `obj`, of videos also `vid`."""
-    there: list[Bank] = ["vid", "obj"] if shards.manifest.kind == "video" else ["obj"]
+    there: list[BankName] = ["vid", "obj"] if shards.manifest.kind == "video" else ["obj"]
     for bank in wanted or ():
         if bank not in there:
             raise ConfigError(f"--bank {bank}: {shards.folder} holds {shards.manifest.kind}s: give {' or '.join(there)}.")

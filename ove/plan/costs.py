@@ -24,7 +24,7 @@ from ove.train.sharding import BANK, DATA, FSDP, axis_sizes, leaf_name, rule_of
 
 
 @dataclass(frozen=True)
-class Machine:
+class DeviceKind:
     """A kind of device, for estimates."""
 
     tflops: float
@@ -38,10 +38,10 @@ class Machine:
     """The same to others."""
 
 
-MACHINES = {
-    "h100": Machine(989.0, 80e9 / 2**30, 8, 450.0, 50.0),
-    "h200": Machine(989.0, 141e9 / 2**30, 8, 450.0, 50.0),
-    "v5p": Machine(459.0, 95.0, 8960, 600.0, 600.0),
+DEVICE_KINDS = {
+    "h100": DeviceKind(989.0, 80e9 / 2**30, 8, 450.0, 50.0),
+    "h200": DeviceKind(989.0, 141e9 / 2**30, 8, 450.0, 50.0),
+    "v5p": DeviceKind(459.0, 95.0, 8960, 600.0, 600.0),
 }
 """NVIDIA's data sheets: NVLink 900 GB/s both ways, a 400 Gb/s adapter a GPU; Google's page on v5p: 4,800 Gb/s a chip."""
 ASSUMED_MFU = 0.45
@@ -135,7 +135,7 @@ def collectives(at: RunShape) -> Bytes:
     return found
 
 
-def seconds(at: RunShape, machine: Machine) -> dict[str, float]:
+def seconds(at: RunShape, machine: DeviceKind) -> dict[str, float]:
     """Estimates seconds of a step: `compute`, `near` and `far` (sent within and between domains, in rings), and their `sum`.
 
     Ideally what is sent is hidden behind what is computed: the step then takes the largest of the three.

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int32, Shaped
 
 from ove.errors import BadShard
 from ove.files import atomic_write, write_json
-from ove.records import Bank
+from ove.records import BankName
 from ove.shards.manifest import read_manifest
 from ove.shards.remote.remote_shards import local_file, local_folder, origin, uri_of
 
@@ -45,7 +45,7 @@ class Labels:
 
 def write_labels(
     folder: Path,
-    bank: Bank,
+    bank: BankName,
     labels: Int32[np.ndarray, "N M"],
     centers: Float32[np.ndarray, "k E"] | None,
     info: Mapping[str, Any],
@@ -86,7 +86,7 @@ def write_labels(
             old.unlink(missing_ok=True)
 
 
-def read_labels(folder: Path, bank: Bank) -> Labels:
+def read_labels(folder: Path, bank: BankName) -> Labels:
     """The labels of a bank, at no cost however many they are.
 
     Missing or damaged ones, or ones made for other shards, raise BadShard saying what to run. Whether all bytes are as they
@@ -101,7 +101,7 @@ def read_labels(folder: Path, bank: Bank) -> Labels:
     return Labels(stored, about["n_centers"], about)
 
 
-def read_centers(folder: Path, bank: Bank) -> Float32[np.ndarray, "k E"]:
+def read_centers(folder: Path, bank: BankName) -> Float32[np.ndarray, "k E"]:
     """The class centers that a bank's labels are indices of, mapped from their file; BadShard if missing or damaged."""
     folder = local_folder(folder)
     about = _read(folder, bank)
@@ -110,7 +110,7 @@ def read_centers(folder: Path, bank: Bank) -> Float32[np.ndarray, "k E"]:
     return _open(folder, bank, about, "centers")
 
 
-def verify_labels(folder: Path, bank: Bank) -> None:
+def verify_labels(folder: Path, bank: BankName) -> None:
     """Reads all labels and centers of a bank; BadShard if a byte is not as it was written."""
     found = read_labels(folder, bank)
     for name in ("labels", "centers") if found.info["centers"] else ("labels",):
@@ -138,7 +138,7 @@ def _write_array(folder: Path, name: str, array: Shaped[np.ndarray, "N _"]) -> d
     return {"file": path.name, "shape": list(array.shape), "dtype": array.dtype.str, "sha256": fingerprint}
 
 
-def _open(folder: Path, bank: Bank, about: Mapping[str, Any], name: str) -> np.ndarray:
+def _open(folder: Path, bank: BankName, about: Mapping[str, Any], name: str) -> np.ndarray:
     entry = about[name]
     path = local_file(folder, f"labels/{entry['file']}", functools.partial(_holds, sha256=entry["sha256"]))
     try:
@@ -160,7 +160,7 @@ def _holds(path: Path, sha256: str) -> bool:
         return False
 
 
-def _read(folder: Path, bank: Bank) -> dict[str, Any]:
+def _read(folder: Path, bank: BankName) -> dict[str, Any]:
     path = local_file(folder, f"labels/{bank}.json")
     if not path.is_file():
         raise BadShard(f"{path}: no labels of the bank {bank}; {_remedy(folder)}")
@@ -175,7 +175,7 @@ def _read(folder: Path, bank: Bank) -> dict[str, Any]:
     return about
 
 
-def _damaged(folder: Path, bank: Bank, what: str) -> BadShard:
+def _damaged(folder: Path, bank: BankName, what: str) -> BadShard:
     return BadShard(f"{_path(folder, bank)}: is damaged ({what}); delete it, then {_remedy(folder)}")
 
 
@@ -184,7 +184,7 @@ def _blocks(array: Shaped[np.ndarray, "N ..."]) -> Iterator[tuple[int, Shaped[np
         yield start, array[start : start + _BLOCK_ROWS]
 
 
-def _path(folder: Path, bank: Bank) -> Path:
+def _path(folder: Path, bank: BankName) -> Path:
     return folder / "labels" / f"{bank}.json"
 
 

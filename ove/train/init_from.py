@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from ove.centers.files import read_rows
+from ove.centers.center_files import read_rows
 from ove.config import EncoderConfig, RunConfig
 from ove.encoder import published
 from ove.encoder.encoder import Params

@@ -27,12 +27,12 @@ from ove.train.init import TrainState, init_state
 from ove.train.init_from import load_centroids, load_encoder
 from ove.train.monitor.evaluation import Evaluate, Evaluations
 from ove.train.monitor.metrics import MetricsLog, StepMonitor, parameter_table
-from ove.train.monitor.profiler import Profiler, Span
+from ove.train.monitor.profiler import Profiler, StepRange
 from ove.train.monitor.speed import Clock
 from ove.train.sharding import batch_sharding, check_division, make_mesh, placement, state_shardings
 from ove.train.step import BatchArrays, Metrics, make_step
 
-Draw = Callable[[int, Mapping[str, Batch]], list[Path]]
+DrawBatches = Callable[[int, Mapping[str, Batch]], list[Path]]
 """A step and its batches → the pictures made of them."""
 
 
@@ -40,11 +40,11 @@ Draw = Callable[[int, Mapping[str, Batch]], list[Path]]
 class Hooks:
     """Optional callbacks of a run: drawing batches, evaluation, profiling."""
 
-    draw: Draw | None = None
+    draw: DrawBatches | None = None
     """Called by the first process before every step, with the batches."""
     evaluate: Evaluate | None = None
     """Called by the first process every `train.eval_every` steps."""
-    profile: Span | None = None
+    profile: StepRange | None = None
     """Steps to trace."""
 
 

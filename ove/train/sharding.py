@@ -20,7 +20,7 @@ from ove.errors import ConfigError
 DATA, FSDP, BANK = "data", "fsdp", "bank"
 ROWS = "rows"
 """In a spec: the axes that banks are cut over."""
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+SHARDING_RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"^banks/[^/]+/rows", (ROWS,)),
     (r"/blocks/.*kernel$", (None, None, FSDP)),
     (r"/pool/.*kernel$", (None, FSDP)),
@@ -100,7 +100,7 @@ def spec_of(name: str, mesh: Mesh) -> PartitionSpec:
 
 def rule_of(name: str) -> tuple[str | None, ...]:
     """Returns the spec of the first rule that matches the leaf."""
-    return next(spec for pattern, spec in RULES if re.search(pattern, name))
+    return next(spec for pattern, spec in SHARDING_RULES if re.search(pattern, name))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

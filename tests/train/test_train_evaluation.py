@@ -18,7 +18,7 @@ from ove.records import Batch
 from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.loop import Hooks, train
 from ove.train.monitor.evaluation import GIVE_UP, Evaluations
-from ove.train.monitor.profiler import Span
+from ove.train.monitor.profiler import StepRange
 
 
 def failing(error: BaseException):
@@ -121,7 +121,7 @@ def test_a_run_is_evaluated_drawn_and_traced(shard_folder: Path, tmp_path: Path)
     # One bank, one layer: what compiles in half the time.
     batches = dataclasses.replace(config.batches, heads=config.batches.heads[:1])
     config = dataclasses.replace(config, batches=batches, encoder=dataclasses.replace(config.encoder, layers=1))
-    state = train(config, tmp_path, said.append, Hooks(draw, evaluate, Span(2, 2)))
+    state = train(config, tmp_path, said.append, Hooks(draw, evaluate, StepRange(2, 2)))
     assert int(state.step) == 14
     # The checkpoint of the step is whole before the evaluation begins.
     assert seen == [5, 10]

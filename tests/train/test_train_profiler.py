@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import pytest
 
 from ove.errors import ConfigError
-from ove.train.monitor.profiler import Profiler, Span, parse_span
+from ove.train.monitor.profiler import Profiler, StepRange, parse_step_range
 
 
 def test_a_span_is_steps_and_how_many() -> None:
-    assert parse_span("20:3") == Span(20, 3)
-    assert parse_span(" 1:1 ").last == 1
+    assert parse_step_range("20:3") == StepRange(20, 3)
+    assert parse_step_range(" 1:1 ").last == 1
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,11 @@ def test_a_span_is_steps_and_how_many() -> None:
 )
 def test_other_words_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--profile=.*: expected STEP:N"):
-        parse_span(text)
+        parse_step_range(text)
 
 
-@pytest.mark.parametrize("span", [Span(5, 1), Span(11, 1), Span(9, 3)])
-def test_steps_that_will_not_be_taken_are_refused_at_the_start(tmp_path: Path, span: Span) -> None:
+@pytest.mark.parametrize("span", [StepRange(5, 1), StepRange(11, 1), StepRange(9, 3)])
+def test_steps_that_will_not_be_taken_are_refused_at_the_start(tmp_path: Path, span: StepRange) -> None:
     with pytest.raises(ConfigError, match=r"this launch trains steps 6 to 10\."):
         Profiler(span, tmp_path, done=5, steps=10)
 
@@ -44,18 +44,18 @@ def traces(folder: Path) -> list[Path]:
 
 
 def test_steps_are_traced_into_the_folder_of_the_run(tmp_path: Path) -> None:
-    (line,) = run_steps(Profiler(Span(2, 2), tmp_path, done=0, steps=5), 5)
+    (line,) = run_steps(Profiler(StepRange(2, 2), tmp_path, done=0, steps=5), 5)
     assert line.startswith(f"3: steps 2 to 3 are traced in {tmp_path / 'profile'}")
     assert len(traces(tmp_path / "profile")) == 1
     assert list((tmp_path / "profile").rglob("perfetto_trace.json.gz"))
 
 
 def test_a_trace_is_written_where_a_run_ends_early_and_by_one_process_only(tmp_path: Path) -> None:
-    profiler = Profiler(Span(1, 5), tmp_path / "early", done=0, steps=5)
+    profiler = Profiler(StepRange(1, 5), tmp_path / "early", done=0, steps=5)
     assert run_steps(profiler, 2) == []
     profiler.close()
     profiler.close()
     assert traces(tmp_path / "early")
-    assert run_steps(Profiler(Span(1, 1), tmp_path / "other", done=0, steps=5, writes=False), 2) == []
+    assert run_steps(Profiler(StepRange(1, 1), tmp_path / "other", done=0, steps=5, writes=False), 2) == []
     assert run_steps(Profiler(None, tmp_path / "other", done=0, steps=5), 2) == []
     assert not (tmp_path / "other").exists()

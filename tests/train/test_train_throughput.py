@@ -15,7 +15,7 @@ from tiny_run import config_of
 from ove.config import EncoderConfig
 from ove.encoder import encoder
 from ove.encoder.presets import PRESETS
-from ove.train.monitor.speed import bank_flops, encoder_flops, memory, peak_flops, rates, workload
+from ove.train.monitor.speed import bank_flops, encoder_flops, memory_gib, peak_flops, rates, workload
 
 
 def is_program(x: Any) -> bool:
@@ -105,11 +105,11 @@ def test_rates_are_of_all_devices_and_shares_of_one() -> None:
 
 
 def test_memory_is_what_the_fullest_device_tells() -> None:
-    here = memory(jax.local_devices())
+    here = memory_gib(jax.local_devices())
     assert here.keys() == {"host_memory_gib"} and 0.01 < here["host_memory_gib"] < 1000
     gib = 2**30
     devices = [Mock(spec=jax.Device) for _ in range(2)]
     for used, device in zip((1, 3), devices, strict=True):
         device.memory_stats.return_value = {"bytes_in_use": used * gib, "peak_bytes_in_use": 2 * used * gib}
-    told = memory(devices)
+    told = memory_gib(devices)
     assert (told["device_memory_gib"], told["device_memory_peak_gib"]) == (3, 6)

@@ -52,7 +52,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Name of a tensor, without what stands before `embeddings` → its shape."""
 
 
-def parse(path: Path) -> tuple[dict[str, Any], str]:
+def parse_config(path: Path) -> tuple[dict[str, Any], str]:
     """Reads a config.json: its JSON object and its text; BadCheckpoint if it is not one."""
     try:
         text = path.read_bytes().decode()

@@ -23,7 +23,7 @@ from jaxtyping import Shaped
 
 from ove.errors import BadCheckpoint
 
-DTYPES: dict[str, np.dtype] = {
+_DTYPES: dict[str, np.dtype] = {
     name: np.dtype(dtype)
     for name, dtype in {
         "float64": np.float64,
@@ -156,7 +156,7 @@ class _Unpickler(pickle.Unpickler):
             ("torch._tensor", "_rebuild_from_type_v2"): self._with_attributes,
             ("torch.storage", "UntypedStorage"): _Storage("", None),
             **{("torch", name): _Storage("", dtype) for name, dtype in _STORAGES.items()},
-            **{("torch", name): name for name in DTYPES},
+            **{("torch", name): name for name in _DTYPES},
             **dict.fromkeys(_INERT, self._inert),
         }
 
@@ -198,9 +198,9 @@ class _Unpickler(pickle.Unpickler):
 
     def _view(self, storage: Any, type_name: Any, offset: Any, size: Any, stride: Any) -> np.ndarray:
         """Returns a tensor as a view of its storage; checks the file's numbers, for strides could reach anywhere in memory."""
-        if not isinstance(storage, _Storage) or not isinstance(type_name, str) or type_name not in DTYPES:
+        if not isinstance(storage, _Storage) or not isinstance(type_name, str) or type_name not in _DTYPES:
             raise self._archive.bad("is damaged: a tensor has no number type; download or save it again")
-        dtype = DTYPES[type_name]
+        dtype = _DTYPES[type_name]
         values = np.frombuffer(self._archive.read(f"data/{storage.key}"), np.uint8)
         numbers = [offset, *size, *stride]
         if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Shaped
 
-from ove.encoder.published.config import parse
+from ove.encoder.published.config import parse_config
 from ove.encoder.published.layout import Part, Published, params_of
 from ove.encoder.published.tensors import differences
 from ove.encoder.published.weight_files import WeightFiles, find_weights
@@ -64,7 +64,7 @@ def load_clip(path: str | os.PathLike[str], dtype: str = "float32") -> ClipTower
     folder = path if path.is_dir() else path.parent
     if not (folder / "config.json").is_file():
         raise BadCheckpoint(f"{folder}: holds no config.json, which tells the sizes of the model; put it there.")
-    config, problems = _config(parse(folder / "config.json")[0])
+    config, problems = _config(parse_config(folder / "config.json")[0])
     if config is not None:
         wanted = _published(config)
         tensors = _tensors(files)
@@ -77,7 +77,7 @@ def load_clip(path: str | os.PathLike[str], dtype: str = "float32") -> ClipTower
 
 def is_clip(folder: Path) -> bool:
     """Whether a folder's config.json speaks of a CLIP model."""
-    return (folder / "config.json").is_file() and parse(folder / "config.json")[0].get("model_type") in _TYPES
+    return (folder / "config.json").is_file() and parse_config(folder / "config.json")[0].get("model_type") in _TYPES
 
 
 def _config(values: Mapping[str, Any]) -> tuple[ClipConfig | None, list[str]]:

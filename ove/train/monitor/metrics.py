@@ -20,7 +20,7 @@ from ove.records import Batch
 from ove.train.feed import DeviceBatch
 from ove.train.init import TrainState
 from ove.train.monitor.guards import Alarms, KeyOf, check_step
-from ove.train.monitor.speed import Clock, Workload, memory, peak_flops, rates, workload
+from ove.train.monitor.speed import Clock, Workload, memory_gib, peak_flops, rates, workload
 
 _TOTALS = ("skipped", "spike", "positive_overflow")
 """Metrics (without the bank's name) of which the sum over the steps of a line is logged."""
@@ -176,7 +176,7 @@ class StepMonitor:
         assert self._work is not None, "check() comes first"
         lap = self._clock.lap(self._work.samples)
         speed = rates(self._work, lap["step_ms"], self._n_devices, self._peak)
-        return self._averages.take() | lap | speed | memory(jax.local_devices())
+        return self._averages.take() | lap | speed | memory_gib(jax.local_devices())
 
 
 _LARGEST_LINES = 400

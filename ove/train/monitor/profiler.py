@@ -13,7 +13,7 @@ FOLDER = "profile"
 
 
 @dataclass(frozen=True)
-class Span:
+class StepRange:
     """A range of steps to trace."""
 
     first: int
@@ -25,18 +25,18 @@ class Span:
         return self.first + self.count - 1
 
 
-def parse_span(text: str) -> Span:
+def parse_step_range(text: str) -> StepRange:
     """Parses `STEP:N`, N steps from STEP on, both at least 1; ConfigError for anything else."""
     found = re.fullmatch(r"([0-9]{1,12}):([0-9]{1,6})", text.strip())
     if not found or not int(found[1]) or not int(found[2]):
         raise ConfigError(f"--profile={text}: expected STEP:N, N steps from step STEP on, both at least 1; for example 20:3.")
-    return Span(int(found[1]), int(found[2]))
+    return StepRange(int(found[1]), int(found[2]))
 
 
 class Profiler:
     """Traces the steps of a span into `workdir/profile`; without a span it does nothing."""
 
-    def __init__(self, span: Span | None, workdir: Path, done: int, steps: int, writes: bool = True) -> None:
+    def __init__(self, span: StepRange | None, workdir: Path, done: int, steps: int, writes: bool = True) -> None:
         """`done`: steps trained before this launch; `steps`: of the whole run. ConfigError if the span is not between them.
 
         Of several processes one `writes`.

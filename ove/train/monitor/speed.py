@@ -189,7 +189,7 @@ def rates(work: Workload, step_ms: float, n_devices: int, peak: float | None) ->
     return values | ({"mfu": flops_per_device / peak} if peak else {})
 
 
-def memory(devices: Sequence[jax.Device]) -> dict[str, float]:
+def memory_gib(devices: Sequence[jax.Device]) -> dict[str, float]:
     """Returns GiB: `host_memory_gib`, resident memory of this process; `device_memory_gib` and its peak since the start, of the
     fullest device, where devices tell (GPUs and TPUs; a CPU's is host memory)."""
     resident_pages = int(Path("/proc/self/statm").read_text().split()[1])

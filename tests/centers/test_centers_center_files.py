@@ -9,14 +9,14 @@ import pytest
 import safetensors.numpy
 from bank_problem import C, E, centers_in_rows, fresh_bank, placement_on
 
-from ove.centers import files
-from ove.centers.files import blocks_of, open_centers, read_rows, write_centers
+from ove.centers import center_files
+from ove.centers.center_files import blocks_of, open_centers, read_rows, write_centers
 from ove.errors import BadInput
 
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(center_files, "BLOCK_ROWS", 16)
 
 
 def centers(seed: int = 0, dtype: type = np.float32) -> np.ndarray:
@@ -51,8 +51,8 @@ def test_all_kinds_of_floating_point_numbers_are_read(tmp_path: Path, dtype: typ
 def test_only_the_rows_of_a_shard_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "a.npy", centers())
     most = []
-    whole = files.CenterFiles.read
-    monkeypatch.setattr(files.CenterFiles, "read", lambda self, which: most.append(len(which)) or whole(self, which))
+    whole = center_files.CenterFiles.read
+    monkeypatch.setattr(center_files.CenterFiles, "read", lambda self, which: most.append(len(which)) or whole(self, which))
     read(tmp_path / "a.npy", 8)
     assert max(most) == 16 and sum(most) == C
 

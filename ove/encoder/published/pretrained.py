@@ -158,7 +158,7 @@ def _read_config(files: WeightFiles) -> tuple[dict[str, Any] | None, str]:
     """Reads config.json beside the weights; None and an empty text for a file without one."""
     path = (files.given if files.given.is_dir() else files.given.parent) / CONFIG
     if path.is_file():
-        return published_config.parse(path)
+        return published_config.parse_config(path)
     if files.given.is_dir():
         raise BadCheckpoint(
             f"{files.given}: holds weights but no {CONFIG}; put it there, or give the file of weights itself: sizes are then "
