@@ -1,7 +1,10 @@
 """Tables of named entries, and a user's own function or class in the place of one: `module:name` (docs/extending.md)."""
 
+import hashlib
 import importlib
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ove.errors import ConfigError
@@ -32,3 +35,14 @@ def named(table: Mapping[str, T], name: str, key: str) -> T:
     if not callable(found):
         raise ConfigError(f"{key} = {name!r} is of type {type(found).__name__}; a function or class is expected.")
     return found
+
+
+def own_source(table: Mapping[str, Any], name: str, key: str) -> dict[str, str]:
+    """Returns {name: SHA-256 of the file of its module} for a user's own `module:name`, nothing for an entry of the table.
+
+    Part of the key under which results are stored, so that an edited function does not find those of its former self. What the
+    module itself imports does not count. ConfigError as in `named`.
+    """
+    named(table, name, key)
+    source = None if name in table else sys.modules[name.partition(":")[0]].__file__
+    return {name: hashlib.sha256(Path(source).read_bytes()).hexdigest()} if source else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from ove.config import ProbeConfig
 from ove.errors import BadInput, BadShard, ConfigError
 from ove.features.frozen import Frozen, open_frozen
-from ove.named import named
+from ove.named import named, own_source
 from ove.probe.dataset import ProbeDataset
 from ove.probe.heads.heads import HEADS
 from ove.probe.score_cache import ScoreCache
@@ -174,6 +174,7 @@ def _row(
         "encoder": encoder.fingerprint,
         "looks": [each.cache_key() for each in (train, val)],
         "probe": {name: getattr(config, name) for name in _DECIDES},
+        **own_source(HEADS, config.probe, "probe.probe"),
     }
     known = cache.find(about) if cache else None
     predictions: tuple[Predictions, ...] = ()

@@ -12,12 +12,14 @@ from einops import rearrange
 from jaxtyping import Int32, UInt8
 
 from ove.errors import BadShard
+from ove.named import own_source
 from ove.prefetch import prefetch
-from ove.probe.interventions import OF_ONE_VIDEO, intervene
+from ove.probe.interventions import INTERVENTIONS, OF_ONE_VIDEO, intervene
 from ove.records import MODES
 from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
 from ove.stream.modes import TokenView, to_tokens
+from ove.video.select import IFRAME_POLICIES, RULES
 
 UNKNOWN = -1
 """Label of samples whose class the training set lacks; every prediction for them counts as wrong."""
@@ -56,12 +58,17 @@ class ProbeDataset:
     def cache_key(self) -> dict[str, Any]:
         """Returns all that the samples depend on, augmentation aside, as JSON."""
         changed = {} if self.intervention == "none" else {"intervention": self.intervention, "seed": self.seed}
+        selection = self.view.selection
         return {
             "shards": self.shards.fingerprint,
             "classes": list(self.classes),
             "mode": self.mode,
             "view": self.view.about(),
-        } | changed
+            **changed,
+            **own_source(INTERVENTIONS, self.intervention, "probe.interventions"),
+            **own_source(RULES, selection.rule, "selection.rule"),
+            **own_source(IFRAME_POLICIES, selection.iframe_policy, "selection.iframe_policy"),
+        }
 
     def __call__(self, index: int, epoch: int | None = None) -> Example:
         """Returns a sample; without `epoch` it is not augmented.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -283,3 +284,29 @@ def test_features_on_disk_are_found_again_only_if_nothing_has_changed(shard_fold
     assert len(list(folder.iterdir())) == len(kinds)
     for n, tokens in enumerate(found[1:], 1):
         assert np.abs(tokens.astype(np.float32) - found[0]).max() > 1e-3, n
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"probe": "edited:head"},
+        {"interventions": ("edited:change",)},
+        {"selection": SelectionConfig("edited:rule", GOP)},
+        {"selection": SelectionConfig(gop_frames=GOP, iframe_policy="edited:policy")},
+    ],
+    ids=["probe", "intervention", "rule", "iframe_policy"],
+)
+def test_an_edited_function_of_ones_own_does_not_find_its_former_scores(
+    config: ProbeConfig, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = dataclasses.replace(config, untrained=False, **changes)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "edited", raising=False)
+    names = "best as rule, darker as change, knn_of_tokens as head, last as policy"
+    cached = []
+    for version in (1, 1, 2):
+        (tmp_path / "edited.py").write_text(f"from own_functions import {names}\n\nVERSION = {version}\n")
+        lines: list[str] = []
+        compare(own, lines.append, ScoreCache(tmp_path / "scores"))
+        cached.append(any("cached" in line for line in lines))
+    assert cached == [False, True, False]
