@@ -74,7 +74,7 @@ def of_tower(name: str, compute: str, rounds: int) -> dict[str, float]:
     """Rates of one tower."""
     config, dtype = TOWERS[name], jnp.dtype(compute)
     count = PICTURES[name]
-    tower = Tower({}, config.image_px, random_tower(config, dtype), lambda t, p: t(p, dtype), -(-count // len(jax.devices())))
+    tower = Tower(config.image_px, random_tower(config, dtype), lambda t, p: t(p, dtype), -(-count // len(jax.devices())))
     pictures = list(np.random.default_rng(1).integers(0, 256, (count, 1, 224, 224, 3), dtype=np.uint8))
     wall, cpu = timed(lambda: tower.embed(pictures), rounds)
     return {

@@ -91,3 +91,21 @@ def flat(features):
     """All tokens of a sample as one vector of length 1."""
     vectors = features.tokens.reshape(len(features.labels), -1).astype(np.float32)
     return Embeddings(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), features.labels)
+
+
+class EndColors:
+    """`labels.teacher`: mean colors of a clip's first and last frame, or of a picture."""
+
+    pictures_at_once, pictures_a_clip = 6, 2
+
+    def __init__(self, config):
+        self.power = float(config.weights or 1)
+
+    def frames(self, n_frames):
+        return [0, n_frames - 1]
+
+    def prepare(self, pictures, clip):
+        return pictures.mean(axis=(1, 2)).ravel() ** self.power
+
+    def embed(self, prepared):
+        return np.stack(prepared).astype(np.float32)

@@ -46,7 +46,7 @@ def test_settings_and_tables_know_the_same_names(cls, key):
         hint = typing.get_args(hint)[0]
     literal = hint if typing.get_origin(hint) is typing.Literal else typing.get_args(hint)[0]
     assert set(typing.get_args(literal)) == TABLES[cls, key].keys()
-    assert cls is LabelsConfig or Own in typing.get_args(hint)
+    assert Own in typing.get_args(hint)
     assert set(WITHOUT_ENERGIES) < SAMPLINGS.keys()
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ove.config.section import Bounds, Count, Natural, NonNegative, Positive, Section, Share
+from ove.config.section import Bounds, Count, Natural, NonNegative, Own, Positive, Section, Share
 from ove.errors import ConfigError
 
 
@@ -11,10 +11,10 @@ from ove.errors import ConfigError
 class LabelsConfig(Section):
     """From clips and pictures to class centers (spec §5)."""
 
-    teacher: Literal["thumbnails", "clip", "ove"] = "thumbnails"
+    teacher: Literal["thumbnails", "clip", "ove"] | Own = "thumbnails"
     """`thumbnails`: an offline stand-in without weights; `clip`: a CLIP vision tower; `ove`: a published encoder of ours."""
     weights: str = ""
-    """Of the teacher: a folder with config.json and safetensors. The stand-in has none."""
+    """Of the teacher: a folder with config.json and safetensors. The stand-in has none; your own takes what it likes."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Type in which the teacher computes."""
     size_px: Count = 224
@@ -53,7 +53,7 @@ class LabelsConfig(Section):
     """A process not heard of for so long ends all others."""
 
     def check(self) -> None:
-        if (self.teacher == "thumbnails") != (self.weights == ""):
+        if self.teacher in ("thumbnails", "clip", "ove") and (self.teacher == "thumbnails") != (self.weights == ""):
             raise ConfigError(
                 f"labels.teacher = {self.teacher!r} and labels.weights = {self.weights!r} do not go together: `clip` and `ove` "
                 "need a folder of weights, `thumbnails` has none."

@@ -19,7 +19,7 @@ from ove.files import atomic_write, digest, write_json
 from ove.labels.clusters.points import Points
 from ove.labels.parts import WHOLE, WorkPart, name_of
 from ove.labels.prepare import PreparedSample, UnreadableSample, read_samples
-from ove.labels.teachers.teacher import Teacher
+from ove.labels.teachers.teacher import Teacher, teacher_identity
 from ove.records import BankName
 from ove.shards.read import ShardSet
 
@@ -63,7 +63,7 @@ def embed_shards(
     be read are left out and noted; BadShard past `max_bad_share` of a file, ConfigError for embeddings that are not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
-    about = _about(shards, bank, teacher.identity, config)
+    about = _about(shards, bank, config)
     if _read_about(out) != about:
         _write_about(out, about)
     numbers = range(part[0], _count(about), part[1])
@@ -143,11 +143,11 @@ def _write(
         else:
             waiting.append(sample)
         if len(waiting) == at_once:
-            rows.append(_embed(teacher, waiting))
+            rows.append(_embed(teacher, waiting, config.teacher))
             good, waiting = good + [s.without_pixels() for s in waiting], []
         progress(len(good) + len(bad))
     if waiting:
-        rows.append(_embed(teacher, waiting))
+        rows.append(_embed(teacher, waiting, config.teacher))
         good += waiting
     if len(bad) > config.max_bad_share * len(members):
         index, reason = next(iter(bad.items()))
@@ -166,12 +166,14 @@ def _write(
         save_file(tensors, temporary, {"of": json.dumps(of)})  # one text: several would be written in any order
 
 
-def _embed(teacher: Teacher, samples: Sequence[PreparedSample]) -> Float32[np.ndarray, "B E"]:
-    rows = teacher.embed([sample.prepared for sample in samples])
+def _embed(teacher: Teacher, samples: Sequence[PreparedSample], name: str) -> Float32[np.ndarray, "B E"]:
+    rows = np.asarray(teacher.embed([sample.prepared for sample in samples]), np.float32)
+    if rows.ndim != 2 or len(rows) != len(samples):
+        raise ConfigError(f"the teacher {name} gives shape {rows.shape} for {len(samples)} samples, not a row for each.")
     wrong = ~np.isfinite(rows).all(axis=1)
     if wrong.any():
         raise ConfigError(
-            f"the teacher {teacher.identity['teacher']} gives numbers that are not finite for {wrong.sum()} of {len(rows)} "
+            f"the teacher {name} gives numbers that are not finite for {wrong.sum()} of {len(rows)} "
             f"samples, the first {samples[int(np.argmax(wrong))].key}; check its weights, and labels.compute=float32."
         )
     return rows
@@ -181,12 +183,12 @@ def _tell(progress: Callable[[int, int], None], before: int, total: int, done: i
     progress(before + done, total)
 
 
-def _about(shards: ShardSet, bank: BankName, identity: Mapping[str, Any], config: LabelsConfig) -> dict[str, Any]:
+def _about(shards: ShardSet, bank: BankName, config: LabelsConfig) -> dict[str, Any]:
     return {
         "fingerprint": shards.fingerprint,
         "records": len(shards),
         "bank": bank,
-        "teacher": dict(identity),
+        "teacher": teacher_identity(config),
         "chunk_records": config.chunk_records,
         "store": config.store,
     }

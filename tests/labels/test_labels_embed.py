@@ -16,7 +16,7 @@ from ove.labels.clusters.assign import nearest
 from ove.labels.embed import Embedded, embed_shards, open_embeddings
 from ove.labels.label import LabelChunks, kept_points, label_records
 from ove.labels.parts import WHOLE, name_of
-from ove.labels.teachers.teacher import Thumbnails
+from ove.labels.teachers.teacher import Thumbnails, teacher_identity
 from ove.labels.teachers.thumbnails import thumbnail_image
 from ove.shards.pictures import encode_png
 from ove.shards.read import ShardSet
@@ -32,7 +32,7 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 
 def _open(out: Path, shards: ShardSet, teacher: Thumbnails) -> Embedded:
-    return open_embeddings(out, shards, "obj", teacher.identity, "float32")
+    return open_embeddings(out, shards, "obj", teacher_identity(CONFIG), "float32")
 
 
 def test_killed_and_started_again_gives_the_same_bytes(write_kinds: Write, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_killed_and_started_again_gives_the_same_bytes(write_kinds: Write, tmp_p
     first.with_name(f".{half}.{name_of(WHOLE)}.tmp").write_bytes(b"half of a file")
     written = first.stat().st_mtime_ns
     with pytest.raises(BadShard, match=r"lacks 3 of 4 files of embeddings.*run `python -m launch\.labels embed"):
-        open_embeddings(killed, shards, "vid", teacher.identity, "float32")
+        open_embeddings(killed, shards, "vid", teacher_identity(CONFIG), "float32")
     assert embed_shards(shards, "vid", teacher, killed, CONFIG, progress=lambda done, total: told.append((done, total))) == 12
     assert first.stat().st_mtime_ns == written and told[-1] == (17, 17)
     assert _bytes(killed) == _bytes(tmp_path / "whole")
@@ -140,19 +140,19 @@ def test_embeddings_of_something_else_are_not_used(write_kinds: Write, tmp_path:
     with pytest.raises(BadShard, match="holds no embeddings of the bank obj"):
         _open(tmp_path, shards, teacher)
     with pytest.raises(BadShard, match="embeddings of other records"):
-        open_embeddings(out, shards, "vid", teacher.identity, "float32")
-    for identity, store in (({"teacher": "clip", "weights": "12"}, "float32"), (teacher.identity, "float16")):
+        open_embeddings(out, shards, "vid", teacher_identity(CONFIG), "float32")
+    for identity, store in (({"teacher": "clip", "weights": "12"}, "float32"), (teacher_identity(CONFIG), "float16")):
         with pytest.raises(BadShard, match=r"made with .*thumbnails.*float32.* and the settings say .*with these settings"):
             open_embeddings(out, shards, "obj", identity, store)
     before = _open(out, shards, teacher).identity
     embed_shards(shards, "obj", teacher, out, dataclasses.replace(CONFIG, store="float16"))
-    halves = open_embeddings(out, shards, "obj", teacher.identity, "float16")
+    halves = open_embeddings(out, shards, "obj", teacher_identity(CONFIG), "float16")
     assert halves.points.dtype == np.float16 and halves.identity != before
     assert len(list(out.glob("chunk-*"))) == 2  # the old ones are gone
     path = next(out.glob("chunk-*000000*"))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(BadShard, match=r"is damaged .*delete it, then run"):
-        open_embeddings(out, shards, "obj", teacher.identity, "float16")
+        open_embeddings(out, shards, "obj", teacher_identity(CONFIG), "float16")
 
 
 def test_embeddings_that_are_not_finite_stop_it(write_kinds: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

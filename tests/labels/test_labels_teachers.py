@@ -19,7 +19,7 @@ from ove.labels.embed import open_embeddings
 from ove.labels.teachers.clip_files import load_clip
 from ove.labels.teachers.preprocess import cut
 from ove.labels.teachers.teacher import make_teacher, teacher_identity
-from ove.shards.labels import read_labels
+from ove.shards.labels import read_centers, read_labels
 from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
 
@@ -81,7 +81,6 @@ def test_a_tower_of_bfloat16_is_another_teacher_and_near(clip: Path) -> None:
     half = LabelsConfig(teacher="clip", weights=str(clip), batch_size=1, compute="bfloat16")
     assert teacher_identity(config) != teacher_identity(half)
     teachers = [make_teacher(c) for c in (config, half)]
-    assert teachers[1].identity == teacher_identity(half)
     pictures = np.random.default_rng(0).integers(0, 256, (10, 8, 70, 50, 3), dtype=np.uint8)
     found = [teacher.embed([teacher.prepare(clip, True) for clip in pictures]) for teacher in teachers]
     assert found[0].shape == (10, 8 * 16) and (np.sum(found[0] * found[1], axis=1) > 0.999).all()
@@ -111,3 +110,48 @@ def test_weights_that_cannot_be_a_teacher_are_refused(clip: Path, ove: Path, tmp
     for teacher, weights in (("ove", clip), ("clip", ove)):
         with pytest.raises(BadCheckpoint, match=f"{weights}: "):
             make_teacher(LabelsConfig(teacher=teacher, weights=str(weights)))
+
+
+def test_ones_own_teacher_labels_through_the_command(
+    write_kinds: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_kinds(tmp_path, 17)
+    settings = {"teacher": "own_functions:EndColors", "weights": "2"}
+    options = [word for key, value in settings.items() for word in ("--set", f"labels.{key}={value!r}")]
+    words = ["--shards", str(tmp_path), "--centers", "4", "--labels", "2", *options]
+    assert command.main(words) == 0
+    shards, identity = ShardSet.open(tmp_path), teacher_identity(LabelsConfig(**settings))
+    for bank, which in (("obj", [4]), ("vid", [0, 7])):
+        found = open_embeddings(tmp_path / "labels" / "steps" / bank, shards, bank, identity, "float32")
+        colors = [decode_frames(shards.video(n), which).mean(axis=(1, 2)).ravel() ** 2 for n in range(17)]
+        np.testing.assert_allclose(found.points.rows(np.arange(17)), colors, rtol=1e-6)
+        centers = np.asarray(read_centers(tmp_path, bank))
+        np.testing.assert_array_equal(read_labels(tmp_path, bank).labels[:, 0], (_unit(np.array(colors)) @ centers.T).argmax(1))
+    capsys.readouterr()
+    assert command.main(words) == 0 and "has these labels already" in capsys.readouterr().out
+
+
+def test_ones_own_teacher_is_another_when_its_source_or_its_weights_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    source, weights = tmp_path / "edited_teacher.py", tmp_path / "weights"
+    weights.mkdir()
+    config = LabelsConfig(teacher="edited_teacher:EndColors", weights=str(weights))
+    identities = []
+    for version, content in ((1, "a"), (2, "a"), (2, "b")):
+        source.write_text(f"from own_functions import EndColors\n\nVERSION = {version}\n")
+        (weights / "any.bin").write_text(content)
+        identities.append(str(teacher_identity(config)))
+    assert len(set(identities)) == 3 and identities[-1] == str(teacher_identity(config))
+
+
+def test_what_cannot_teach_is_refused(write_kinds: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"^labels\.teacher = 'own_functions:EndColor': the module 'own_functions' has no"):
+        teacher_identity(LabelsConfig(teacher="own_functions:EndColor"))
+    with pytest.raises(ConfigError, match=r"^labels\.teacher = 'builtins:str' returned str, not a Teacher \(docs/ext"):
+        make_teacher(LabelsConfig(teacher="builtins:str"))
+    write_kinds(tmp_path, 6)
+    monkeypatch.setattr("own_functions.EndColors.embed", lambda self, prepared: np.concatenate(prepared))
+    with pytest.raises(ConfigError, match=r"own_functions:EndColors gives shape \(18,\) for 6 samples"):
+        command.main(["embed", "--shards", str(tmp_path), "--bank", "obj", "--set", "labels.teacher=own_functions:EndColors"])
