@@ -31,15 +31,15 @@ sys.path.insert(0, str(ROOT))
 
 from ove.config import BatchesConfig, HeadConfig, SelectionConfig, ShardsConfig, VideoConfig  # noqa: E402
 from ove.records import Saliency  # noqa: E402
-from ove.shards.h264 import decode_clip  # noqa: E402
+from ove.shards.h264_clip import decode_clip  # noqa: E402
 from ove.shards.labels import write_labels  # noqa: E402
 from ove.shards.make import RecordMaker  # noqa: E402
-from ove.shards.read import ShardSet  # noqa: E402
 from ove.shards.schema import ImageRecord, Record, VideoRecord  # noqa: E402
+from ove.shards.shard_set import ShardSet  # noqa: E402
 from ove.shards.write import write_shards  # noqa: E402
 from ove.sources.folders import InputFile  # noqa: E402
+from ove.stream.batch_pipeline import Pipeline  # noqa: E402
 from ove.stream.modes import TokenView  # noqa: E402
-from ove.stream.pipeline import Pipeline  # noqa: E402
 
 THREADS = 2
 CLIPS, PICTURES, CENTERS, LABELS = 12, 96, 1000, 10

@@ -15,8 +15,8 @@ from launch.cli import settings as cli_settings
 from launch.cli.command import run_command
 from ove.config import BatchesConfig, RunConfig
 from ove.errors import ConfigError
-from ove.stream.pipeline import Pipeline
-from ove.stream.samples import HeadStream
+from ove.stream.batch_pipeline import Pipeline
+from ove.stream.head_stream import HeadStream
 from ove.train.feed import to_devices
 from ove.train.sharding import batch_sharding, make_mesh
 

@@ -19,8 +19,8 @@ from ove.errors import ConfigError
 from ove.files import write_json, write_text
 from ove.labels.clusters.assign import nearest
 from ove.records import BANKS, CODEC, IMAGE
-from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
+from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView, to_tokens
 from ove.train.checkpoints.checkpoint import restore_encoder
 from ove.train.checkpoints.saved_bank import SavedBank, open_bank

@@ -31,8 +31,8 @@ from ove.labels.parts import WHOLE, WorkPart, working
 from ove.labels.step_cache import LabelJob, StepCache, banks_of, check_size
 from ove.labels.steps import Steps
 from ove.labels.text.tag_shards import VOCABULARY, TextReport, tag_shards
-from ove.shards.read import ShardSet
 from ove.shards.remote.remote_shards import uri_of
+from ove.shards.shard_set import ShardSet
 
 _TASKS = ("embed", "dedup", "kmeans", "assign", "all")
 _IN_PARTS = ("embed", "assign")

@@ -18,7 +18,7 @@ from ove.files import write_json, write_text
 from ove.probe.compare import compare
 from ove.probe.predictions import check_name, write_predictions
 from ove.probe.report import as_csv, as_json, table
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 
 _MEET_LIMIT_S, _SILENCE_LIMIT_S = 600.0, 60.0
 """How long processes wait for each other at the start; one not heard of for so long ends all others."""

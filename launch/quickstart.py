@@ -20,7 +20,7 @@ from pathlib import Path
 from launch.cli import settings as cli_settings
 from launch.cli.command import run_command
 from ove.errors import ConfigError, OveError
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile, find_files
 
 _ROOT = Path(__file__).resolve().parents[1]

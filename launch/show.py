@@ -17,9 +17,9 @@ from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
 from ove.records import BANKS, Saliency, Selection
 from ove.shards.labels import NONE, read_labels
-from ove.shards.read import ShardSet
 from ove.shards.remote.remote_shards import local_file
 from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image
+from ove.shards.shard_set import ShardSet
 from ove.video.select import choose_patches
 from ove.view.record import image_sheet, in_words, moments, video_sheet
 

@@ -21,7 +21,7 @@ from ove.labels.parts import WHOLE, WorkPart, name_of
 from ove.labels.prepare import PreparedSample, UnreadableSample, read_samples
 from ove.labels.teachers.teacher import Teacher, teacher_identity
 from ove.records import BankName
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 
 ABOUT = "embeddings.json"
 _LOG = logging.getLogger(__name__)

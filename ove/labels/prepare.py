@@ -13,8 +13,8 @@ from ove.errors import BadShard
 from ove.labels.teachers.teacher import Teacher
 from ove.prefetch import prefetch
 from ove.records import BankName
-from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, decode_frames, decode_image
+from ove.shards.shard_set import ShardSet
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ove.labels.parts import WorkPart
 from ove.labels.teachers.teacher import Teacher, make_teacher, teacher_identity
 from ove.records import BankName
 from ove.shards.labels import fingerprint_of_array, read_centers, read_labels
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 
 _MEANS_NOTHING = (
     "threads",

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int64
 
 from ove.errors import BadClip, BadShard
 from ove.records import Saliency
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView
 
 

@@ -15,7 +15,7 @@ from ove.probe.score_cache import ScoreCache
 from ove.probe.scores import Predictions, Scores, mean_and_half_width
 from ove.progress import ProgressReport
 from ove.records import MODES
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView
 
 _DECIDES = (

@@ -16,8 +16,8 @@ from ove.named import own_source
 from ove.prefetch import prefetch
 from ove.probe.interventions import INTERVENTIONS, OF_ONE_VIDEO, intervene
 from ove.records import MODES
-from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
+from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView, to_tokens
 from ove.video.select import IFRAME_POLICIES, RULES
 

@@ -10,7 +10,7 @@ from ove.named import named
 from ove.probe.dataset import ProbeDataset
 from ove.probe.heads.heads import HEADS
 from ove.records import MODES
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView
 
 

@@ -14,8 +14,8 @@ from ove.probe.features import embed
 from ove.probe.heads.knn import retrieval_at_1
 from ove.probe.scores import Accuracy
 from ove.records import Saliency, on_time_grid
-from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
+from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView
 from ove.video.patches import all_positions, gather, patchify, positions
 

@@ -15,7 +15,7 @@ from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.records import Saliency
-from ove.shards.h264 import encode_clip
+from ove.shards.h264_clip import encode_clip
 from ove.shards.pictures import MOSAIC_QUALITY, STARTS, encode_jpeg, encode_png, whole_picture
 from ove.shards.schema import MAX_PATCHES, ImageRecord, Record, VideoRecord, encode_frames
 from ove.shards.write import Progress, Summary, scratch_folder, write_shards

@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float16, Float64, Int32, UInt8, UInt16
 
 from ove.errors import BadShard
-from ove.shards import h264
+from ove.shards import h264_clip
 from ove.shards.fields import check_array, check_labels, check_types, pack_array, unpack_array
 from ove.shards.pictures import decode_picture, encode_jpeg
 
@@ -74,7 +74,7 @@ class VideoRecord:
     labels: dict[str, Int32[np.ndarray, "M"]] = field(default_factory=dict)
     """As in `ImageRecord`."""
     h264: bytes = b""
-    """The same T frames as an H.264 stream (`ove.shards.h264`), or empty, if there are `frames`."""
+    """The same T frames as an H.264 stream (`ove.shards.h264_clip`), or empty, if there are `frames`."""
     mosaics: list[bytes] = field(default_factory=list)
     """JPEG files (4:4:4) of S×S pixels that hold the patches of `mosaic_flat` row by row; places left over are black."""
     mosaic_flat: UInt16[np.ndarray, "N"] = field(default_factory=lambda: np.zeros(0, np.uint16))
@@ -199,7 +199,7 @@ def decode_frames(record: VideoRecord, which: Sequence[int], form: str = "") -> 
     """
     if not record.frames or form == "h264":
         try:
-            return h264.decode_clip(record.h264, len(record.frame_index), record.size_px, which)
+            return h264_clip.decode_clip(record.h264, len(record.frame_index), record.size_px, which)
         except BadShard as error:
             raise BadShard(f"{record.key}: {error}; write the shards again.") from error
     size = record.size_px

@@ -10,9 +10,9 @@ from pathlib import Path
 from ove.errors import BadShard, Unavailable
 from ove.shards.manifest import Manifest, fingerprint_of, read_manifest
 from ove.shards.pictures import picture_format
-from ove.shards.read import ShardSet
 from ove.shards.remote.remote_shards import local_folder
 from ove.shards.schema import Record, VideoRecord, decode_frames, decode_image, decode_mosaics, kind_of
+from ove.shards.shard_set import ShardSet
 from ove.workers import Died, outcomes
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ove.records import Batch
-from ove.stream.samples import BadRecord, HeadStream
+from ove.stream.head_stream import BadRecord, HeadStream
 
 Bad = tuple[int, BadRecord]
 """Row of a batch, and a bad record drawn for it."""

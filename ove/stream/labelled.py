@@ -10,9 +10,9 @@ from ove.errors import BadShard, ConfigError
 from ove.files import digest
 from ove.records import BANKS
 from ove.shards.labels import NONE, read_labels
-from ove.shards.read import ShardSet
 from ove.shards.remote.remote_shards import local_file
 from ove.shards.schema import Record
+from ove.shards.shard_set import ShardSet
 
 _BLOCK_ROWS = 1 << 20
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ove.config.probe import Intervention
 from ove.probe.compare import Comparison, ComparisonRow, compare
 from ove.probe.score_cache import ScoreCache
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 from ove.studies.sets import Bench, called
 from ove.studies.study import Column, Study, Value
 from ove.view import plots

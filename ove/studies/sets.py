@@ -12,7 +12,7 @@ from ove.errors import ConfigError
 from ove.files import digest
 from ove.probe.compare import view_of
 from ove.shards.make import write_source
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 from ove.shards.write import Progress
 from ove.stream.modes import TokenView
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from ove.centers.sample import check_labels
 from ove.records import Batch
-from ove.stream.pipeline import Pipeline, Progress
+from ove.stream.batch_pipeline import Pipeline, Progress
 
 _NAMES = "patches", "positions", "labels"
 _LOOK_S = 0.5

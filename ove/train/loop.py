@@ -17,7 +17,7 @@ from ove.config.mapping import to_mapping
 from ove.distributed import Processes
 from ove.errors import ConfigError
 from ove.records import Batch
-from ove.stream.pipeline import Pipeline
+from ove.stream.batch_pipeline import Pipeline
 from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.checkpoints.resume import place_in_data, resume
 from ove.train.feed import DeviceBatch, DevicePrefetcher

@@ -10,7 +10,7 @@ from jaxtyping import Bool, UInt8
 from ove.files import atomic_write
 from ove.records import Clip, Selection
 from ove.view import colours
-from ove.view.page import FAINT, INK, MARK, Page
+from ove.view.canvas import FAINT, INK, MARK, Page
 
 ANIMATION_FPS = 8
 """Sampled frames shown in a second."""

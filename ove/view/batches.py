@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int, Int32, UInt8
 
 from ove.records import MODES, Batch
 from ove.view import colours
-from ove.view.page import FAINT, Page
+from ove.view.canvas import FAINT, Page
 
 STEPS = 16
 """From the start of a run on, in which samples of modes that have not come yet are looked for."""

@@ -11,7 +11,7 @@ from ove.records import CELL_PX, Clip, CodecSignals, Saliency, Selection
 from ove.video.geometry import placement
 from ove.video.motion import remove_camera
 from ove.view import colours
-from ove.view.page import FAINT, INK, MARK, Page
+from ove.view.canvas import FAINT, INK, MARK, Page
 
 _TILE, _GAP, _MARGIN, _HEADINGS = 192, 10, 26, 232
 """Pixels: side of a tile, space between tiles, the white border, and the column of headings."""

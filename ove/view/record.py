@@ -9,7 +9,7 @@ from jaxtyping import Int, UInt8
 from ove.records import Selection
 from ove.shards.schema import ImageRecord, VideoRecord
 from ove.view import colours
-from ove.view.page import FAINT, MARK, Page
+from ove.view.canvas import FAINT, MARK, Page
 
 _TILE, _GAP, _MARGIN, _HEADINGS = 192, 10, 26, 120
 _HEAD, _MOMENT = 96, 34

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from ove.records import Clip, Selection
 from ove.view import colours
-from ove.view.page import FAINT, INK, MARK, Page
+from ove.view.canvas import FAINT, INK, MARK, Page
 
 _TILE, _GAP, _MARGIN, _HEADINGS = 168, 8, 26, 190
 _HEAD, _MOMENT, _BARS = 84, 26, 34

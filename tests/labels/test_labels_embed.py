@@ -19,8 +19,8 @@ from ove.labels.parts import WHOLE, name_of
 from ove.labels.teachers.teacher import Thumbnails, teacher_identity
 from ove.labels.teachers.thumbnails import thumbnail_image
 from ove.shards.pictures import encode_png
-from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, decode_image
+from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
 
 Write = Callable[[Path, int], None]

@@ -15,7 +15,7 @@ from ove.labels.text.vocabulary import read_vocabulary
 from ove.labels.text.words import words
 from ove.shards.labels import read_labels
 from ove.shards.manifest import read_manifest
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 
 NO_FONTS = "only OpenCV 4 is installed, which carries no font to draw the pages with; a fresh set-up has OpenCV 5"
 needs_fonts = pytest.mark.skipif(not pages.HAS_FONTS, reason=NO_FONTS)

@@ -14,10 +14,10 @@ from launch import labels as command
 from ove.config import BatchesConfig, EncoderConfig, HeadConfig, RunConfig, SelectionConfig, TrainConfig
 from ove.errors import BadCheckpoint, BadShard, ConfigError
 from ove.shards.labels import read_centers, read_labels, write_labels
-from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord
+from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
-from ove.stream.pipeline import Pipeline
+from ove.stream.batch_pipeline import Pipeline
 from ove.train.loop import train
 
 Write = Callable[[Path, int], None]

@@ -20,8 +20,8 @@ from ove.labels.teachers.clip_files import load_clip
 from ove.labels.teachers.preprocess import cut
 from ove.labels.teachers.teacher import make_teacher, teacher_identity
 from ove.shards.labels import read_centers, read_labels
-from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
+from ove.shards.shard_set import ShardSet
 
 Write = Callable[[Path, int], None]
 GOLDEN = np.load(Path(__file__).with_name("clip_golden.npz"))

@@ -22,8 +22,8 @@ from launch import import_tfio
 from launch.tensorflow_environment import install as tfio_environment
 from launch.tensorflow_environment.install import ENVIRONMENT, environment
 from ove.errors import BadClip, ConfigError, Unavailable
-from ove.shards.read import ShardSet
 from ove.shards.schema import decode_image
+from ove.shards.shard_set import ShardSet
 
 RECORDS = 10
 

@@ -11,8 +11,8 @@ from launch import show
 from ove.config import ShardsConfig
 from ove.records import Selection
 from ove.shards.pictures import encode_jpeg
-from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord
+from ove.shards.shard_set import ShardSet
 from ove.shards.write import write_shards
 from ove.sources.folders import InputFile
 from ove.view.record import moments

@@ -11,7 +11,7 @@ from launch import shards, study
 from ove.config import ProbeConfig, StudyConfig
 from ove.config.probe import parse_option
 from ove.errors import ConfigError
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 from ove.studies import probes
 from ove.studies.sets import Bench
 from ove.toy import write_video

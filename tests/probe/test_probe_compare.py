@@ -23,8 +23,8 @@ from ove.probe.heads import heads
 from ove.probe.score_cache import ScoreCache
 from ove.probe.scores import Accuracy, Predictions, Scores
 from ove.records import CODEC
-from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
+from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView, to_tokens
 

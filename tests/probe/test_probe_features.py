@@ -16,7 +16,7 @@ from ove.features.frozen import Frozen, frozen
 from ove.probe.dataset import UNKNOWN, ProbeDataset
 from ove.probe.features import SAMPLES_PER_CALL, EncodedOnDemand, embed, extract, part_of, stored
 from ove.records import CODEC
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView, to_tokens
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=2, mlp=64)

@@ -14,8 +14,8 @@ from ove.probe import dataset as looks_module
 from ove.probe.dataset import ProbeDataset
 from ove.probe.interventions import intervene
 from ove.records import on_time_grid
-from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord, encode_frames
+from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView
 from ove.video.patches import patchify

@@ -14,8 +14,8 @@ from ove.config import ProbeConfig, SelectionConfig
 from ove.errors import BadInput, ConfigError
 from ove.probe.compare import Comparison, compare
 from ove.probe.predictions import prediction_rows, write_predictions
-from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, VideoRecord
+from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
 
 VAL = 23

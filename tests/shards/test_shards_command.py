@@ -15,8 +15,8 @@ from shards_material import write_video
 from launch import shards as command
 from ove.config import VideoConfig
 from ove.errors import ConfigError
-from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames
+from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
 from ove.sources.quarantine import read_quarantine
 from ove.video.decode import read_video

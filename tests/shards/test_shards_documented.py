@@ -15,8 +15,8 @@ from source_files import encoded, picture
 
 from launch import shards as command
 from ove.shards.manifest import Manifest
-from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, VideoRecord, decode_frames, decode_image
+from ove.shards.shard_set import ShardSet
 
 _PAGE = Path(__file__).parents[2] / "docs" / "data_format.md"
 

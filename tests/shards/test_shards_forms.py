@@ -18,9 +18,9 @@ from ove.config import SelectionConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
 from ove.records import Saliency
-from ove.shards import h264
-from ove.shards.read import ShardSet
+from ove.shards import h264_clip
 from ove.shards.schema import VideoRecord, decode_frames, decode_mosaics, pack, unpack
+from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
 from ove.video.patches import gather
 from ove.video.select import choose_patches
@@ -39,21 +39,21 @@ def frames() -> np.ndarray:
 @pytest.fixture(scope="module")
 def stream(frames: np.ndarray) -> bytes:
     """The frames as H.264."""
-    return h264.encode_clip(frames, 18)
+    return h264_clip.encode_clip(frames, 18)
 
 
 @pytest.fixture(scope="module")
 def decoded(stream: bytes) -> np.ndarray:
     """All frames of the stream."""
-    return h264.decode_clip(stream, T, SIZE_PX, range(T))
+    return h264_clip.decode_clip(stream, T, SIZE_PX, range(T))
 
 
 def test_the_pictures_come_back(frames: np.ndarray, stream: bytes, decoded: np.ndarray) -> None:
     error = decoded.astype(int) - frames
     assert np.abs(error).mean(axis=(1, 2, 3)).max() < 5
     assert np.abs(error.mean(axis=(0, 1, 2))).max() < 0.8  # no tint: matrix and range are those that decoders take
-    assert [n for n, (_, is_idr) in enumerate(h264.access_units(stream)) if is_idr] == [0, 32, 64]
-    assert h264.encode_clip(frames, 18) == stream
+    assert [n for n, (_, is_idr) in enumerate(h264_clip.access_units(stream)) if is_idr] == [0, 32, 64]
+    assert h264_clip.encode_clip(frames, 18) == stream
 
 
 def test_the_stream_says_what_its_colours_are(stream: bytes, tmp_path: Path) -> None:
@@ -68,14 +68,14 @@ def test_the_stream_says_what_its_colours_are(stream: bytes, tmp_path: Path) -> 
 @given(which=st.lists(st.integers(0, T - 1), max_size=6))
 @settings(max_examples=30, deadline=None)
 def test_any_frames_in_any_order(which: list[int], stream: bytes, decoded: np.ndarray) -> None:
-    np.testing.assert_array_equal(h264.decode_clip(stream, T, SIZE_PX, which), decoded[which])
+    np.testing.assert_array_equal(h264_clip.decode_clip(stream, T, SIZE_PX, which), decoded[which])
 
 
 def test_no_more_is_decoded_than_needed(stream: bytes, decoded: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[int] = []
     original = h264._decoded
     monkeypatch.setattr(h264, "_decoded", lambda units: handed.append(len(units)) or original(units))
-    np.testing.assert_array_equal(h264.decode_clip(stream, T, SIZE_PX, [66, 2, 5, 2]), decoded[[66, 2, 5, 2]])
+    np.testing.assert_array_equal(h264_clip.decode_clip(stream, T, SIZE_PX, [66, 2, 5, 2]), decoded[[66, 2, 5, 2]])
     assert sorted(handed) == [3, 6]
 
 
@@ -83,13 +83,13 @@ def test_no_more_is_decoded_than_needed(stream: bytes, decoded: np.ndarray, monk
 def test_odd_sizes_and_pure_colours(size_px: int) -> None:
     pure = np.zeros((4, size_px, size_px, 3), np.uint8)
     pure[0], pure[1, ..., 0], pure[2, ..., 1], pure[3, ..., 2] = 255, 255, 255, 255
-    back = h264.decode_clip(h264.encode_clip(pure, 10), 4, size_px, range(4))
+    back = h264_clip.decode_clip(h264.encode_clip(pure, 10), 4, size_px, range(4))
     assert np.abs(back.astype(int) - pure).max() <= 4
 
 
 def test_damaged_streams_are_refused(stream: bytes) -> None:
     record = dataclasses.replace(record_of(np.zeros((T, 28, 28, 3), np.uint8), "a.mp4", None), frames=[], h264=stream)
-    units = [data for data, _ in h264.access_units(stream)]
+    units = [data for data, _ in h264_clip.access_units(stream)]
     assert b"".join(units) == stream
     broken = bytearray(units[1])
     broken[-len(units[1]) // 2 :] = bytes(len(units[1]) // 2 + len(units[1]) % 2)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from launch import shards as command
-from ove.shards.read import ShardSet
 from ove.shards.schema import decode_frames, decode_mosaics
+from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
 
 

@@ -20,10 +20,10 @@ from remote_servers import Server, serving
 from ove.config import RemoteConfig
 from ove.errors import BadShard, ConfigError, Unavailable
 from ove.shards.labels import read_centers, read_labels, write_labels
-from ove.shards.read import ShardSet
 from ove.shards.remote import cache
 from ove.shards.remote import remote_shards as remote
 from ove.shards.remote.remote_shards import join, local_folder, uri_of
+from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
 
 

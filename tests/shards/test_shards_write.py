@@ -17,7 +17,7 @@ from shards_material import PATCH_PX, SIZE_PX, T, make_record, write_video
 
 from ove.config import ShardsConfig
 from ove.errors import BadClip, BadShard, ConfigError
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
 from ove.shards.write import Progress, Summary, write_shards
 from ove.sources.folders import find_files

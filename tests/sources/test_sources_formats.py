@@ -17,8 +17,8 @@ from source_files import encoded, example_bytes, picture, write_tar, write_tfrec
 from launch import shards as command
 from ove.config import ShardsConfig
 from ove.errors import BadClip
-from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, decode_image
+from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
 from ove.sources.folders import ByteRange, InputFile, Inputs, Inside
 from ove.sources.inputs import FORMATS, Contents, Format, archive_format, find_inputs, read_input

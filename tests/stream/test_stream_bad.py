@@ -11,12 +11,12 @@ from synthetic import CENTERS, image_record_of, write_image_set
 
 from ove.config import BatchesConfig, HeadConfig
 from ove.records import Batch
-from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord
+from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
 from ove.stream import modes
-from ove.stream.pipeline import Pipeline
-from ove.stream.samples import BadRecord
+from ove.stream.batch_pipeline import Pipeline
+from ove.stream.head_stream import BadRecord
 
 COUNT, SIZE = 120, 28
 CUT = (3, 50, 77)

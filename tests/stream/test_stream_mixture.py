@@ -17,8 +17,8 @@ from ove.shards.labels import write_labels
 from ove.shards.pictures import encode_jpeg
 from ove.shards.schema import ImageRecord, VideoRecord
 from ove.sources.folders import InputFile
+from ove.stream.batch_pipeline import Pipeline, Progress, mixture_differences
 from ove.stream.modes import TokenView, to_tokens
-from ove.stream.pipeline import Pipeline, Progress, mixture_differences
 from ove.video.patches import unpatchify
 
 SIZE = 28

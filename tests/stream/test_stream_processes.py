@@ -12,11 +12,11 @@ import pytest
 from synthetic import BUDGET, GOP
 
 from ove.config import BatchesConfig, HeadConfig, SelectionConfig
-from ove.stream.pipeline import Pipeline, Progress
+from ove.stream.batch_pipeline import Pipeline, Progress
 
 TRAINER = """
 import os, signal, subprocess, sys, time
-from ove.stream.pipeline import Pipeline
+from ove.stream.batch_pipeline import Pipeline
 from ove.config import BatchesConfig, HeadConfig, SelectionConfig
 
 def children():

@@ -21,8 +21,8 @@ from ove.probe.score_cache import ScoreCache
 from ove.probe.scores import Accuracy, Scores
 from ove.records import CODEC, on_time_grid
 from ove.shards.pictures import encode_jpeg
-from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
+from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView, to_tokens
 from ove.video.patches import patchify

@@ -48,7 +48,7 @@ def test_positives_without_room_are_reported_at_once_and_once() -> None:
 
 def test_labels_past_the_bank_stop_a_run_with_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = write_set(tmp_path / "shards")
-    from ove.stream.pipeline import Pipeline
+    from ove.stream.batch_pipeline import Pipeline
 
     opened = Pipeline.__init__
 

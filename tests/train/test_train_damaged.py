@@ -11,7 +11,7 @@ from tiny_run import STEPS, config_of, state_on
 
 from ove.config import RunConfig
 from ove.errors import BadCheckpoint, DamagedCheckpoint
-from ove.stream.pipeline import Pipeline
+from ove.stream.batch_pipeline import Pipeline
 from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.checkpoints.resume import resume
 from ove.train.init import TrainState

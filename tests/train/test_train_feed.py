@@ -12,7 +12,7 @@ from synthetic import BUDGET, CENTERS, GOP, write_set
 
 from ove.config import BatchesConfig, HeadConfig, SelectionConfig
 from ove.errors import BadInput, BadShard
-from ove.stream.pipeline import Pipeline
+from ove.stream.batch_pipeline import Pipeline
 from ove.train.feed import DevicePrefetcher
 from ove.train.sharding import batch_sharding, make_mesh
 

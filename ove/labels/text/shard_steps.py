@@ -19,8 +19,8 @@ from ove.labels.text.ocr import OcrReader
 from ove.labels.text.vocabulary import cached_vocabulary, tags_of, write_counts
 from ove.labels.text.words import script, words
 from ove.shards.manifest import read_manifest
-from ove.shards.read import ShardSet
 from ove.shards.schema import ImageRecord, Record, decode_frames, decode_image
+from ove.shards.shard_set import ShardSet
 
 
 @dataclass(frozen=True)

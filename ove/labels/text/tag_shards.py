@@ -25,7 +25,7 @@ from ove.labels.text.shard_steps import ShardText, count, read, tag
 from ove.labels.text.vocabulary import Vocabulary, build_vocabulary, merged_counts, read_vocabulary, write_vocabulary
 from ove.labels.text.words import words_version
 from ove.shards.labels import NONE, write_labels
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 
 VOCABULARY = "vocabulary.tsv"
 REPORT = "report.json"

@@ -7,7 +7,7 @@ from typing import Any
 from ove.config import RunConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadCheckpoint, ConfigError, DamagedCheckpoint
-from ove.stream.pipeline import Pipeline, Progress, mixture_differences
+from ove.stream.batch_pipeline import Pipeline, Progress, mixture_differences
 from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.init import TrainState
 

@@ -13,8 +13,8 @@ from ove.config.mapping import to_mapping
 from ove.distributed import Processes
 from ove.errors import ConfigError
 from ove.files import NO_LOCKS, append_json_line, lock, naming, reopen_json_lines, write_json, write_text
-from ove.stream.pipeline import OnBad
-from ove.stream.samples import BadRecord
+from ove.stream.batch_pipeline import OnBad
+from ove.stream.head_stream import BadRecord
 
 _LOOK_S = 1.0
 

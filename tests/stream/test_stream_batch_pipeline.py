@@ -12,11 +12,11 @@ from ove.config import BatchesConfig, HeadConfig, SelectionConfig
 from ove.errors import BadShard, ConfigError, TrainingStopped
 from ove.records import CODEC, FRAMES, IMAGE, TILING, Batch
 from ove.shards.labels import read_centers, read_labels, write_labels
-from ove.shards.read import ShardSet
 from ove.shards.schema import VideoRecord
+from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
-from ove.stream.pipeline import Pipeline, Progress
-from ove.stream.samples import BadRecord
+from ove.stream.batch_pipeline import Pipeline, Progress
+from ove.stream.head_stream import BadRecord
 
 Batches = list[dict[str, Batch]]
 

@@ -15,8 +15,8 @@ from ove.errors import BadShard, ConfigError, TrainingStopped
 from ove.files import digest
 from ove.records import Batch
 from ove.stream.batch_builder import BatchBuilder
+from ove.stream.head_stream import BadRecord, HeadStream
 from ove.stream.readahead import ReadAhead
-from ove.stream.samples import BadRecord, HeadStream
 
 OnBad = Callable[[BadRecord], None]
 """Called once per bad record, when the first affected batch is consumed."""
