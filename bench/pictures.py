@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from presets import RULES, draw, selected  # noqa: E402
 
-from ove.toy import encode  # noqa: E402
+from ove.toy import write_mp4  # noqa: E402
 from ove.video.decode import read_video  # noqa: E402
 from ove.video.saliency import saliency  # noqa: E402
 from ove.view.overlay import overlay  # noqa: E402
@@ -36,7 +36,7 @@ def main() -> None:
         out = options.out or (Path(folder) if options.quick else ROOT / "docs" / "images")
         out.mkdir(parents=True, exist_ok=True)
         path = Path(folder) / "street.mp4"
-        encode(street(), path)
+        write_mp4(street(), path)
         config, _ = RULES["paper"]
         clip, signals = read_video(path, config)
         _, selections = selected(path, _BUDGET)

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from ove.config import VideoConfig, video_preset  # noqa: E402
 from ove.records import Clip, Selection  # noqa: E402
-from ove.toy import encode  # noqa: E402
+from ove.toy import write_mp4  # noqa: E402
 from ove.video.decode import read_video  # noqa: E402
 from ove.video.saliency import saliency  # noqa: E402
 from ove.video.select import choose_patches  # noqa: E402
@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder) / "street.mp4"
         if options.quick and not options.files:
-            encode(street(), drawn)
+            write_mp4(street(), drawn)
             options.files = [drawn]
         files = options.files or sorted((ROOT.parent / "shared" / "videos").glob("*.mp4"))[-1:]
         if not files:

@@ -43,7 +43,7 @@ _STEPS = (  # (module, what is called there, name of the step); time within an i
     ("ove.video.signals", "gradient_into", "gradient of intra blocks"),
     ("ove.video.bitstream.h264", "GrayH264.luma", "gray residual: decoding alone"),
     ("ove.video.signals", "SignalStack.add", "vectors fetched, residual stored"),
-    ("ove.video.transcode", "encode", "transcode: encoding"),
+    ("ove.video.transcode", "transcode", "transcode: encoding"),
     ("ove.video.clip_builder", "transcoded_signals", "transcode: decoding"),
     ("ove.video.saliency", "remove_camera", "camera fit"),
     ("ove.video.saliency", "_motion_scales", "percentiles"),

@@ -9,8 +9,10 @@ from launch.cli.settings import parse_assignments
 from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import ConfigError
+from ove.shards.assemble import WriteSummary
 from ove.shards.make import write_source
-from ove.shards.write import QUARANTINE, Progress, Summary
+from ove.shards.write import WriteProgress
+from ove.sources.quarantine import QUARANTINE
 
 IMAGES_PER_SHARD = 1024
 """A picture takes about a tenth of the bytes of a clip."""
@@ -25,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     video, shards = _configs(options, kind)
     progress = shown("files")
 
-    def show(found: Progress) -> None:
+    def show(found: WriteProgress) -> None:
         progress("", found.done, found.total, f"{found.bad} set aside" if found.bad else "")
 
     summary = write_source(kind, source, options.out, video, shards, show)
@@ -33,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _report(summary: Summary, out: Path) -> None:
+def _report(summary: WriteSummary, out: Path) -> None:
     print(f"{summary.n_good} good, {len(summary.bad)} bad; {summary.n_shards} shards in {out}", end="")
     print(f" ({summary.n_earlier} files were done already)" if summary.n_earlier else "")
     for entry in summary.bad[:_SHOWN]:

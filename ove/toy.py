@@ -81,7 +81,7 @@ def render(seed: int, index: int) -> ToyVideo:
     return ToyVideo(frames, label, (start, start + duration), mask, centers, pan)
 
 
-def encode(frames: UInt8[np.ndarray, "F H W 3"], path: Path) -> None:
+def write_mp4(frames: UInt8[np.ndarray, "F H W 3"], path: Path) -> None:
     """Writes an H.264 mp4 as a simple camera does: P-frames with one reference, one I-frame at the start."""
     options = {"preset": "superfast", "crf": "18", "x264-params": "bframes=0:ref=1:weightp=0:scenecut=0:keyint=250:threads=1"}
     with av.open(str(path), "w", format="mp4") as container:
@@ -107,7 +107,7 @@ def write_video(folder: Path, seed: int, index: int) -> Path:
     about = {"label": label, "event": video.event, "centers_px": video.centers_px.tolist(), "pan_px": video.pan_px.tolist()}
     write_text(truth, json.dumps(about))
     with atomic_write(path) as temporary:
-        encode(video.frames, temporary)
+        write_mp4(video.frames, temporary)
     return path
 
 

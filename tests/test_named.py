@@ -20,7 +20,7 @@ from ove.train.optimizer import SCHEDULES, learning_rate
 from ove.video.motion import COMPENSATIONS
 from ove.video.saliency import FUSIONS, MOTION_FEATURES, RESIDUAL_FEATURES, saliency
 from ove.video.sampling import SAMPLINGS, WITHOUT_ENERGIES, sample_indices
-from ove.video.select import IFRAME_POLICIES, RULES, choose_patches, i_frame_flags
+from ove.video.select import IFRAME_POLICIES, SELECTION_RULES, choose_patches, i_frame_flags
 
 TABLES = {
     (VideoConfig, "fusion"): FUSIONS,
@@ -28,7 +28,7 @@ TABLES = {
     (VideoConfig, "compensation"): COMPENSATIONS,
     (VideoConfig, "motion_feature"): MOTION_FEATURES,
     (VideoConfig, "residual_feature"): RESIDUAL_FEATURES,
-    (SelectionConfig, "rule"): RULES,
+    (SelectionConfig, "rule"): SELECTION_RULES,
     (SelectionConfig, "iframe_policy"): IFRAME_POLICIES,
     (CentersConfig, "loss"): LOSSES,
     (TrainConfig, "schedule"): SCHEDULES,

@@ -24,7 +24,7 @@ from half of that on; along them, what a diamond search of 16 px reaches with so
 
 def file_of(video: toy.ToyVideo, folder: Path) -> Path:
     path = folder / "toy.mp4"
-    toy.encode(video.frames, path)
+    toy.write_mp4(video.frames, path)
     return path
 
 

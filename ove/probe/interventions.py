@@ -13,7 +13,7 @@ from ove.named import named
 from ove.records import CODEC, Saliency
 from ove.shards.schema import VideoRecord, decode_frames
 from ove.stream.modes import TokenView, to_tokens
-from ove.video.patches import gather, positions
+from ove.video.patches import positions, take_patches
 
 SHARE = 0.5
 """Share of the tokens of partly kept frames that an intervention replaces."""
@@ -98,7 +98,7 @@ def _patches_at(record: VideoRecord, flat: np.ndarray) -> UInt8[np.ndarray, "n P
     per_frame = record.grid_tyx[1] * record.grid_tyx[2]
     tyx = positions(flat, record.grid_tyx)
     which, frame = np.unique(tyx[:, 0], return_inverse=True)
-    return gather(decode_frames(record, which.tolist()), frame * per_frame + flat % per_frame, record.patch_px)
+    return take_patches(decode_frames(record, which.tolist()), frame * per_frame + flat % per_frame, record.patch_px)
 
 
 INTERVENTIONS: Mapping[str, Callable[..., ChangedTokens]] = {

@@ -17,7 +17,7 @@ from ove.records import Saliency, on_time_grid
 from ove.shards.schema import decode_frames
 from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView
-from ove.video.patches import all_positions, gather, patchify, positions
+from ove.video.patches import all_positions, frames_to_patches, positions, take_patches
 
 ClipParts = Literal["frames", "halves"]
 CLIP_PARTS: tuple[ClipParts, ...] = ("frames", "halves")
@@ -69,7 +69,7 @@ class _Part(ProbeDataset):
         n_frames, rows, columns = record.grid_tyx
         if self.mode == "image":
             frame = decode_frames(record, [n_frames // 4 + self.part * (n_frames // 2)])
-            return Example(patchify(frame, record.patch_px), all_positions((1, rows, columns)).copy(), UNKNOWN)
+            return Example(frames_to_patches(frame, record.patch_px), all_positions((1, rows, columns)).copy(), UNKNOWN)
         begin, end = (0, n_frames // 2) if self.part == 0 else (n_frames // 2, n_frames)
         try:
             flat = self.view.choose(Saliency(record.saliency[begin:end].astype(np.float32), record.valid))
@@ -78,6 +78,6 @@ class _Part(ProbeDataset):
         tyx = positions(flat, (end - begin, rows, columns))
         which, frame = np.unique(tyx[:, 0], return_inverse=True)
         frames = decode_frames(record, (which + begin).tolist())
-        patches = gather(frames, frame * (rows * columns) + flat % (rows * columns), record.patch_px)
+        patches = take_patches(frames, frame * (rows * columns) + flat % (rows * columns), record.patch_px)
         tyx[:, 0] = on_time_grid(tyx[:, 0] + begin, n_frames)
         return Example(patches, tyx, UNKNOWN)

@@ -9,16 +9,14 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from ove.errors import BadClip, BadShard
 from ove.files import atomic_write, sha256_of
-from ove.shards.manifest import MANIFEST, Manifest, Shard, fingerprint_of, write_manifest
-from ove.shards.markers import BankLabels, Form, Group, marker_path, merged, shard_path, write_group
+from ove.shards.manifest import MANIFEST, Manifest, Shard, fingerprint_of_shards, write_manifest
+from ove.shards.markers import BankLabels, Form, Group, marker_path, merged_labels, shard_path, write_group
 from ove.shards.schema import Record, VideoRecord, kind_of, pack
-from ove.sources.quarantine import BadFile, write_quarantine
-
-QUARANTINE = "quarantine.jsonl"
+from ove.sources.quarantine import QUARANTINE, BadFile, write_quarantine
 
 
 @dataclass(frozen=True)
-class Summary:
+class WriteSummary:
     """What lies in the folder when all is done."""
 
     n_good: int
@@ -72,7 +70,7 @@ def finish_group(out: Path, n: int, inputs: str, outcomes: Sequence[Packed | Bad
     else:
         path.unlink(missing_ok=True)
     classes = sorted({o.label for o in good if o.label is not None})
-    done = Group(inputs, shard, _common_form(o.form for o in good), classes, merged(o.banks for o in good), bad)
+    done = Group(inputs, shard, _common_form(o.form for o in good), classes, merged_labels(o.banks for o in good), bad)
     write_group(out, n, done)
     return done
 
@@ -93,7 +91,7 @@ def finish_folder(
         reason = f"; the first: {every[0].reason}" if every else ""
         raise BadClip(f"none of the {len(every)} inputs is usable (reasons in {out / QUARANTINE}){reason}")
     records = sum(shard.records for shard in shards)
-    banks = merged(group.banks for group in groups)
+    banks = merged_labels(group.banks for group in groups)
     manifest = Manifest(
         shards=shards,
         records=records,
@@ -107,7 +105,7 @@ def finish_folder(
         banks={bank: centers.get(bank, found.largest + 1) for bank, found in banks.items()},
         labels_per_record={bank: (b.fewest if b.records == records else 0, b.most) for bank, b in banks.items()},
         made_with=dict(made_with),
-        fingerprint=fingerprint_of(shards),
+        fingerprint=fingerprint_of_shards(shards),
     )
     write_manifest(out, manifest)
     return manifest

@@ -45,7 +45,7 @@ def check_array(key: str, name: str, value: Shaped[np.ndarray, "..."], dtype: st
         raise BadShard(f"{key}: field {name} is {found}, expected {np.dtype(dtype)} of shape {shape}; write the shards again.")
 
 
-def check_labels(key: str, labels: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
+def check_record_labels(key: str, labels: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
     """BadShard, naming record and bank, unless the labels of every bank are one or more int32 numbers from 0 on."""
     for bank, values in labels.items():
         if not isinstance(bank, str) or not bank:

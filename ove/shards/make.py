@@ -15,22 +15,23 @@ from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.records import Saliency
+from ove.shards.assemble import WriteSummary
 from ove.shards.h264_clip import encode_clip
 from ove.shards.pictures import MOSAIC_QUALITY, STARTS, encode_jpeg, encode_png, whole_picture
 from ove.shards.schema import MAX_PATCHES, ImageRecord, Record, VideoRecord, encode_frames
-from ove.shards.write import Progress, Summary, scratch_folder, write_shards
+from ove.shards.write import WriteProgress, scratch_folder, write_shards
 from ove.sources.folders import InputFile
-from ove.sources.images import FORMATS, is_plain, read_image
+from ove.sources.images import IMAGE_SIGNATURES, is_plain, read_image
 from ove.sources.inputs import Contents, find_inputs, read_input
 from ove.video.decode import read_video
-from ove.video.patches import gather, unpatchify
+from ove.video.patches import patches_to_frames, take_patches
 from ove.video.saliency import saliency
 from ove.video.select import choose_patches, i_frame_flags
-from ove.video.span import Span
+from ove.video.span import VideoSpan
 
 GRACE_S = 60.0
 """What a process may take for a video beyond the time limit of reading it, before it is ended."""
-_LOSSY = FORMATS["JPEG"] + FORMATS["WebP"] + FORMATS["JPEG 2000"]
+_LOSSY = IMAGE_SIGNATURES["JPEG"] + IMAGE_SIGNATURES["WebP"] + IMAGE_SIGNATURES["JPEG 2000"]
 """How files begin that become JPEG where they have to be encoded anew; AVIF, too."""
 
 
@@ -55,7 +56,7 @@ class RecordMaker:
 
     def _video(self, file: InputFile, contents: Contents, labels: dict[str, np.ndarray]) -> VideoRecord:
         with self._as_file(file, contents) as path:
-            clip, signals = read_video(path, self.video, file.span_s and Span(*file.span_s))
+            clip, signals = read_video(path, self.video, file.span_s and VideoSpan(*file.span_s))
         try:
             found = saliency(signals, self.video)
             store = self.shards.store
@@ -92,8 +93,8 @@ class RecordMaker:
         patch_px, (_, rows, columns) = self.video.patch_px, chosen.grid_tyx
         n_mosaics = -(-len(chosen.flat) // (rows * columns))
         patches = np.zeros((n_mosaics * rows * columns, patch_px * patch_px * 3), np.uint8)
-        patches[: len(chosen.flat)] = gather(frames, chosen.flat, patch_px)
-        pictures = unpatchify(patches, (n_mosaics, rows, columns), patch_px)
+        patches[: len(chosen.flat)] = take_patches(frames, chosen.flat, patch_px)
+        pictures = patches_to_frames(patches, (n_mosaics, rows, columns), patch_px)
         return chosen.flat.astype(np.uint16), encode_frames(pictures, MOSAIC_QUALITY)
 
     def _image(self, file: InputFile, contents: Contents, labels: dict[str, np.ndarray]) -> ImageRecord:
@@ -110,7 +111,7 @@ class RecordMaker:
             height, width = max(1, round(height * scale)), max(1, round(width * scale))
             picture, whole = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), None
         if whole is None or not is_plain(whole):
-            lossy = data.startswith(_LOSSY) or data[4:].startswith(FORMATS["AVIF"])
+            lossy = data.startswith(_LOSSY) or data[4:].startswith(IMAGE_SIGNATURES["AVIF"])
             whole = encode_jpeg(picture, self.shards.jpeg_quality) if lossy else encode_png(picture)
         return ImageRecord(file.key, whole, height, width, contents.label, labels)
 
@@ -131,17 +132,17 @@ class RecordMaker:
 
 
 def write_source(
-    kind: str, source: Path, out: Path, video: VideoConfig, shards: ShardsConfig, progress: Callable[[Progress], None]
-) -> Summary:
+    kind: str, source: Path, out: Path, video: VideoConfig, shards: ShardsConfig, progress: Callable[[WriteProgress], None]
+) -> WriteSummary:
     """Writes the inputs of a source (a folder, list or archive) into shards in `out`; `kind`: "video" or "image".
 
-    Goes on where an earlier call stopped. Errors as `find_inputs`, `selection_of` and `write_shards`.
+    Goes on where an earlier call stopped. Errors as `find_inputs`, `mosaic_selection` and `write_shards`.
     """
     decides = to_mapping(shards)
     decides.pop("workers")  # changes nothing in the records
     made_with: dict[str, Any] = {"kind": kind, "shards": decides}
     if kind == "video":
-        made_with |= {"video": to_mapping(video), "mosaics": selection_of(video, shards)}
+        made_with |= {"video": to_mapping(video), "mosaics": mosaic_selection(video, shards)}
     with scratch_folder(out) as scratch:
         inputs = find_inputs(source, kind, shards, scratch)
         make = RecordMaker(kind, video, shards, scratch)
@@ -149,7 +150,7 @@ def write_source(
         return write_shards(inputs.files, out, make, shards, made_with, progress, limit_s, inputs.bad)
 
 
-def selection_of(video: VideoConfig, shards: ShardsConfig) -> dict[str, Any] | None:
+def mosaic_selection(video: VideoConfig, shards: ShardsConfig) -> dict[str, Any] | None:
     """How the patches of mosaics are selected, as the manifest tells it; None where there are none.
 
     ConfigError for a budget that no clip can meet, or for clips of more patches than the records' indices can tell apart.

@@ -8,7 +8,7 @@ from typing import Any
 
 from ove.errors import BadShard
 from ove.files import digest, write_json
-from ove.shards.schema import SCHEMA_VERSION
+from ove.shards.schema import SHARD_SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
 
@@ -54,14 +54,14 @@ class Manifest:
     """Changes with any byte of any shard."""
 
 
-def fingerprint_of(shards: Sequence[Shard]) -> str:
+def fingerprint_of_shards(shards: Sequence[Shard]) -> str:
     """One number for a whole set: the SHA-256 of its schema version and its shards' checksums, hexadecimal."""
-    return digest({"schema_version": SCHEMA_VERSION, "shards": [shard.sha256 for shard in shards]})
+    return digest({"schema_version": SHARD_SCHEMA_VERSION, "shards": [shard.sha256 for shard in shards]})
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Puts `manifest.json` into the folder in one step."""
-    write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **asdict(manifest)})
+    write_json(folder / MANIFEST, {"schema_version": SHARD_SCHEMA_VERSION, **asdict(manifest)})
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -77,11 +77,11 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         version = values.pop("schema_version")
-        if version == SCHEMA_VERSION:
+        if version == SHARD_SCHEMA_VERSION:
             shards = [Shard(**shard) for shard in values.pop("shards")]
             grid = values.pop("grid_tyx")
             spans = {bank: (int(low), int(high)) for bank, (low, high) in values.pop("labels_per_record").items()}
             return Manifest(shards=shards, grid_tyx=grid and tuple(grid), labels_per_record=spans, **values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadShard(f"{path}: is damaged ({type(error).__name__}: {error}); write the shards again.") from error
-    raise BadShard(f"{path}: has schema_version {version!r}, this code reads {SCHEMA_VERSION}; write the shards again.")
+    raise BadShard(f"{path}: has schema_version {version!r}, this code reads {SHARD_SCHEMA_VERSION}; write the shards again.")

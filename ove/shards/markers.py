@@ -8,7 +8,7 @@ from typing import Any
 
 from ove.files import digest, write_json
 from ove.shards.manifest import Shard
-from ove.shards.schema import SCHEMA_VERSION
+from ove.shards.schema import SHARD_SCHEMA_VERSION
 from ove.sources.folders import InputFile
 from ove.sources.quarantine import BadFile
 
@@ -63,7 +63,7 @@ def inputs_of(group: Sequence[InputFile], made_with: Mapping[str, Any]) -> str:
         labels = {bank: list(values) for bank, values in file.labels.items()}
         span = file.span_s and list(file.span_s)
         files.append([*stats[file.path], file.key, file.label, labels, inside, span])
-    return digest({"schema_version": SCHEMA_VERSION, "made_with": dict(made_with), "files": files})
+    return digest({"schema_version": SHARD_SCHEMA_VERSION, "made_with": dict(made_with), "files": files})
 
 
 def shard_path(out: Path, n: int) -> Path:
@@ -101,7 +101,7 @@ def read_group(out: Path, n: int, inputs: str) -> Group | None:
     return Group(inputs, shard, form, values["classes"], banks, [BadFile(**entry) for entry in values["bad"]])
 
 
-def merged(found: Iterable[Mapping[str, BankLabels]]) -> dict[str, BankLabels]:
+def merged_labels(found: Iterable[Mapping[str, BankLabels]]) -> dict[str, BankLabels]:
     """The labels of several groups (or records) taken together, by bank."""
     together: dict[str, BankLabels] = {}
     for banks in found:

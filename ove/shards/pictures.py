@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ove.errors import BadShard
-from ove.sources.images import FORMATS
+from ove.sources.images import IMAGE_SIGNATURES
 
-_JPEG_START, _PNG_START, _WEBP_START = STARTS = tuple(FORMATS[kind][0] for kind in ("JPEG", "PNG", "WebP"))
+_JPEG_START, _PNG_START, _WEBP_START = STARTS = tuple(IMAGE_SIGNATURES[kind][0] for kind in ("JPEG", "PNG", "WebP"))
 """How the files begin that records may hold."""
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
 MOSAIC_QUALITY = 95

@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float16, Float64, Int32, UInt8, UInt16
 
 from ove.errors import BadShard
 from ove.shards import h264_clip
-from ove.shards.fields import check_array, check_labels, check_types, pack_array, unpack_array
+from ove.shards.fields import check_array, check_record_labels, check_types, pack_array, unpack_array
 from ove.shards.pictures import decode_picture, encode_jpeg
 
-SCHEMA_VERSION = 1
+SHARD_SCHEMA_VERSION = 1
 """Grows with every change that an old reader would misread."""
 MAX_PATCHES = 1 << 16
 """Patches of a clip (T·Y·X) that the indices of mosaics can tell apart."""
@@ -144,7 +144,7 @@ def pack(record: Record) -> bytes:
     """The bytes of a record; one that does not agree with itself raises BadShard naming the field."""
     kind = kind_of(record)
     _check(kind, vars(record))
-    packed: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "kind": kind}
+    packed: dict[str, Any] = {"schema_version": SHARD_SCHEMA_VERSION, "kind": kind}
     for name, value in vars(record).items():
         packed[name] = pack_array(value, _ARRAYS[kind][name]) if isinstance(value, np.ndarray) else value
     packed["labels"] = {bank: pack_array(values, "<i4") for bank, values in sorted(record.labels.items())}
@@ -163,8 +163,10 @@ def unpack(data: bytes) -> Record:
     if not isinstance(packed, dict):
         raise BadShard(f"a record holds {type(packed).__name__} instead of named fields; write the shards again.")
     version = packed.pop("schema_version", None)
-    if version != SCHEMA_VERSION:
-        raise BadShard(f"a record has schema_version {version!r}; this code reads {SCHEMA_VERSION}: write the shards again.")
+    if version != SHARD_SCHEMA_VERSION:
+        raise BadShard(
+            f"a record has schema_version {version!r}, this code reads {SHARD_SCHEMA_VERSION}; write the shards again."
+        )
     kind = packed.pop("kind", None)
     if kind not in _KINDS:
         raise BadShard(f"a record has kind {kind!r}, which is none of {', '.join(_KINDS)}; write the shards again.")
@@ -245,7 +247,7 @@ def _square(record: VideoRecord, data: bytes, what: str) -> UInt8[np.ndarray, "S
 def _check(kind: str, values: Mapping[str, Any]) -> None:
     """Types first, then what follows from the others: shapes from the number of frames and the patch grid."""
     check_types(values, _SCALARS[kind])
-    check_labels(values["key"], values["labels"])
+    check_record_labels(values["key"], values["labels"])
     (_check_video if kind == "video" else _check_image)(values)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ove.errors import BadShard, Unavailable
-from ove.shards.manifest import Manifest, fingerprint_of, read_manifest
+from ove.shards.manifest import Manifest, fingerprint_of_shards, read_manifest
 from ove.shards.pictures import picture_format
 from ove.shards.remote.remote_shards import local_folder
 from ove.shards.schema import Record, VideoRecord, decode_frames, decode_image, decode_mosaics, kind_of
@@ -56,7 +56,9 @@ def verify(folder: Path | str, decode: bool = False, workers: int = 0) -> Verifi
     folder = local_folder(folder)
     manifest = read_manifest(folder)
     problems = []
-    if manifest.fingerprint != fingerprint_of(manifest.shards) or manifest.records != sum(s.records for s in manifest.shards):
+    if manifest.fingerprint != fingerprint_of_shards(manifest.shards) or manifest.records != sum(
+        s.records for s in manifest.shards
+    ):
         problems.append(Problem("manifest.json", "its totals do not agree with its list of shards"))
     by_shard: dict[int, tuple[Verified, list[str]]] = {}
     check = functools.partial(_check_shard, folder, manifest, decode)

@@ -14,7 +14,7 @@ from typing import Any
 from ove.config import ShardsConfig
 from ove.errors import BadClip, BadShard, ConfigError
 from ove.files import lock, locked, remove_leftovers
-from ove.shards.assemble import QUARANTINE, Packed, Summary, finish_folder, finish_group, packed
+from ove.shards.assemble import Packed, WriteSummary, finish_folder, finish_group, packed
 from ove.shards.manifest import MANIFEST
 from ove.shards.markers import Group, inputs_of, read_group
 from ove.shards.schema import Record
@@ -22,13 +22,12 @@ from ove.sources.folders import InputFile
 from ove.sources.quarantine import BadFile
 from ove.workers import Died, cores, outcomes
 
-__all__ = ["QUARANTINE", "Progress", "Summary", "write_shards"]
 _SCRATCH = ".scratch-"
 _OWN_FILES = re.compile(r"shard-(\d+)\.(arrayrecord|done\.json)")
 
 
 @dataclass(frozen=True)
-class Progress:
+class WriteProgress:
     """How far a run is, in files."""
 
     done: int
@@ -45,10 +44,10 @@ def write_shards(
     make_record: Callable[[InputFile], Record],
     config: ShardsConfig,
     made_with: Mapping[str, Any],
-    progress: Callable[[Progress], None],
+    progress: Callable[[WriteProgress], None],
     limit_s: float | None = None,
     bad: Sequence[BadFile] = (),
-) -> Summary:
+) -> WriteSummary:
     """Writes the record of every usable input into shards in `out`; what is unusable goes to `quarantine.jsonl`.
 
     Inputs are taken in the order of their keys, `config.records_per_shard` to a group and shard. A finished group has a
@@ -79,7 +78,7 @@ def write_shards(
         in_order = [finished[n] for n in range(len(groups))]
         manifest = finish_folder(out, in_order, bad, config.centers, made_with)
     set_aside = [*bad, *(entry for group in in_order for entry in group.bad)]
-    return Summary(manifest.records, set_aside, len(manifest.shards), n_earlier, manifest.fingerprint)
+    return WriteSummary(manifest.records, set_aside, len(manifest.shards), n_earlier, manifest.fingerprint)
 
 
 @contextmanager
@@ -110,14 +109,14 @@ def _make_groups(
     finished: Mapping[int, Group],
     make_record: Callable[[InputFile], Record],
     config: ShardsConfig,
-    progress: Callable[[Progress], None],
+    progress: Callable[[WriteProgress], None],
     limit_s: float | None,
 ) -> Iterator[tuple[int, Group]]:
     """Makes the records of all unfinished groups in parallel, and writes each group as soon as it is complete."""
     todo = [(n, place) for n, group in enumerate(groups) if n not in finished for place in range(len(group))]
     earlier = sum(len(groups[n]) for n in finished)
     total, bad = earlier + len(todo), sum(len(done.bad) for done in finished.values())
-    progress(Progress(earlier, total, earlier, bad))
+    progress(WriteProgress(earlier, total, earlier, bad))
     gathered: dict[int, dict[int, Packed | BadFile]] = {}
     files = [groups[n][place] for n, place in todo]
     workers = min(cores() if config.workers is None else config.workers, len(files))
@@ -133,7 +132,7 @@ def _make_groups(
             if len(gathered[n]) == len(groups[n]):
                 in_order = [by_place for _, by_place in sorted(gathered.pop(n).items())]
                 yield n, finish_group(out, n, inputs[n], in_order)
-            progress(Progress(earlier + count, total, earlier, bad))
+            progress(WriteProgress(earlier + count, total, earlier, bad))
 
 
 def _try(make_record: Callable[[InputFile], Record], centers: Mapping[str, int], file: InputFile) -> Packed | BadFile:

@@ -25,7 +25,7 @@ class Inside:
     """Where an input lies in an archive."""
 
     format: str
-    """Key of `ove.sources.inputs.FORMATS`."""
+    """Key of `ove.sources.inputs.ARCHIVE_FORMATS`."""
     parts: tuple[ByteRange, ...]
     archive: Path | None = None
     """What to read it from where that is not the input's path: a decompressed copy."""
@@ -54,7 +54,7 @@ class InputFile:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class FoundInputs:
     """What a source holds."""
 
     files: list[InputFile]

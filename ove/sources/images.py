@@ -9,7 +9,7 @@ from jaxtyping import Shaped, UInt8
 
 from ove.errors import BadClip
 
-FORMATS: dict[str, tuple[bytes, ...]] = {
+IMAGE_SIGNATURES: dict[str, tuple[bytes, ...]] = {
     "JPEG": (b"\xff\xd8\xff",),
     "PNG": (b"\x89PNG\r\n\x1a\n",),
     "WebP": (b"RIFF",),
@@ -117,13 +117,13 @@ def _contents(path: Path) -> tuple[str, bytes]:
 
 def _kind(path: Path, head: bytes) -> str:
     """The format of a file by its first 16 bytes; BadClip for one that is not read."""
-    kind = next((kind for kind, starts in FORMATS.items() if head[4 * (kind == "AVIF") :].startswith(starts)), None)
+    kind = next((kind for kind, starts in IMAGE_SIGNATURES.items() if head[4 * (kind == "AVIF") :].startswith(starts)), None)
     if not head:
         raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
     if kind is None or (kind == "WebP" and head[8:12] != b"WEBP"):
         video = b"ftyp" in head or head.startswith((b"\x1a\x45\xdf\xa3", b"RIFF"))
         hint = "it may be a video, for which there are other modes." if video else "leave it out or convert it."
-        raise BadClip(f"{path}: not an image of a kind that is read ({', '.join(FORMATS)}); {hint}")
+        raise BadClip(f"{path}: not an image of a kind that is read ({', '.join(IMAGE_SIGNATURES)}); {hint}")
     return kind
 
 

@@ -13,7 +13,7 @@ import pyarrow
 
 from ove.config import ShardsConfig
 from ove.errors import BadClip
-from ove.sources.folders import InputFile, Inputs, files_in_folder, files_in_list, first_repeated
+from ove.sources.folders import FoundInputs, InputFile, files_in_folder, files_in_list, first_repeated
 from ove.sources.lists import is_table, rows_of_list
 from ove.sources.parquet import read_row, rows_in_parquet
 from ove.sources.quarantine import BadFile
@@ -45,7 +45,7 @@ class Contents:
     """Class centers by bank."""
 
 
-def find_inputs(source: Path, kind: str, config: ShardsConfig, scratch: Path) -> Inputs:
+def find_inputs(source: Path, kind: str, config: ShardsConfig, scratch: Path) -> FoundInputs:
     """The inputs of a folder (files and archives), of a list (text, CSV, JSONL) or of one archive (tar, TFRecord, Parquet).
 
     `kind`, "video" or "image", tells what is looked for in archives. Compressed tars and TFRecord files are decompressed to
@@ -54,7 +54,7 @@ def find_inputs(source: Path, kind: str, config: ShardsConfig, scratch: Path) ->
     if not source.exists():
         raise BadClip(f"{source}: no such file or folder; give a folder, a list of paths or an archive.")
     if source.is_dir():
-        found = Inputs([], [])
+        found = FoundInputs([], [])
         for file in files_in_folder(source):
             inside = _samples(file.path, file.key, kind, config, scratch)
             found.files.extend([file] if inside is None else inside.files)
@@ -62,9 +62,9 @@ def find_inputs(source: Path, kind: str, config: ShardsConfig, scratch: Path) ->
     elif is_table(source):
         found = rows_of_list(source, config.label_column)
     elif is_media(source.suffix.lower()[1:], kind):
-        found = Inputs([InputFile(source, source.name, None)], [])
+        found = FoundInputs([InputFile(source, source.name, None)], [])
     else:
-        found = _samples(source, source.name, kind, config, scratch) or Inputs(_listed(source), [])
+        found = _samples(source, source.name, kind, config, scratch) or FoundInputs(_listed(source), [])
     if not found.files:
         reason = f"; the first: {found.bad[0].reason}" if found.bad else ""
         raise BadClip(f"{source}: holds no files that could be {kind}s{reason}")
@@ -78,17 +78,17 @@ def read_input(file: InputFile, kind: str, config: ShardsConfig) -> Contents:
     if file.inside is None:
         return Contents(file.path, file.path.suffix, file.label, dict(file.labels))
     try:
-        return FORMATS[file.inside.format].read(file, kind, config)
+        return ARCHIVE_FORMATS[file.inside.format].read(file, kind, config)
     except (ValueError, pyarrow.ArrowException) as error:
         raise BadClip(f"{file.name}: {error}.") from error
 
 
 def archive_format(path: Path) -> str | None:
-    """The key of FORMATS, by the name of a file; compression does not count."""
+    """The key of ARCHIVE_FORMATS, by the name of a file; compression does not count."""
     name, suffix = path.name.lower(), path.suffix.lower()
     if suffix in _DECOMPRESS:
         name = name.removesuffix(suffix) + (".tar" if suffix.startswith(".t") else "")
-    return next((form for form, known in FORMATS.items() if known.fits(name)), None)
+    return next((form for form, known in ARCHIVE_FORMATS.items() if known.fits(name)), None)
 
 
 def _listed(source: Path) -> list[InputFile]:
@@ -98,14 +98,14 @@ def _listed(source: Path) -> list[InputFile]:
         raise BadClip(f"{source}: is no list of paths in UTF-8 text, and no archive by its name; give one of these.") from error
 
 
-def _samples(path: Path, key: str, kind: str, config: ShardsConfig, scratch: Path) -> Inputs | None:
+def _samples(path: Path, key: str, kind: str, config: ShardsConfig, scratch: Path) -> FoundInputs | None:
     """The inputs of an archive; None for a file that is none."""
     form = archive_format(path)
     if form is None:
         return None
-    copy, bad = _decompressed(path, scratch) if FORMATS[form].unpacks else (None, [])
-    found = FORMATS[form].find(path, key, kind, config, copy)
-    return Inputs(found.files, [*bad, *found.bad])
+    copy, bad = _decompressed(path, scratch) if ARCHIVE_FORMATS[form].unpacks else (None, [])
+    found = ARCHIVE_FORMATS[form].find(path, key, kind, config, copy)
+    return FoundInputs(found.files, [*bad, *found.bad])
 
 
 def _decompressed(path: Path, scratch: Path) -> tuple[Path | None, list[BadFile]]:
@@ -167,7 +167,7 @@ class Format:
 
     fits: Callable[[str], bool]
     """Whether a file is one, by its name in lower case without the suffix of a compression."""
-    find: Callable[[Path, str, str, ShardsConfig, Path | None], Inputs]
+    find: Callable[[Path, str, str, ShardsConfig, Path | None], FoundInputs]
     """Path, key, kind, settings and a decompressed copy (None: not compressed) → its inputs, `Inside` this format."""
     read: Callable[[InputFile, str, ShardsConfig], Contents]
     """An input, kind, settings → what it holds; ValueError for what is damaged or lacks something."""
@@ -175,7 +175,7 @@ class Format:
     """Whether compressed files are decompressed first."""
 
 
-FORMATS = {
+ARCHIVE_FORMATS = {
     "tar": Format(
         lambda name: name.endswith(".tar"),
         lambda path, key, kind, config, copy: samples_in_tar(path, key, kind, copy),

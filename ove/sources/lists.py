@@ -9,7 +9,7 @@ from typing import Any
 
 from ove.errors import BadClip
 from ove.records import BANKS
-from ove.sources.folders import InputFile, Inputs
+from ove.sources.folders import FoundInputs, InputFile
 from ove.sources.quarantine import BadFile
 
 """Columns that hold labels of these banks."""
@@ -22,7 +22,7 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
-def rows_of_list(path: Path, label_column: str = "") -> Inputs:
+def rows_of_list(path: Path, label_column: str = "") -> FoundInputs:
     """The files that the rows of a list name; rows that name none, or one for the second time, are bad, with their number.
 
     CSV with a line of column names, or a JSON object a line; columns `path`, `label` (a class name), and a list of integers
@@ -49,7 +49,7 @@ def rows_of_list(path: Path, label_column: str = "") -> Inputs:
             seen.add(key)
         except ValueError as error:
             bad.append(BadFile(str(path), f"{path}: line {number}: {error}.", number))
-    return Inputs(files, bad)
+    return FoundInputs(files, bad)
 
 
 def bank_labels(row: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet as pq
 
 from ove.records import BANKS
-from ove.sources.folders import ByteRange, InputFile, Inputs, Inside
+from ove.sources.folders import ByteRange, FoundInputs, InputFile, Inside
 from ove.sources.lists import LABEL_COLUMNS, bank_labels, class_name
 from ove.sources.quarantine import BadFile
 
@@ -18,7 +18,7 @@ _MEDIA_TYPES = ("Image", "Video")
 """Of Hugging Face's features."""
 
 
-def rows_in_parquet(path: Path, key: str, image_column: str = "") -> Inputs:
+def rows_in_parquet(path: Path, key: str, image_column: str = "") -> FoundInputs:
     """The rows of a file, of which only the footer is read; a file that is damaged or has no column of files is bad.
 
     Keys are `key`, a slash and the number of the row.
@@ -28,9 +28,9 @@ def rows_in_parquet(path: Path, key: str, image_column: str = "") -> Inputs:
             groups = [table.metadata.row_group(n).num_rows for n in range(table.num_row_groups)]
             file_column(table.schema_arrow, image_column)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        return Inputs([], [BadFile(str(path), f"{path}: cannot be used as a Parquet file: {error}.")])
+        return FoundInputs([], [BadFile(str(path), f"{path}: cannot be used as a Parquet file: {error}.")])
     places = [(group, row) for group, rows in enumerate(groups) for row in range(rows)]
-    return Inputs(
+    return FoundInputs(
         [
             InputFile(path, f"{key}/{number:08d}", None, {}, Inside("parquet", (ByteRange("", group, row),)))
             for number, (group, row) in enumerate(places)

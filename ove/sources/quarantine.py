@@ -7,6 +7,9 @@ from pathlib import Path
 
 from ove.files import write_json_lines
 
+QUARANTINE = "quarantine.jsonl"
+"""Name of the list, in the folder of what it was left out of."""
+
 
 @dataclass(frozen=True)
 class BadFile:

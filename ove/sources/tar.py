@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ove.sources.folders import ByteRange, InputFile, Inputs, Inside
+from ove.sources.folders import ByteRange, FoundInputs, InputFile, Inside
 from ove.sources.lists import LABEL_COLUMNS, bank_labels, class_name
 from ove.sources.quarantine import BadFile
 
@@ -18,7 +18,7 @@ MEDIA = {
 """Last part of the extensions of what may be the picture or video of a sample."""
 
 
-def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) -> Inputs:
+def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) -> FoundInputs:
     """The samples of a tar file that hold a picture or a video (`kind`); `copy` is the same, decompressed.
 
     Keys are `key`, a slash and the name of the sample in the archive. Bad are samples of other files only, a sample that
@@ -56,7 +56,7 @@ def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) ->
             bad.append(_bad(path, name, f"has no {kind} among its files ({', '.join(extensions)})"))
         else:
             files.append(InputFile(path, f"{key}/{name}", None, {}, Inside("tar", tuple(parts), copy)))
-    return Inputs(files, bad)
+    return FoundInputs(files, bad)
 
 
 def is_media(extension: str, kind: str) -> bool:

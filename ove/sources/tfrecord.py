@@ -11,7 +11,7 @@ from typing import Any
 
 import google_crc32c
 
-from ove.sources.folders import ByteRange, InputFile, Inputs, Inside
+from ove.sources.folders import ByteRange, FoundInputs, InputFile, Inside
 from ove.sources.lists import LABEL_COLUMNS, bank_labels, class_name
 from ove.sources.quarantine import BadFile
 
@@ -23,7 +23,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 """Wire types of protocol buffers."""
 
 
-def records_in_tfrecord(path: Path, key: str, copy: Path | None = None) -> Inputs:
+def records_in_tfrecord(path: Path, key: str, copy: Path | None = None) -> FoundInputs:
     """The records of a file by their frames; only the lengths are read. `copy` is the same, decompressed.
 
     Keys are `key`, a slash and the number of the record. A file that ends early, or whose lengths are damaged, is bad from
@@ -46,11 +46,11 @@ def records_in_tfrecord(path: Path, key: str, copy: Path | None = None) -> Input
                 words = (
                     f"{path}: is no whole TFRecord file: {reason}, at byte {position}; {len(files)} records lie before that."
                 )
-                return Inputs(files, [BadFile(str(path), words, position)])
+                return FoundInputs(files, [BadFile(str(path), words, position)])
             part = ByteRange("", position + _HEAD, size)
             files.append(InputFile(path, f"{key}/{len(files):08d}", None, {}, Inside("tfrecord", (part,), copy)))
             position += _HEAD + size + _CRC
-    return Inputs(files, [])
+    return FoundInputs(files, [])
 
 
 def masked_crc(data: bytes) -> bytes:

@@ -25,7 +25,7 @@ _JUDGE_AFTER = 200
 
 
 @dataclass(frozen=True)
-class Progress:
+class StreamProgress:
     """How far a stream has been read; `step` is its whole state, the rest is for those who watch. JSON by `asdict`."""
 
     step: int = 0
@@ -52,7 +52,7 @@ class Pipeline:
         self.n_centers = {bank: stream.n_centers for bank, stream in self.streams.items()}
         self.mixture = _mixture(config, self.streams)
         self.fingerprint = digest(self.mixture)[:16]
-        self.progress = Progress()
+        self.progress = StreamProgress()
         self._on_bad, self._told = on_bad, set[tuple[str, int]]()
         self._builders = [
             BatchBuilder(
@@ -80,11 +80,11 @@ class Pipeline:
             order = zlib.crc32(batch.record.tobytes(), zlib.crc32(batch.source.tobytes(), order))
             replaced += len({row for row, _ in bad})
             self._tell(record for _, record in bad)
-        self.progress = Progress(before.step + 1, replaced, order)
+        self.progress = StreamProgress(before.step + 1, replaced, order)
         self._judge()
         return batches
 
-    def restore(self, progress: Progress) -> None:
+    def restore(self, progress: StreamProgress) -> None:
         """Continues where a stream of the same mixture had got to."""
         self.progress = progress
         self._ahead.go_to(progress.step)

@@ -13,7 +13,7 @@ from ove.errors import BadClip, BadShard, ConfigError
 from ove.records import CODEC, FRAMES, IMAGE, MODES, TILING, Saliency, on_time_grid
 from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image, decode_mosaic
 from ove.stream.augment import to_square
-from ove.video.patches import all_positions, gather, patchify, positions
+from ove.video.patches import all_positions, frames_to_patches, positions, take_patches
 from ove.video.select import choose_patches, i_frame_flags
 
 
@@ -92,7 +92,7 @@ def _codec(record: VideoRecord, view: TokenView, rng: np.random.Generator | None
     if places is None:
         which, frame = np.unique(tyx[:, 0], return_inverse=True)
         frames, per_frame = decode_frames(record, which.tolist()), grid[1] * grid[2]
-        out[...] = gather(frames, frame * per_frame + flat % per_frame, record.patch_px)
+        out[...] = take_patches(frames, frame * per_frame + flat % per_frame, record.patch_px)
     else:
         _from_mosaics(record, places, out)
     tyx[:, 0] = on_time_grid(tyx[:, 0], grid[0])
@@ -105,10 +105,10 @@ def _from_mosaics(record: VideoRecord, places: np.ndarray, out: np.ndarray) -> N
     edges = np.searchsorted(places, np.arange(len(record.mosaics) + 1) * per_mosaic)
     for number, (start, stop) in enumerate(itertools.pairwise(edges.tolist())):
         if stop - start == per_mosaic:
-            patchify(decode_mosaic(record, number)[None], record.patch_px, out[start:stop])
+            frames_to_patches(decode_mosaic(record, number)[None], record.patch_px, out[start:stop])
         elif stop > start:
             picture = decode_mosaic(record, number)[None]
-            out[start:stop] = gather(picture, places[start:stop] - number * per_mosaic, record.patch_px)
+            out[start:stop] = take_patches(picture, places[start:stop] - number * per_mosaic, record.patch_px)
 
 
 def _places_in_mosaics(record: VideoRecord, flat: Int32[np.ndarray, "N"]) -> np.ndarray | None:
@@ -135,7 +135,7 @@ def _frames(record: VideoRecord, view: TokenView, rng: np.random.Generator | Non
     tyx = all_positions((len(which), rows, columns)).copy()
     tyx[:, 0] = on_time_grid(which, n_frames)[tyx[:, 0]]
     out = _room(record, len(tyx), record.patch_px, out)
-    return patchify(decode_frames(record, which.tolist()), record.patch_px, out), tyx
+    return frames_to_patches(decode_frames(record, which.tolist()), record.patch_px, out), tyx
 
 
 def _tiling(record: VideoRecord, view: TokenView, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
@@ -144,7 +144,7 @@ def _tiling(record: VideoRecord, view: TokenView, rng: np.random.Generator | Non
     which = _chunk_frames(record, view, rng)
     tyx = all_positions((1, len(which) * rows, columns))
     out = _room(record, len(tyx), record.patch_px, out)
-    return patchify(decode_frames(record, which.tolist()), record.patch_px, out), tyx
+    return frames_to_patches(decode_frames(record, which.tolist()), record.patch_px, out), tyx
 
 
 def _image(record: Record, view: TokenView, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
@@ -156,7 +156,7 @@ def _image(record: Record, view: TokenView, rng: np.random.Generator | None, out
     side = (view.size_px or min(picture.shape[:2])) // patch_px
     square = to_square(picture, side * patch_px, view.augment, rng)
     out = _room(record, side * side, patch_px, out)
-    return patchify(square[None], patch_px, out), all_positions((1, side, side))
+    return frames_to_patches(square[None], patch_px, out), all_positions((1, side, side))
 
 
 def _room(record: Record, n_tokens: int, patch_px: int, out: np.ndarray | None) -> np.ndarray:

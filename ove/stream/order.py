@@ -27,7 +27,7 @@ _LONGEST_PATTERN = 100_000
 
 
 @dataclass(frozen=True)
-class Draw:
+class RecordDraw:
     """One draw of a stream."""
 
     source: int
@@ -74,14 +74,14 @@ class Order:
         self._lengths = tuple(lengths)
         self._seed = seed
 
-    def __getitem__(self, place: int) -> Draw:
+    def __getitem__(self, place: int) -> RecordDraw:
         """Returns the draw with index `place` (non-negative)."""
         rounds, within = divmod(place, len(self._pattern))
         source = int(self._pattern[within])
         taken, length = self._taken[source], self._lengths[source]
         local = rounds * int(taken[-1]) + int(taken[within]) - 1
         epoch, index = divmod(local, length)
-        return Draw(source, local, epoch, _shuffled(index, length, (*self._seed, source, epoch)))
+        return RecordDraw(source, local, epoch, _shuffled(index, length, (*self._seed, source, epoch)))
 
 
 def _shuffled(index: int, length: int, seed: tuple[int, ...]) -> int:

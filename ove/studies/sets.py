@@ -13,7 +13,7 @@ from ove.files import digest
 from ove.probe.compare import view_of
 from ove.shards.make import write_source
 from ove.shards.shard_set import ShardSet
-from ove.shards.write import Progress
+from ove.shards.write import WriteProgress
 from ove.stream.modes import TokenView
 
 Tell = Callable[[str], None]
@@ -27,7 +27,7 @@ class Bench:
     out: Path
     """Where tables go; scores that are kept and shards of options lie in folders of it."""
     tell: Tell
-    progress: Callable[[Progress], None] = lambda progress: None
+    progress: Callable[[WriteProgress], None] = lambda progress: None
     """Of writing shards."""
 
     @property

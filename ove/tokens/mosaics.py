@@ -14,7 +14,7 @@ from ove.files import write_json
 from ove.records import Clip, Selection
 from ove.shards.pictures import MOSAIC_QUALITY
 from ove.shards.schema import encode_frames
-from ove.video.patches import gather, positions, unpatchify
+from ove.video.patches import patches_to_frames, positions, take_patches
 
 
 def check_budget(budget_tokens: int, per_frame: int) -> None:
@@ -26,7 +26,7 @@ def check_budget(budget_tokens: int, per_frame: int) -> None:
         )
 
 
-def pack(
+def pack_mosaics(
     frames: UInt8[np.ndarray, "T S S 3"], selection: Selection, patch_px: int
 ) -> tuple[UInt8[np.ndarray, "I S S 3"], Int32[np.ndarray, "N 3"]]:
     """I = N / (Y·X) images of S×S pixels that hold the N selected patches, and the (t, y, x) of each patch.
@@ -36,9 +36,9 @@ def pack(
     """
     _, rows, columns = selection.grid_tyx
     check_budget(len(selection.flat), rows * columns)
-    patches = gather(frames, selection.flat, patch_px)
+    patches = take_patches(frames, selection.flat, patch_px)
     n_images = len(patches) // (rows * columns)
-    return unpatchify(patches, (n_images, rows, columns), patch_px), positions(selection.flat, selection.grid_tyx)
+    return patches_to_frames(patches, (n_images, rows, columns), patch_px), positions(selection.flat, selection.grid_tyx)
 
 
 def write(folder: Path, clip: Clip, selection: Selection, patch_px: int, video: Path) -> dict[str, object]:
@@ -47,7 +47,7 @@ def write(folder: Path, clip: Clip, selection: Selection, patch_px: int, video: 
     `mosaic_000.jpg` and so on, `positions_thw.npy` (int32), `frame_ids.npy` (index of each sampled frame in the video) and
     `meta.json`, which is written last. The entry holds `id`, `image` and `positions_thw`, with absolute paths.
     """
-    images, positions_thw = pack(clip.frames, selection, patch_px)
+    images, positions_thw = pack_mosaics(clip.frames, selection, patch_px)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("mosaic_*.jpg"):  # a reader takes all that it finds
         old.unlink()

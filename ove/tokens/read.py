@@ -18,11 +18,11 @@ from ove.sources.folders import files_in_folder, files_in_list
 from ove.sources.images import read_image
 from ove.tokens.native import MAX_TOKENS, fit_size, resize
 from ove.video.decode import read_video
-from ove.video.patches import gather, patchify, positions
+from ove.video.patches import frames_to_patches, positions, take_patches
 from ove.video.saliency import saliency
 from ove.video.select import budget_of, choose_patches, i_frame_flags
 
-Mode = Literal["codec", "frames", "image"]
+InputMode = Literal["codec", "frames", "image"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Tokens:
 class InputConfig:
     """How files become tokens."""
 
-    mode: Mode
+    mode: InputMode
     video: VideoConfig = dataclasses.field(default_factory=VideoConfig)
     """For the modes codec and frames."""
     budget: int | float = 2048
@@ -140,7 +140,9 @@ def _codec(path: Path, config: InputConfig) -> Tokens:
         chosen = choose_patches(saliency(signals, video), clip.is_i_frame, config.budget, video.selection)
     tyx = positions(chosen.flat, chosen.grid_tyx)
     tyx[:, 0] = on_time_grid(tyx[:, 0], chosen.grid_tyx[0])
-    return Tokens(gather(clip.frames, chosen.flat, video.patch_px), tyx, (video.size_px, video.size_px), clip.source, clip.cut)
+    return Tokens(
+        take_patches(clip.frames, chosen.flat, video.patch_px), tyx, (video.size_px, video.size_px), clip.source, clip.cut
+    )
 
 
 def _frames(path: Path, config: InputConfig) -> Tokens:
@@ -150,7 +152,7 @@ def _frames(path: Path, config: InputConfig) -> Tokens:
     grid = n_frames, height // video.patch_px, width // video.patch_px
     tyx = positions(np.arange(np.prod(grid)), grid)
     tyx[:, 0] = on_time_grid(clip.frame_index, clip.n_decoded)[tyx[:, 0]]
-    return Tokens(patchify(clip.frames, video.patch_px), tyx, (height, width), "pixels", clip.cut)
+    return Tokens(frames_to_patches(clip.frames, video.patch_px), tyx, (height, width), "pixels", clip.cut)
 
 
 def _image(path: Path, config: InputConfig) -> Tokens:
@@ -162,7 +164,7 @@ def _image(path: Path, config: InputConfig) -> Tokens:
         size_hw = config.size_px, config.size_px
     picture = resize(image, size_hw).image
     grid = 1, size_hw[0] // patch_px, size_hw[1] // patch_px
-    return Tokens(patchify(picture[None], patch_px), positions(np.arange(grid[1] * grid[2]), grid), size_hw, "pixels")
+    return Tokens(frames_to_patches(picture[None], patch_px), positions(np.arange(grid[1] * grid[2]), grid), size_hw, "pixels")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from ove.centers.sample import check_labels
 from ove.records import Batch
-from ove.stream.batch_pipeline import Pipeline, Progress
+from ove.stream.batch_pipeline import Pipeline, StreamProgress
 
 _NAMES = "patches", "positions", "labels"
 _LOOK_S = 0.5
@@ -26,7 +26,7 @@ class DeviceBatch:
     """By bank; this process's rows."""
     arrays: dict[str, dict[str, Array]]
     """By bank: `patches` (B, N, P) uint8, `positions` (B, N, 3) and `labels` (B, M) int32, of all processes."""
-    progress: Progress
+    progress: StreamProgress
     """Position in the stream after this batch; saved with the checkpoint of its step."""
 
 

@@ -17,12 +17,13 @@ from ove.config.mapping import to_mapping
 from ove.distributed import Processes
 from ove.errors import ConfigError
 from ove.records import Batch
+from ove.sources.quarantine import QUARANTINE
 from ove.stream.batch_pipeline import Pipeline
 from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.checkpoints.resume import place_in_data, resume
 from ove.train.feed import DeviceBatch, DevicePrefetcher
 from ove.train.hosts.watchdog import Preemption, Watchdog
-from ove.train.hosts.workdir import QUARANTINE, Report, claimed, quarantine, save_config, save_table
+from ove.train.hosts.workdir import Report, claimed, quarantine, save_config, save_table
 from ove.train.init import TrainState, init_state
 from ove.train.init_from import load_centroids, load_encoder
 from ove.train.monitor.evaluation import Evaluate, Evaluations

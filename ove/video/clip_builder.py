@@ -10,7 +10,7 @@ from ove.records import CodecSignals
 from ove.video.bitstream.gray import GrayDecoder
 from ove.video.demux import DecodedFrame
 from ove.video.geometry import Orientation, content, orientation_of, turned_signals
-from ove.video.pooling import Pool
+from ove.video.pooling import SignalPool
 from ove.video.signals import SignalStack, with_residual_of
 from ove.video.transcode import transcoded_signals
 
@@ -72,7 +72,7 @@ class PooledClipBuilder(ClipBuilder):
 
     def __init__(self, config: VideoConfig, gray: GrayDecoder | None, n_sampled: int) -> None:
         super().__init__(config, gray, n_sampled)
-        self._pool, self._pool_of_transcodes = Pool(config.compensation), Pool(config.compensation)
+        self._pool, self._pool_of_transcodes = SignalPool(config.compensation), SignalPool(config.compensation)
         self._between: list[UInt8[np.ndarray, "rows columns 3"]] = []
         """The pictures since the last sampled one, and that one."""
 

@@ -13,14 +13,14 @@ from ove.video.bitstream.codecs import bitstream_reader, fall_back_or_raise
 from ove.video.bitstream.gray import GrayDecoder, NoBitstreamSignals
 from ove.video.clip_builder import ClipBuilder, PooledClipBuilder
 from ove.video.demux import Damaged, Deadline, Survey, decoded_frames, survey
-from ove.video.geometry import in_square, placement
+from ove.video.geometry import in_square, place_in_square
 from ove.video.packets import PacketTable
 from ove.video.sampling import WITHOUT_ENERGIES, sample_indices
 from ove.video.select import i_frame_flags
-from ove.video.span import Span
+from ove.video.span import VideoSpan
 
 
-def read_video(path: Path, config: VideoConfig, span: Span | None = None) -> tuple[Clip, CodecSignals]:
+def read_video(path: Path, config: VideoConfig, span: VideoSpan | None = None) -> tuple[Clip, CodecSignals]:
     """The sampled frames of a file, or of a span of it, and their signals, turned as the file says it is to be shown.
 
     Signals come from the bitstream where they can, at the size of its picture; elsewhere, or where `config.source` says so, the
@@ -54,7 +54,7 @@ def _read(
     deadline: Deadline,
     packets: PacketTable | None,
     opener: Callable[[], GrayDecoder] | None,
-    span: Span | None,
+    span: VideoSpan | None,
 ) -> tuple[Clip, CodecSignals]:
     """`read_video` with signals from the bitstream, or, without an opener of gray decoders, from a transcode."""
     energies = packets.energies() if packets else None
@@ -82,7 +82,7 @@ def _read(
         n_decoded=n_decoded,
         fps=found.fps,
         cut=cut,
-        valid=placement(rows, columns, config.size_px, "letterbox").valid(config.patch_px)
+        valid=place_in_square(rows, columns, config.size_px, "letterbox").valid(config.patch_px)
         if config.geometry == "letterbox"
         else None,
     )
@@ -96,7 +96,7 @@ def _gather(
     energies: Float64[np.ndarray, "n"] | None,
     deadline: Deadline,
     opener: Callable[[], GrayDecoder] | None,
-    span: Span | None,
+    span: VideoSpan | None,
 ) -> tuple[ClipBuilder, str]:
     """Decodes the whole file, or what a span needs, and keeps what would be sampled if there were `n_frames` frames.
 

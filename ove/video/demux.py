@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ove.errors import BadClip
-from ove.video.span import Span, packets_of, time_in_video_s
+from ove.video.span import VideoSpan, packets_of, time_in_video_s
 
 # fmt: off
 CONTAINERS = frozenset([
@@ -96,7 +96,9 @@ class Deadline:
             )
 
 
-def survey(path: Path, deadline: Deadline, look: Callable[[av.Packet], None] | None = None, span: Span | None = None) -> Survey:
+def survey(
+    path: Path, deadline: Deadline, look: Callable[[av.Packet], None] | None = None, span: VideoSpan | None = None
+) -> Survey:
     """Counts the video packets of a file, or of a span of it, without decoding, and shows them to `look`.
 
     BadClip if it is no video, or the span cannot be found in it. Whether the file was cut off after the span is not looked at.
@@ -153,7 +155,7 @@ def _segment_is_cut(path: Path) -> bool:
     return size != (1 << value_bits) - 1 and path.stat().st_size < at + 4 + length + size
 
 
-def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool, span: Span | None = None) -> Iterator[DecodedFrame]:
+def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool, span: VideoSpan | None = None) -> Iterator[DecodedFrame]:
     """The frames of a file in display order; of a span: its frames, after those that had to be decoded for them.
 
     With `keep_packets` each comes with its packet, and with motion vectors where the codec has them. A frame that is marked
@@ -207,7 +209,7 @@ def _new_header(packet: av.Packet) -> bytes:
     return bytes(packet.get_sidedata("new_extradata")) if packet.has_sidedata("new_extradata") else b""
 
 
-def _packets(container: InputContainer, stream: VideoStream, span: Span | None) -> Iterator[av.Packet | None]:
+def _packets(container: InputContainer, stream: VideoStream, span: VideoSpan | None) -> Iterator[av.Packet | None]:
     """The stream's packets up to the end of what can be read, then None to flush the decoder."""
     try:
         for packet in packets_of(container, stream, span):

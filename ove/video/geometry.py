@@ -51,7 +51,7 @@ class Placement:
         return down[:, None] & across
 
 
-def placement(height_px: int, width_px: int, size_px: int, geometry: str) -> Placement:
+def place_in_square(height_px: int, width_px: int, size_px: int, geometry: str) -> Placement:
     """Where a picture lies in a square: `stretch` fills it; `letterbox` keeps the shape, longer side to size_px, centred.
 
     (spec §2; pixels are taken to be square).
@@ -69,7 +69,7 @@ def content(
 ) -> UInt8[np.ndarray, "rows columns 3"]:
     """A decoded picture at the size it has in the square, turned; `in_square` adds the padding."""
     height, width = picture.shape[:2]
-    to = placement(height, width, size_px, geometry)
+    to = place_in_square(height, width, size_px, geometry)
     smaller = height >= to.rows and width >= to.columns
     fitted = cv2.resize(picture, (to.columns, to.rows), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
     return np.ascontiguousarray(turned(fitted, orientation))
@@ -80,7 +80,7 @@ def in_square(pictures: UInt8[np.ndarray, "T rows columns 3"], size_px: int) -> 
     rows, columns = pictures.shape[1:3]
     if (rows, columns) == (size_px, size_px):
         return pictures
-    to = placement(rows, columns, size_px, "letterbox")
+    to = place_in_square(rows, columns, size_px, "letterbox")
     square = np.zeros((len(pictures), size_px, size_px, 3), np.uint8)
     square[:, to.top : to.top + rows, to.left : to.left + columns] = pictures
     return square

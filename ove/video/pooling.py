@@ -9,7 +9,7 @@ from ove.records import CodecSignals
 from ove.video.motion import remove_camera
 
 
-class Pool:
+class SignalPool:
     """Signals frame after frame, pooled over intervals: of each cell and each pixel the strongest of the interval.
 
     Motion is pooled without the camera's, which may differ from frame to frame. Intra-coded frames, whose residual is the

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, Shaped, UInt8
 from ove.config import VideoConfig
 from ove.named import named
 from ove.records import CELL_PX, CodecSignals, Saliency
-from ove.video.geometry import Placement, placement
+from ove.video.geometry import Placement, place_in_square
 from ove.video.motion import remove_camera
 
 _PERCENTILE = 95
@@ -37,7 +37,7 @@ def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
     unknown = ~signals.has_vector & signals.has_vector.any(axis=(1, 2), keepdims=True)
 
     height, width = signals.residual.shape[1:]
-    to = placement(height, width, config.size_px, config.geometry)
+    to = place_in_square(height, width, config.size_px, config.geometry)
     fuser = _Fuser(config, to, signals.cell_offset_px)
     strength_of = named(RESIDUAL_FEATURES, config.residual_feature, "video.residual_feature")
     strengths = (strength_of(frame) for frame in signals.residual)

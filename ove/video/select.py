@@ -40,12 +40,12 @@ def budget_of(budget: int | float, grid_tyx: tuple[int, int, int]) -> int:
 def choose_patches(
     saliency: Saliency, is_i_frame: Bool[np.ndarray, "T"], budget: int | float, config: SelectionConfig
 ) -> Selection:
-    """The patches of a clip that a configuration keeps, exactly as many as the budget says (`budget_of`), by a rule of `RULES`.
+    """The patches that a configuration keeps of a clip, as many as the budget says (`budget_of`), by its `selection.rule`.
 
     Errors as in `select` (spec §2); ConfigError for a rule of the user's that returns anything else.
     """
     tokens, grid = budget_of(budget, saliency.scores.shape), saliency.scores.shape
-    chosen = named(RULES, config.rule, "selection.rule")(saliency, is_i_frame, tokens, config)
+    chosen = named(SELECTION_RULES, config.rule, "selection.rule")(saliency, is_i_frame, tokens, config)
     flat = chosen.flat
     if len(flat) != tokens or chosen.grid_tyx != grid or (np.diff(flat) <= 0).any() or flat[0] < 0 or flat[-1] >= np.prod(grid):
         raise ConfigError(
@@ -80,7 +80,7 @@ def _frames(saliency: Saliency, is_i_frame: Flags, tokens: int, config: Selectio
 
 
 Rule = Callable[[Saliency, Flags, int, SelectionConfig], Selection]
-RULES: dict[str, Rule] = {"patches": _patches, "frames": _frames}
+SELECTION_RULES: dict[str, Rule] = {"patches": _patches, "frames": _frames}
 """`selection.rule`: saliency, which frames are I-frames, tokens, settings → the patches."""
 
 

@@ -18,7 +18,7 @@ _RETRY_S = 10.0
 
 
 @dataclass(frozen=True)
-class Span:
+class VideoSpan:
     """The frames whose presentation time lies within start_s … end_s (not included), counted from the video's first frame."""
 
     start_s: float
@@ -50,7 +50,7 @@ def time_in_video_s(pts: int | None, stream: VideoStream) -> float | None:
     return float((pts - (stream.start_time or 0)) * stream.time_base)
 
 
-def packets_of(container: InputContainer, stream: VideoStream, span: Span | None) -> Iterator[av.Packet]:
+def packets_of(container: InputContainer, stream: VideoStream, span: VideoSpan | None) -> Iterator[av.Packet]:
     """The packets of a stream that are needed to decode a span, from the key frame before it on; all without one.
 
     FFmpegError where the file cannot be read any further.

@@ -15,7 +15,7 @@ X264_PARAMS = "bframes=0:ref=1:scenecut=0:weightp=0:rc-lookahead=0:sync-lookahea
 X264_OPTIONS = {"preset": "veryfast", "crf": "18"}
 
 
-def encode(frames: UInt8[np.ndarray, "T H W 3"], gop_frames: int) -> tuple[bytes, list[bytes]]:
+def transcode(frames: UInt8[np.ndarray, "T H W 3"], gop_frames: int) -> tuple[bytes, list[bytes]]:
     """Returns the header (Annex B) and one packet a frame of a stream with an I-frame every `gop_frames` frames."""
     options = X264_OPTIONS | {"x264-params": f"{X264_PARAMS}:keyint={gop_frames}:min-keyint={gop_frames}"}
     return encode_h264(frames, options, global_header=True)
@@ -23,7 +23,7 @@ def encode(frames: UInt8[np.ndarray, "T H W 3"], gop_frames: int) -> tuple[bytes
 
 def transcoded_signals(frames: UInt8[np.ndarray, "T H W 3"], gop_frames: int) -> SignalStack:
     """The signals of each frame relative to the sampled frame before it, from encoding them anew."""
-    header, packets = encode(frames, gop_frames)
+    header, packets = transcode(frames, gop_frames)
     gray = GrayH264(header)
     context = av.CodecContext.create("h264", "r")
     context.extradata, context.thread_count = header, 1

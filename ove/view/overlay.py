@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from ove.config import VideoConfig
 from ove.records import CELL_PX, Clip, CodecSignals, Saliency, Selection
-from ove.video.geometry import placement
+from ove.video.geometry import place_in_square
 from ove.video.motion import remove_camera
 from ove.view import colours
 from ove.view.canvas import FAINT, INK, MARK, Page
@@ -93,7 +93,7 @@ def _per_pixel(cells: UInt8[np.ndarray, "h w 3"], signals: CodecSignals) -> UInt
 
 def _placed(picture: UInt8[np.ndarray, "H W 3"], geometry: str) -> UInt8[np.ndarray, "tile tile 3"]:
     """A map of the whole picture where the frames of the clip have it; their padding is white."""
-    place = placement(picture.shape[0], picture.shape[1], _TILE, geometry)
+    place = place_in_square(picture.shape[0], picture.shape[1], _TILE, geometry)
     square = np.full((_TILE, _TILE, 3), 255, np.uint8)
     square[place.top : place.top + place.rows, place.left : place.left + place.columns] = colours.scaled(
         picture, (place.rows, place.columns), smooth=False

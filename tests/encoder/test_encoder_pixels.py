@@ -42,8 +42,8 @@ def test_the_device_gathers_what_the_host_gathers(grid: tuple[int, int, int], sh
     got = pixels.gather(jnp.asarray(clips), flat)
     assert got.dtype == jnp.uint8
     for sample in range(2):
-        np.testing.assert_array_equal(got[sample], on_host.gather(clips[sample], flat[sample], 14))
-        np.testing.assert_array_equal(pixels.patchify(clips)[sample], on_host.patchify(clips[sample], 14))
+        np.testing.assert_array_equal(got[sample], on_host.take_patches(clips[sample], flat[sample], 14))
+        np.testing.assert_array_equal(pixels.patchify(clips)[sample], on_host.frames_to_patches(clips[sample], 14))
 
 
 def test_gathering_works_on_floats_and_under_jit() -> None:
@@ -98,7 +98,7 @@ def test_from_pixels_is_the_encoder_on_gathered_patches() -> None:
     clips, flat = video(64, 2, 2), chosen(256, 40)
     got = model().from_pixels(clips, flat)
     places = np.stack([on_host.positions(row, (64, 2, 2)) for row in flat])
-    expected = model()(np.stack([on_host.gather(c, f, 14) for c, f in zip(clips, flat, strict=True)]), places)
+    expected = model()(np.stack([on_host.take_patches(c, f, 14) for c, f in zip(clips, flat, strict=True)]), places)
     np.testing.assert_array_equal(got.pooled, expected.pooled)
     traced = jax.eval_shape(lambda clips, flat: model().from_pixels(clips, flat).pooled, clips, flat)
     assert traced.shape == got.pooled.shape

@@ -14,7 +14,7 @@ from ove.errors import BadCheckpoint, ConfigError
 from ove.features.frozen import open_frozen
 from ove.labels.teachers.clip_files import load_clip
 from ove.labels.teachers.preprocess import cut
-from ove.video.patches import all_positions, patchify
+from ove.video.patches import all_positions, frames_to_patches
 
 GOLDEN = np.load(Path(__file__).with_name("clip_golden.npz"))
 
@@ -44,7 +44,7 @@ def test_embeddings_are_those_of_transformers(tmp_path: Path, case: str) -> None
 def test_a_probe_opens_towers_and_gets_the_embeddings_of_transformers(tmp_path: Path) -> None:
     tower = open_frozen(_write(tmp_path / "b", "b"))
     pictures, side = GOLDEN["b/pictures"], tower.config.image_px // tower.config.patch_px
-    patches = np.stack([patchify(picture[None], tower.config.patch_px) for picture in pictures])
+    patches = np.stack([frames_to_patches(picture[None], tower.config.patch_px) for picture in pictures])
     positions = np.stack([all_positions((1, side, side))] * len(pictures))
     np.testing.assert_allclose(_padded(tower.embeddings, patches, positions), GOLDEN["b/image_embeds"], atol=1e-5, rtol=1e-5)
     assert _padded(tower.tokens, patches, positions).shape[::2] == (len(pictures), tower.width)

@@ -18,7 +18,7 @@ from ove.shards.schema import VideoRecord, encode_frames
 from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView
-from ove.video.patches import patchify
+from ove.video.patches import frames_to_patches
 
 VIEW = TokenView(BUDGET, SelectionConfig(gop_frames=GOP))
 WHOLE = 8
@@ -36,7 +36,7 @@ def differing(patches: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def nearest(patch: np.ndarray, number: int) -> int:
     """Flat index of the patch of a record that looks most like it (JPEG changes the numbers a little)."""
-    every = patchify(frames_of(number), 14).astype(float)
+    every = frames_to_patches(frames_of(number), 14).astype(float)
     return int(np.abs(every - patch).mean(axis=1).argmin())
 
 

@@ -22,7 +22,7 @@ from ove.shards import h264_clip
 from ove.shards.schema import VideoRecord, decode_frames, decode_mosaics, pack, unpack
 from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
-from ove.video.patches import gather
+from ove.video.patches import take_patches
 from ove.video.select import choose_patches
 
 T, SIZE_PX = 70, 56
@@ -73,8 +73,8 @@ def test_any_frames_in_any_order(which: list[int], stream: bytes, decoded: np.nd
 
 def test_no_more_is_decoded_than_needed(stream: bytes, decoded: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[int] = []
-    original = h264._decoded
-    monkeypatch.setattr(h264, "_decoded", lambda units: handed.append(len(units)) or original(units))
+    original = h264_clip._decoded
+    monkeypatch.setattr(h264_clip, "_decoded", lambda units: handed.append(len(units)) or original(units))
     np.testing.assert_array_equal(h264_clip.decode_clip(stream, T, SIZE_PX, [66, 2, 5, 2]), decoded[[66, 2, 5, 2]])
     assert sorted(handed) == [3, 6]
 
@@ -83,7 +83,7 @@ def test_no_more_is_decoded_than_needed(stream: bytes, decoded: np.ndarray, monk
 def test_odd_sizes_and_pure_colours(size_px: int) -> None:
     pure = np.zeros((4, size_px, size_px, 3), np.uint8)
     pure[0], pure[1, ..., 0], pure[2, ..., 1], pure[3, ..., 2] = 255, 255, 255, 255
-    back = h264_clip.decode_clip(h264.encode_clip(pure, 10), 4, size_px, range(4))
+    back = h264_clip.decode_clip(h264_clip.encode_clip(pure, 10), 4, size_px, range(4))
     assert np.abs(back.astype(int) - pure).max() <= 4
 
 
@@ -140,7 +140,7 @@ def test_mosaics_hold_what_the_stored_saliency_selects(tmp_path: Path) -> None:
     chosen = choose_patches(Saliency(record.saliency.astype(np.float32)), record.is_i_frame, told["budget_tokens"], config)
     np.testing.assert_array_equal(record.mosaic_flat, chosen.flat)
     assert (len(record.mosaics), len(record.mosaic_flat)) == (4, 50)  # 16 patches each, the last one with two
-    wanted = gather(decode_frames(record, range(8)), chosen.flat, 14)
+    wanted = take_patches(decode_frames(record, range(8)), chosen.flat, 14)
     assert np.abs(decode_mosaics(record).astype(int) - wanted).mean() < 3
 
 

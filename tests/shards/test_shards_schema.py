@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shards_material import SIZE_PX, record_of
 
 from ove.errors import BadShard
-from ove.shards.schema import SCHEMA_VERSION, VideoRecord, decode_frames, encode_frames, pack, unpack
+from ove.shards.schema import SHARD_SCHEMA_VERSION, VideoRecord, decode_frames, encode_frames, pack, unpack
 
 
 def _frames(count: int, seed: int = 0) -> np.ndarray:
@@ -49,7 +49,7 @@ def test_a_record_of_before_is_read_without_the_field_that_is_gone() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"schema_version": SCHEMA_VERSION + 1}, "schema_version 2"),
+        ({"schema_version": SHARD_SCHEMA_VERSION + 1}, "schema_version 2"),
         ({"schema_version": None}, "schema_version"),
         ({"colour": 1}, "colour"),
         ({"codec": ...}, "codec"),

@@ -17,16 +17,17 @@ from shards_material import PATCH_PX, SIZE_PX, T, make_record, write_video
 
 from ove.config import ShardsConfig
 from ove.errors import BadClip, BadShard, ConfigError
+from ove.shards.assemble import WriteSummary
 from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
-from ove.shards.write import Progress, Summary, write_shards
+from ove.shards.write import WriteProgress, write_shards
 from ove.sources.folders import find_files
 from ove.sources.quarantine import read_quarantine
 
 MADE_WITH = {"video": {"size_px": SIZE_PX}}
 
 
-def _write(videos: Path, out: Path, made_with: dict = MADE_WITH, workers: int = 0, per_shard: int = 3) -> Summary:
+def _write(videos: Path, out: Path, made_with: dict = MADE_WITH, workers: int = 0, per_shard: int = 3) -> WriteSummary:
     config = ShardsConfig(records_per_shard=per_shard, workers=workers)
     return write_shards(find_files(videos), out, make_record, config, made_with, lambda progress: None)
 
@@ -36,7 +37,7 @@ def _shard_bytes(out: Path) -> dict[str, bytes]:
 
 
 def test_every_video_has_its_record(video_folder: Path, tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[WriteProgress] = []
     config = ShardsConfig(records_per_shard=3, workers=0)
     summary = write_shards(find_files(video_folder), tmp_path, make_record, config, MADE_WITH, seen.append)
     shards = ShardSet.open(tmp_path)
@@ -96,7 +97,7 @@ def test_what_changed_is_made_again(video_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_being_made_again_is_not_read(video_folder: Path, tmp_path: Path) -> None:
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: WriteProgress) -> None:
         if progress.done == 4:
             raise KeyboardInterrupt
 
@@ -144,7 +145,7 @@ def test_a_file_that_kills_the_decoder_is_named(video_folder: Path, tmp_path: Pa
 
 
 def test_two_runs_do_not_write_to_one_folder(video_folder: Path, tmp_path: Path) -> None:
-    def meanwhile(progress: Progress) -> None:
+    def meanwhile(progress: WriteProgress) -> None:
         if progress.done == 1:
             with pytest.raises(BadShard, match="another run is writing"):
                 _write(video_folder, tmp_path)

@@ -20,8 +20,8 @@ from ove.errors import BadClip
 from ove.shards.schema import ImageRecord, decode_image
 from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
-from ove.sources.folders import ByteRange, InputFile, Inputs, Inside
-from ove.sources.inputs import FORMATS, Contents, Format, archive_format, find_inputs, read_input
+from ove.sources.folders import ByteRange, FoundInputs, InputFile, Inside
+from ove.sources.inputs import ARCHIVE_FORMATS, Contents, Format, archive_format, find_inputs, read_input
 from ove.sources.lists import rows_of_list
 from ove.sources.quarantine import read_quarantine
 from ove.sources.tfrecord import parse_example
@@ -320,17 +320,17 @@ def test_what_a_source_is(tmp_path: Path) -> None:
 
 
 def test_a_format_is_an_entry_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(path: Path, key: str, kind: str, config: ShardsConfig, copy: Path | None) -> Inputs:
+    def find(path: Path, key: str, kind: str, config: ShardsConfig, copy: Path | None) -> FoundInputs:
         size = (copy or path).stat().st_size // 2
         parts = [ByteRange("", start, size) for start in (0, size)]
-        return Inputs([InputFile(path, f"{key}/{p.start}", None, {}, Inside("halves", (p,), copy)) for p in parts], [])
+        return FoundInputs([InputFile(path, f"{key}/{p.start}", None, {}, Inside("halves", (p,), copy)) for p in parts], [])
 
     def read(file: InputFile, kind: str, config: ShardsConfig) -> Contents:
         assert file.inside is not None and file.inside.archive is not None
         (part,) = file.inside.parts
         return Contents(file.inside.archive.read_bytes()[part.start : part.start + part.size], "", None, {})
 
-    monkeypatch.setitem(FORMATS, "halves", Format(lambda name: name.endswith(".halves"), find, read))
+    monkeypatch.setitem(ARCHIVE_FORMATS, "halves", Format(lambda name: name.endswith(".halves"), find, read))
     source = tmp_path / "in"
     source.mkdir()
     (source / "a.halves.gz").write_bytes(gzip.compress(b"onetwo"))

@@ -15,7 +15,7 @@ from ove.shards.labels import read_centers, read_labels, write_labels
 from ove.shards.schema import VideoRecord
 from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
-from ove.stream.batch_pipeline import Pipeline, Progress
+from ove.stream.batch_pipeline import Pipeline, StreamProgress
 from ove.stream.head_stream import BadRecord
 
 Batches = list[dict[str, Batch]]
@@ -31,7 +31,7 @@ def config_of(folder: Path, **changes: object) -> BatchesConfig:
     )
 
 
-def take(config: BatchesConfig, n: int, progress: Progress | None = None, **place: int) -> tuple[Batches, Progress]:
+def take(config: BatchesConfig, n: int, progress: StreamProgress | None = None, **place: int) -> tuple[Batches, StreamProgress]:
     """n batches, from `progress` on, and the progress after them."""
     pipeline = Pipeline(config, **place)
     if progress:

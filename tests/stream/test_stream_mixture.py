@@ -17,9 +17,9 @@ from ove.shards.labels import write_labels
 from ove.shards.pictures import encode_jpeg
 from ove.shards.schema import ImageRecord, VideoRecord
 from ove.sources.folders import InputFile
-from ove.stream.batch_pipeline import Pipeline, Progress, mixture_differences
+from ove.stream.batch_pipeline import Pipeline, StreamProgress, mixture_differences
 from ove.stream.modes import TokenView, to_tokens
-from ove.video.patches import unpatchify
+from ove.video.patches import patches_to_frames
 
 SIZE = 28
 
@@ -59,7 +59,7 @@ def three_heads(folders: dict[str, str], **changes: object) -> BatchesConfig:
 
 def take(config: BatchesConfig, n: int, index: int = 0, count: int = 1, at: int = 0) -> list[dict[str, Batch]]:
     pipeline = Pipeline(config, index, count)
-    pipeline.restore(Progress(at))
+    pipeline.restore(StreamProgress(at))
     batches = list(itertools.islice(pipeline, n))
     pipeline.close()
     return batches
@@ -246,7 +246,7 @@ def test_mosaics_are_used_where_they_hold_the_selection_and_frames_where_not() -
     plain, tyx = to_tokens(record, CODEC, view, None)
     flat = view.choose(_saliency(record))
     grays = np.arange(BUDGET, dtype=np.uint8) * 14 + 20  # each patch has its own
-    pictures = unpatchify(np.repeat(grays[:, None], PATCH_PX**2 * 3, axis=1), (4, 2, 2), PATCH_PX)
+    pictures = patches_to_frames(np.repeat(grays[:, None], PATCH_PX**2 * 3, axis=1), (4, 2, 2), PATCH_PX)
     stored = dataclasses.replace(
         record, mosaics=[encode_jpeg(picture, 100) for picture in pictures], mosaic_flat=flat.astype(np.uint16)
     )

@@ -17,7 +17,7 @@ from ove.shards.schema import VideoRecord, decode_frames
 from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView, to_tokens
 from ove.stream.order import schedule
-from ove.video.patches import patchify
+from ove.video.patches import frames_to_patches
 from ove.video.select import choose_patches
 
 VIEW = TokenView(BUDGET, SelectionConfig(gop_frames=GOP))
@@ -31,7 +31,7 @@ def record() -> VideoRecord:
 @pytest.fixture(scope="module")
 def patches(record: VideoRecord) -> np.ndarray:
     """(T, Y, X, P): all patches of the record."""
-    return patchify(decode_frames(record, range(T)), PATCH_PX).reshape(*GRID, -1)
+    return frames_to_patches(decode_frames(record, range(T)), PATCH_PX).reshape(*GRID, -1)
 
 
 def test_codec_shows_the_selection_in_flat_order(record: VideoRecord, patches: np.ndarray) -> None:

@@ -12,7 +12,7 @@ import pytest
 from synthetic import BUDGET, GOP
 
 from ove.config import BatchesConfig, HeadConfig, SelectionConfig
-from ove.stream.batch_pipeline import Pipeline, Progress
+from ove.stream.batch_pipeline import Pipeline, StreamProgress
 
 TRAINER = """
 import os, signal, subprocess, sys, time
@@ -109,7 +109,7 @@ def test_hosts_and_processes_share_one_stream_and_restore_each_others_state(
     parts = []
     for index in range(hosts):
         pipeline = Pipeline(config_of(shard_folder, threads=1, num_workers=processes), index, hosts)
-        pipeline.restore(Progress(2))  # where another number of hosts had got to
+        pipeline.restore(StreamProgress(2))  # where another number of hosts had got to
         parts.append(list(itertools.islice(pipeline, 4)))
         pipeline.close()
     for step, batch in enumerate(whole[2:]):

@@ -25,7 +25,7 @@ from ove.shards.schema import VideoRecord
 from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView, to_tokens
-from ove.video.patches import patchify
+from ove.video.patches import frames_to_patches
 
 T, ROWS, COLUMNS = GRID
 
@@ -151,7 +151,7 @@ def test_retrieval_of_encoders_whose_answer_is_known(tmp_path: Path, trained_run
 
 def test_the_parts_are_those_of_each_half(shard_folder: Path) -> None:
     shards, view = ShardSet.open(shard_folder), TokenView(BUDGET // 2, SelectionConfig(gop_frames=GOP))
-    every = patchify(frames_of(3), 14)
+    every = frames_to_patches(frames_of(3), 14)
     steps = on_time_grid(np.arange(T), T)
     for part in (0, 1):
         look = retrieval._Part(shards, (), "codec", view, part=part)(3)

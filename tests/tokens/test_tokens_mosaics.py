@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ove.errors import ConfigError
 from ove.records import Clip, Selection
 from ove.tokens import mosaics
-from ove.video.patches import patchify
+from ove.video.patches import frames_to_patches
 
 
 def a_clip(n_frames, side):
@@ -28,10 +28,10 @@ def test_positions_lead_back_to_the_pixels(side, n_images, seed):
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (n_frames, side * patch_px, side * patch_px, 3), dtype=np.uint8)
     flat = np.sort(rng.choice(n_frames * side * side, n_images * side * side, replace=False)).astype(np.int32)
-    images, positions = mosaics.pack(frames, Selection(flat, (n_frames, side, side)), patch_px)
+    images, positions = mosaics.pack_mosaics(frames, Selection(flat, (n_frames, side, side)), patch_px)
     assert images.shape == (n_images, *frames.shape[1:])
     assert positions.dtype == np.int32
-    for (t, y, x), patch in zip(positions, patchify(images, patch_px), strict=True):
+    for (t, y, x), patch in zip(positions, frames_to_patches(images, patch_px), strict=True):
         rows, columns = slice(y * patch_px, (y + 1) * patch_px), slice(x * patch_px, (x + 1) * patch_px)
         np.testing.assert_array_equal(patch, frames[t, rows, columns].reshape(-1))
     assert (np.lexsort(positions.T[::-1]) == np.arange(len(positions))).all()  # t, then y, then x
@@ -53,7 +53,7 @@ def test_the_files_are_those_that_the_reader_looks_for(tmp_path):
     }
     assert json.loads((tmp_path / "clip" / "meta.json").read_text())["video"] == str(tmp_path / "folder" / "clip.mp4")
     np.testing.assert_array_equal(np.load(tmp_path / "clip" / "frame_ids.npy"), clip.frame_index)
-    expected, positions = mosaics.pack(clip.frames, selection, 14)
+    expected, positions = mosaics.pack_mosaics(clip.frames, selection, 14)
     found = np.load(tmp_path / "clip" / "positions_thw.npy")
     assert (found.dtype, found.shape) == (np.int32, (48, 3))
     np.testing.assert_array_equal(found, positions)
@@ -67,6 +67,6 @@ def test_the_files_are_those_that_the_reader_looks_for(tmp_path):
 
 def test_a_budget_that_fills_no_image_is_refused():
     with pytest.raises(ConfigError, match="multiple of 16, for example 32"):
-        mosaics.pack(a_clip(4, 56).frames, Selection(np.arange(30, dtype=np.int32), (4, 4, 4)), 14)
+        mosaics.pack_mosaics(a_clip(4, 56).frames, Selection(np.arange(30, dtype=np.int32), (4, 4, 4)), 14)
     with pytest.raises(ConfigError, match="for example 16"):
         mosaics.check_budget(3, 16)

@@ -10,7 +10,7 @@ from ove.config import SelectionConfig, VideoConfig
 from ove.errors import ConfigError
 from ove.records import CodecSignals
 from ove.video.decode import read_video
-from ove.video.geometry import Orientation, in_square, placement, turned, turned_signals
+from ove.video.geometry import Orientation, in_square, place_in_square, turned, turned_signals
 from ove.video.saliency import saliency
 from ove.video.select import choose_patches
 
@@ -91,7 +91,7 @@ def test_turning_signals_turns_their_pixels_and_four_quarters_are_none(quarters,
 @given(st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 24))
 def test_letterbox_keeps_shape_and_centre(height, width, grid):
     size = 14 * grid
-    to = placement(height, width, size, "letterbox")
+    to = place_in_square(height, width, size, "letterbox")
     assert max(to.rows, to.columns) == size and min(to.rows, to.columns) >= 1
     assert abs(to.rows * width - to.columns * height) <= max(height, width) or min(to.rows, to.columns) == 1
     assert 0 <= size - to.rows - 2 * to.top <= 1 and 0 <= size - to.columns - 2 * to.left <= 1
@@ -112,7 +112,7 @@ def test_a_letterboxed_clip_is_padded_with_black_and_padding_is_never_chosen(wri
     ):
         path = write_video(f"{name}.{'webm' if name == 'vp9' else 'mp4'}", moving_texture(20, side, height), codec=codec)
         clip, signals = read_video(path, config)
-        to = placement(height, side, 112, "letterbox")
+        to = place_in_square(height, side, 112, "letterbox")
         assert clip.frames.shape == (16, 112, 112, 3)
         content = clip.frames[:, to.top : to.top + to.rows, to.left : to.left + to.columns]
         assert clip.frames.sum(dtype=np.int64) == content.sum(dtype=np.int64) and content.min() > 10

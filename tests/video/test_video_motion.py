@@ -208,7 +208,7 @@ def test_vectors_on_toy_objects_are_right_within_a_pixel(tmp_path):
     errors_px = {"drift": [], "hop": []}
     for index in range(4):  # hops: the object keeps its shape
         video = toy.render(11, index)
-        toy.encode(video.frames, tmp_path / "toy.mp4")
+        toy.write_mp4(video.frames, tmp_path / "toy.mp4")
         _, signals = read_video(tmp_path / "toy.mp4", VideoConfig(n_frames=len(video.frames)))
         start, end = video.event
         y, x = (np.indices(signals.has_vector.shape[1:]) * 8 + 3.5).astype(np.float64)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ove.records import TIME_STEPS, on_time_grid
-from ove.video.patches import gather, patchify, positions, unpatchify
+from ove.video.patches import frames_to_patches, patches_to_frames, positions, take_patches
 
 PX = 2
 
@@ -22,20 +22,20 @@ def clips(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, int, int]]:
 @given(clips())
 def test_unpatchify_undoes_patchify(clip: tuple[np.ndarray, tuple[int, int, int]]) -> None:
     frames, grid = clip
-    np.testing.assert_array_equal(unpatchify(patchify(frames, PX), grid, PX), frames)
+    np.testing.assert_array_equal(patches_to_frames(frames_to_patches(frames, PX), grid, PX), frames)
 
 
 @given(clips(), st.data())
 def test_gathering_is_taking_from_all_patches(clip: tuple[np.ndarray, tuple[int, int, int]], data: st.DataObject) -> None:
     frames, grid = clip
     flat = np.array(data.draw(st.lists(st.integers(0, np.prod(grid) - 1), min_size=1, max_size=20)))
-    np.testing.assert_array_equal(gather(frames, flat, PX), patchify(frames, PX)[flat])
+    np.testing.assert_array_equal(take_patches(frames, flat, PX), frames_to_patches(frames, PX)[flat])
 
 
 @given(clips())
 def test_a_patch_lies_where_its_position_says(clip: tuple[np.ndarray, tuple[int, int, int]]) -> None:
     frames, grid = clip
-    patches, tyx = patchify(frames, PX), positions(np.arange(np.prod(grid)), grid)
+    patches, tyx = frames_to_patches(frames, PX), positions(np.arange(np.prod(grid)), grid)
     for patch, (t, y, x) in zip(patches, tyx, strict=True):
         there = frames[t, y * PX : (y + 1) * PX, x * PX : (x + 1) * PX]
         np.testing.assert_array_equal(patch, there.reshape(-1))  # (row, column, channel)

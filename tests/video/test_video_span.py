@@ -10,7 +10,7 @@ from ove.config import VideoConfig
 from ove.errors import BadClip, ConfigError
 from ove.video import demux
 from ove.video.decode import read_video
-from ove.video.span import Span
+from ove.video.span import VideoSpan
 
 EVERY = VideoConfig(n_frames=50, size_px=56)
 FRAMES = grainy(moving_texture(50, 96))
@@ -37,7 +37,7 @@ def test_span_is_that_stretch_of_the_whole(path: Path, seconds: tuple[float, flo
     times = clip.pts_s - clip.pts_s[0]
     inside = np.flatnonzero((times >= seconds[0] - 1e-6) & (times < seconds[1] - 1e-6))
     config = VideoConfig(n_frames=len(inside), size_px=56)
-    part, found = read_video(path, config, Span(*seconds))
+    part, found = read_video(path, config, VideoSpan(*seconds))
     assert part.n_decoded == len(inside)
     np.testing.assert_array_equal(part.frame_index, np.arange(len(inside)))
     np.testing.assert_array_equal(part.frames, clip.frames[inside])
@@ -58,14 +58,14 @@ def test_frames_far_from_the_span_are_not_decoded(write_video: WriteVideo, monke
             yield decoded
 
     monkeypatch.setattr("ove.video.decode.decoded_frames", counted)
-    read_video(path, VideoConfig(n_frames=5, size_px=56), Span(1.0, 1.2))  # frames 25 … 29, the key frame before is 20
+    read_video(path, VideoConfig(n_frames=5, size_px=56), VideoSpan(1.0, 1.2))  # frames 25 … 29, the key frame before is 20
     assert passed == [True] * 5 + [False] * 5
 
 
 @pytest.mark.parametrize("sampling", ["energy", "pool", "consecutive"])
 def test_every_sampling_takes_a_span(write_video: WriteVideo, sampling: str) -> None:
     path = write_video("a.mp4", FRAMES, x264_params="keyint=10:bframes=0")
-    clip, _ = read_video(path, VideoConfig(n_frames=4, size_px=56, sampling=sampling), Span(0.6, 1.6))
+    clip, _ = read_video(path, VideoConfig(n_frames=4, size_px=56, sampling=sampling), VideoSpan(0.6, 1.6))
     times = clip.pts_s
     assert clip.n_decoded == 25 and (times >= 0.6 - 1e-6).all() and (times < 1.6).all()
 
@@ -73,21 +73,21 @@ def test_every_sampling_takes_a_span(write_video: WriteVideo, sampling: str) -> 
 def test_a_span_that_holds_nothing_is_refused(write_video: WriteVideo) -> None:
     path = write_video("a.mp4", FRAMES)
     with pytest.raises(BadClip, match=r"no frame from 2\.5 s to 3 s"):
-        read_video(path, EVERY, Span(2.5, 3.0))
+        read_video(path, EVERY, VideoSpan(2.5, 3.0))
     for start, end in ((-1.0, 2.0), (2.0, 2.0), (3.0, 1.0), (float("nan"), 1.0), (0.0, float("inf"))):
         with pytest.raises(ConfigError, match="start < end"):
-            Span(start, end)
+            VideoSpan(start, end)
 
 
 def test_streams_without_timestamps_have_no_spans(write_video: WriteVideo) -> None:
     path = write_video("a.h264", FRAMES)
     with pytest.raises(BadClip, match="has no timestamps"):
-        read_video(path, EVERY, Span(0.5, 1.0))
+        read_video(path, EVERY, VideoSpan(0.5, 1.0))
 
 
 def test_a_file_cut_off_after_the_span_is_good_enough(write_video: WriteVideo) -> None:
     path = write_video("a.ts", FRAMES, x264_params="keyint=10:bframes=0")
-    whole, _ = read_video(path, VideoConfig(n_frames=10, size_px=56), Span(0.0, 0.4))
+    whole, _ = read_video(path, VideoConfig(n_frames=10, size_px=56), VideoSpan(0.0, 0.4))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4 + 31])
-    part, _ = read_video(path, VideoConfig(n_frames=10, size_px=56), Span(0.0, 0.4))
+    part, _ = read_video(path, VideoConfig(n_frames=10, size_px=56), VideoSpan(0.0, 0.4))
     np.testing.assert_array_equal(part.frames, whole.frames)

@@ -7,7 +7,7 @@ from video_files import grainy, moving_texture
 
 from ove.video.bitstream.gray import luma_of, open_decoder, packet_of
 from ove.video.bitstream.h264 import GrayH264
-from ove.video.transcode import encode, transcoded_signals
+from ove.video.transcode import transcode, transcoded_signals
 
 
 @pytest.mark.parametrize(("width", "height"), [(112, 112), (112, 80), (57, 33), (34, 56)])
@@ -26,7 +26,7 @@ def test_vectors_and_residual_of_any_shape(width, height):
 def test_a_cut_brings_no_i_frame_of_its_own():
     """Where an encoder would begin anew: I-frames come every `gop_frames` frames and nowhere else."""
     frames = np.concatenate([grainy(moving_texture(7, 112, 80)), 255 - grainy(moving_texture(9, 112, 80, pan=2))[..., ::-1]])
-    header, packets = encode(frames, gop_frames=8)
+    header, packets = transcode(frames, gop_frames=8)
     decoder = open_decoder("h264", header)
     shown = [frame for data in packets for frame in decoder.decode(packet_of(data))] + decoder.decode(None)
     assert [int(frame.pict_type) for frame in shown] == [1, *[2] * 7, 1, *[2] * 7]  # I and P
@@ -34,7 +34,7 @@ def test_a_cut_brings_no_i_frame_of_its_own():
 
 def test_prediction_plus_residual_is_the_new_encoding():
     frames = grainy(moving_texture(8, 112, 80), 2)
-    header, packets = encode(frames, gop_frames=8)
+    header, packets = transcode(frames, gop_frames=8)
     gray, decoder = GrayH264(header), open_decoder("h264", header)
     shown = [frame for data in packets for frame in decoder.decode(packet_of(data))] + decoder.decode(None)
     lumas = [luma_of(frame)[0].astype(int) for frame in shown]  # without the loop filter: another chain of pictures

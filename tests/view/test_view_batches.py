@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ove.records import CODEC, IMAGE, MODES, TILING, Batch
-from ove.video.patches import patchify
+from ove.video.patches import frames_to_patches
 from ove.view.batches import STEPS, FirstBatches, draw, put_back
 
 PX = 14
@@ -31,7 +31,7 @@ def clip(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(frames, patches, positions) of three frames of 2 × 3 patches."""
     frames = np.random.default_rng(seed).integers(0, 256, (3, 2 * PX, 3 * PX, 3), dtype=np.uint8)
     tyx = np.stack(np.unravel_index(np.arange(18), (3, 2, 3)), axis=-1).astype(np.int32)
-    return frames, patchify(frames, PX), tyx
+    return frames, frames_to_patches(frames, PX), tyx
 
 
 def test_patches_go_back_to_where_they_were_in_any_order() -> None:

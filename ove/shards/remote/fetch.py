@@ -56,7 +56,7 @@ def download(uri: str, target: Path, config: RemoteConfig) -> None:
         system.get_file(path, str(target), callback=callback)
 
     try:
-        in_time(get, uri, config.timeout_s, lambda: callback.value)
+        with_timeout(get, uri, config.timeout_s, lambda: callback.value)
     except Unavailable:
         raise
     except Exception as error:  # each file system raises its own; none is swallowed
@@ -65,7 +65,7 @@ def download(uri: str, target: Path, config: RemoteConfig) -> None:
         raise NotThere(f"{uri}: is a folder, and a file is needed; check the address.")
 
 
-def in_time(function: Callable[[], R], uri: str, limit_s: float, progress: Callable[[], int] = lambda: 0) -> R:
+def with_timeout(function: Callable[[], R], uri: str, limit_s: float, progress: Callable[[], int] = lambda: 0) -> R:
     """function(), or BrokeOff once it has made less than 1 kB/s of `progress` (bytes) over `limit_s` seconds.
 
     The call runs in a thread of its own, which is left to itself when it is given up: no library's own limits are relied on.

@@ -21,11 +21,11 @@ from ove.errors import BadShard, Unavailable
 from ove.files import locked, sha256_of, write_bytes, write_json
 from ove.shards.manifest import MANIFEST
 from ove.shards.remote.cache import keep, lease
-from ove.shards.remote.fetch import BrokeOff, NotThere, download, explained, in_time
+from ove.shards.remote.fetch import BrokeOff, NotThere, download, explained, with_timeout
 
 R = TypeVar("R")
 
-ORIGIN = ".origin.json"
+ORIGIN_FILE = ".origin.json"
 _URI = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/(/?)([^/].*|/.*)", re.DOTALL)
 _DIGITS = 24
 _PAUSE_S = 0.5
@@ -73,7 +73,7 @@ def local_folder(folder: Path | str) -> Path:
     with locked(config.cache / ".lock"):
         copy.mkdir(exist_ok=True)
         os.close(lease(copy))
-        write_json(copy / ORIGIN, {"uri": uri})
+        write_json(copy / ORIGIN_FILE, {"uri": uri})
         if not (copy / MANIFEST).exists():
             write_bytes(copy / MANIFEST, manifest)
     return copy
@@ -81,7 +81,7 @@ def local_folder(folder: Path | str) -> Path:
 
 def origin(folder: Path) -> str | None:
     """The URI that a folder of the cache is a copy of; None for any other folder."""
-    path = folder / ORIGIN
+    path = folder / ORIGIN_FILE
     return json.loads(path.read_text(encoding="utf-8"))["uri"] if path.is_file() else None
 
 
@@ -134,7 +134,7 @@ class RemoteShards:
         """
         uri = join(self.uri, file)
         try:
-            return in_time(read, uri, self._config.timeout_s)
+            return with_timeout(read, uri, self._config.timeout_s)
         except RuntimeError as error:
             status = _STATUS.search(str(error))
             if status is None:

@@ -7,7 +7,7 @@ from typing import Any
 from ove.config import RunConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadCheckpoint, ConfigError, DamagedCheckpoint
-from ove.stream.batch_pipeline import Pipeline, Progress, mixture_differences
+from ove.stream.batch_pipeline import Pipeline, StreamProgress, mixture_differences
 from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.init import TrainState
 
@@ -22,7 +22,7 @@ _FREE = (
 _FREE_WITH_NEW_DATA = (*_FREE, r"batches\..*")
 
 
-def place_in_data(pipeline: Pipeline, progress: Progress) -> dict[str, Any]:
+def place_in_data(pipeline: Pipeline, progress: StreamProgress) -> dict[str, Any]:
     """Returns the position in the data to save with a checkpoint, and (`n_centers`) the sizes of its banks."""
     data = {"fingerprint": pipeline.fingerprint, "mixture": pipeline.mixture, "n_centers": pipeline.n_centers}
     return {**vars(progress), **data}
@@ -91,7 +91,7 @@ def _restore(
         report(f"{where}: was trained on other records or labels; the run goes on with what there is now ({changed}).")
     data.pop("n_centers", None)
     state = checkpoints.restore(step, meta, abstract, shardings)
-    pipeline.restore(Progress(**data))
+    pipeline.restore(StreamProgress(**data))
     return state
 
 

@@ -87,7 +87,6 @@ def _owner(handle: int) -> tuple[str, str]:
 
 
 Report = Callable[[str], None]
-QUARANTINE = "quarantine.jsonl"
 
 
 def save_config(config: RunConfig, workdir: Path) -> None:

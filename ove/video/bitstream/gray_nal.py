@@ -8,7 +8,7 @@ from typing import Any
 from ove.video.bitstream.gray import GrayDecoder, NoBitstreamSignals
 from ove.video.bitstream.nal import packet_nals
 
-Reader = tuple[Callable[[bytes], Any], str]
+SetReader = tuple[Callable[[bytes], Any], str]
 """Parses a parameter set; and the name of its id in what that gives (no name: it gives the id itself)."""
 
 
@@ -17,7 +17,7 @@ class ParameterSets:
     """NAL units and their parsed form, by (nal_unit_type, id)."""
 
     nal_unit_type: Callable[[bytes], int]
-    readers: Mapping[int, Reader]
+    readers: Mapping[int, SetReader]
     """By nal_unit_type."""
     found: dict[tuple[int, int], tuple[bytes, Any]] = field(default_factory=dict)
 
