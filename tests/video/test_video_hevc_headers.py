@@ -9,6 +9,7 @@ from video_files import moving_texture, write_file
 
 from ove.video.bitstream import hevc_syntax as hevc
 from ove.video.bitstream.hevc import slice_without_weights
+from ove.video.bitstream.hevc_slice_header import read_slice_pps_id
 from ove.video.bitstream.nal import clear_bits, unescaped
 
 B, P, INTRA = range(3)
@@ -432,7 +433,7 @@ def header_of(nal: bytes, tracer: Tracer) -> tuple[list[Field], bytes]:
 def check_slice(nal: bytes, pps_nal: bytes, sps: hevc.Sps, pps: hevc.Pps, tracer: Tracer) -> bool:
     """Whether it has weights; then they are cut out as FFmpeg would read the slice without them."""
     fields, data = header_of(nal, tracer)
-    assert hevc.read_slice_pps_id(nal) == values(fields)["slice_pic_parameter_set_id"]
+    assert read_slice_pps_id(nal) == values(fields)["slice_pic_parameter_set_id"]
     cut = slice_without_weights(nal, sps, pps)
     if not any(is_weight(field.name) for field in fields):
         assert cut == nal

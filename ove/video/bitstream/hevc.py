@@ -1,6 +1,6 @@
 """Single HEVC pictures decoded alone (spec §2, "Signals without a patched FFmpeg").
 
-FFmpeg makes up num_ref_idx that are missing, in uniform mid-gray: a picture needs nothing but its parameter sets. Clause
+FFmpeg fills in missing reference pictures with uniform mid-gray, so a picture needs nothing but its parameter sets. Clause
 numbers are those of ITU-T H.265 (08/2021).
 """
 
@@ -10,11 +10,12 @@ from jaxtyping import UInt8, UInt16
 from ove.video.bitstream import hevc_syntax as hevc
 from ove.video.bitstream.gray import NoBitstreamSignals, decode_one, luma_of, open_decoder
 from ove.video.bitstream.gray_nal import GrayNal, ParameterSets
+from ove.video.bitstream.hevc_slice_header import FIRST_IRAP, read_slice, read_slice_pps_id
 from ove.video.bitstream.nal import annex_b, clear_bits, escaped, splice_bits, unescaped
 
-_LAST_SLICE, _SKIPPED_LEADING, _CRA = 31, (8, 9), 21
-"""nal_unit_type (table 7-1): the largest of slices; of pictures left out where decoding began after their num_ref_idx; of those
-where it may begin, with such pictures following."""
+_LAST_SLICE, _RASL, _CRA = 31, (8, 9), 21
+"""nal_unit_type (table 7-1): the largest of a slice; RASL pictures, which decoders skip where decoding began at the CRA picture
+before them; that CRA picture."""
 _READERS = {
     hevc.NAL_VPS: (hevc.read_vps_id, ""),
     hevc.NAL_SPS: (hevc.read_sps, "sps_id"),
@@ -52,23 +53,23 @@ class GrayHevc(GrayNal):
             found.append(nal)
         sets = self._sets.updated(found)
         if sets is not self._sets:
-            if self._sets.replaced_in(sets) and not hevc.FIRST_IRAP <= first < _CRA:
-                # Pictures shown earlier may be decoded later: only here is it sure which sets they mean.
+            if self._sets.replaced_in(sets) and not FIRST_IRAP <= first < _CRA:
+                # Pictures shown earlier may be decoded later: only at an IRAP picture that is no CRA do the sets certainly apply.
                 raise NoBitstreamSignals("its parameter sets change between two pictures at which decoding may begin")
             self._use(sets)
 
     def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
-        """The packet's luma as decoded from gray num_ref_idx, and its bit depth; residual on inter-coded pixels only."""
+        """The packet's luma as decoded from gray references, and its bit depth; valid on inter-coded pixels only."""
         slices = []
         try:
             for nal in self._nals(packet):
                 kind = hevc.nal_unit_type(nal)
                 if 0 <= kind <= _LAST_SLICE:
-                    _, pps = self._pps[hevc.read_slice_pps_id(nal)]
+                    _, pps = self._pps[read_slice_pps_id(nal)]
                     if pps.weighted_pred or pps.weighted_bipred:
                         nal = slice_without_weights(nal, self._sps[pps.sps_id][1], pps)
-                    if kind in _SKIPPED_LEADING:  # becomes an ordinary trailing picture, which is decoded
-                        nal = bytes([nal[0] - (_SKIPPED_LEADING[0] << 1)]) + nal[1:]
+                    if kind in _RASL:  # becomes a trailing picture, which is decoded
+                        nal = bytes([nal[0] - (_RASL[0] << 1)]) + nal[1:]
                     slices.append(nal)
         except (KeyError, ValueError, IndexError) as error:
             raise NoBitstreamSignals("a picture of it names no known parameter set, or is damaged") from error
@@ -78,7 +79,7 @@ class GrayHevc(GrayNal):
 def slice_without_weights(nal: bytes, sps: hevc.Sps, pps: hevc.Pps) -> bytes:
     """A slice's NAL unit without pred_weight_table; ValueError if its header makes no sense."""
     payload = unescaped(nal)
-    header = hevc.read_slice(nal, payload, sps, pps)
+    header = read_slice(nal, payload, sps, pps)
     if header is None:
         return nal
     # byte_alignment (7.3.2.12) is a one and zeros: where the header ended a byte, it filled one of its own.

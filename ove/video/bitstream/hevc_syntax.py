@@ -1,4 +1,4 @@
-"""The HEVC headers that decoding single pictures needs: parameter sets, and slices up to their data.
+"""The HEVC parameter sets that decoding single pictures needs; slice headers are read in `hevc_slice_header`.
 
 Clause numbers are those of ITU-T H.265 (08/2021).
 """
@@ -9,16 +9,11 @@ from dataclasses import dataclass
 from ove.video.bitstream.nal import BitReader, unescaped
 
 NAL_VPS, NAL_SPS, NAL_PPS = 32, 33, 34
-FIRST_IRAP, LAST_IRAP, IDR = 16, 23, (19, 20)
-"""nal_unit_type of the pictures at which decoding may begin, and of those after which nothing refers back (table 7-1)."""
-_B, _P = 0, 1
-"""slice_type (table 7-7)."""
 _PROFILE_BITS, _LEVEL_BITS = 88, 8
-_MAX_REFERENCES = 16
 _MAX_REF_PICS = 16
 
 StRefPicSet = Sequence[tuple[int, bool]]
-"""Short-term num_ref_idx (7.4.8), those before the picture first: distance in order of display, and whether it uses them."""
+"""Short-term reference pictures (7.4.8), the earlier ones first: difference in POC, and whether the picture uses each."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +25,13 @@ class Sps:
     """ChromaArrayType is not 0."""
     separate_colour_plane: bool
     num_ctbs: int
-    """Coding tree num_ctbs of a picture."""
+    """Coding tree blocks of a picture."""
     poc_lsb_bits: int
     sao: bool
     st_ref_pic_sets: tuple[StRefPicSet, ...]
     long_term_ref_pics: bool
     lt_used_by_curr_pic: tuple[bool, ...]
-    """Of the long-term num_ref_idx that the set lists: whether pictures use them."""
+    """used_by_curr_pic_lt_sps_flag of each long-term reference picture that the SPS lists."""
     temporal_mvp: bool
 
 
@@ -58,7 +53,7 @@ class Pps:
     weighted_pred: bool
     weighted_bipred: bool
     entry_points: bool
-    """Tiles or rows that are decoded apart: slice headers tell where each begins."""
+    """Tiles or wavefronts: slice headers say where each substream begins."""
     loop_filter_across_slices: bool
     deblocking_override: bool
     deblocking_disabled: bool
@@ -120,7 +115,7 @@ def read_sps(nal: bytes) -> Sps:
         _skip_scaling_lists(r)
     r.bits(1)
     sao = r.flag()
-    if r.flag():  # samples without transform
+    if r.flag():  # pcm_enabled_flag
         r.bits(8)
         r.unsigned()
         r.unsigned()
@@ -161,11 +156,11 @@ def _skip_scaling_lists(r: BitReader) -> None:
 
 
 def read_st_ref_pic_set(r: BitReader, known: Sequence[StRefPicSet], count: int) -> StRefPicSet:
-    """st_ref_pic_set (7.3.7) after `known` ones of `count` in the sequence's set; in a slice header all are known."""
+    """st_ref_pic_set (7.3.7), after `known` of the `count` in the SPS; all of them in a slice header."""
     if known and r.flag():
         back = r.unsigned() + 1 if len(known) == count else 1
         if back > len(known):
-            raise ValueError("a reference picture set refers to none")
+            raise ValueError("a reference picture set is predicted from one that does not exist")
         sign, size = r.bits(1), r.unsigned() + 1
         delta = -size if sign else size
         flags = []
@@ -244,122 +239,3 @@ def read_pps(nal: bytes) -> Pps:
         chroma_qp_offset_lists=chroma_qp_offset_lists,
         other_extensions=other_extensions,
     )
-
-
-def read_slice_pps_id(nal: bytes) -> int:
-    """Id of the picture parameter set that a slice refers to."""
-    r = BitReader(nal[:16], skip_bits=17)
-    r.bits(1 if FIRST_IRAP <= nal_unit_type(nal) <= LAST_IRAP else 0)
-    return r.unsigned()
-
-
-@dataclass(frozen=True)
-class SliceHeader:
-    """Positions in bits of a slice header (7.3.6.1), without emulation prevention."""
-
-    weights: tuple[int, int]
-    """Where pred_weight_table begins and ends."""
-    end: int
-    """Where the header ends, before byte_alignment."""
-
-
-def read_slice(nal: bytes, payload: bytes, sps: Sps, pps: Pps) -> SliceHeader | None:
-    """The header of a slice with explicit weights, None for others; `payload` is `nal` without emulation prevention.
-
-    ValueError if it makes no sense.
-    """
-    r = BitReader(payload[:4096], skip_bits=16)
-    first = r.flag()
-    r.bits(1 if FIRST_IRAP <= nal_unit_type(nal) <= LAST_IRAP else 0)
-    r.unsigned()
-    dependent = not first and pps.dependent_slice_segments and r.flag()
-    r.bits(0 if first else (sps.num_ctbs - 1).bit_length())
-    if dependent:
-        return None
-    r.bits(pps.num_extra_slice_header_bits)
-    slice_type = r.unsigned()
-    r.bits(pps.output_flag_present + 2 * sps.separate_colour_plane)
-    n_pictures, temporal_mvp = (0, False) if nal_unit_type(nal) in IDR else _skip_references(r, sps)
-    filtered = [r.flag() for _ in range(sps.sao * (1 + sps.chroma_planes))]
-    if not ((slice_type == _P and pps.weighted_pred) or (slice_type == _B and pps.weighted_bipred)):
-        return None
-    num_ref_idx = _skip_lists(r, slice_type, pps, n_pictures, temporal_mvp)
-    start = r.position
-    _skip_weights(r, num_ref_idx, sps.chroma_planes)
-    end = r.position
-    _skip_rest(r, pps, any(filtered))
-    return SliceHeader((start, end), r.position)
-
-
-def _skip_references(r: BitReader, sps: Sps) -> tuple[int, bool]:
-    """Reads past the pictures that may be referred to; how many are, and whether vectors are predicted from one."""
-    r.bits(sps.poc_lsb_bits)
-    sets = sps.st_ref_pic_sets
-    if not r.flag():
-        chosen = read_st_ref_pic_set(r, sets, len(sets))
-    else:
-        chosen = sets[r.bits((len(sets) - 1).bit_length())]
-    n_pictures = sum(used for _, used in chosen)
-    if sps.long_term_ref_pics:
-        listed = r.unsigned() if sps.lt_used_by_curr_pic else 0
-        for i in range(listed + r.unsigned()):
-            if i < listed:
-                n_pictures += sps.lt_used_by_curr_pic[r.bits((len(sps.lt_used_by_curr_pic) - 1).bit_length())]
-            else:
-                r.bits(sps.poc_lsb_bits)
-                n_pictures += r.bits(1)
-            if r.flag():
-                r.unsigned()
-    return n_pictures, sps.temporal_mvp and r.flag()
-
-
-def _skip_lists(r: BitReader, slice_type: int, pps: Pps, n_pictures: int, temporal_mvp: bool) -> tuple[int, ...]:
-    """Reads past what makes up the reference lists; their lengths (7.3.6.1, 7.3.6.2)."""
-    lists = 2 if slice_type == _B else 1
-    num_ref_idx = tuple(r.unsigned() + 1 for _ in range(lists)) if r.flag() else pps.num_ref_idx[:lists]
-    if max(num_ref_idx) > _MAX_REFERENCES:
-        raise ValueError("a slice header names too many num_ref_idx")
-    if pps.lists_modification_present and n_pictures > 1:
-        for number in num_ref_idx:
-            if r.flag():
-                r.bits(number * (n_pictures - 1).bit_length())
-    r.bits((slice_type == _B) + pps.cabac_init_present)
-    if temporal_mvp:
-        from_first = lists == 1 or r.flag()
-        if num_ref_idx[0 if from_first else 1] > 1:
-            r.unsigned()
-    return num_ref_idx
-
-
-def _skip_weights(r: BitReader, num_ref_idx: tuple[int, ...], chroma: bool) -> None:
-    """Reads past pred_weight_table (7.3.6.3)."""
-    r.unsigned()
-    if chroma:
-        r.signed()
-    for number in num_ref_idx:
-        luma = [r.flag() for _ in range(number)]
-        both = [r.flag() for _ in range(number)] if chroma else [False] * number
-        for in_luma, in_chroma in zip(luma, both, strict=True):
-            for _ in range(2 * in_luma + 4 * in_chroma):
-                r.signed()
-
-
-def _skip_rest(r: BitReader, pps: Pps, filtered: bool) -> None:
-    """Reads past what follows the weights, up to the alignment (7.3.6.1)."""
-    r.unsigned()
-    for _ in range(3 if pps.slice_chroma_qp_offsets else 1):
-        r.signed()
-    r.bits(1 if pps.chroma_qp_offset_lists else 0)
-    deblocking_disabled = pps.deblocking_disabled
-    if pps.deblocking_override and r.flag():
-        deblocking_disabled = r.flag()
-        for _ in range(0 if deblocking_disabled else 2):
-            r.signed()
-    if pps.loop_filter_across_slices and (filtered or not deblocking_disabled):
-        r.bits(1)
-    if pps.entry_points:
-        number = r.unsigned()
-        if number:
-            r.bits(number * (r.unsigned() + 1))
-    if pps.slice_header_extension:
-        r.bits(8 * r.unsigned())
