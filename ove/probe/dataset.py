@@ -19,7 +19,7 @@ from ove.records import MODES
 from ove.shards.schema import VideoRecord
 from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView, to_tokens
-from ove.video.select import IFRAME_POLICIES, RULES
+from ove.video.select import IFRAME_POLICIES, SELECTION_RULES
 
 UNKNOWN = -1
 """Label of samples whose class the training set lacks; every prediction for them counts as wrong."""
@@ -66,7 +66,7 @@ class ProbeDataset:
             "view": self.view.about(),
             **changed,
             **own_source(INTERVENTIONS, self.intervention, "probe.interventions"),
-            **own_source(RULES, selection.rule, "selection.rule"),
+            **own_source(SELECTION_RULES, selection.rule, "selection.rule"),
             **own_source(IFRAME_POLICIES, selection.iframe_policy, "selection.iframe_policy"),
         }
 

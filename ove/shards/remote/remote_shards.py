@@ -25,7 +25,7 @@ from ove.shards.remote.fetch import BrokeOff, NotThere, download, explained, wit
 
 R = TypeVar("R")
 
-ORIGIN_FILE = ".origin.json"
+_ORIGIN = ".origin.json"
 _URI = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/(/?)([^/].*|/.*)", re.DOTALL)
 _DIGITS = 24
 _PAUSE_S = 0.5
@@ -73,7 +73,7 @@ def local_folder(folder: Path | str) -> Path:
     with locked(config.cache / ".lock"):
         copy.mkdir(exist_ok=True)
         os.close(lease(copy))
-        write_json(copy / ORIGIN_FILE, {"uri": uri})
+        write_json(copy / _ORIGIN, {"uri": uri})
         if not (copy / MANIFEST).exists():
             write_bytes(copy / MANIFEST, manifest)
     return copy
@@ -81,7 +81,7 @@ def local_folder(folder: Path | str) -> Path:
 
 def origin(folder: Path) -> str | None:
     """The URI that a folder of the cache is a copy of; None for any other folder."""
-    path = folder / ORIGIN_FILE
+    path = folder / _ORIGIN
     return json.loads(path.read_text(encoding="utf-8"))["uri"] if path.is_file() else None
 
 

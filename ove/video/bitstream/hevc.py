@@ -54,7 +54,7 @@ class GrayHevc(GrayNal):
         sets = self._sets.updated(found)
         if sets is not self._sets:
             if self._sets.replaced_in(sets) and not FIRST_IRAP <= first < _CRA:
-                # Pictures shown earlier may be decoded later: only at an IRAP picture that is no CRA do the sets certainly apply.
+                # Pictures shown earlier may be decoded later: only at an IRAP picture other than a CRA is their set certain.
                 raise NoBitstreamSignals("its parameter sets change between two pictures at which decoding may begin")
             self._use(sets)
 
