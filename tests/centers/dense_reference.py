@@ -104,6 +104,19 @@ def margin_softmax(
     return Gradients(loss, grad_e, (grad_uc - (grad_uc * uc).sum(1, keepdims=True) * uc) / nc, np.zeros(2))
 
 
+def mean_logits(
+    bank: DenseBank, e: np.ndarray, labels: np.ndarray, sampled: np.ndarray, loss: str, others: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Of the pairs with a label, and of those with all other centers `sampled` (those among `others`, where it is given)."""
+    cosine = cosines(e, bank.rows)
+    logits = {"sigmoid": bank.scale * cosine + bank.bias, "raw": e @ bank.rows.T, "margin_softmax": 64 * cosine, "own": cosine}
+    known, far = np.zeros_like(cosine, bool), np.zeros_like(cosine, bool)
+    for u in range(len(e)):
+        known[u, [k for k in labels[u] if k >= 0]] = True
+    far[:, sampled if others is None else others] = True
+    return float(logits[loss][known].mean()), float(logits[loss][far & ~known].mean())
+
+
 def adamw(
     bank: DenseBank,
     grads: Gradients,

@@ -50,12 +50,18 @@ def assert_steps_equal_the_reference(placement: BankPlacement, ratio: float, n_s
     for seed in range(n_steps):
         out = take(bank, seed, placement, plan, config)
         bank, e = out.bank, embeddings_of(seed).astype(np.float64)
+        is_own = config.loss.startswith("own_functions:")
         known = dataclasses.replace(config, loss=config.loss.removeprefix("own_functions:"))
-        sampled, grads = reference(expected, e, labels_of(seed), drawn_centers(seed, plan, config), known, plan)
+        labels, drawn = labels_of(seed), drawn_centers(seed, plan, config)
+        sampled, grads = reference(expected, e, labels, drawn, known, plan)
         np.testing.assert_allclose(out.loss, grads.loss, rtol=1e-6)
         np.testing.assert_allclose(out.embeddings, grads.embeddings, atol=1e-5)
         norm = np.sqrt((grads.rows**2).sum() + (grads.logit**2).sum())
         np.testing.assert_allclose(out.metrics["grad_norm"], norm, rtol=1e-5)
+        name, others = "own" if is_own else config.loss, drawn if config.undrawn_positives == "ignore" else None
+        means = dense_reference.mean_logits(expected, e, labels, sampled, name, others)
+        found = [out.metrics[f"{pairs}_logit"] for pairs in ("positive", "negative")]
+        np.testing.assert_allclose(found, means, rtol=1e-5, atol=1e-5)
         dense_reference.adamw(expected, grads, sampled, **SETTINGS)
         np.testing.assert_allclose(by_center(bank.rows_m), expected.m, atol=1e-5)
         np.testing.assert_array_equal(by_center(bank.rows_count), expected.count)

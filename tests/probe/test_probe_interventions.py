@@ -135,6 +135,19 @@ def test_another_video_lends_no_patch_of_a_frame_that_is_kept_whole_and_repeats_
         intervene(shards.video(3), few, "other_video", VIEW, np.random.default_rng(0))
 
 
+def test_another_video_that_lends_just_enough_lends_each_patch_once(shard_folder: Path) -> None:
+    shards = ShardSet.open(shard_folder)
+    saliency = np.zeros(GRID, np.float16)
+    saliency[1], saliency[[2, 3, 5, 6], 0, 1] = 2, 1  # frame 1 is kept whole too: four patches are left to lend
+    lent = {int(np.ravel_multi_index((frame, 0, 1), GRID)) for frame in (2, 3, 5, 6)}
+    other = dataclasses.replace(shards.video(6), saliency=saliency)
+    intact, _ = seen(shard_folder, "none")
+    for seed in range(5):
+        patches, _ = intervene(shards.video(3), other, "other_video", VIEW, np.random.default_rng(seed))
+        shown = [nearest(patches[i], 6) for i in differing(patches, intact)]
+        assert len(shown) == len(lent) and set(shown) == lent
+
+
 def test_the_other_video_is_never_the_same_one_and_may_be_any(shard_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = ShardSet.open(shard_folder)
     asked: list[tuple[str, str]] = []

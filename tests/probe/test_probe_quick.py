@@ -7,6 +7,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ove.errors import BadInput
 from ove.probe.features import Embeddings
+from ove.probe.heads import linear
 from ove.probe.heads.knn import knn, retrieval_at_1
 from ove.probe.heads.linear import fit_linear
 
@@ -47,6 +48,17 @@ def test_linear_probe_takes_numbers_that_never_change_and_does_not_regularise_th
     predictions = fit_linear(n_classes, Embeddings(train.vectors, labels), asked, l2)[1]
     mine = np.take_along_axis(predictions.probabilities, np.argsort(predictions.classes, axis=1), axis=1)
     np.testing.assert_allclose(mine, theirs.predict_proba(scale.transform(val.vectors)), atol=1e-3)
+
+
+def test_a_linear_fit_ends_after_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def after(steps: int) -> np.ndarray:
+        monkeypatch.setattr(linear, "_STEPS", steps)
+        return fit_linear(CLASSES, embeddings(60, 1), embeddings(50, 2), 1.0)[1].probabilities
+
+    assert (after(0) == 1 / CLASSES).all()  # as it begins, without weights
+    one, two, all_ = (np.abs(after(steps) - 1 / CLASSES).max(axis=1) for steps in (1, 2, 300))
+    assert (one > 0.001).all() and one.mean() < 0.9 * all_.mean()
+    assert np.abs(two - one).max() > 0.001
 
 
 def test_nearest_neighbours_vote() -> None:

@@ -65,6 +65,6 @@ def test_shares_that_are_no_simple_proportions_are_refused() -> None:
     assert len(schedule((1 / 3, 2 / 3))) == 3
     assert len(schedule((0.34, 0.33, 0.33))) == 100
     assert len(schedule((0.001, 0.999))) == 1000
-    for shares in ((2**0.5, 3**0.5, 1.0), (1.0, 1998.0), (0.50002, 0.49998)):
+    for shares in ((2**0.5, 3**0.5, 1.0), (1.0, 1998.0), (2.0, 999.0), (0.50002, 0.49998)):
         with pytest.raises(ConfigError, match="no simple proportions; give whole numbers"):
             schedule(shares)

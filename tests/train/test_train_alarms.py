@@ -39,11 +39,19 @@ def test_a_collapse_is_reported_when_it_stays_and_when_it_is_over() -> None:
     assert said[ends] == [f"step {ends}: collapse of vid is over."]
 
 
-def test_positives_without_room_are_reported_at_once_and_once() -> None:
+@pytest.mark.parametrize("lost", [1, 7])
+def test_positives_without_room_are_reported_at_once_and_once(lost: int) -> None:
     alarms = Alarms(config_of(Path()))
-    (line,) = alarms.check(1, metrics(overflow=7))
-    assert "7 positives of bank obj had no room" in line
-    assert list(alarms.check(2, metrics(overflow=7))) == list(alarms.check(3, metrics())) == []
+    (line,) = alarms.check(1, metrics(overflow=lost))
+    assert f" {lost} positives of bank obj had no room" in line
+    assert list(alarms.check(2, metrics(overflow=lost))) == list(alarms.check(3, metrics())) == []
+
+
+def test_what_lasted_one_step_is_over_after_fifty_without_it() -> None:
+    alarms = Alarms(config_of(Path()))
+    said = {step: list(alarms.check(step, metrics(overflow=step in (1, 80)))) for step in range(1, 140)}
+    assert [step for step, lines in said.items() if lines] == [1, 1 + PATIENCE, 80, 80 + PATIENCE]
+    assert said[1 + PATIENCE] == [f"step {1 + PATIENCE}: overflow of obj is over."]
 
 
 def test_labels_past_the_bank_stop_a_run_with_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,12 @@ def test_warm_up_peak_and_end(schedule: str, after_a_quarter: float) -> None:
     assert float(rate(110)) == pytest.approx(0, abs=1e-8)
 
 
-def test_a_warm_up_longer_than_the_run_is_cut() -> None:
-    rate = learning_rate(TrainConfig(steps=4, warmup_steps=50), 1.0)
-    assert float(rate(4)) == pytest.approx(1.0)
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_warm_up_longer_than_the_run_is_cut_and_the_rate_may_fall_within_one_step(schedule: str) -> None:
+    rate = learning_rate(TrainConfig(steps=4, warmup_steps=50, schedule=schedule), 1.0)
+    assert [float(rate(step)) for step in (0, 3, 4)] == pytest.approx([0, 0.75, 1])
+    rate = learning_rate(TrainConfig(steps=5, warmup_steps=4, schedule=schedule), 1.0)
+    assert [float(rate(step)) for step in (3, 4, 5)] == pytest.approx([0.75, 1, 0], abs=1e-7)
 
 
 def test_only_kernels_decay() -> None:

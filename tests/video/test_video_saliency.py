@@ -36,6 +36,7 @@ def by_formula(signals, config):
         around = np.pad(signals.residual.astype(float), ((0, 0), (1, 1), (1, 1)), mode="edge")
         down, right = around[:, 2:, 1:-1] - around[:, :-2, 1:-1], around[:, 1:-1, 2:] - around[:, 1:-1, :-2]
         strength = np.rint(np.hypot(down, right))
+    strength = np.minimum(strength, 255)
     residual = np.clip(strength / np.maximum(np.percentile(strength, 95, axis=axis, keepdims=True), 1), 0, 1)
 
     def over_pixels(cells):
@@ -85,6 +86,17 @@ def test_options_of_the_probe_follow_the_formula(scope, fusion, options):
     config = VideoConfig(size_px=56, compensation="none", fusion=fusion, percentile_scope=scope, **options)
     for signals in (random_signals(4), random_signals(6, offset=(3, 7))):
         np.testing.assert_allclose(saliency(signals, config).scores, by_formula(signals, config), atol=5e-6)
+
+
+@pytest.mark.parametrize("scope", ["frame", "clip"])
+@pytest.mark.parametrize("feature", ["magnitude", "gradient"])
+def test_residuals_beyond_255_count_as_255(scope, feature):
+    config = VideoConfig(size_px=56, compensation="none", percentile_scope=scope, residual_feature=feature)
+    for times in (8, 15, 60):  # few of the values lie beyond 255, about a twentieth, half
+        signals = random_signals(5)
+        signals.residual[...] *= times
+        assert 0.002 < (np.abs(signals.residual) > 255).mean() < 0.6
+        np.testing.assert_allclose(saliency(signals, config).scores, by_formula(signals, config), atol=2e-6)
 
 
 def test_cells_may_begin_before_the_picture():

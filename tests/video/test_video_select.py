@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from ove.config import SelectionConfig, VideoConfig, video_preset
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError
-from ove.records import Saliency
-from ove.video.select import budget_of, choose_patches, i_frame_flags, select
+from ove.records import Saliency, Selection
+from ove.video.select import RULES, budget_of, choose_patches, i_frame_flags, select
 
 
 @st.composite
@@ -199,12 +199,12 @@ def test_static_clips_give_four_frames_whole():
 @pytest.mark.parametrize(
     ("high", "middle", "static"),
     [
-        (125.5 / 255, 0.0, True),  # high scores below 126: static, whatever the middle
-        (126.5 / 255, 0.0, False),
+        (125.9 / 255, 0.0, True),  # high scores below 126: static, whatever the middle
+        (126.1 / 255, 0.0, False),
         (0.9, 0.9 * (1 - 0.379), True),  # below 252, and less than 0.38 of itself above the middle
         (0.9, 0.9 * (1 - 0.381), False),
-        (251.5 / 255, 251.5 / 255, True),
-        (252.5 / 255, 252.5 / 255, False),
+        (251.9 / 255, 251.9 / 255, True),
+        (252.1 / 255, 252.1 / 255, False),
     ],
 )
 def test_a_clip_is_static_by_the_rule_of_the_specification(high, middle, static):
@@ -215,6 +215,30 @@ def test_a_clip_is_static_by_the_rule_of_the_specification(high, middle, static)
     whole = np.flatnonzero(np.bincount(flat // 64, minlength=16) == 64).tolist()
     assert (whole == [0, 5, 10, 15]) == static
     assert static or {0, 8} <= set(whole)
+
+
+@pytest.mark.parametrize(
+    ("flat", "grid"),
+    [
+        ([0, 5, 8], (2, 2, 3)),
+        ([0, 5, 8, 9, 11], (2, 2, 3)),
+        ([0, 5, 5, 11], (2, 2, 3)),
+        ([5, 0, 8, 11], (2, 2, 3)),
+        ([-1, 5, 8, 11], (2, 2, 3)),
+        ([0, 5, 8, 12], (2, 2, 3)),
+        ([0, 5, 8, 11], (2, 3, 2)),
+    ],
+    ids=str,
+)
+def test_a_rule_that_returns_anything_but_the_budget_in_ascending_patches_is_refused(flat, grid, monkeypatch):
+    saliency, flags, config = Saliency(np.zeros((2, 2, 3), np.float32)), np.array([True, False]), SelectionConfig()
+    for chosen, shape in (([0, 5, 8, 11], (2, 2, 3)), (flat, grid)):
+        made = Selection(np.array(chosen, np.int32), shape)
+        monkeypatch.setitem(RULES, "patches", lambda *_, made=made: made)
+        if chosen != flat:
+            assert choose_patches(saliency, flags, 4, config) is made
+    with pytest.raises(ConfigError, match=r"must choose 4 ascending patches of \(2, 2, 3\)"):
+        choose_patches(saliency, flags, 4, config)
 
 
 def test_padding_has_no_say_in_whether_a_clip_is_static():
