@@ -9,7 +9,7 @@ from ove.config import SelectionConfig, VideoConfig, video_preset
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.records import Saliency, Selection
-from ove.video.select import RULES, budget_of, choose_patches, i_frame_flags, select
+from ove.video.select import SELECTION_RULES, budget_of, choose_patches, i_frame_flags, select
 
 
 @st.composite
@@ -234,7 +234,7 @@ def test_a_rule_that_returns_anything_but_the_budget_in_ascending_patches_is_ref
     saliency, flags, config = Saliency(np.zeros((2, 2, 3), np.float32)), np.array([True, False]), SelectionConfig()
     for chosen, shape in (([0, 5, 8, 11], (2, 2, 3)), (flat, grid)):
         made = Selection(np.array(chosen, np.int32), shape)
-        monkeypatch.setitem(RULES, "patches", lambda *_, made=made: made)
+        monkeypatch.setitem(SELECTION_RULES, "patches", lambda *_, made=made: made)
         if chosen != flat:
             assert choose_patches(saliency, flags, 4, config) is made
     with pytest.raises(ConfigError, match=r"must choose 4 ascending patches of \(2, 2, 3\)"):
