@@ -21,7 +21,9 @@ from ove.shards.remote.remote_shards import local_file
 from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image
 from ove.shards.shard_set import ShardSet
 from ove.video.select import choose_patches
-from ove.view.record import image_sheet, in_words, moments, video_sheet
+from ove.view.colours import masks
+from ove.view.moments import moments
+from ove.view.record import image_sheet, in_words, video_sheet
 
 _SUFFIX = ".arrayrecord"
 _NEAR = 5
@@ -125,7 +127,7 @@ def drawn(shards: ShardSet, record: Record, labels: dict[str, np.ndarray], budge
     if isinstance(record, ImageRecord):
         return image_sheet(record, decode_image(record), labels)
     selection = shown_selection(shards, record, budget)
-    shown = moments(record, selection)
+    shown = moments(masks(selection.flat, selection.grid_tyx), columns=8)
     return video_sheet(record, shown, decode_frames(record, [int(t) for t in shown]), selection, labels)
 
 

@@ -1,11 +1,12 @@
-"""One record, a picture or the sampled frames of a video with all that is known of them: as bytes and back.
+"""One record of a shard, a picture or the sampled frames of a video with all that is known of them, as bytes and back.
 
-docs/data_format.md describes the layout so that a reader can be written without this file.
+docs/data_format.md describes the layout, so that a reader can be written without this file.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgpack
 import numpy as np
@@ -28,7 +29,7 @@ class ImageRecord:
     """One picture as it lies in a shard."""
 
     key: str
-    """Unique in its shard set: the path of the file relative to the folder or list it came from, or its name in an archive."""
+    """Unique in its shard set: the file's path relative to its folder or list, or its name in an archive."""
     image: bytes
     """A JPEG, PNG or WebP file of 8 bits a channel, upright, gray or RGB, without transparency."""
     height_px: int
@@ -46,7 +47,7 @@ class VideoRecord:
     key: str
     """As in `ImageRecord`."""
     frames: list[bytes]
-    """T JPEG files of S×S RGB pixels, 4:4:4; or none, if there is `h264`."""
+    """T JPEG files of S×S RGB pixels, 4:4:4; empty if there is only `h264`."""
     size_px: int
     """S."""
     patch_px: int
@@ -58,33 +59,33 @@ class VideoRecord:
     is_i_frame: Bool[np.ndarray, "T"]
     """Frames that the selection treats as I-frames."""
     saliency: Float16[np.ndarray, "T Y X"]
-    """0 (as predicted) … 1 (all news) of each patch, computed from the file's own pictures; −1 on patches not valid."""
+    """Score of each patch, 0 (as predicted) … 1 (all new), computed from the file's own pictures; −1 on patches not valid."""
     source: str
     """Where the saliency comes from: "bitstream" or "transcode"."""
     codec: str
-    """Name of the file's codec in FFmpeg's terms."""
+    """FFmpeg's name of the file's codec."""
     n_decoded: int
     """Number of frames that the file decodes to."""
     fps: float
-    """Average frame rate; 0 where the container does not tell."""
+    """Average frame rate; 0 where the container does not give one."""
     label: str | None
     """Class name, where the input gave one."""
     cut: str = ""
-    """What was wrong with the rest of a damaged file of which only the first frames were kept; empty for whole files."""
+    """Of a damaged file of which the first frames were kept: what was wrong; empty for whole files."""
     labels: dict[str, Int32[np.ndarray, "M"]] = field(default_factory=dict)
     """As in `ImageRecord`."""
     h264: bytes = b""
-    """The same T frames as an H.264 stream (`ove.shards.h264_clip`), or empty, if there are `frames`."""
+    """The same T frames as an H.264 stream (`ove.shards.h264_clip`); empty if there are only `frames`."""
     mosaics: list[bytes] = field(default_factory=list)
-    """JPEG files (4:4:4) of S×S pixels that hold the patches of `mosaic_flat` row by row; places left over are black."""
+    """JPEG files (4:4:4) of S×S pixels that hold the patches of `mosaic_flat` row by row; the places left over are black."""
     mosaic_flat: UInt16[np.ndarray, "N"] = field(default_factory=lambda: np.zeros(0, np.uint16))
     """Flat index t·Y·X + y·X + x of each patch in the mosaics, ascending."""
     valid: Bool[np.ndarray, "Y X"] | None = None
-    """Letterboxed: patches that lie wholly within the picture; None: all."""
+    """Of letterboxed frames: patches that lie wholly within the picture; None: all."""
 
     @property
     def grid_tyx(self) -> tuple[int, int, int]:
-        """(T, Y, X): frames, and patches down and across."""
+        """(T, Y, X): frames, patches down and across."""
         return _grid(len(self.frame_index), self.size_px, self.patch_px)
 
     @property
@@ -96,52 +97,33 @@ class VideoRecord:
 Record = VideoRecord | ImageRecord
 _KINDS: dict[str, type[VideoRecord] | type[ImageRecord]] = {"video": VideoRecord, "image": ImageRecord}
 _FORMER = ("residual_exact",)
-"""Fields that older records have and nothing reads (this one was always true)."""
-_ARRAYS: dict[str, dict[str, str]] = {
-    "image": {},
-    "video": {
-        "frame_index": "<i4",
-        "pts_s": "<f8",
-        "is_i_frame": "|b1",
-        "saliency": "<f2",
-        "mosaic_flat": "<u2",
-        "valid": "|b1",
-    },
-}
-_SCALARS: dict[str, dict[str, tuple[type, ...]]] = {
-    "image": {
-        "key": (str,),
-        "image": (bytes,),
-        "height_px": (int,),
-        "width_px": (int,),
-        "label": (str, type(None)),
-        "labels": (dict,),
-    },
-    "video": {
-        "key": (str,),
-        "frames": (list,),
-        "size_px": (int,),
-        "patch_px": (int,),
-        "source": (str,),
-        "codec": (str,),
-        "n_decoded": (int,),
-        "fps": (float,),
-        "label": (str, type(None)),
-        "cut": (str,),
-        "labels": (dict,),
-        "h264": (bytes,),
-        "mosaics": (list,),
-    },
-}
+"""Fields of older records, which are skipped (this one was always true)."""
+
+
+def _types_of(record: type) -> tuple[dict[str, str], dict[str, tuple[type, ...]]]:
+    """Returns the dtype (little endian) of each array field, and the types that each other field may have."""
+    arrays: dict[str, str] = {}
+    others: dict[str, tuple[type, ...]] = {}
+    for name, hint in get_type_hints(record).items():
+        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        if dtypes := getattr(kinds[0], "dtypes", None):  # of a jaxtyping array
+            arrays[name] = np.dtype(dtypes[0]).newbyteorder("<").str
+        else:
+            others[name] = tuple(get_origin(kind) or kind for kind in kinds)
+    return arrays, others
+
+
+_ARRAYS = {kind: _types_of(record)[0] for kind, record in _KINDS.items()}
+_OTHERS = {kind: _types_of(record)[1] for kind, record in _KINDS.items()}
 
 
 def kind_of(record: Record) -> str:
-    """The kind of a record as it stands on disk: "video" or "image"."""
+    """Returns the kind of a record as stored: "video" or "image"."""
     return "video" if isinstance(record, VideoRecord) else "image"
 
 
 def pack(record: Record) -> bytes:
-    """The bytes of a record; one that does not agree with itself raises BadShard naming the field."""
+    """Returns the bytes of a record; BadShard, naming the field, for one whose fields do not fit each other."""
     kind = kind_of(record)
     _check(kind, vars(record))
     packed: dict[str, Any] = {"schema_version": SHARD_SCHEMA_VERSION, "kind": kind}
@@ -152,9 +134,9 @@ def pack(record: Record) -> bytes:
 
 
 def unpack(data: bytes) -> Record:
-    """The record of some bytes.
+    """Returns the record that some bytes hold.
 
-    Another version or kind, a missing or unknown field, a wrong type, shape or dtype raises BadShard naming the field.
+    BadShard, naming the field, for another version or kind, a missing or unknown field, a wrong type, shape or dtype.
     """
     try:
         packed = msgpack.unpackb(data, raw=False, strict_map_key=True)
@@ -179,25 +161,23 @@ def unpack(data: bytes) -> Record:
     for name, dtype in _ARRAYS[kind].items():
         if name != "valid" or packed[name] is not None:
             packed[name] = unpack_array(packed[name], dtype, name)
-    check_types(packed, _SCALARS[kind])
+    check_types(packed, _OTHERS[kind])
     packed["labels"] = {bank: unpack_array(values, "<i4", f"labels.{bank}") for bank, values in packed["labels"].items()}
     _check(kind, packed)
     return _KINDS[kind](**packed)
 
 
 def encode_frames(frames: UInt8[np.ndarray, "T S S 3"], quality: int) -> list[bytes]:
-    """Each RGB frame as a JPEG file of the given quality (1…100), chroma at full resolution."""
+    """Encodes each RGB frame as a JPEG file of the given quality (1…100), chroma at full resolution."""
     return [encode_jpeg(frame, quality) for frame in frames]
 
 
 def decode_frames(record: VideoRecord, which: Sequence[int], form: str = "") -> UInt8[np.ndarray, "n S S 3"]:
-    """The RGB frames with the given indices (0…T−1), in that order, from JPEG files where stored, else from the H.264 stream.
+    """Decodes the RGB frames with the given indices (0…T−1), in that order, from JPEG files if stored, else from H.264.
 
-    `form`, "frames" or "h264", says from which of the two in a record that has both.
-
-    Only those are decoded, of H.264 also what they are predicted from. A JPEG that is cut off, of another size or none, or a
-    stream that does not hold exactly T pictures of that size, raises BadShard. Flipped bits inside of one are the business of
-    the shard's own checksums: decoders pass over many of them.
+    `form`, "frames" or "h264", chooses in a record that has both. Only those frames are decoded, of H.264 also what they are
+    predicted from. BadShard for a JPEG that is cut off, of another size or none, and for a stream that does not hold exactly
+    T pictures of that size. Flipped bits are left to the shard's checksums: decoders pass over many of them.
     """
     if not record.frames or form == "h264":
         try:
@@ -212,7 +192,7 @@ def decode_frames(record: VideoRecord, which: Sequence[int], form: str = "") -> 
 
 
 def decode_mosaics(record: VideoRecord) -> UInt8[np.ndarray, "N P"]:
-    """The stored patches in the order of `mosaic_flat`, flattened as (row, column, channel); BadShard as in `decode_frames`."""
+    """Decodes the patches of `mosaic_flat`, flattened as (row, column, channel); BadShard as in `decode_frames`."""
     size, patch = record.size_px, record.patch_px
     images = np.empty((len(record.mosaics), size, size, 3), np.uint8)
     for place in range(len(record.mosaics)):
@@ -222,12 +202,12 @@ def decode_mosaics(record: VideoRecord) -> UInt8[np.ndarray, "N P"]:
 
 
 def decode_mosaic(record: VideoRecord, index: int) -> UInt8[np.ndarray, "S S 3"]:
-    """The RGB pixels of one mosaic; BadShard as in `decode_frames`."""
+    """Decodes one mosaic to RGB; BadShard as in `decode_frames`."""
     return _square(record, record.mosaics[index], f"mosaic {index}")
 
 
 def decode_image(record: ImageRecord) -> UInt8[np.ndarray, "H W 3"]:
-    """The RGB pixels of an image record; a file that is cut off, of another size or none raises BadShard."""
+    """Decodes an image record to RGB; BadShard for a file that is cut off, of another size or none."""
     picture = decode_picture(record.image)
     if picture is None or picture.shape[:2] != (record.height_px, record.width_px):
         raise BadShard(
@@ -245,8 +225,8 @@ def _square(record: VideoRecord, data: bytes, what: str) -> UInt8[np.ndarray, "S
 
 
 def _check(kind: str, values: Mapping[str, Any]) -> None:
-    """Types first, then what follows from the others: shapes from the number of frames and the patch grid."""
-    check_types(values, _SCALARS[kind])
+    """Checks types, then the shapes that follow from the number of frames and the patch grid."""
+    check_types(values, _OTHERS[kind])
     check_record_labels(values["key"], values["labels"])
     (_check_video if kind == "video" else _check_image)(values)
 

@@ -70,14 +70,18 @@ class DecodedFrame:
 
 
 class Damaged(BadClip):
-    """A file that ends early or of which a part is broken; `position` frames decode before that."""
+    """A file that ends early or is broken in part; `position` frames decode before that."""
+
+
+def _damaged(path: Path, n_decoded: int, how: str) -> Damaged:
+    return Damaged(f"{path}: damaged: {n_decoded} frames decode{how}; get a whole copy.", n_decoded)
 
 
 class Deadline:
     """The moment after which work on a file stops.
 
-    Checked between packets, and by FFmpeg itself whenever it reads. Where one call of FFmpeg computes for ever, only the end
-    of the process helps: the commands work on files in processes that are ended in time (`ove.workers`).
+    Checked between packets, and by FFmpeg itself whenever it reads. Where one call of FFmpeg never returns, only ending the
+    process helps: the commands read files in processes that are ended in time (`ove.workers`).
     """
 
     def __init__(self, path: Path, limit_s: float) -> None:
@@ -179,17 +183,11 @@ def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool, span: Vid
                 # The decoder hands a packet's timestamp to its frame: numbered, frames and packets match whatever the order.
                 packet.pts = packet.dts = number
                 if stream.codec.canonical_name in _NEVER_PADDED and _WIPED in bytes(packet):
-                    raise Damaged(
-                        f"{path}: damaged: {n_decoded} frames decode, the next is overwritten with zeros; get a whole copy.",
-                        n_decoded,
-                    )
+                    raise _damaged(path, n_decoded, ", the next is overwritten with zeros")
             try:
                 frames = context.decode(packet)
             except av.FFmpegError as error:
-                reason = error.strerror or type(error).__name__
-                raise Damaged(
-                    f"{path}: damaged: {n_decoded} frames decode, then {reason}; get a whole copy.", n_decoded
-                ) from error
+                raise _damaged(path, n_decoded, f", then {error.strerror or type(error).__name__}") from error
             for frame in frames:
                 data, seconds, header, place_s = waiting.pop(frame.pts if frame.pts is not None else -1, (b"", None, b"", None))
                 if span is not None and place_s is not None:
@@ -222,9 +220,7 @@ def _packets(container: InputContainer, stream: VideoStream, span: VideoSpan | N
 
 def _check(path: Path, frame: VideoFrame, n_decoded: int, size: tuple[int, int]) -> None:
     if frame.is_corrupt:
-        raise Damaged(
-            f"{path}: damaged: {n_decoded} frames decode, the next is marked as corrupt; get a whole copy.", n_decoded
-        )
+        raise _damaged(path, n_decoded, ", the next is marked as corrupt")
     if (frame.width, frame.height) != size:
         raise BadClip(
             f"{path}: the picture changes from {size[0]}×{size[1]} to {frame.width}×{frame.height} pixels after {n_decoded} "

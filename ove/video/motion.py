@@ -16,15 +16,18 @@ _LEAST_CELLS = 64
 _LEAST_SHARE = 0.5
 """Fits (spec §2): what counts as moved, the share kept for the second round, and the fewest cells that are fitted."""
 _TINY = 1e-9
-"""Relative to the mean square of a coordinate: a spread below it says that the cells lie on a line."""
+"""Relative to the mean square of a coordinate: a spread below it means that the cells lie on a line."""
 
-
-Vectors = Float64[np.ndarray, "2 _"]
-Places = Float64[np.ndarray, "_"]
+Vectors = Float64[np.ndarray, "2 n"]
+"""(dx, dy) of n cells."""
+Places = Float64[np.ndarray, "n"]
+"""x or y of the cells, over [−1, 1] across the picture whatever its shape."""
+Linear = Float64[np.ndarray, "2 3"]
+"""(dx, dy) as linear functions of (1, x, y)."""
 
 
 def cells(pixels: int) -> int:
-    """Cells along a side of so many pixels; the last one may be cut by the picture's border."""
+    """Returns the number of cells along a side; the picture's border may cut the last one."""
     return -(-pixels // CELL_PX)
 
 
@@ -35,14 +38,14 @@ def dense_field(
     lists: str = "both",
     crop_px: tuple[int, int] = (0, 0),
 ) -> tuple[Float32[np.ndarray, "h w 2"], Bool[np.ndarray, "h w"]]:
-    """The field of (dx, dy) on 8×8 cells, and where there is one, from the vectors that FFmpeg attached (None: none).
+    """Returns the field of (dx, dy) in pixels on 8×8 cells, and which cells have a vector, from FFmpeg's vectors (None: none).
 
-    In pixels: by how much the content has moved since the reference frame. FFmpeg's vectors point from a block to where its
-    prediction comes from, hence the minus; for a reference in the future (list 1) they point to where the content goes, so
-    they are kept. Nothing is divided by the distance to the reference frame, which FFmpeg does not tell.
-    A cell predicted from both sides gets by `lists` the vector of list 0 (`l0`), that of list 1 (`l1`), or, for `both`, the
-    direction of their mean and the mean of their magnitudes (spec §2); a cell predicted from one side has that side's vector.
-    The picture shown begins `crop_px` = (down, right) pixels into the coded one; the first cell is the one it begins in.
+    (dx, dy) is how far the content has moved since the reference frame. FFmpeg's vectors point from a block to its prediction,
+    hence the minus; with a reference in the future (list 1) that is where the content goes, so they are kept. Nothing is
+    divided by the distance to the reference frame, which FFmpeg does not export.
+    A bi-predicted cell gets by `lists` the vector of list 0 (`l0`), that of list 1 (`l1`), or, for `both`, the direction of
+    their mean and the mean of their magnitudes (spec §2). The shown picture begins `crop_px` = (down, right) pixels into the
+    coded one; the first cell is the one it begins in.
     """
     rows, columns = cells(crop_px[0] + height_px), cells(crop_px[1] + width_px)
     shown = np.s_[crop_px[0] // CELL_PX : rows, crop_px[1] // CELL_PX : columns]
@@ -62,9 +65,9 @@ def dense_field(
 def _scattered(
     vectors: Shaped[np.ndarray, "n"], rows: int, columns: int
 ) -> tuple[Complex64[np.ndarray, "2 cells"], Bool[np.ndarray, "2 cells"]]:
-    """The vectors (dx + i·dy) of each list, which do not overlap, on the cells that their blocks cover, and where some are.
+    """Returns the vectors of each list on the cells that their blocks cover, and which cells have one.
 
-    As complex numbers, for an array of pairs takes several times longer to index.
+    As complex numbers dx + i·dy: an array of pairs takes several times longer to index. Blocks of a list do not overlap.
     """
     forward = vectors["source"] >= 0
     scale = np.where(forward, np.float32(1), np.float32(-1)) / vectors["motion_scale"].astype(np.float32)
@@ -72,7 +75,7 @@ def _scattered(
     moved.real, moved.imag = vectors["motion_x"] * scale, vectors["motion_y"] * scale
     width, height = vectors["w"].astype(np.int32), vectors["h"].astype(np.int32)
     top, left = ((vectors[at] - (side >> 1)) >> _CELL_BITS for at, side in (("dst_y", height), ("dst_x", width)))
-    # Blocks reach to the end of the last macroblock, and a coded picture further than what it shows: those go to the end.
+    # Blocks may reach beyond the picture: what lies outside goes to one place behind the cells.
     nowhere = 2 * rows * columns
     field = np.full(nowhere + 1, np.nan, np.complex64)
     first = (forward * np.int32(rows) + top) * columns + left
@@ -89,7 +92,7 @@ def _scattered(
 
 
 def _of_two(past: Complex64[np.ndarray, "n"], future: Complex64[np.ndarray, "n"], lists: str) -> Complex64[np.ndarray, "n"]:
-    """One vector for each cell that is predicted from both sides."""
+    """Returns one vector for each bi-predicted cell."""
     if lists != "both":
         return {"l0": past, "l1": future}[lists]
     mean = (past + future) * np.float32(0.5)
@@ -106,14 +109,15 @@ def _length(vectors: Complex64[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:
 def remove_camera(
     motion: Float32[np.ndarray, "T h w 2"], has_vector: Bool[np.ndarray, "T h w"], model: str
 ) -> Float32[np.ndarray, "T h w 2"]:
-    """The field minus the camera's motion in every cell that has a vector; the other cells stay as they are.
+    """Returns the field minus the camera's motion in every cell that has a vector; other cells stay as they are.
 
-    `none`; `median` or `mean` of a frame's vectors; `similarity`: shift, zoom and turn; `affine`: any linear map. The last two
-    are least squares in two rounds over the cells that moved; a frame where fewer than 64 did, or fewer than half of those
-    with a vector, gets the median (spec §2, which knows only the first of the two).
+    `none`; `median` or `mean` of a frame's vectors; `similarity`: shift, zoom and rotation; `affine`: any linear map. The last
+    two are least squares in two rounds over the cells that moved; a frame where fewer than 64 did, or fewer than half of those
+    with a vector, gets the median (spec §2, which has only the first of these two limits).
     """
     camera_of = named(COMPENSATIONS, model, "video.compensation")
-    grid = _Grid(*has_vector.shape[1:])
+    rows, columns = has_vector.shape[1:]
+    y, x = np.repeat(np.linspace(-1, 1, rows), columns), np.tile(np.linspace(-1, 1, columns), rows)
     left = motion.copy()
     for frame, has in zip(left, has_vector, strict=True):  # frame by frame: what a fit needs stays in the processor's cache
         where = np.flatnonzero(has)
@@ -121,49 +125,26 @@ def remove_camera(
             pairs = frame.reshape(-1, 2).view(np.complex64)[:, 0]
             found = pairs[where]
             vectors = np.array([found.real, found.imag], np.float64)
-            camera = camera_of(vectors, grid.x[where], grid.y[where]).astype(np.float32)
+            camera = camera_of(vectors, x[where], y[where]).astype(np.float32)
             found.real -= camera[0]
             found.imag -= camera[1]
             pairs[where] = found
     return left
 
 
-class _Grid:
-    """x and y of each cell, running over [−1, 1] across the picture whatever its shape."""
-
-    def __init__(self, rows: int, columns: int) -> None:
-        self.y = np.repeat(np.linspace(-1, 1, rows), columns)
-        self.x = np.tile(np.linspace(-1, 1, columns), rows)
-
-
-def _still(vectors: Vectors, x: Places, y: Places) -> Vectors:
-    return np.zeros((2, 1))
-
-
-def _median(vectors: Vectors, x: Places, y: Places) -> Vectors:
-    return np.median(vectors, axis=1, keepdims=True)
-
-
-def _mean(vectors: Vectors, x: Places, y: Places) -> Vectors:
-    return vectors.mean(axis=1, keepdims=True)
-
-
-def _of_moving_cells(fit: Callable[..., Float64[np.ndarray, "2 3"]], vectors: Vectors, x: Places, y: Places) -> Vectors:
-    """A linear model fitted to the cells that moved, or the median where they are few."""
+def _of_moving_cells(
+    fit: Callable[[Vectors, Places, Places], Linear], vectors: Vectors, x: Places, y: Places
+) -> Float64[np.ndarray, "2 _"]:
+    """Fits a linear model to the cells that moved; returns the median where they are few."""
     moved = np.abs(vectors[0]) + np.abs(vectors[1]) > _MOVED_PX
     # Where most of the picture stands still the camera does too, and a fit to what moved would be one to the objects.
     if np.count_nonzero(moved) < max(_LEAST_CELLS, _LEAST_SHARE * len(moved)):
-        return _median(vectors, x, y)
+        return np.median(vectors, axis=1, keepdims=True)
     return _field(_in_two_rounds(fit, vectors.compress(moved, axis=1), x.compress(moved), y.compress(moved)), x, y)
 
 
-def _in_two_rounds(
-    fit: Callable[..., Float64[np.ndarray, "2 3"]],
-    vectors: Float64[np.ndarray, "2 n"],
-    x: Float64[np.ndarray, "n"],
-    y: Float64[np.ndarray, "n"],
-) -> Float64[np.ndarray, "2 3"]:
-    """A model fitted to all the vectors, then again to the 70 % of them that it explains best."""
+def _in_two_rounds(fit: Callable[[Vectors, Places, Places], Linear], vectors: Vectors, x: Places, y: Places) -> Linear:
+    """Fits a model to all vectors, then again to the 70 % of them that it explains best."""
     across, down = vectors - _field(fit(vectors, x, y), x, y)
     error = across * across + down * down
     kept = int(np.ceil(_KEPT_SHARE * len(error)))
@@ -171,17 +152,13 @@ def _in_two_rounds(
     return fit(vectors.compress(good, axis=1), x.compress(good), y.compress(good))
 
 
-def _field(
-    model: Float64[np.ndarray, "2 3"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
-) -> Float64[np.ndarray, "2 n"]:
-    """(dx, dy) = model · (1, x, y) at each place."""
+def _field(model: Linear, x: Places, y: Places) -> Vectors:
+    """Returns (dx, dy) = model · (1, x, y) at each place."""
     return np.array([row[0] + row[1] * x + row[2] * y for row in model])
 
 
-def _similarity(
-    vectors: Float64[np.ndarray, "2 n"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
-) -> Float64[np.ndarray, "2 3"]:
-    """Least squares of dx = tx + a·x − b·y, dy = ty + b·x + a·y."""
+def _similarity(vectors: Vectors, x: Places, y: Places) -> Linear:
+    """Returns the least-squares fit of dx = tx + a·x − b·y, dy = ty + b·x + a·y."""
     middle, mean, spread, moment = _moments(vectors, x, y)
     # After centring a and b decouple from the shift and from each other.
     total = max(spread.trace(), _TINY * len(x))
@@ -190,21 +167,19 @@ def _similarity(
     return np.column_stack([mean - turn @ middle, turn])
 
 
-def _affine(
-    vectors: Float64[np.ndarray, "2 n"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
-) -> Float64[np.ndarray, "2 3"]:
-    """Least squares of dx and dy, each a free linear function of x and y; for cells on one line, the one of least slope."""
+def _affine(vectors: Vectors, x: Places, y: Places) -> Linear:
+    """Returns the least-squares fit of any linear function; for cells on one line, the one of least slope."""
     middle, mean, spread, moment = _moments(vectors, x, y)
     slopes = moment @ np.linalg.pinv(spread, rcond=_TINY, hermitian=True)
     return np.column_stack([mean - slopes @ middle, slopes])
 
 
 def _moments(
-    vectors: Float64[np.ndarray, "2 n"], x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"]
+    vectors: Vectors, x: Places, y: Places
 ) -> tuple[Float64[np.ndarray, "2"], Float64[np.ndarray, "2"], Float64[np.ndarray, "2 2"], Float64[np.ndarray, "2 2"]]:
-    """Mean place and vector, Σ place · placeᵀ and Σ vector · placeᵀ about them.
+    """Returns the mean place and vector, Σ place · placeᵀ and Σ vector · placeᵀ about them.
 
-    By einsum, whose plain loops do not wait for BLAS's threads: with busy cores, that takes longer than the sums.
+    By einsum, whose plain loops do not wait for BLAS's threads: on busy cores that wait is longer than the sums.
     """
     middle, mean = np.array([x.mean(), y.mean()]), vectors.mean(axis=1)
     x, y = x - middle[0], y - middle[1]
@@ -215,11 +190,11 @@ def _moments(
     return middle, mean, np.array([[xx, xy], [xy, yy]]), np.array([[ax, ay], [dx, dy]])
 
 
-COMPENSATIONS: dict[str, Callable[[Vectors, Places, Places], Vectors]] = {
-    "none": _still,
-    "median": _median,
-    "mean": _mean,
+COMPENSATIONS: dict[str, Callable[[Vectors, Places, Places], Float64[np.ndarray, "2 _"]]] = {
+    "none": lambda vectors, x, y: np.zeros((2, 1)),
+    "median": lambda vectors, x, y: np.median(vectors, axis=1, keepdims=True),
+    "mean": lambda vectors, x, y: vectors.mean(axis=1, keepdims=True),
     "similarity": functools.partial(_of_moving_cells, _similarity),
     "affine": functools.partial(_of_moving_cells, _affine),
 }
-"""`video.compensation`: vectors (dx, dy) of a frame, x and y of their cells in [−1, 1] → the camera's, one or one a cell."""
+"""`video.compensation`: vectors of a frame, x and y of their cells → the camera's vectors: one, or one a cell."""

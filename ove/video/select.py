@@ -84,25 +84,13 @@ SELECTION_RULES: dict[str, Rule] = {"patches": _patches, "frames": _frames}
 """`selection.rule`: saliency, which frames are I-frames, tokens, settings → the patches."""
 
 
-def _keep(is_i_frame: Flags) -> tuple[Flags, Flags]:
-    return is_i_frame, np.zeros_like(is_i_frame)
-
-
-def _first(is_i_frame: Flags) -> tuple[Flags, Flags]:
-    return np.arange(len(is_i_frame)) == 0, np.zeros_like(is_i_frame)
-
-
-def _score(is_i_frame: Flags) -> tuple[Flags, Flags]:
-    return np.zeros_like(is_i_frame), np.zeros_like(is_i_frame)
-
-
-def _drop(is_i_frame: Flags) -> tuple[Flags, Flags]:
-    return np.zeros_like(is_i_frame), is_i_frame
-
-
-Policy = Callable[[Flags], tuple[Flags, Flags]]
-IFRAME_POLICIES: dict[str, Policy] = {"keep": _keep, "first": _first, "score": _score, "drop": _drop}
-"""`selection.iframe_policy`: which frames are I-frames → which are kept whole, and of which nothing is chosen."""
+IFRAME_POLICIES: dict[str, Callable[[Flags], tuple[Flags, Flags]]] = {
+    "keep": lambda is_i_frame: (is_i_frame, np.zeros_like(is_i_frame)),
+    "first": lambda is_i_frame: (np.arange(len(is_i_frame)) == 0, np.zeros_like(is_i_frame)),
+    "score": lambda is_i_frame: (np.zeros_like(is_i_frame), np.zeros_like(is_i_frame)),
+    "drop": lambda is_i_frame: (np.zeros_like(is_i_frame), is_i_frame),
+}
+"""`selection.iframe_policy`: which frames are I-frames → which are kept whole, and which give no patch."""
 
 
 def select(

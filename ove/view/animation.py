@@ -10,7 +10,8 @@ from jaxtyping import Bool, UInt8
 from ove.files import atomic_write
 from ove.records import Clip, Selection
 from ove.view import colours
-from ove.view.canvas import FAINT, INK, MARK, Page
+from ove.view.canvas import FAINT, MARK, Canvas
+from ove.view.moments import bars, title
 
 ANIMATION_FPS = 8
 """Sampled frames shown in a second."""
@@ -44,7 +45,7 @@ def animation_picture(
     right = _MARGIN + _SIDE + _GAP
     picture[_HEAD : _HEAD + _SIDE, _MARGIN : _MARGIN + _SIDE] = colours.scaled(clip.frames[t], (_SIDE, _SIDE), smooth=True)
     picture[_HEAD : _HEAD + _SIDE, right : right + _SIDE] = colours.kept(clip.frames[t], chosen[t], _SIDE)
-    words = Page(_WIDTH, _LINE)
+    words = Canvas(_WIDTH, _LINE)
     words.text(_MARGIN, 26, f"{clip.pts_s[t]:.2f} s, frame {clip.frame_index[t]} of {clip.n_decoded}", px=16)
     n_kept, per_frame = int(chosen[t].sum()), chosen[t].size
     if clip.is_i_frame[t]:
@@ -52,31 +53,20 @@ def animation_picture(
     else:
         words.text(right, 26, f"{n_kept} of {per_frame} patches kept", px=16)
     picture[_HEAD + _SIDE : _HEAD + _SIDE + _LINE] = words.pixels()
-    left, pitch = _bar(t, len(chosen))
-    picture[-_MARGIN + 2 : -_MARGIN + 8, round(left) : round(left + pitch)] = (255, 150, 0)
+    pitch = (_WIDTH - 2 * _MARGIN) / len(chosen)
+    left, right = round(_MARGIN + t * pitch), round(_MARGIN + (t + 1) * pitch)
+    picture[-_MARGIN + 2 : -_MARGIN + 8, left:right] = (255, 150, 0)
     return picture
 
 
 def _base(clip: Clip, selection: Selection, chosen: Bool[np.ndarray, "T Y X"], name: str) -> UInt8[np.ndarray, "H W 3"]:
     """Title, captions and the bars of all frames."""
-    n_frames, rows, columns = selection.grid_tyx
-    kept, total = len(selection.flat), n_frames * rows * columns
-    page = Page(_WIDTH, _HEAD + _SIDE + _LINE + _BARS + _MARGIN)
-    title = f"The encoder sees {kept:,} of {total:,} patches ({100 * kept / total:.3g} %)"
-    page.text(_MARGIN, 38, title, px=21, bold=True)
+    n_frames = len(chosen)
+    page = Canvas(_WIDTH, _HEAD + _SIDE + _LINE + _BARS + _MARGIN)
+    page.text(_MARGIN, 38, title(selection), px=21, bold=True)
     page.text(_MARGIN, 62, name, px=13, color=FAINT)
     page.text(_MARGIN, 88, f"{n_frames} frames sampled from the video, {ANIMATION_FPS} a second", px=15)
     page.text(_MARGIN + _SIDE + _GAP, 88, "bright: what the encoder sees; dimmed: left out", px=15)
-    top, number = _HEAD + _SIDE + _LINE, chosen.sum(axis=(1, 2))
-    for t, count in enumerate(number):
-        left, pitch = _bar(t, n_frames)
-        tall = _BARS * count / (rows * columns)
-        page.bar(left, top, pitch - 2, _BARS, "#eeeeee")
-        page.bar(left, top + _BARS - tall, pitch - 2, tall, MARK if clip.is_i_frame[t] else INK)
+    top = _HEAD + _SIDE + _LINE
+    bars(page, (_MARGIN, top, _WIDTH - _MARGIN, top + _BARS), chosen, clip.is_i_frame)
     return page.pixels()
-
-
-def _bar(t: int, n_frames: int) -> tuple[float, float]:
-    """Left edge of the bar of frame `t`, and the distance from one bar to the next."""
-    pitch = (_WIDTH - 2 * _MARGIN) / n_frames
-    return _MARGIN + t * pitch, pitch

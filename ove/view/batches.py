@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int, Int32, UInt8
 
 from ove.records import MODES, Batch
 from ove.view import colours
-from ove.view.canvas import FAINT, Page
+from ove.view.canvas import FAINT, Canvas
 
 STEPS = 16
 """From the start of a run on, in which samples of modes that have not come yet are looked for."""
@@ -66,7 +66,7 @@ def draw(batch: Batch, sample: int, bank: str, patch_px: int, step: int) -> UInt
     ]
     columns = min(_COLUMNS, max(len(tiles), 4))
     rows = -(-len(tiles) // columns)
-    page = Page(
+    page = Canvas(
         width=2 * _MARGIN + columns * (_TILE + _GAP) - _GAP,
         height=_HEAD + rows * (_TILE + _CAPTION + _GAP) + _MARGIN,
     )

@@ -1,4 +1,4 @@
-"""A white page on which pictures and words are placed by pixels."""
+"""A white canvas on which pictures and text are placed by pixels."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -7,12 +7,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
 INK, MARK, FAINT = "#222222", "#c2185b", "#8a8a8a"
-"""Colours of words, of what is marked (I-frames), and of what stays in the background."""
+"""Colours of text, of what is marked (I-frames), and of what stays in the background."""
 _DPI = 100
 
 
-class Page:
-    """A page of so many pixels; places count from its upper left corner."""
+class Canvas:
+    """A canvas of `width` × `height` pixels; places count from its upper left corner."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -36,7 +36,7 @@ class Page:
         align: str = "left",
         bold: bool = False,
     ) -> None:
-        """Writes words, the first line on the line at `base`; `px` is the height of the letters' body."""
+        """Writes text, the first line on the baseline `base`; `px` is the font size."""
         self._figure.text(
             x / self.width,
             1 - (base - px) / self.height,
@@ -50,23 +50,23 @@ class Page:
         )
 
     def label(self, left: int | float, bottom: int | float, words: str) -> None:
-        """Small words on a white ground, for pictures; (left, bottom) is their lower left corner."""
+        """Writes small text on white, for pictures; (left, bottom) is its lower left corner."""
         ground = {"facecolor": "white", "edgecolor": "none", "pad": 2}
         place = (left / self.width, 1 - bottom / self.height)
         self._figure.text(*place, words, fontsize=11 * 72 / _DPI, color=INK, ha="left", va="bottom", bbox=ground)
 
     def bar(self, left: int | float, top: int | float, width: int | float, height: int | float, color: str) -> None:
-        """A filled rectangle."""
+        """Draws a filled rectangle."""
         box = ((left / self.width, 1 - (top + height) / self.height), width / self.width, height / self.height)
         self._figure.add_artist(Rectangle(*box, facecolor=color, linewidth=0))
 
     def pointer(self, x: int | float, tip: int | float, side: int | float = 9, color: str = INK) -> None:
-        """A small triangle that points upwards to (x, tip)."""
+        """Draws a small triangle that points upwards to (x, tip)."""
         corners = [(x, tip), (x - side / 2, tip + side), (x + side / 2, tip + side)]
         self._figure.add_artist(Polygon([(a / self.width, 1 - b / self.height) for a, b in corners], facecolor=color))
 
     def pixels(self) -> UInt8[np.ndarray, "H W 3"]:
-        """The page as RGB."""
+        """Returns the canvas as RGB."""
         canvas = FigureCanvasAgg(self._figure)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,6 +1,5 @@
 """A sheet that shows, for a few moments of one clip, how codec signals become a choice of patches."""
 
-import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +10,8 @@ from ove.records import CELL_PX, Clip, CodecSignals, Saliency, Selection
 from ove.video.geometry import place_in_square
 from ove.video.motion import remove_camera
 from ove.view import colours
-from ove.view.canvas import FAINT, INK, MARK, Page
+from ove.view.canvas import FAINT, MARK, Canvas
+from ove.view.moments import bars, moments, title
 
 _TILE, _GAP, _MARGIN, _HEADINGS = 192, 10, 26, 232
 """Pixels: side of a tile, space between tiles, the white border, and the column of headings."""
@@ -38,8 +38,8 @@ def overlay(
     """
     chosen = colours.masks(selection.flat, selection.grid_tyx)
     per_frame = chosen[0].size if saliency.valid is None else int(saliency.valid.sum())
-    shown = _moments(chosen.sum(axis=(1, 2)), per_frame, min(columns, len(clip.frames)))
-    page = Page(
+    shown = moments(chosen, columns, per_frame)
+    page = Canvas(
         width=2 * _MARGIN + _HEADINGS + max(len(shown), 4) * (_TILE + _GAP) - _GAP,
         height=_HEAD + _MOMENT + 5 * (_TILE + _GAP) + _TIMELINE,
     )
@@ -53,7 +53,7 @@ def overlay(
         max(_brightest(np.hypot(*np.moveaxis(m[has], -1, 0))), 0.25) for m, has in zip(moved, has_vector, strict=True)
     ]
     strongest, most = max(_brightest(residual), 1.0), max(_brightest(saliency.scores[saliency.scores >= 0]), 1e-6)
-    rows: list[tuple[Callable[[int, int], UInt8[np.ndarray, "h w 3"]], Callable[[Page, int], None]]] = [
+    rows: list[tuple[Callable[[int, int], UInt8[np.ndarray, "h w 3"]], Callable[[Canvas, int], None]]] = [
         (lambda n, t: colours.scaled(clip.frames[t], (_TILE, _TILE), smooth=True), _about_frames),
         (
             lambda n, t: _placed(
@@ -101,13 +101,6 @@ def _placed(picture: UInt8[np.ndarray, "H W 3"], geometry: str) -> UInt8[np.ndar
     return square
 
 
-def _moments(number: Int[np.ndarray, "T"], per_frame: int, count: int) -> Int[np.ndarray, "count"]:
-    """The first frame, and of `count` − 1 equal stretches of the others the frame that most is chosen of but not all."""
-    partly = np.where(number < per_frame, number, 0)
-    edges = 1 + np.arange(count) * (len(number) - 1) // max(count - 1, 1)
-    return np.array([0, *(start + int(np.argmax(partly[start:end])) for start, end in itertools.pairwise(edges))])
-
-
 def _left(column: int) -> int:
     return _MARGIN + _HEADINGS + column * (_TILE + _GAP)
 
@@ -116,11 +109,9 @@ def _brightest(values: Float[np.ndarray, "..."]) -> float:
     return float(np.percentile(values, _BRIGHTEST)) if values.size else 0.0
 
 
-def _title(page: Page, clip: Clip, selection: Selection, name: str) -> None:
+def _title(page: Canvas, clip: Clip, selection: Selection, name: str) -> None:
     n_frames, rows, columns = selection.grid_tyx
-    kept, total = len(selection.flat), n_frames * rows * columns
-    title = f"The encoder sees {kept:,} of {total:,} patches ({100 * kept / total:.3g} %)"
-    page.text(_MARGIN, 44, f"{title}: {name}" if name else title, px=24, bold=True)
+    page.text(_MARGIN, 44, title(selection) + (f": {name}" if name else ""), px=24, bold=True)
     whose = "read from the file's own" if clip.source == "bitstream" else "from encoding these frames anew, the file itself is"
     page.text(
         _MARGIN,
@@ -131,7 +122,7 @@ def _title(page: Page, clip: Clip, selection: Selection, name: str) -> None:
     )
 
 
-def _moment(page: Page, left: int, clip: Clip, t: int, n_kept: int) -> None:
+def _moment(page: Canvas, left: int, clip: Clip, t: int, n_kept: int) -> None:
     base = _HEAD + _MOMENT - 10
     page.text(left, base - 18, f"{clip.pts_s[t]:.2f} s", px=15, bold=True)
     page.text(left + _TILE, base - 18, f"frame {clip.frame_index[t]}", px=13, color=FAINT, align="right")
@@ -141,16 +132,16 @@ def _moment(page: Page, left: int, clip: Clip, t: int, n_kept: int) -> None:
         page.text(left, base, f"{n_kept} patches kept", px=13)
 
 
-def _about(page: Page, top: int, title: str, words: str) -> None:
+def _about(page: Canvas, top: int, title: str, words: str) -> None:
     page.text(_MARGIN, top + 20, title, px=18, bold=True)
     page.text(_MARGIN, top + 44, words, px=13)
 
 
-def _about_frames(page: Page, top: int) -> None:
+def _about_frames(page: Canvas, top: int) -> None:
     _about(page, top, "The video", "Neighbouring frames repeat\neach other. What is worth\nlooking at?")
 
 
-def _about_motion(page: Page, top: int, compensation: str) -> None:
+def _about_motion(page: Canvas, top: int, compensation: str) -> None:
     camera = "" if compensation == "none" else ",\nwithout the camera's motion"
     _about(page, top, "1  Motion", f"How blocks moved since the\nframe they are copied from{camera}.")
     side = 84
@@ -158,17 +149,17 @@ def _about_motion(page: Page, top: int, compensation: str) -> None:
     page.text(_MARGIN + side + 10, top + 124, "white: still\nrim: the number in\nthe picture's corner\ngray: not copied", px=12)
 
 
-def _about_residual(page: Page, top: int, strongest: float) -> None:
+def _about_residual(page: Canvas, top: int, strongest: float) -> None:
     _about(page, top, "2  Residual", "What copying could not explain:\nwhat the codec had to add.")
     _scale(page, top + 92, f"{strongest:.0f} gray levels")
 
 
-def _about_saliency(page: Page, top: int, most: float) -> None:
+def _about_saliency(page: Canvas, top: int, most: float) -> None:
     _about(page, top, "3  Surprise", "1 and 2 together, each divided\nby its 95th percentile, mean of\neach patch.")
     _scale(page, top + 110, f"{most:.2f}")
 
 
-def _about_kept(page: Page, top: int, selection: Selection) -> None:
+def _about_kept(page: Canvas, top: int, selection: Selection) -> None:
     _about(
         page,
         top,
@@ -178,29 +169,21 @@ def _about_kept(page: Page, top: int, selection: Selection) -> None:
     )
 
 
-def _scale(page: Page, top: int, most: str) -> None:
+def _scale(page: Canvas, top: int, most: str) -> None:
     width = 150
     page.put(_MARGIN, top, colours.heat(np.repeat(np.linspace(0, 1, width)[None], 12, axis=0)))
     page.text(_MARGIN, top + 28, "0", px=12)
     page.text(_MARGIN + width, top + 28, most, px=12, align="right")
 
 
-def _timeline(page: Page, clip: Clip, chosen: Bool[np.ndarray, "T Y X"], shown: Int[np.ndarray, "n"]) -> None:
+def _timeline(page: Canvas, clip: Clip, chosen: Bool[np.ndarray, "T Y X"], shown: Int[np.ndarray, "n"]) -> None:
     """A bar for each sampled frame: patches kept of it, on a scale up to whole frames."""
     top, height = page.height - _TIMELINE + 14, 66
     left, right = _left(0), page.width - _MARGIN
-    number, per_frame = chosen.sum(axis=(1, 2)), chosen[0].size
     page.text(_MARGIN, top + 14, "Kept of each frame", px=15, bold=True)
-    page.text(_MARGIN, top + 36, f"full height: all {per_frame} patches", px=12)
+    page.text(_MARGIN, top + 36, f"full height: all {chosen[0].size} patches", px=12)
     page.text(_MARGIN, top + 54, "I-frames", px=12, color=MARK)
     page.text(_MARGIN, top + 72, "triangles: shown above", px=12)
-    pitch = (right - left) / len(number)
-    for t, count in enumerate(number):
-        tall = height * count / per_frame
-        x = left + t * pitch
-        page.bar(x, top, pitch - 2, height, "#eeeeee")
-        page.bar(x, top + height - tall, pitch - 2, tall, MARK if clip.is_i_frame[t] else INK)
-        if t in shown:
-            page.pointer(x + pitch / 2 - 1, top + height + 4)
+    bars(page, (left, top, right, top + height), chosen, clip.is_i_frame, shown)
     page.text(left, top + height + 32, f"{clip.pts_s[0]:.1f} s", px=13)
     page.text(right, top + height + 32, f"{clip.pts_s[-1]:.1f} s", px=13, align="right")

@@ -1,6 +1,5 @@
 """A sheet that shows one record of a shard: frames of a video with saliency and selection, or a picture with its labels."""
 
-import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,7 +8,7 @@ from jaxtyping import Int, UInt8
 from ove.records import Selection
 from ove.shards.schema import ImageRecord, VideoRecord
 from ove.view import colours
-from ove.view.canvas import FAINT, MARK, Page
+from ove.view.canvas import FAINT, MARK, Canvas
 
 _TILE, _GAP, _MARGIN, _HEADINGS = 192, 10, 26, 120
 _HEAD, _MOMENT = 96, 34
@@ -17,16 +16,6 @@ _LONGEST = 640
 """Pixels: side of a tile, space between tiles, the border, the column of headings; heights of the title and of the line above
 a column; the longer side of a picture."""
 _LABELS_SHOWN = 12
-
-
-def moments(record: VideoRecord, selection: Selection, columns: int = 8) -> Int[np.ndarray, "n"]:
-    """The frames to show: the first, and of as many equal stretches of the rest the one that most is kept of but not all."""
-    number = colours.masks(selection.flat, selection.grid_tyx).sum(axis=(1, 2))
-    n_frames, rows, width = selection.grid_tyx
-    count = min(columns, n_frames)
-    partly = np.where(number < rows * width, number, 0)
-    edges = 1 + np.arange(count) * (n_frames - 1) // max(count - 1, 1)
-    return np.array([0, *(start + int(np.argmax(partly[start:end])) for start, end in itertools.pairwise(edges))])
 
 
 def video_sheet(
@@ -40,7 +29,7 @@ def video_sheet(
     chosen = colours.masks(selection.flat, selection.grid_tyx)
     most = max(float(record.saliency.max()), 1e-6)
     n_labels = len(labels)
-    page = Page(
+    page = Canvas(
         width=2 * _MARGIN + _HEADINGS + max(len(shown), 4) * (_TILE + _GAP) - _GAP,
         height=_HEAD + 20 * n_labels + _MOMENT + 3 * (_TILE + _GAP) + _MARGIN,
     )
@@ -77,7 +66,7 @@ def image_sheet(
     """An RGB picture of the record's own with its key, size, class name and labels above it."""
     scale = _LONGEST / max(picture.shape[:2])
     shape = (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale)))
-    page = Page(width=2 * _MARGIN + max(shape[1], _LONGEST), height=_HEAD + 20 * len(labels) + shape[0] + _MARGIN)
+    page = Canvas(width=2 * _MARGIN + max(shape[1], _LONGEST), height=_HEAD + 20 * len(labels) + shape[0] + _MARGIN)
     page.text(_MARGIN, 40, record.key, px=20, bold=True)
     words = f"{record.width_px} × {record.height_px} px, {len(record.image):,} bytes"
     page.text(_MARGIN, 66, words + (f"; class {record.label}" if record.label else ""), px=14)
@@ -86,7 +75,7 @@ def image_sheet(
     return page.pixels()
 
 
-def _labels(page: Page, labels: Mapping[str, Int[np.ndarray, "M"]], base: int) -> int:
+def _labels(page: Canvas, labels: Mapping[str, Int[np.ndarray, "M"]], base: int) -> int:
     """Writes a line for each bank; returns where what comes below may begin."""
     for bank, ids in labels.items():
         page.text(_MARGIN, base, f"{bank}: {in_words(ids)}", px=14)

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Int, UInt8
 
 from ove.records import Clip, Selection
 from ove.view import colours
-from ove.view.canvas import FAINT, INK, MARK, Page
+from ove.view.canvas import FAINT, Canvas
+from ove.view.moments import bars
 
 _TILE, _GAP, _MARGIN, _HEADINGS = 168, 8, 26, 190
 _HEAD, _MOMENT, _BARS = 84, 26, 34
@@ -26,7 +27,7 @@ def compare_selections(
     first, *_, last = *chosen.values(), *chosen.values()
     shown = _moments(first, last, min(columns, len(clip.frames)))
     row_height = _TILE + _BARS + _GAP
-    page = Page(
+    page = Canvas(
         width=2 * _MARGIN + _HEADINGS + columns * (_TILE + _GAP) - _GAP,
         height=_HEAD + _MOMENT + _TILE + _GAP + len(chosen) * row_height + _MARGIN,
     )
@@ -44,7 +45,8 @@ def compare_selections(
         page.text(_MARGIN, top + _TILE + 20, "kept of each frame; red: all of it", px=11, color=FAINT)
         for column, t in enumerate(shown):
             page.put(_left(column), top, colours.kept(clip.frames[t], mask[t], _TILE))
-        _bars(page, top + _TILE + 5, mask, shown)
+        box = (_left(0), top + _TILE + 5, page.width - _MARGIN, top + _TILE + _BARS - 9)
+        bars(page, box, mask, mask.mean(axis=(1, 2)) == 1, shown, pointer_px=7)
     return page.pixels()
 
 
@@ -63,15 +65,3 @@ def _moments(first: Bool[np.ndarray, "T Y X"], last: Bool[np.ndarray, "T Y X"], 
 
 def _left(column: int) -> int:
     return _MARGIN + _HEADINGS + column * (_TILE + _GAP)
-
-
-def _bars(page: Page, top: int, mask: Bool[np.ndarray, "T Y X"], shown: Int[np.ndarray, "n"]) -> None:
-    left, right, height = _left(0), page.width - _MARGIN, _BARS - 14
-    number, per_frame = mask.sum(axis=(1, 2)), mask[0].size
-    pitch = (right - left) / len(number)
-    for t, count in enumerate(number):
-        x, tall = left + t * pitch, height * count / per_frame
-        page.bar(x, top, pitch - 2, height, "#eeeeee")
-        page.bar(x, top + height - tall, pitch - 2, tall, MARK if count == per_frame else INK)
-        if t in shown:
-            page.pointer(x + pitch / 2 - 1, top + height + 2, side=7)

@@ -9,13 +9,13 @@ from synthetic import CLASSES, RECORDS, record_of, write_set
 
 from launch import show
 from ove.config import ShardsConfig
-from ove.records import Selection
 from ove.shards.pictures import encode_jpeg
 from ove.shards.schema import ImageRecord
 from ove.shards.shard_set import ShardSet
 from ove.shards.write import write_shards
 from ove.sources.folders import InputFile
-from ove.view.record import moments
+from ove.view.colours import masks
+from ove.view.moments import moments
 
 
 def test_keys_are_listed(ask, shard_folder: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_file_that_is_no_shard_of_its_folder_is_named(ask, shard_folder: Path)
 
 def test_moments_lie_in_order_and_begin_with_the_first() -> None:
     record = record_of(InputFile(Path("x"), "0001", None))
-    shown = moments(record, Selection(np.array([0, 1, 2, 3, 9, 13], np.int32), record.grid_tyx), 4)
+    shown = moments(masks(np.array([0, 1, 2, 3, 9, 13]), record.grid_tyx), columns=4)
     assert shown[0] == 0 and (np.diff(shown) > 0).all() and {2, 3} <= set(shown.tolist())
 
 

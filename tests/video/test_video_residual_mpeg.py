@@ -196,7 +196,7 @@ def test_changes_within_mpeg2_are_refused(write_video):
     path = write_video("v.ts", PLAIN, codec="mpeg2video", bf="0")
     header = survey(path, Deadline(path, 60.0)).extradata
     packets = [one.packet for one in decoded_frames(path, Deadline(path, 60.0), keep_packets=True)]
-    gray = GrayMpeg12(header, "mpeg2video")
+    gray = GrayMpeg12("mpeg2video", header)
     other = bytearray(packets[0])
     other[7] ^= 1  # the frame rate
     with pytest.raises(NoBitstreamSignals, match="sequence header changes"):
@@ -214,11 +214,11 @@ def test_mpeg4_layers_of_other_kinds_are_refused(write_video):
     path = write_video("v.mp4", PLAIN[:2], codec="mpeg4", bf="0")
     header = survey(path, Deadline(path, 60.0)).extradata
     at = header.index(b"\x00\x00\x01\x20") + 4
-    GrayMpeg4(header)
+    GrayMpeg4("mpeg4", header)
     with pytest.raises(NoBitstreamSignals, match="cannot be read"):
-        GrayMpeg4(header[: at + 4])
+        GrayMpeg4("mpeg4", header[: at + 4])
     bits = f"{int.from_bytes(header[at:], 'big'):0{8 * len(header[at:])}b}"
     assert (bits[9], bits[21], bits[25]) == ("1", "1", "0")  # with a version and control parameters, but no buffer model
     changed = bits[:26] + "01" + bits[28:]  # video_object_layer_shape: binary
     with pytest.raises(NoBitstreamSignals, match="rectangular"):
-        GrayMpeg4(header[:at] + int(changed, 2).to_bytes(len(header) - at, "big"))
+        GrayMpeg4("mpeg4", header[:at] + int(changed, 2).to_bytes(len(header) - at, "big"))

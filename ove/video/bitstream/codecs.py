@@ -1,4 +1,4 @@
-"""Where a file's signals come from: the codecs whose bitstream tells them, and what is said where it does not."""
+"""Which codecs give their signals from the bitstream, and what is reported where one does not."""
 
 import logging
 from collections.abc import Callable
@@ -15,24 +15,24 @@ from ove.video.demux import Survey
 
 GRAY_DECODERS: dict[str, Callable[[bytes], GrayDecoder]] = {
     "h264": GrayH264,
-    "mpeg1video": partial(GrayMpeg12, codec="mpeg1video"),
-    "mpeg2video": partial(GrayMpeg12, codec="mpeg2video"),
-    "mpeg4": GrayMpeg4,
+    "mpeg1video": partial(GrayMpeg12, "mpeg1video"),
+    "mpeg2video": partial(GrayMpeg12, "mpeg2video"),
+    "mpeg4": partial(GrayMpeg4, "mpeg4"),
     "hevc": GrayHevc,
 }
-"""From FFmpeg's name of the codec and a stream's header to a decoder against a gray reference."""
+"""FFmpeg's name of a codec → what opens a decoder against a gray reference, given the stream's header."""
 _WITH_VECTORS = frozenset(["h264", "mpeg1video", "mpeg2video", "mpeg4"])
 """Those of them whose motion vectors FFmpeg exports."""
 _VECTORS_ALONE = frozenset(["h263", "flv1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "snow"])
-"""Codecs whose vectors FFmpeg exports, too, but for whose residual there is no gray reference."""
+"""Codecs whose vectors FFmpeg exports but whose residual has no gray reference."""
 _log = logging.getLogger(__name__)
 
 
 def bitstream_reader(path: Path, found: Survey, source: str) -> Callable[[], GrayDecoder] | None:
-    """What opens a decoder against a gray reference for a file; None where its frames are to be encoded anew.
+    """Returns what opens a gray decoder for a file; None where its frames are to be transcoded.
 
-    `source` is the setting `video.source`: auto, bitstream or transcode. BadClip if it asks for the bitstream of a codec that
-    tells no vectors.
+    `source` is the setting `video.source`: auto, bitstream or transcode. BadClip if it is bitstream and FFmpeg exports no
+    vectors of the codec, or pictures cannot be decoded alone.
     """
     opener = GRAY_DECODERS.get(found.codec)
     if source == "bitstream" and found.codec not in _WITH_VECTORS:
@@ -49,7 +49,7 @@ def bitstream_reader(path: Path, found: Survey, source: str) -> Callable[[], Gra
 
 
 def fall_back_or_raise(path: Path, found: Survey, source: str, reason: NoBitstreamSignals) -> None:
-    """Logs why a file's signals come from a transcode after all; BadClip if the bitstream was asked for."""
+    """Logs why a file is transcoded after all; BadClip if the bitstream was asked for."""
     why = f"{path}: its {found.codec} bitstream does not tell motion and residual exactly: {reason}"
     if source == "bitstream":
         raise BadClip(f"{why}; set video.source to auto or transcode.") from reason

@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 from av.codec.context import Flags, Flags2
 from av.video.codeccontext import VideoCodecContext
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from einops import repeat
 from jaxtyping import Bool, Float32, Int16, Shaped, UInt8, UInt16
 
 from ove.records import CELL_PX
 
 _MANY = 0.3
-"""Share of the cells from which on the gradient of the whole picture is quicker than that of single cells (measured)."""
+"""Share of the cells above which the gradient of the whole picture is faster than that of single cells (measured)."""
 
 
 class NoBitstreamSignals(Exception):
@@ -30,28 +30,29 @@ class GrayDecoder(ABC):
     """Decodes single packets of one stream against a gray reference."""
 
     mbaff = False
-    """Macroblocks are coded in mbaff, frame- or field-wise (MBAFF); FFmpeg does not export which."""
+    """Whether pairs of macroblocks are coded frame- or field-wise (MBAFF); FFmpeg does not export which."""
     has_vectors = True
-    """The ordinary decoder exports motion vectors; by them it is known which blocks are inter-coded."""
+    """Whether the ordinary decoder exports motion vectors, which tell which blocks are inter-coded."""
 
     @abstractmethod
     def observe(self, packet: bytes, header: bytes = b"") -> None:
-        """Reads the parameter sets in a packet, and in a new stream header that came with it.
+        """Reads the headers in a packet, and in a new stream header that came with it.
 
-        Called with each packet of the stream, in display order.
+        Called with each packet of the stream, in display order. NoBitstreamSignals where it is uncertain which headers apply.
         """
 
     @abstractmethod
     def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
-        """The packet's luma as decoded after a gray picture, and its bit depth; valid on inter-coded pixels only."""
+        """Returns the packet's luma as decoded after a gray picture, and its bit depth; valid on inter-coded pixels only."""
 
     def start_px(self, height: int, width: int) -> tuple[int, int]:
-        """(down, right): where a shown picture of this size begins in the coded one."""
+        """Returns (down, right): where a shown picture of this size begins in the coded one."""
         return 0, 0
 
     def vectors(self, frame: VideoFrame, packet: bytes) -> Shaped[np.ndarray, "n"] | None:
-        """The motion vectors that FFmpeg attached to a decoded frame, None where it has none, given its packet."""
-        return _table(frame)
+        """Returns the motion vectors that FFmpeg attached to a decoded frame, given its packet; None where it has none."""
+        found = frame.side_data.get("MOTION_VECTORS")
+        return None if found is None else found.to_ndarray()
 
     def residual_into(self, out: Int16[np.ndarray, "H W"], frame: VideoFrame, packet: bytes) -> None:
         """Writes into `out` the luma residual of a decoded frame, given its packet, in 8-bit units; −128…127."""
@@ -63,8 +64,37 @@ class GrayDecoder(ABC):
             out >>= bits - 8
 
 
+class GrayPictures(GrayDecoder):
+    """A gray decoder of a codec whose header and pictures lie side by side, as in MPEG-1, MPEG-2 and MPEG-4 part 2."""
+
+    n_references = 2
+    """Gray pictures decoded first: a B-picture takes one as its past and one as its future."""
+
+    def __init__(self, codec: str, extradata: bytes) -> None:
+        """Takes the header from the stream's if it is there; else the first packet brings it."""
+        self._context = open_decoder(codec, b"", vectors=True, err_detect="explode")
+        self._header, self._gray = b"", b""
+        """The stream's first header, and a gray picture for it; empty before it is found."""
+        self.observe(extradata)
+
+    @abstractmethod
+    def _picture(self, packet: bytes) -> bytes:
+        """Returns the part of a packet that is its picture; NoBitstreamSignals if that cannot be decoded alone."""
+
+    def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
+        """Returns the packet's luma as decoded after gray pictures, and its bit depth; valid on inter-coded pixels only."""
+        more = [self._gray] * (self.n_references - 1)
+        return luma_of(decode_one(self._context, [self._header + self._gray, *more, self._picture(packet)]))
+
+    def vectors(self, frame: VideoFrame, packet: bytes) -> Shaped[np.ndarray, "n"] | None:
+        """Returns the frame's motion vectors; of the last frame, to which FFmpeg attaches none, by decoding it alone."""
+        if frame.pict_type == PictureType.P and "MOTION_VECTORS" not in frame.side_data:
+            frame = decode_one(self._context, [self._header + self._gray, self._picture(packet), self._gray], which=1)
+        return super().vectors(frame, packet)
+
+
 def open_decoder(codec: str, extradata: bytes, vectors: bool = False, **options: str) -> VideoCodecContext:
-    """A single-threaded decoder without loop filter that gives out everything it decodes, with motion vectors if asked for."""
+    """Opens a single-threaded decoder without loop filter that returns all it decodes, with motion vectors if asked for."""
     context = av.CodecContext.create(codec, "r")
     assert isinstance(context, VideoCodecContext)
     if extradata:
@@ -77,14 +107,14 @@ def open_decoder(codec: str, extradata: bytes, vectors: bool = False, **options:
 
 
 def packet_of(data: bytes) -> av.Packet:
-    """A packet with a copy of the data, followed by the zeros that decoders may read past its end."""
+    """Returns a packet with a copy of the data, followed by the zeros that decoders may read past its end."""
     packet = av.Packet(len(data))
     packet.update(data)
     return packet
 
 
 def decode_one(context: VideoCodecContext, packets: list[bytes], which: int = -1) -> VideoFrame:
-    """The frame of one of these packets, decoded one after the other from a fresh start; NoBitstreamSignals if none comes."""
+    """Decodes packets from a fresh start and returns the frame of one of them; NoBitstreamSignals if it has none."""
     frames: list[VideoFrame] = []
     try:
         for number, data in enumerate(packets):
@@ -102,13 +132,8 @@ def decode_one(context: VideoCodecContext, packets: list[bytes], which: int = -1
     return targets[0]
 
 
-def _table(frame: VideoFrame) -> Shaped[np.ndarray, "n"] | None:
-    vectors = frame.side_data.get("MOTION_VECTORS")
-    return None if vectors is None else vectors.to_ndarray()
-
-
 def luma_of(frame: VideoFrame) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
-    """A view of the frame's luma plane (for RGB streams: green), and its bit depth; it lives as long as the frame."""
+    """Returns a view of the frame's luma plane (for RGB streams: green), valid as long as the frame, and its bit depth."""
     plane, bits = frame.planes[0], frame.format.components[0].bits
     kind = np.dtype(np.uint8 if bits == 8 else "<u2")
     rows = np.asarray(memoryview(plane)[: plane.line_size * plane.height]).view(kind).reshape(plane.height, -1)
@@ -116,7 +141,7 @@ def luma_of(frame: VideoFrame) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.nda
 
 
 def gradient(frame: VideoFrame) -> Int16[np.ndarray, "H W"]:
-    """Gradient magnitude of the frame's luma by central differences, rounded, in 8-bit units, 0 along a border's normal."""
+    """Returns the gradient magnitude of the luma by central differences, rounded, in 8-bit units; 0 normal to a border."""
     luma, bits = luma_of(frame)
     scale = 0.5 / (1 << (bits - 8))
     down = cv2.Sobel(luma, cv2.CV_32F, 0, 1, ksize=1, scale=scale)

@@ -6,34 +6,24 @@ after it. Clause numbers are those of ITU-T H.262 (02/2012); MPEG-1 (ISO/IEC 111
 
 import re
 
-import numpy as np
-from av.video.frame import PictureType, VideoFrame
-from jaxtyping import Shaped, UInt8, UInt16
-
-from ove.video.bitstream.gray import GrayDecoder, NoBitstreamSignals, decode_one, luma_of, open_decoder
+from ove.video.bitstream.gray import GrayPictures, NoBitstreamSignals
 from ove.video.bitstream.nal import BitReader, BitWriter
 
 _START = b"\x00\x00\x01"
 _SEQUENCE, _PICTURE, _EXTENSION = _START + b"\xb3", _START + b"\x00", _START + b"\xb5"
 _SEQUENCE_EXTENSION, _MATRICES, _SCALABLE, _PICTURE_EXTENSION = 1, 3, 5, 8
-"""Identifiers of extensions (table 6-2)."""
+"""extension_start_code_identifier (table 6-2)."""
 _AFTER_SEQUENCE = re.compile(rb"\x00\x00\x01[\x00\xb8]")
 _FRAME_STRUCTURE = 3
 _TALLEST_PX = 2800
-"""Above it, slices name their row by a longer number (6.3.16)."""
+"""Above it, slices have slice_vertical_position_extension (6.3.16)."""
 
 
-class GrayMpeg12(GrayDecoder):
+class GrayMpeg12(GrayPictures):
     """Decodes single packets of an MPEG-1 or MPEG-2 stream against gray references."""
 
-    def __init__(self, extradata: bytes, codec: str) -> None:
-        """Takes the sequence header from the stream's header if it is there; else the first packet brings it."""
-        self._context = open_decoder(codec, b"", vectors=True, err_detect="explode")
-        self._sequence, self._gray = b"", b""
-        self.observe(extradata)
-
     def observe(self, packet: bytes, header: bytes = b"") -> None:
-        """Takes over a first sequence header; NoBitstreamSignals where a later one, or a picture, changes what it says."""
+        """Reads the first sequence header; NoBitstreamSignals where a later one, or a picture, changes what it says."""
         if header:
             self.observe(header)
         picture = packet.find(_PICTURE)
@@ -45,30 +35,18 @@ class GrayMpeg12(GrayDecoder):
             return
         end = _AFTER_SEQUENCE.search(packet, start)
         sequence = packet[start : end.start() if end else None]
-        if self._sequence and sequence != self._sequence:
+        if self._header and sequence != self._header:
             raise NoBitstreamSignals("its sequence header changes within the stream")
-        if not self._sequence:
+        if not self._header:
             try:
                 self._gray = gray_picture(sequence)
             except (ValueError, IndexError) as error:
                 raise NoBitstreamSignals(f"its sequence header cannot be read ({error})") from error
-            self._sequence = sequence
-
-    def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
-        """The packet's luma as decoded after gray pictures, and its bit depth; valid on inter-coded pixels only."""
-        # Two gray pictures: a B-picture takes one as its past and one as its future.
-        return luma_of(decode_one(self._context, [self._sequence + self._gray, self._gray, self._picture(packet)]))
-
-    def vectors(self, frame: VideoFrame, packet: bytes) -> Shaped[np.ndarray, "n"] | None:
-        """The frame's motion vectors; those of the last frame, to which FFmpeg attaches none, from decoding it alone."""
-        if frame.pict_type == PictureType.P and "MOTION_VECTORS" not in frame.side_data:
-            frame = decode_one(self._context, [self._sequence + self._gray, self._picture(packet), self._gray], which=1)
-        return super().vectors(frame, packet)
+            self._header = sequence
 
     def _picture(self, packet: bytes) -> bytes:
-        """What of a packet is its picture, if that can be decoded alone."""
         pictures = _places(packet, _PICTURE)
-        if not self._sequence or not pictures:
+        if not self._header or not pictures:
             raise NoBitstreamSignals("a picture of it comes without a header")
         for at in _places(packet, _EXTENSION):
             if _extension(packet, at) == _PICTURE_EXTENSION and packet[at + 6] & 3 != _FRAME_STRUCTURE:
@@ -83,12 +61,12 @@ def _places(data: bytes, start_code: bytes) -> list[int]:
 
 
 def _extension(data: bytes, at: int) -> int:
-    """The identifier of the extension that begins there; 0 where the data end."""
+    """Returns the identifier of the extension that begins there; 0 where the data end."""
     return data[at + 4] >> 4 if at + 6 < len(data) else 0
 
 
 def gray_picture(sequence: bytes) -> bytes:
-    """An intra picture of uniform mid-gray for streams with this sequence header (and extension, 6.2.2).
+    """Returns an intra picture of uniform mid-gray for streams with this sequence header (and extension, 6.2.2).
 
     Every macroblock is intra with DC differences of 0 and no other coefficients: DC is predicted as 2^(bits−1) (7.2.1).
     """

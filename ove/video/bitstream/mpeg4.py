@@ -1,14 +1,10 @@
 """Single MPEG-4 part 2 pictures decoded after a synthetic gray one (spec §2, "Signals without a patched FFmpeg").
 
-Streams with B-pictures are left out: FFmpeg gives all their vectors as zero, and which macroblocks they code depends on
-those that their future reference skipped. Clause numbers are those of ISO/IEC 14496-2:2004.
+Streams with B-pictures are not supported: FFmpeg exports zero for all their vectors, and which macroblocks they code depends
+on those that their future reference skipped. Clause numbers are those of ISO/IEC 14496-2:2004.
 """
 
-import numpy as np
-from av.video.frame import PictureType, VideoFrame
-from jaxtyping import Shaped, UInt8, UInt16
-
-from ove.video.bitstream.gray import GrayDecoder, NoBitstreamSignals, decode_one, luma_of, open_decoder
+from ove.video.bitstream.gray import GrayPictures, NoBitstreamSignals
 from ove.video.bitstream.nal import BitReader, BitWriter
 
 _VOP = b"\x00\x00\x01\xb6"
@@ -16,14 +12,10 @@ _LAYERS = [b"\x00\x00\x01" + bytes([0x20 + i]) for i in range(16)]
 _B, _RECTANGULAR, _GMC, _EXTENDED_PIXEL = 2, 0, 2, 15
 
 
-class GrayMpeg4(GrayDecoder):
+class GrayMpeg4(GrayPictures):
     """Decodes single packets of an MPEG-4 part 2 stream against a gray reference."""
 
-    def __init__(self, extradata: bytes) -> None:
-        """Takes the layer's header from the stream's if it is there; else the first packet brings it."""
-        self._context = open_decoder("mpeg4", b"", vectors=True, err_detect="explode")
-        self._header, self._gray = b"", b""
-        self._take(extradata)
+    n_references = 1  # no B-pictures
 
     def observe(self, packet: bytes, header: bytes = b"") -> None:
         """Reads the first header; NoBitstreamSignals where a later one differs, and where a packet is neither I nor P."""
@@ -46,21 +38,10 @@ class GrayMpeg4(GrayDecoder):
         if self._gray and gray != self._gray:
             raise NoBitstreamSignals("its header changes within the stream")
         if not self._gray:
-            # With the remarks of its encoder, by which FFmpeg chooses the inverse transform.
+            # With the user data of its encoder, by which FFmpeg chooses the inverse transform.
             self._header, self._gray = header, gray
 
-    def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
-        """The packet's luma as decoded after a gray picture, and its bit depth; valid on inter-coded pixels only."""
-        return luma_of(decode_one(self._context, [self._header + self._gray, self._picture(packet)]))
-
-    def vectors(self, frame: VideoFrame, packet: bytes) -> Shaped[np.ndarray, "n"] | None:
-        """The frame's motion vectors; those of the last frame, to which FFmpeg attaches none, from decoding it alone."""
-        if frame.pict_type == PictureType.P and "MOTION_VECTORS" not in frame.side_data:
-            frame = decode_one(self._context, [self._header + self._gray, self._picture(packet), self._gray], which=1)
-        return super().vectors(frame, packet)
-
     def _picture(self, packet: bytes) -> bytes:
-        """What of a packet is its picture."""
         start = packet.find(_VOP)
         if not self._gray or start < 0:
             raise NoBitstreamSignals("a picture of it comes without a header")
@@ -68,7 +49,7 @@ class GrayMpeg4(GrayDecoder):
 
 
 def gray_vop(layer: bytes) -> bytes:
-    """An intra VOP of uniform mid-gray for a layer with this header (without its start code; 6.2.3).
+    """Returns an intra VOP of uniform mid-gray for a layer with this header (without its start code; 6.2.3).
 
     Every macroblock is intra with DC differences of 0: at quantiser 1 the prediction 1024 / 8 is exact (7.4.3).
     NoBitstreamSignals for layers whose pictures hold more than texture and vectors.
