@@ -13,7 +13,7 @@ import cv2
 
 from launch.cli.command import run_command
 from launch.cli.progress_line import shown
-from launch.cli.settings import parse_assignments
+from launch.cli.settings import budget, read_sections
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--mode", required=True, choices=("codec", "frames", "image"), help="how files are looked at")
     parser.add_argument("--out", required=True, type=Path, help="the .npz to write")
-    parser.add_argument("--budget", type=_budget, help="codec: patches of a clip, or a share like 0.125 (default 2048)")
+    parser.add_argument("--budget", type=budget, help="codec: patches of a clip, or a share like 0.125 (default 2048)")
     parser.add_argument("--frames", type=int, help="frames: whole frames of a video (default 8)")
     parser.add_argument("--size", type=int, help="force a square of so many pixels (default: videos 224, images as they are)")
     parser.add_argument("--max-tokens", type=int, help=f"image: most patches (default {MAX_TOKENS})")
@@ -90,13 +90,6 @@ def parser() -> argparse.ArgumentParser:
         "--verbose", action="store_true", help="say at which size pictures are encoded, and which attention is used"
     )
     return parser
-
-
-def _budget(text: str) -> int | float:
-    try:
-        return float(text) if "." in text else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of patches (2048) nor a share (0.125)") from None
 
 
 def _set_up_messages(verbose: bool) -> None:
@@ -118,7 +111,7 @@ def _input_config(options: argparse.Namespace, patch_px: int) -> InputConfig:
             raise ConfigError(f"--{name.replace('_', '-')} has no meaning in mode {options.mode}, only in {_OF_MODE[name]}.")
     if is_image and options.set:
         raise ConfigError("--set is about videos and has no meaning in mode image.")
-    values = {"patch_px": patch_px} | parse_assignments(options.set, ("video",))["video"]
+    values = {"patch_px": patch_px} | read_sections(options, "video")["video"]
     if options.size is not None and not is_image:
         values["size_px"] = options.size
     if "frames" in given:

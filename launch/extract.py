@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from launch.cli.command import run_command
-from launch.cli.settings import parse_assignments
+from launch.cli.settings import budget, read_sections, words
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadClip, ConfigError
@@ -130,28 +130,19 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         description="Codec signals, saliency and selected patches of videos. What cannot be used is set aside with its reason.",
         epilog="docs/codec.md says what the files hold and what the settings mean.",
     )
-    parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="video files or folders of videos")
-    parser.add_argument("--out", type=Path, required=True, help="folder for what is made, and for quarantine.jsonl")
-    parser.add_argument("--export", default="npz", metavar="KINDS", help="npz, mosaics, or both with a comma (default npz)")
-    parser.add_argument("--signals", action="store_true", help="motion vectors (pixels) and residual go into the .npz, too")
-    parser.add_argument(
-        "--overlay", choices=_PICTURES, help="a picture of what is selected: a sheet (also if nothing follows) or a video"
-    )
-    parser.add_argument("--budget", default="2048", help="patches selected per clip, or a share like 0.125 (default 2048)")
-    parser.add_argument("--size", type=int, dest="size_px", metavar="PX", help="side of the frames (default 224)")
-    parser.add_argument(
-        "--preset", choices=list(VideoConfig.PRESETS), help="settings of the paper (default), its probes, LMMs; or whole frames"
-    )
-    parser.add_argument(
-        "--source",
-        choices=get_args(_HINTS["source"]),
-        help="where signals come from (default auto: the bitstream if it can)",
-    )
-    parser.add_argument(
-        "--sampling", metavar="NAME", help="how 64 frames are chosen: uniform (default), consecutive, energy, pool"
-    )
-    parser.add_argument("--workers", type=int, default=2, help="processes (default 2); 0: none, and no guard against crashes")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
+    add = parser.add_argument
+    add("videos", nargs="+", type=Path, metavar="VIDEO", help="video files or folders of videos")
+    add("--out", type=Path, required=True, help="folder for what is made, and for quarantine.jsonl")
+    add("--export", type=words, default=("npz",), metavar="KINDS", help="npz, mosaics, or both with a comma (default npz)")
+    add("--signals", action="store_true", help="motion vectors (pixels) and residual go into the .npz, too")
+    add("--overlay", choices=_PICTURES, help="draw what is selected: a sheet (also if nothing follows) or a video")
+    add("--budget", type=budget, default=2048, help="patches selected per clip, or a share like 0.125 (default 2048)")
+    add("--size", dest="video.size_px", type=int, metavar="PX", help="side of the frames (default 224)")
+    add("--preset", dest="video.preset", choices=[*VideoConfig.PRESETS], help="of the video settings (default paper)")
+    add("--source", dest="video.source", choices=get_args(_HINTS["source"]), help="of signals (default auto: bitstream first)")
+    add("--sampling", dest="video.sampling", metavar="NAME", help="of 64 frames: uniform (default), consecutive, energy, pool")
+    add("--workers", type=int, default=2, help="processes (default 2); 0: none, and no guard against crashes")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
     # A bare --overlay is a sheet, and does not swallow the name of a video.
     for place, word in enumerate(arguments):
         if word == "--overlay" and arguments[place + 1 : place + 2] not in [[kind] for kind in _PICTURES]:
@@ -160,32 +151,19 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _job(options: argparse.Namespace) -> _Job:
-    named = {name: getattr(options, name) for name in ("preset", "source", "sampling", "size_px")}
-    values = {key: value for key, value in named.items() if value is not None} | parse_assignments(options.set, ("video",))[
-        "video"
-    ]
-    config = from_mapping(VideoConfig, values, "video.")
-    exports = tuple(word.strip() for word in options.export.split(","))
-    if unknown := [word for word in exports if word not in _EXPORTS]:
-        raise ConfigError(f"--export {options.export}: {unknown[0]!r} is none of {', '.join(_EXPORTS)}.")
+    config = from_mapping(VideoConfig, read_sections(options, "video")["video"], "video.")
+    if unknown := [word for word in options.export if word not in _EXPORTS]:
+        raise ConfigError(f"--export {','.join(options.export)}: {unknown[0]!r} is none of {', '.join(_EXPORTS)}.")
     if options.workers < 0:
         raise ConfigError(f"--workers {options.workers} must not be negative.")
     grid = (config.n_frames, config.grid, config.grid)
-    budget = budget_of(_number(options.budget), grid)
+    tokens = budget_of(options.budget, grid)
     # What no clip can meet is told before the first one is decoded.
     flags = i_frame_flags(config.n_frames, config.selection.gop_frames)
-    choose_patches(Saliency(np.zeros(grid, np.float32)), flags, budget, config.selection)
-    if "mosaics" in exports:
-        mosaics.check_budget(budget, config.grid**2)
-    return _Job(config, budget, exports, options.overlay, options.signals, options.out)
-
-
-def _number(text: str) -> int | float:
-    """A budget as it was typed: with a point it is a share of the patches."""
-    try:
-        return float(text) if "." in text else int(text)
-    except ValueError as error:
-        raise ConfigError(f"--budget {text}: expected a number of patches such as 2048, or a share such as 0.125.") from error
+    choose_patches(Saliency(np.zeros(grid, np.float32)), flags, tokens, config.selection)
+    if "mosaics" in options.export:
+        mosaics.check_budget(tokens, config.grid**2)
+    return _Job(config, tokens, options.export, options.overlay, options.signals, options.out)
 
 
 def _inputs(paths: list[Path]) -> list[InputFile]:

@@ -14,7 +14,6 @@ import functools
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from launch.cli import settings as cli_settings
 from launch.cli.command import run_command
@@ -36,7 +35,6 @@ from ove.shards.shard_set import ShardSet
 
 _TASKS = ("embed", "dedup", "kmeans", "assign", "all")
 _IN_PARTS = ("embed", "assign")
-_SECTIONS = ("text", "engines")
 _DOES = {"read": "pictures read", "count": "words counted", "tag": "records tagged"}
 _SCRIPTS_SHOWN = 8
 _PATIENCE_S = 30 * 86400.0
@@ -112,13 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE[:ARG]", help="a configuration file; its section labels is used")
     parser.add_argument("--set", action="append", default=[], metavar="labels.KEY=VALUE", help="any setting of LabelsConfig")
     parser.add_argument("--bank", action="append", choices=("vid", "obj"), help="only this one (default: all there are)")
-    parser.add_argument("--centers", type=int, metavar="K", help="class centers per bank (default: 64)")
-    parser.add_argument("--labels", type=int, metavar="M", help="nearest centers kept per sample (default: 10)")
-    parser.add_argument("--iterations", type=int, metavar="N", help="of k-means, at most (default: 20)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of k-means (default: 0)")
-    parser.add_argument(
-        "--from", dest="centers_from", type=Path, metavar="DIR", help="labelled shard folder whose centers are taken over"
-    )
+    number = functools.partial(parser.add_argument, type=int, metavar="N")
+    number("--centers", dest="labels.n_centers", help="class centers per bank (default: 64)")
+    number("--labels", dest="labels.n_labels", help="nearest centers kept per sample (default: 10)")
+    number("--iterations", dest="labels.iterations", help="of k-means, at most (default: 20)")
+    number("--seed", dest="labels.seed", help="of k-means (default: 0)")
+    parser.add_argument("--from", dest="centers_from", type=Path, metavar="DIR", help="use the centers of this labelled folder")
     parser.add_argument("--work", type=Path, metavar="DIR", help="for embeddings and centers (default: SHARDS/labels/steps)")
     parser.add_argument("--part", type=_part, default=WHOLE, metavar="I/N", help="embed, assign: the I-th of N parts, from 0")
     parser.add_argument("--engine", help=argparse.SUPPRESS)
@@ -134,29 +131,18 @@ def _part(text: str) -> WorkPart:
 
 
 def _config(options: argparse.Namespace) -> LabelsConfig:
-    values: dict[str, Any] = {}
-    if options.config is not None:
-        sections = cli_settings.load_config(options.config)
-        if "labels" not in sections:
-            raise ConfigError(f"{options.config}: has no section labels, which is what launch.labels reads.")
-        values = dict(sections["labels"])
-    values |= cli_settings.parse_assignments(options.set, ["labels"])["labels"]
-    named = {
-        "n_centers": options.centers,
-        "n_labels": options.labels,
-        "iterations": options.iterations,
-        "seed": options.seed,
-    }
-    given = {key: value for key, value in named.items() if value is not None}
-    if options.centers_from is not None and given.keys() & {"n_centers", "iterations", "seed"}:
+    given = [key for key in ("n_centers", "iterations", "seed") if getattr(options, f"labels.{key}") is not None]
+    if options.centers_from is not None and given:
         raise ConfigError("--from takes over the centers of another folder: leave --centers, --iterations and --seed out.")
-    return from_mapping(LabelsConfig, values | given, "labels.")
+    return from_mapping(LabelsConfig, cli_settings.read_sections(options, "labels")["labels"], "labels.")
 
 
 def _ocr(arguments: list[str]) -> int:
     """Reads, counts and tags the text of shard folders; what an earlier call has finished is kept."""
     options = _ocr_parser().parse_args(arguments)
-    text, engines = _ocr_configs(options)
+    sections = cli_settings.read_sections(options, "text", "engines")
+    text = from_mapping(TextConfig, sections["text"], "text.")
+    engines = from_mapping(EnginesConfig, sections["engines"], "engines.")
     vocabulary = options.vocabulary
     if vocabulary is not None and vocabulary.is_dir():
         vocabulary = vocabulary / "text" / VOCABULARY
@@ -191,34 +177,14 @@ def _ocr_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m launch.labels ocr", description="The words in pictures → the bank `ocr` beside the shards."
     )
-    parser.add_argument(
-        "--shards", type=Path, nargs="+", required=True, metavar="DIR", help="shard folders; all of them share a vocabulary"
-    )
-    parser.add_argument(
-        "--vocabulary", type=Path, metavar="FILE|DIR", help="take over that of a file or of a tagged shard folder"
-    )
-    parser.add_argument("--config", metavar="FILE[:ARG]", help="a configuration file; its sections text and engines are used")
-    parser.add_argument("--engine", choices=("local", "ray"), help="processes of this machine (default) or a Ray cluster")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes of the local engine (default: 2)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. text.min_confidence=0.7")
+    add = parser.add_argument
+    add("--shards", type=Path, nargs="+", required=True, metavar="DIR", help="shard folders; all of them share a vocabulary")
+    add("--vocabulary", type=Path, metavar="FILE|DIR", help="use that of a file or of a tagged shard folder")
+    add("--config", metavar="FILE[:ARG]", help="a configuration file; its sections text and engines are used")
+    add("--engine", dest="engines.engine", choices=("local", "ray"), help="this machine (default) or a Ray cluster")
+    add("--workers", dest="engines.workers", type=int, metavar="N", help="processes of the local engine (default: 2)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. text.min_confidence=0.7")
     return parser
-
-
-def _ocr_configs(options: argparse.Namespace) -> tuple[TextConfig, EnginesConfig]:
-    sections: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
-    if options.config is not None:
-        given = cli_settings.load_config(options.config)
-        if not given.keys() & sections.keys():
-            raise ConfigError(
-                f"{options.config}: has none of the sections {' and '.join(_SECTIONS)}, which are what ocr reads."
-            )
-        sections = {name: dict(given.get(name, {})) for name in _SECTIONS}
-    for name, values in cli_settings.parse_assignments(options.set, _SECTIONS).items():
-        sections[name] |= values
-    for key in ("engine", "workers"):
-        if getattr(options, key) is not None:
-            sections["engines"][key] = getattr(options, key)
-    return from_mapping(TextConfig, sections["text"], "text."), from_mapping(EnginesConfig, sections["engines"], "engines.")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ On several machines, once on each, as `launch.train`: each makes features of a p
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_name(arguments.predictions)
     join_processes(arguments, _MEET_LIMIT_S, _SILENCE_LIMIT_S)
     is_first = jax.process_index() == 0
-    comparison = compare(config, _say if is_first else _say_nothing)
+    comparison = compare(config, partial(print, flush=True) if is_first else lambda line: None)
     if not is_first:
         return
     print("\n" + table(comparison))
@@ -49,14 +50,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_text(arguments.out.with_suffix(".csv"), as_csv(comparison))
     if arguments.predictions:
         write_predictions(arguments.predictions, comparison, ShardSet.open(config.val_shards).names)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _say_nothing(line: str) -> None:
-    """Of several processes one is enough to listen to."""
 
 
 if __name__ == "__main__":

@@ -61,16 +61,42 @@ def load_config(file_and_argument: str) -> dict[str, Any]:
     return config.to_dict()
 
 
-def parse_assignments(assignments: Sequence[str], sections: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`section.key=VALUE` words → a dictionary of each section; ConfigError for another form or section."""
+def read_sections(options: argparse.Namespace, *sections: str) -> dict[str, dict[str, Any]]:
+    """Returns the settings of each section: from the file of `--config`, from `--set`, from options with `dest="section.key"`.
+
+    Later ones replace earlier ones.
+    ConfigError for an assignment of another form or section, or a file with none of the sections.
+    """
     values: dict[str, dict[str, Any]] = {section: {} for section in sections}
-    for assignment in assignments:
+    if getattr(options, "config", None) is not None:
+        given = load_config(options.config)
+        if not given.keys() & values.keys():
+            raise ConfigError(f"{options.config}: has no section {' or '.join(sections)}, which is what this command reads.")
+        values = {section: dict(given.get(section, {})) for section in sections}
+    for assignment in options.set:
         name, equals, text = assignment.partition("=")
         section, _, key = name.partition(".")
         if not equals or section not in values or not key:
             raise ConfigError(f"--set {assignment}: expected {' or '.join(f'{section}.KEY=VALUE' for section in sections)}.")
         values[section][key] = _literal(text)
+    for name, value in vars(options).items():
+        section, _, key = name.partition(".")
+        if section in values and key and value is not None:
+            values[section][key] = value
     return values
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Type of options that take words with commas between them."""
+    return tuple(word.strip() for word in text.split(","))
+
+
+def budget(text: str) -> int | float:
+    """Type of the option `--budget`: a number of patches, or with a point a share of them."""
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError as error:
+        raise ConfigError(f"--budget {text}: expected a number of patches such as 2048, or a share such as 0.125.") from error
 
 
 def _literal(text: str) -> Any:

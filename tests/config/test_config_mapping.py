@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli.settings import parse_assignments, parse_with_config
+from launch.cli.settings import parse_with_config, read_sections
 from ove.config import (
     BatchesConfig,
     EncoderConfig,
@@ -116,7 +116,7 @@ def test_the_command_line_replaces_the_file_whichever_of_the_two_is_older(tmp_pa
 
 def test_settings_of_commands_take_both_names():
     for key in ("gop_frames", "selection.gop_frames"):
-        values = parse_assignments([f"video.{key}=16", "video.preset=probe"], ("video",))
+        values = read_sections(argparse.Namespace(set=[f"video.{key}=16", "video.preset=probe"]), "video")
         assert from_mapping(VideoConfig, values["video"]).selection == SelectionConfig(gop_frames=16, static_fallback=True)
     with pytest.raises(ConfigError, match=r"unknown configuration key video\.gop; did you mean video\.selection\.gop_frames\?"):
         from_mapping(VideoConfig, {"gop": 8}, "video.")
