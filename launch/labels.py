@@ -24,8 +24,7 @@ from ove.config.mapping import from_mapping
 from ove.distributed import Processes, exit
 from ove.errors import BadShard, ConfigError
 from ove.labels.engines.cluster import ray_engine
-from ove.labels.engines.local import local
-from ove.labels.engines.run import StepProgress
+from ove.labels.engines.run import StepProgress, local
 from ove.labels.parts import WHOLE, WorkPart, working
 from ove.labels.step_cache import LabelJob, StepCache, banks_of, check_size
 from ove.labels.steps import Steps

@@ -86,29 +86,26 @@ def _sets(pairs: Int64[np.ndarray, "P 2"], pixels: Int64[np.ndarray, "N"]) -> li
     involved = np.unique(pairs)
     order = involved[np.lexsort((involved, component[involved]))]
     sets = np.split(order, np.flatnonzero(np.diff(component[order])) + 1) if len(order) else []
-    sets = [np.concatenate([[best], members[members != best]]) for members in sets for best in [_best(members, pixels)]]
-    return sorted(sets, key=lambda members: (-len(members), int(members[0])))
 
+    def best_first(members: np.ndarray) -> np.ndarray:
+        best = members[np.argmax(pixels[members])]  # the first of equals, for members ascend
+        return np.concatenate([[best], members[members != best]])
 
-def _best(members: Int64[np.ndarray, "n"], pixels: Int64[np.ndarray, "N"]) -> int:
-    return int(members[np.argmax(pixels[members])])  # the first of equals, and members ascend
+    return sorted(map(best_first, sets), key=lambda members: (-len(members), int(members[0])))
 
 
 def _near(
     points: Points, threshold: float, cells: int, seed: int, mesh: Mesh, progress: Callable[[int, int], None]
 ) -> Iterator[tuple[Int64[np.ndarray, "P 2"], Float32[np.ndarray, "P"]]]:
-    if cells < 2:
-        groups = [np.arange(len(points))]
-    else:
-        groups = _cells(points, cells, seed, mesh)
+    groups = [np.arange(len(points))] if cells < 2 else _cells(points, cells, seed, mesh)
     total, done = sum(map(len, groups)), 0
+
+    def tell(n: int) -> None:
+        progress(done + n, total)
+
     for group in groups:
-        yield from _within(points.subset(group), group, threshold, mesh, partial(_tell, progress, done, total))
+        yield from _within(points.subset(group), group, threshold, mesh, tell)
         done += len(group)
-
-
-def _tell(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
-    progress(before + done, total)
 
 
 def _cells(points: Points, cells: int, seed: int, mesh: Mesh) -> list[Int64[np.ndarray, "_"]]:

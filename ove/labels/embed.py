@@ -3,8 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,11 +69,14 @@ def embed_shards(
     length = config.chunk_records
     total = sum(min(length, len(shards) - n * length) for n in numbers)
     done = fresh = 0
+
+    def tell(n: int) -> None:
+        progress(done + n, total)
+
     for number in numbers:
         members = range(number * length, min((number + 1) * length, len(shards)))
         path = _chunk(out, about, number)
         if not path.is_file():
-            tell = partial(_tell, progress, done, total)
             _write(path, name_of(part), shards, bank, teacher, config, members, tell)
             fresh += len(members)
         done += len(members)
@@ -144,7 +146,7 @@ def _write(
             waiting.append(sample)
         if len(waiting) == at_once:
             rows.append(_embed(teacher, waiting, config.teacher))
-            good, waiting = good + [s.without_pixels() for s in waiting], []
+            good, waiting = good + [replace(s, prepared=np.zeros(0)) for s in waiting], []
         progress(len(good) + len(bad))
     if waiting:
         rows.append(_embed(teacher, waiting, config.teacher))
@@ -177,10 +179,6 @@ def _embed(teacher: Teacher, samples: Sequence[PreparedSample], name: str) -> Fl
             f"samples, the first {samples[int(np.argmax(wrong))].key}; check its weights, and labels.compute=float32."
         )
     return rows
-
-
-def _tell(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
-    progress(before + done, total)
 
 
 def _about(shards: ShardSet, bank: BankName, config: LabelsConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -30,10 +30,6 @@ class PreparedSample:
     """Of the decoded pixels that the teacher looks at."""
     pixels: int
     """Height times width of the picture."""
-
-    def without_pixels(self) -> "PreparedSample":
-        """The same without what was prepared, which may be large."""
-        return replace(self, prepared=np.zeros(0))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The nearest class centers of each sample: exact, centers spread over the devices, samples block by block."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any
 
@@ -32,18 +32,15 @@ def nearest(
     m: int,
     mesh: Mesh | None = None,
     scores: ScoreDtype = "float32",
-    progress: Callable[[int], None] | None = None,
 ) -> Int32[np.ndarray, "N m"]:
     """The indices of the m centers with the largest cosine to each point, nearest first, ties by index.
 
-    Neither needs to have length 1; a point of zeros has no direction and gets −1. `mesh`: by default of all devices. `progress`
-    is told how many points are done. More labels than centers raise ConfigError.
+    Neither needs to have length 1; a point of zeros has no direction and gets −1. `mesh`: by default of all devices. More
+    labels than centers raise ConfigError.
     """
     found = np.empty((len(points), m), np.int32)
     for start, block in nearest_blocks(points, centers, m, mesh, scores):
         found[start : start + len(block)] = block
-        if progress is not None:
-            progress(start + len(block))
     return found
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,9 +91,12 @@ def kmeans(
         log(f"k-means: {len(points):,} points, {k:,} centers, start {given if isinstance(start, str) else 'given'}")
         centers = broadcast_one_to_all(mesh, _start(points, k, seed, start, mesh, scores))
         _keep(workdir, settings, 0, centers, passes, mesh)
+
+    def tell(n: int) -> None:
+        progress(f"pass {done + 1}/{iterations + 1}", n, len(points))
+
     while True:
-        progress = partial(_tell, progress, f"pass {done + 1}/{iterations + 1}", len(points))
-        found = assign_pass(points, centers, mesh, scores, progress)
+        found = assign_pass(points, centers, mesh, scores, tell)
         if k > found.count:
             raise _too_many(k, found.count)
         passes.append(Iteration(found.objective, found.imbalance, found.empty))
@@ -160,10 +162,6 @@ def _keep(
     path = workdir / f"kmeans-{done % 2}.npy"
     write_array(path, centers)
     write_json(workdir / _STATE, {"settings": settings, "done": done, "file": path.name, "passes": [asdict(p) for p in passes]})
-
-
-def _tell(progress: Callable[[str, int, int], None], what: str, total: int, done: int) -> None:
-    progress(what, done, total)
 
 
 def _line(done: int, found: Iteration) -> str:

@@ -74,7 +74,7 @@ def assign_pass(
     centers_kE: Float32[np.ndarray, "k E"],
     mesh: Mesh,
     scores: ScoreDtype,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Pass:
     """Every point to its nearest center (ties: the lower index), and what that gives for each center.
 
@@ -102,8 +102,7 @@ def assign_pass(
         if len(under_way) > _UNDER_WAY:  # else all points would wait on the devices
             done, first = under_way.pop(0)
             first.block_until_ready()
-            if progress is not None:
-                progress(done)
+            progress(done)
     return Pass(*(gather_to_host(mesh, array)[:k] for array in found))
 
 

@@ -36,13 +36,11 @@ class Shape:
     def __init__(self, n_points: int, k: int, mesh: Mesh) -> None:
         points, centers = _TILES.get(mesh.devices.flat[0].platform, _TILE)
         n = mesh.devices.size
-        self.k = k
         self.tile_points = math.ceil(min(points, n_points) / n) * n
         self.block_points = self.tile_points * min(_TILES_A_BLOCK, math.ceil(n_points / self.tile_points))
         local = math.ceil(k / n)
         self.tile_centers = min(centers, math.ceil(local / 8) * 8)
-        self.local_centers = math.ceil(local / self.tile_centers) * self.tile_centers
-        self.padded_centers = self.local_centers * n
+        self.padded_centers = math.ceil(local / self.tile_centers) * self.tile_centers * n
 
 
 def put_rows(mesh: Mesh, rows: np.ndarray, length: int | None = None) -> Array:

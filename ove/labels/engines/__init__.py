@@ -1,1 +1,1 @@
-"""Who runs the offline steps: `jobs` what a step does to one shard, `run` all shards of a step, `local` and `cluster` where."""
+"""Who runs the offline steps: `jobs` what a step does to one shard, `run` all shards of a step here, `cluster` elsewhere."""

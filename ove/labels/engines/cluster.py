@@ -15,7 +15,7 @@ import cv2
 from ove.config import EnginesConfig
 from ove.errors import ConfigError, OveError
 from ove.labels.engines.jobs import Job
-from ove.labels.engines.local import Attempt, Outcomes
+from ove.labels.engines.run import Attempt, Outcomes
 from ove.workers import in_time
 
 _AHEAD = 3

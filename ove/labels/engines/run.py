@@ -1,19 +1,27 @@
 """All shards of an offline step: the unfinished ones are run, the failed ones retried, the hopeless ones set aside."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ove.config import EnginesConfig
 from ove.errors import BadShard, ConfigError, OveError
-from ove.files import write_json_lines
+from ove.files import remove_leftovers, write_json_lines
 from ove.labels.engines.jobs import Done, Job, Process, finish, read_done
-from ove.labels.engines.local import Outcomes, local
 from ove.labels.parts import working
+from ove.workers import Died, outcomes
 
 DEAD_LETTERS = "dead-letters.jsonl"
+Attempt = Callable[[Job], str | None]
+"""Runs a job: None, or why it failed."""
+Outcomes = Callable[[Attempt, Sequence[Job]], Generator[tuple[int, str | None], Any, None]]
+"""An engine: (index of the job, None or why it failed) of every job, in the order in which they are ready.
+
+A job whose process dies or takes too long comes out as failed. Whoever stops before the end must close the generator.
+"""
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,11 @@ def run(
     with working(folder, remedy="wait for it to end"):
         todo = [job for job in jobs if read_done(folder, job) is None]
         dead = _attempts(process, todo, len(jobs), folder, config, progress, engine or local(config))
-        _clean(folder)
-        _write_dead(folder / DEAD_LETTERS, dead)
+        remove_leftovers(folder)  # a worker that is not quite dead notices, and its output is not used
+        if dead:
+            write_json_lines(folder / DEAD_LETTERS, map(asdict, dead))
+        else:
+            (folder / DEAD_LETTERS).unlink(missing_ok=True)
     if len(dead) > config.max_dead_share * len(jobs):
         raise BadShard(
             f"{folder / DEAD_LETTERS}: {len(dead)} of {len(jobs)} shards failed {dead[0].attempts} times, more than "
@@ -82,6 +93,18 @@ def run(
             f"machines share ({len(missing)} files are missing)."
         )
     return Finished({name: done for name, done in found.items() if done is not None}, dead)
+
+
+def local(config: EnginesConfig) -> Outcomes:
+    """The engine that works in `config.workers` processes of this machine."""
+
+    def run(attempt: Attempt, jobs: Sequence[Job]) -> Generator[tuple[int, str | None], Any, None]:
+        limit_s = config.time_limit_s if config.workers else None
+        with closing(outcomes(attempt, jobs, config.workers, limit_s)) as results:
+            for index, outcome in results:
+                yield index, str(outcome) if isinstance(outcome, Died) else outcome
+
+    return run
 
 
 def _attempts(
@@ -101,8 +124,8 @@ def _attempts(
         if not pending:
             break
         failed = []
-        with closing(engine(functools.partial(_try, process, folder), pending)) as outcomes:
-            for index, reason in outcomes:
+        with closing(engine(functools.partial(_try, process, folder), pending)) as reasons_by_job:
+            for index, reason in reasons_by_job:
                 if reason is None:
                     done += 1
                     reasons.pop(pending[index].name, None)
@@ -125,16 +148,3 @@ def _try(process: Process, folder: Path, job: Job) -> str | None:
     except Exception as error:  # whatever the step raises over one shard: it goes to the dead letters with its reason
         return f"unforeseen {type(error).__name__}: {error}"
     return None
-
-
-def _clean(folder: Path) -> None:
-    """Removes what killed workers left behind. One that is not quite dead notices, and its output is not used."""
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
-
-
-def _write_dead(path: Path, dead: Sequence[DeadLetter]) -> None:
-    if not dead:
-        path.unlink(missing_ok=True)
-        return
-    write_json_lines(path, map(asdict, dead))

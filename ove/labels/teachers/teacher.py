@@ -22,7 +22,7 @@ from ove.labels.clusters.points import unit
 from ove.labels.clusters.search import ROW_AXIS, row_mesh
 from ove.labels.teachers.clip_files import load_clip
 from ove.labels.teachers.preprocess import cut
-from ove.labels.teachers.thumbnails import INTERVALS, thumbnail_image, thumbnails
+from ove.labels.teachers.thumbnails import thumbnail_image, thumbnails
 from ove.named import named, own_source
 
 CLIP_FRAMES = 8
@@ -39,10 +39,10 @@ class Teacher(Protocol):
     """How many of them a clip makes."""
 
     def frames(self, n_frames: int) -> Sequence[int]:
-        """Returns the frames of a clip of `n_frames` that it looks at; ConfigError if they are too few."""
+        """Returns the frames of a clip of `n_frames` that it looks at."""
 
     def prepare(self, pictures: UInt8[np.ndarray, "n H W 3"], clip: bool) -> np.ndarray:
-        """Returns what `embed` needs of those frames of a clip, or of a single picture (n = 1)."""
+        """Returns what `embed` needs of those frames of a clip, or of one picture; ConfigError if they are too few."""
 
     def embed(self, prepared: Sequence[np.ndarray]) -> Float32[np.ndarray, "B E"]:
         """Returns the embeddings of some samples, of any length, from what `prepare` returned for each."""
@@ -55,9 +55,7 @@ class Thumbnails:
     pictures_a_clip = 1
 
     def frames(self, n_frames: int) -> Sequence[int]:
-        """All; ConfigError if they are too few."""
-        if n_frames < INTERVALS:
-            raise ConfigError(f"the teacher thumbnails needs at least {INTERVALS} frames a clip, not {n_frames}.")
+        """All."""
         return range(n_frames)
 
     def prepare(self, pictures: UInt8[np.ndarray, "n H W 3"], clip: bool) -> np.ndarray:

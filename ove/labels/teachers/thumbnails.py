@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Float32, UInt8
 
 from ove.errors import ConfigError
+from ove.labels.clusters.points import unit
 
 INTERVALS = 8
 """Uniform frames of a clip (paper: 8 frames, each L2-normalised, concatenated, L2-normalised)."""
@@ -41,15 +42,15 @@ def thumbnails(frames: UInt8[np.ndarray, "T S S 3"]) -> Float32[np.ndarray, "E"]
     luma_THW = _shrink(frames, CHANGE_PX) @ _LUMA
     changes = [_change(luma_THW, start, end) for start, end in itertools.pairwise(edges)]
     order = np.argsort([-np.square(change).sum() for change in changes], kind="stable")
-    looks = _unit(rearrange(_shrink(frames[edges[:-1]][order], LOOK_PX), "i h w c -> i (h w c)"))
+    looks = unit(rearrange(_shrink(frames[edges[:-1]][order], LOOK_PX), "i h w c -> i (h w c)"))
     windows = np.concatenate([_window(changes[i]).ravel() for i in order])
-    return _unit(np.concatenate([_unit(looks.reshape(1, -1)), _unit(windows[None])], axis=1))[0]
+    return unit(np.concatenate([unit(looks.reshape(1, -1)), unit(windows[None])], axis=1))[0]
 
 
 def thumbnail_image(frame: UInt8[np.ndarray, "H W 3"], side_px: int = IMAGE_PX) -> Float32[np.ndarray, "E"]:
     """The embedding of a single picture, of length 1: its thumbnail less its mean; E = 3 · side_px². Zeros if it is uniform."""
     look = _shrink(frame[None], side_px)
-    return _unit((look - look.mean(axis=(1, 2), keepdims=True)).reshape(1, -1))[0]
+    return unit((look - look.mean(axis=(1, 2), keepdims=True)).reshape(1, -1))[0]
 
 
 def _shrink(frames: UInt8[np.ndarray, "T H W 3"], side_px: int) -> Float32[np.ndarray, "T s s 3"]:
@@ -79,9 +80,3 @@ def _window(change: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "s s"]:
         return np.zeros((WINDOW_PX, WINDOW_PX), np.float32)
     y, x = (int(np.floor(float((weight * axis).sum()) / total + 0.5)) for axis in np.indices(change.shape))
     return np.pad(change, WINDOW_PX // 2)[y : y + WINDOW_PX, x : x + WINDOW_PX]
-
-
-def _unit(rows: Float32[np.ndarray, "n E"]) -> Float32[np.ndarray, "n E"]:
-    """Rows of length 1; rows of zeros stay."""
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.where(length > 0, length, 1)).astype(np.float32)

@@ -17,8 +17,7 @@ from ove.config import EnginesConfig, TextConfig
 from ove.errors import BadShard, ConfigError
 from ove.files import digest, write_json
 from ove.labels.engines.jobs import Done, Job, Process
-from ove.labels.engines.local import Outcomes
-from ove.labels.engines.run import StepProgress, run
+from ove.labels.engines.run import Outcomes, StepProgress, run
 from ove.labels.parts import working
 from ove.labels.text.ocr import reader_version
 from ove.labels.text.shard_steps import ShardText, count, read, tag
@@ -93,23 +92,19 @@ def tag_shards(
     with ExitStack() as held:
         for shards in sets:
             held.enter_context(working(shards.folder / "text", remedy="wait for it to end"))
-        return _tag_all(sets, config, runner, vocabulary)
-
-
-def _tag_all(sets: Sequence[ShardSet], config: TextConfig, runner: _Runner, vocabulary: Path | None) -> list[TextReport]:
-    read_by = reader_version(config)
-    counted = [_read_and_count(shards, config, read_by, runner) for shards in sets]
-    if vocabulary is not None:
-        known = read_vocabulary(vocabulary)
-    else:
-        files = [_file(s.folder / "text", "count", n) for s, done in zip(sets, counted, strict=True) for n in done]
-        known = build_vocabulary(merged_counts(files), config.vocabulary_size)
-        if not len(known):
-            raise BadShard(
-                f"{', '.join(str(s.folder) for s in sets)}: no word was read in any picture with a confidence of "
-                f"{config.min_confidence:g} or more: nothing to tag. Lower text.min_confidence, or use other pictures."
-            )
-    return [_tag(shards, done, known, config, read_by, runner) for shards, done in zip(sets, counted, strict=True)]
+        read_by = reader_version(config)
+        counted = [_read_and_count(shards, config, read_by, runner) for shards in sets]
+        if vocabulary is not None:
+            known = read_vocabulary(vocabulary)
+        else:
+            files = [_file(s.folder / "text", "count", n) for s, done in zip(sets, counted, strict=True) for n in done]
+            known = build_vocabulary(merged_counts(files), config.vocabulary_size)
+            if not len(known):
+                raise BadShard(
+                    f"{', '.join(str(s.folder) for s in sets)}: no word was read in any picture with a confidence of "
+                    f"{config.min_confidence:g} or more: nothing to tag. Lower text.min_confidence, or use other pictures."
+                )
+        return [_tag(shards, done, known, config, read_by, runner) for shards, done in zip(sets, counted, strict=True)]
 
 
 def _read_and_count(
