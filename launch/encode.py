@@ -18,7 +18,7 @@ from ove.config import VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.features.feature_file import FeatureFile
-from ove.features.from_files import Outputs, Weights, encode_sequences, open_weights, read_ahead
+from ove.features.from_files import Outputs, Weights, encode_sequences, open_weights, params_fingerprint, read_ahead
 from ove.tokens.native import MAX_TOKENS
 from ove.tokens.read import InputConfig, Tokens, read_tokens, resolve_paths
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise BadClip(f"none of the {len(paths)} input files could be used in mode {options.mode}; the reasons are above.")
         about = {
             "path": str(options.weights),
-            "fingerprint": weights.fingerprint,
+            "fingerprint": params_fingerprint(weights.params),
             "step": weights.step,
             "config": to_mapping(weights.config),
         }

@@ -27,7 +27,6 @@ from ove.train.checkpoints.checkpoint import restore_encoder
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_FINGERPRINT_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,6 @@ class Weights:
     step: int | None
     """Training step of a run's checkpoint; None for published weights."""
 
-    @property
-    def fingerprint(self) -> str:
-        """See `params_fingerprint`."""
-        return params_fingerprint(self.params)
-
 
 def params_fingerprint(params: Any) -> str:
     """The same for the same parameters, whatever kind of file they came from; names, shapes and values count."""
@@ -52,7 +46,7 @@ def params_fingerprint(params: Any) -> str:
         value = np.ascontiguousarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {value.dtype.name}{list(value.shape)}".encode())
         digest.update(value.tobytes())
-    return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+    return digest.hexdigest()[:16]
 
 
 def is_run(path: Path) -> bool:

@@ -45,16 +45,6 @@ class Frozen:
     part: tuple[int, int] = (0, 1)
     """(number, of how many): which part of the samples this process takes; all processes of a job take theirs together."""
 
-    @property
-    def width(self) -> int:
-        """D of its tokens."""
-        return self.config.width
-
-    @property
-    def norm_eps(self) -> float:
-        """Of its norms."""
-        return self.config.norm_eps
-
     def check(self, modes: tuple[str, ...]) -> None:
         """ConfigError for modes that there are not, or that it cannot see."""
         unknown = [mode for mode in modes if mode not in MODES]

@@ -1,7 +1,5 @@
 """Computes tokens and embeddings of labelled samples with a frozen encoder: in memory, in files, or on demand."""
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from jaxtyping import Array, Float16, Float32, Int, Int32, Shaped
 
 from ove.errors import BadInput
 from ove.features.frozen import Frozen
-from ove.files import atomic_write, write_array, write_text
+from ove.files import atomic_write, digest, write_array, write_json
 from ove.probe.dataset import Example, ProbeDataset, ahead
 
 SAMPLES_PER_CALL = 16
@@ -61,12 +59,7 @@ class EncodedOnDemand:
 
     def __init__(self, encoder: Frozen, dataset: ProbeDataset) -> None:
         self._encoder, self._dataset = encoder, dataset
-        self._labels = dataset.labels()
-
-    @property
-    def labels(self) -> Int32[np.ndarray, "S"]:
-        """See `TokenSource`."""
-        return self._labels
+        self.labels = dataset.labels()
 
     def batch(self, indices: Int[np.ndarray, "B"], epoch: int | None) -> Float16[np.ndarray, "B N D"]:
         """See `TokenSource`."""
@@ -97,11 +90,10 @@ def stored(encoder: Frozen, dataset: ProbeDataset, folder: Path, progress: OnPro
     must share the folder; each writes its own part. Otherwise as `extract`.
     """
     about = {"encoder": encoder.fingerprint, "looks": dataset.cache_key(), "parts": encoder.part[1]}
-    text = json.dumps(about, sort_keys=True, ensure_ascii=False)
-    place = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+    place = folder / digest(about)[:16]
     part = place / f"part-{encoder.part[0]:05d}"
     if not (part / "about.json").is_file():
-        _write_part(encoder, dataset, part, text, progress)
+        _write_part(encoder, dataset, part, about, progress)
     if encoder.part[1] > 1:
         multihost_utils.sync_global_devices(f"features {place.name}")
     parts = sorted(place.glob("part-?????"))
@@ -114,7 +106,7 @@ def stored(encoder: Frozen, dataset: ProbeDataset, folder: Path, progress: OnPro
     return Features(tokens[0] if len(tokens) == 1 else _Joined(tokens), labels)  # type: ignore[arg-type]
 
 
-def _write_part(encoder: Frozen, dataset: ProbeDataset, part: Path, about: str, progress: OnProgress) -> None:
+def _write_part(encoder: Frozen, dataset: ProbeDataset, part: Path, about: dict[str, Any], progress: OnProgress) -> None:
     part.mkdir(parents=True, exist_ok=True)
     (part / "about.json").unlink(missing_ok=True)
     mine, labels, out = part_of(len(dataset), encoder.part), [], None
@@ -132,7 +124,7 @@ def _write_part(encoder: Frozen, dataset: ProbeDataset, part: Path, about: str, 
             raise BadInput(f"{part}: there are more processes than samples; use fewer.")
         out.flush()
     write_array(part / "labels.npy", np.array(labels, np.int32))
-    write_text(part / "about.json", about)
+    write_json(part / "about.json", about)
 
 
 class _Joined:

@@ -6,7 +6,7 @@ All interventions keep the number of tokens; all but `shuffle` keep their positi
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int, Int32, UInt8
 
 from ove.errors import ConfigError
 from ove.named import named
@@ -39,7 +39,7 @@ def _non_motion(
     """Replaces half of the chosen patches by unchosen ones of the same frame, or of the nearest that has one left."""
     flat = _chosen(record, view)
     changed = _half(record, flat, rng)
-    patches[changed] = _patches_at(record, _unchosen_near(record, flat, flat[changed], rng))
+    patches[changed] = patches_at(record, _unchosen_near(record, flat, flat[changed], rng))
     return patches, tyx
 
 
@@ -50,7 +50,7 @@ def _other_video(
     changed = _half(record, _chosen(record, view), rng)
     theirs = _chosen(other, view)
     news = theirs[~_whole(other, theirs)]
-    patches[changed] = _patches_at(other, np.sort(rng.choice(news, len(changed), replace=len(news) < len(changed))))
+    patches[changed] = patches_at(other, np.sort(rng.choice(news, len(changed), replace=len(news) < len(changed))))
     return patches, tyx
 
 
@@ -94,7 +94,8 @@ def _unchosen_near(record: VideoRecord, flat: np.ndarray, changed: np.ndarray, r
     return np.array(found, np.int64)
 
 
-def _patches_at(record: VideoRecord, flat: np.ndarray) -> UInt8[np.ndarray, "n P"]:
+def patches_at(record: VideoRecord, flat: Int[np.ndarray, "n"]) -> UInt8[np.ndarray, "n P"]:
+    """Returns the patches of a record at flat indices."""
     per_frame = record.grid_tyx[1] * record.grid_tyx[2]
     tyx = positions(flat, record.grid_tyx)
     which, frame = np.unique(tyx[:, 0], return_inverse=True)

@@ -27,11 +27,7 @@ class OnlineProbe:
                 "evaluation.train_shards and evaluation.val_shards, or set train.eval_every to 0."
             )
         self._train, self._val = (ShardSet.open(Path(p)) for p in (self._config.train_shards, self._config.val_shards))
-        batches = config.batches
-        self._view = TokenView(
-            batches.budget_tokens,
-            batches.selection,
-        )
+        self._view = TokenView(config.batches.budget_tokens, config.batches.selection)
         for shards in (self._train, self._val):
             self._view.check(shards.grid_tyx, {MODES.index(mode) for mode in wanted})
         if len(self._train.classes) < 2:

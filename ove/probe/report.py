@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from ove.probe.compare import Comparison, ComparisonRow
@@ -61,9 +61,9 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     first = comparison.rows[0].budget
     plain = [row for row in comparison.rows if row.intervention == "none" and (row.budget == first or row.mode == "image")]
     return {
-        "probe": {row.name: _mean([s.last.top1 for s in row.scores]) for row in plain},
-        "probe_best_epoch": {row.name: _mean([s.best.top1 for s in row.scores]) for row in plain},
-        "probe_train": {row.name: _mean([s.train.top1 for s in row.scores]) for row in plain},
+        "probe": {row.name: fmean(s.last.top1 for s in row.scores) for row in plain},
+        "probe_best_epoch": {row.name: fmean(s.best.top1 for s in row.scores) for row in plain},
+        "probe_train": {row.name: fmean(s.train.top1 for s in row.scores) for row in plain},
         "budget_tokens": first,
         "classes": comparison.n_classes,
         "train_samples": comparison.n_train,
@@ -87,17 +87,13 @@ def _row(row: ComparisonRow) -> dict[str, Any]:
         "top1": mean,
         "top1_half_width_over_seeds": None if math.isnan(half) else half,
         "top1_interval_of_first_seed": [low, high],
-        "top5": _mean([s.last.top5 for s in row.scores]),
-        "mean_class": _mean([s.last.mean_class for s in row.scores]),
-        "best_epoch_top1": _mean([s.best.top1 for s in row.scores]),
-        "train_top1": _mean([s.train.top1 for s in row.scores]),
+        "top5": fmean(s.last.top5 for s in row.scores),
+        "mean_class": fmean(s.last.mean_class for s in row.scores),
+        "best_epoch_top1": fmean(s.best.top1 for s in row.scores),
+        "train_top1": fmean(s.train.top1 for s in row.scores),
         "samples": row.scores[0].last.samples,
         "seeds": [s.last.top1 for s in row.scores],
     }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
 
 
 def _tokens(mode: str, budget: int) -> str:

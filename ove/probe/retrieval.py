@@ -1,6 +1,5 @@
 """Measures same-video retrieval: the nearest embedding to one part of a video should be that of its other part."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -12,12 +11,13 @@ from ove.features.frozen import Frozen
 from ove.probe.dataset import UNKNOWN, Example, ProbeDataset
 from ove.probe.features import embed
 from ove.probe.heads.knn import retrieval_at_1
+from ove.probe.interventions import patches_at
 from ove.probe.scores import Accuracy
 from ove.records import Saliency, on_time_grid
 from ove.shards.schema import decode_frames
 from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView
-from ove.video.patches import all_positions, frames_to_patches, positions, take_patches
+from ove.video.patches import all_positions, frames_to_patches, positions
 
 ClipParts = Literal["frames", "halves"]
 CLIP_PARTS: tuple[ClipParts, ...] = ("frames", "halves")
@@ -53,7 +53,7 @@ def retrieve(
         embed(encoder, _Part(shards, (), "image" if parts == "frames" else "codec", view, part=part), progress).vectors
         for part in (0, 1)
     )
-    found = math.fsum((retrieval_at_1(first, second), retrieval_at_1(second, first))) / 2
+    found = (retrieval_at_1(first, second) + retrieval_at_1(second, first)) / 2
     return Retrieval(found, 2 * len(shards))
 
 
@@ -75,9 +75,7 @@ class _Part(ProbeDataset):
             flat = self.view.choose(Saliency(record.saliency[begin:end].astype(np.float32), record.valid))
         except BadClip as error:
             raise BadShard(f"{self.shards.folder}: {record.key}: {error}") from error
-        tyx = positions(flat, (end - begin, rows, columns))
-        which, frame = np.unique(tyx[:, 0], return_inverse=True)
-        frames = decode_frames(record, (which + begin).tolist())
-        patches = take_patches(frames, frame * (rows * columns) + flat % (rows * columns), record.patch_px)
-        tyx[:, 0] = on_time_grid(tyx[:, 0] + begin, n_frames)
-        return Example(patches, tyx, UNKNOWN)
+        flat += begin * rows * columns
+        tyx = positions(flat, record.grid_tyx)
+        tyx[:, 0] = on_time_grid(tyx[:, 0], n_frames)
+        return Example(patches_at(record, flat), tyx, UNKNOWN)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32
@@ -92,7 +93,7 @@ class Accuracies:
 def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
     """Returns the mean over seeds and half of its 95 % interval (Student's t), NaN for a single seed."""
     n = len(values)
-    mean = math.fsum(values) / n
+    mean = fmean(values)
     if n < 2:
         return mean, math.nan
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from matplotlib.figure import Figure
 
@@ -130,9 +131,9 @@ def _scores(row: ComparisonRow) -> tuple[Value, ...]:
     return (
         mean,
         half,
-        _mean([scores.best.top1 for scores in row.scores]),
-        _mean([accuracy.mean_class for accuracy in last]),
-        _mean([scores.train.top1 for scores in row.scores]),
+        fmean(scores.best.top1 for scores in row.scores),
+        fmean(accuracy.mean_class for accuracy in last),
+        fmean(scores.train.top1 for scores in row.scores),
         last[0].samples,
         "  ".join(f"{accuracy.top1:.1%}" for accuracy in last),
     )
@@ -188,7 +189,3 @@ def _course(mode: str, rows: Sequence[ComparisonRow]) -> str:
 
 def _joint(a: float, b: float) -> float:
     return math.hypot(0.0 if math.isnan(a) else a, 0.0 if math.isnan(b) else b)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

@@ -93,7 +93,7 @@ def test_untrained_means_fresh_weights_of_the_first_seed(config: ProbeConfig, mo
 def test_fresh_weights_are_of_the_same_network_and_another_seed_gives_others(weights: Path) -> None:
     given = open_frozen(weights, "bfloat16")
     fresh = given.untrained(7)
-    assert (fresh.config, fresh.compute, fresh.part, fresh.width) == (given.config, "bfloat16", (0, 1), 64)
+    assert (fresh.config, fresh.compute, fresh.part, fresh.config.width) == (given.config, "bfloat16", (0, 1), 64)
     expected = jax.tree.leaves(params(7))
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(fresh.params), expected, strict=True))
     assert len({each.fingerprint for each in (given, fresh, given.untrained(8))}) == 3

@@ -119,17 +119,10 @@ class _Trainer:
         self._n_classes = n_classes
         self._devices, self._rows = encoder.mesh.size, NamedSharding(encoder.mesh, PartitionSpec("rows"))
         n_steps = self.steps_per_epoch * config.epochs
-        self._program = _program(
-            encoder.width,
-            encoder.norm_eps,
-            n_classes,
-            n_steps,
-            config.lr,
-            config.lr_end,
-            config.label_smoothing,
-            config.clip_norm,
-        )
-        params = nnx.split(Probe(encoder.width, n_classes, encoder.norm_eps, rngs=nnx.Rngs(seed)))[1]
+        width, norm_eps = encoder.config.width, encoder.config.norm_eps
+        training = config.lr, config.lr_end, config.label_smoothing, config.clip_norm
+        self._program = _program(width, norm_eps, n_classes, n_steps, *training)
+        params = nnx.split(Probe(width, n_classes, norm_eps, rngs=nnx.Rngs(seed)))[1]
         whole = NamedSharding(encoder.mesh, PartitionSpec())
         self._state: Any = jax.device_put((params, self._program.init(params)), whole)
 
