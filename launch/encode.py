@@ -13,7 +13,7 @@ import cv2
 
 from launch.cli.command import run_command
 from launch.cli.progress_line import shown
-from launch.cli.settings import budget, read_sections
+from launch.cli.settings import budget_option, read_sections
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import BadClip, ConfigError
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--mode", required=True, choices=("codec", "frames", "image"), help="how files are looked at")
     parser.add_argument("--out", required=True, type=Path, help="the .npz to write")
-    parser.add_argument("--budget", type=budget, help="codec: patches of a clip, or a share like 0.125 (default 2048)")
+    parser.add_argument("--budget", type=budget_option, help="codec: patches of a clip, or a share like 0.125 (default 2048)")
     parser.add_argument("--frames", type=int, help="frames: whole frames of a video (default 8)")
     parser.add_argument("--size", type=int, help="force a square of so many pixels (default: videos 224, images as they are)")
     parser.add_argument("--max-tokens", type=int, help=f"image: most patches (default {MAX_TOKENS})")

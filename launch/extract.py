@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from launch.cli.command import run_command
-from launch.cli.settings import budget, read_sections, words
+from launch.cli.settings import budget_option, read_sections, word_list
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadClip, ConfigError
@@ -133,10 +133,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("videos", nargs="+", type=Path, metavar="VIDEO", help="video files or folders of videos")
     add("--out", type=Path, required=True, help="folder for what is made, and for quarantine.jsonl")
-    add("--export", type=words, default=("npz",), metavar="KINDS", help="npz, mosaics, or both with a comma (default npz)")
+    add("--export", type=word_list, default=("npz",), metavar="KINDS", help="npz, mosaics, or both with a comma (default npz)")
     add("--signals", action="store_true", help="motion vectors (pixels) and residual go into the .npz, too")
     add("--overlay", choices=_PICTURES, help="draw what is selected: a sheet (also if nothing follows) or a video")
-    add("--budget", type=budget, default=2048, help="patches selected per clip, or a share like 0.125 (default 2048)")
+    add("--budget", type=budget_option, default=2048, help="patches selected per clip, or a share like 0.125 (default 2048)")
     add("--size", dest="video.size_px", type=int, metavar="PX", help="side of the frames (default 224)")
     add("--preset", dest="video.preset", choices=[*VideoConfig.PRESETS], help="of the video settings (default paper)")
     add("--source", dest="video.source", choices=get_args(_HINTS["source"]), help="of signals (default auto: bitstream first)")

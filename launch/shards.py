@@ -6,7 +6,7 @@ from pathlib import Path
 
 from launch.cli.command import run_command
 from launch.cli.progress_line import shown
-from launch.cli.settings import read_sections, words
+from launch.cli.settings import read_sections, word_list
 from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import ConfigError
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     number("--workers", dest="shards.workers", help="processes (default: one a core)")
     add = parser.add_argument
     add("--preset", dest="video.preset", choices=[*VideoConfig.PRESETS], help="of the video settings (default: paper)")
-    add("--store", dest="shards.store", type=words, metavar="FORMS", help="of frames,h264,mosaics (default: frames)")
+    add("--store", dest="shards.store", type=word_list, metavar="FORMS", help="of frames,h264,mosaics (default: frames)")
     add("--image-column", dest="shards.image_column", metavar="NAME", help="of the files, in Parquet and TFRecord")
     add("--label-column", dest="shards.label_column", metavar="NAME", help="column, JSON key or extension with the class name")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.sampling=consecutive")

@@ -86,12 +86,12 @@ def read_sections(options: argparse.Namespace, *sections: str) -> dict[str, dict
     return values
 
 
-def words(text: str) -> tuple[str, ...]:
+def word_list(text: str) -> tuple[str, ...]:
     """Type of options that take words with commas between them."""
     return tuple(word.strip() for word in text.split(","))
 
 
-def budget(text: str) -> int | float:
+def budget_option(text: str) -> int | float:
     """Type of the option `--budget`: a number of patches, or with a point a share of them."""
     try:
         return float(text) if "." in text else int(text)
