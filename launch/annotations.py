@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from ove.errors import BadInput
 from ove.files import write_json, write_text
 from ove.probe.annotations.benchmarks import BENCHMARKS
@@ -60,16 +60,15 @@ def _report(matched: Matched) -> dict[str, object]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m launch.annotations", description=__doc__)
-    parser.add_argument("benchmark", choices=BENCHMARKS)
-    parser.add_argument(
-        "--annotations", type=Path, required=True, help="folder of the annotation files, as they were published"
-    )
-    parser.add_argument("--videos", type=Path, required=True, help="folder of the videos; subfolders are searched")
-    parser.add_argument("--split", choices=("train", "val"), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="the list to write (.jsonl)")
-    parser.add_argument("--fold", type=int, choices=(1, 2, 3), help="HMDB51: which of its splits (default: 1)")
-    parser.add_argument("--view", choices=("all", "first", "third"), help="Charades-Ego: whose view (default: all)")
+    parser = command_parser("annotations", __doc__)
+    add = parser.add_argument
+    add("benchmark", choices=BENCHMARKS)
+    add("--annotations", type=Path, required=True, help="folder of the annotation files, as they were published")
+    add("--videos", type=Path, required=True, help="folder of the videos; subfolders are searched")
+    add("--split", choices=("train", "val"), required=True)
+    add("--out", type=Path, required=True, help="the list to write (.jsonl)")
+    add("--fold", type=int, choices=(1, 2, 3), help="HMDB51: which of its splits (default: 1)")
+    add("--view", choices=("all", "first", "third"), help="Charades-Ego: whose view (default: all)")
     return parser
 
 

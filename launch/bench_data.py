@@ -1,6 +1,5 @@
 """python -m launch.bench_data --config=configs/toy.py …: how fast data come, stage by stage, and what holds them up."""
 
-import argparse
 import cProfile
 import os
 import pstats
@@ -12,7 +11,7 @@ import jax
 from jax.sharding import Sharding
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from ove.config import BatchesConfig, RunConfig
 from ove.errors import ConfigError
 from ove.stream.batch_pipeline import Pipeline
@@ -46,7 +45,7 @@ class HeadSpeed:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures and prints; needs the shards and labels of the configuration, and trains nothing."""
-    parser = argparse.ArgumentParser(prog="python -m launch.bench_data", description=__doc__)
+    parser = command_parser("bench_data", __doc__)
     parser.add_argument("--steps", type=int, default=20, help="steps over which the whole pipeline is measured")
     parser.add_argument("--samples", type=int, default=64, help="of each head, over which single stages are measured")
     options, config = cli_settings.parse_with_config(parser, RunConfig, argv)

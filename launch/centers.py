@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from ove.centers.center_files import write_centers
 from ove.config import RunConfig
 from ove.config.mapping import from_mapping
@@ -134,7 +134,7 @@ def _page(title: str, entries: list[dict]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m launch.centers", description=__doc__)
+    parser = command_parser("centers", __doc__)
     tasks = parser.add_subparsers(dest="task", required=True)
     export = tasks.add_parser("export", help="write a bank as .npy or .safetensors, in the order of its centers")
     report = tasks.add_parser("report", help="a page with the nearest samples of some centers")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from ove.config import EncoderConfig, RunConfig
 from ove.encoder import published
 from ove.encoder.encoder import Encoder
@@ -120,20 +120,14 @@ def _check(options: argparse.Namespace, from_run: bool, to: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.convert",
-        description="Published weights to the folder of a run, which launch.probe reads, and back.",
-    )
-    parser.add_argument(
-        "source", type=Path, metavar="SOURCE", help="published folder or file of weights, or the --workdir of a training run"
-    )
-    parser.add_argument("dest", type=Path, metavar="DEST", help="folder to write to")
-    parser.add_argument("--to", choices=("run", "published"), help="format of DEST (default: the one that SOURCE is not)")
-    parser.add_argument("--step", type=int, metavar="N", help="checkpoint of the run (default: the newest)")
-    parser.add_argument(
-        "--dtype", choices=published.DTYPES, help="of published weights (default: as they came; float32 if trained here)"
-    )
-    parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
+    parser = command_parser("convert", "Published weights to the folder of a run, which launch.probe reads, and back.")
+    add = parser.add_argument
+    add("source", type=Path, metavar="SOURCE", help="published folder or file of weights, or the --workdir of a training run")
+    add("dest", type=Path, metavar="DEST", help="folder to write to")
+    add("--to", choices=("run", "published"), help="format of DEST (default: the one that SOURCE is not)")
+    add("--step", type=int, metavar="N", help="checkpoint of the run (default: the newest)")
+    add("--dtype", choices=published.DTYPES, help="of published weights (default: as they came; float32 if trained here)")
+    add("--force", action="store_true", help="write into a folder that is not empty")
     return parser
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from launch.cli.progress_line import shown
 from launch.cli.settings import budget_option, read_sections
 from ove.config import VideoConfig
@@ -62,33 +62,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All options of the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.encode",
-        description="Features of images and videos. What the .npz holds, and how to read it: docs/encoder.md.",
-    )
-    parser.add_argument("--weights", required=True, type=Path, help="published folder or file, or the folder of a training run")
-    parser.add_argument(
-        "--inputs", required=True, nargs="+", metavar="FILE", help="files, folders, patterns, or @list.txt with a path a line"
-    )
-    parser.add_argument("--mode", required=True, choices=("codec", "frames", "image"), help="how files are looked at")
-    parser.add_argument("--out", required=True, type=Path, help="the .npz to write")
-    parser.add_argument("--budget", type=budget_option, help="codec: patches of a clip, or a share like 0.125 (default 2048)")
-    parser.add_argument("--frames", type=int, help="frames: whole frames of a video (default 8)")
-    parser.add_argument("--size", type=int, help="force a square of so many pixels (default: videos 224, images as they are)")
-    parser.add_argument("--max-tokens", type=int, help=f"image: most patches (default {MAX_TOKENS})")
-    parser.add_argument("--min-tokens", type=int, help="image: enlarge smaller ones to so many patches (default: never)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
-    parser.add_argument("--compute", choices=("float32", "bfloat16"), default="float32", help="type of activations")
-    parser.add_argument("--batch", type=int, default=16384, metavar="TOKENS", help="tokens in the encoder at a time (16384)")
-    parser.add_argument("--threads", type=int, help="threads that read files ahead (default: one a core)")
-    parser.add_argument("--tokens", action="store_true", help="also keep all tokens, with their positions")
-    parser.add_argument(
-        "--hidden", type=int, metavar="LAYER", help="also keep the tokens after so many blocks (0: before the first)"
-    )
-    parser.add_argument("--strict", action="store_true", help="exit with an error if any file cannot be used")
-    parser.add_argument(
-        "--verbose", action="store_true", help="say at which size pictures are encoded, and which attention is used"
-    )
+    parser = command_parser("encode", "Features of images and videos. docs/encoder.md says what the .npz holds.")
+    add = parser.add_argument
+    add("--weights", required=True, type=Path, help="published folder or file, or the folder of a training run")
+    add("--inputs", required=True, nargs="+", metavar="FILE", help="files, folders, patterns, or @list.txt with a path a line")
+    add("--mode", required=True, choices=("codec", "frames", "image"), help="how files are looked at")
+    add("--out", required=True, type=Path, help="the .npz to write")
+    add("--budget", type=budget_option, help="codec: patches of a clip, or a share like 0.125 (default 2048)")
+    add("--frames", type=int, help="frames: whole frames of a video (default 8)")
+    add("--size", type=int, help="force a square of so many pixels (default: videos 224, images as they are)")
+    add("--max-tokens", type=int, help=f"image: most patches (default {MAX_TOKENS})")
+    add("--min-tokens", type=int, help="image: enlarge smaller ones to so many patches (default: never)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
+    add("--compute", choices=("float32", "bfloat16"), default="float32", help="type of activations")
+    add("--batch", type=int, default=16384, metavar="TOKENS", help="tokens in the encoder at a time (16384)")
+    add("--threads", type=int, help="threads that read files ahead (default: one a core)")
+    add("--tokens", action="store_true", help="also keep all tokens, with their positions")
+    add("--hidden", type=int, metavar="LAYER", help="also keep the tokens after so many blocks (0: before the first)")
+    add("--strict", action="store_true", help="exit with an error if any file cannot be used")
+    add("--verbose", action="store_true", help="say at which size pictures are encoded, and which attention is used")
     return parser
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from launch.cli.settings import budget_option, read_sections, word_list
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
@@ -125,11 +125,8 @@ def _extract(job: _Job, task: tuple[InputFile, str]) -> _Done | BadFile:
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.extract",
-        description="Codec signals, saliency and selected patches of videos. What cannot be used is set aside with its reason.",
-        epilog="docs/codec.md says what the files hold and what the settings mean.",
-    )
+    about = "Codec signals, saliency and selected patches of videos. What cannot be used is set aside with its reason."
+    parser = command_parser("extract", about, epilog="docs/codec.md says what the files hold and what the settings mean.")
     add = parser.add_argument
     add("videos", nargs="+", type=Path, metavar="VIDEO", help="video files or folders of videos")
     add("--out", type=Path, required=True, help="folder for what is made, and for quarantine.jsonl")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from launch import shards
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from launch.tensorflow_environment.install import ENVIRONMENT, ROOT, environment
 from ove.errors import BadClip, BadShard, ConfigError, Unavailable
 from ove.files import digest, write_json
@@ -210,25 +210,17 @@ def _stamp(uri: str) -> list[int] | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.import_tfio",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "inputs", nargs="+", metavar="URI", help="files, folders (LMDB), s3://… and so on; * and ? as in a shell"
-    )
-    parser.add_argument("--format", choices=sorted(FORMAT_ENDINGS), help="default: what the names end in")
-    parser.add_argument(
-        "--image", metavar="COLUMN", help="the column of encoded pictures (HDF5: or of pixels); of structs: a.b"
-    )
-    parser.add_argument("--video", metavar="COLUMN", help="the column of whole video files")
-    parser.add_argument("--label", metavar="COLUMN", help="the column of class names or numbers")
-    parser.add_argument("--key", metavar="COLUMN", help="a column that names the record; it becomes part of the key")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
-    parser.add_argument("--stall", type=float, default=600, metavar="S", help="give up after so long without progress (600)")
-    parser.add_argument("--environment", type=Path, default=ENVIRONMENT, metavar="DIR", help="where TensorFlow is (.venv-tfio)")
+    parser = command_parser("import_tfio", __doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="URI", help="files, folders (LMDB), s3://… and so on; * and ? as in a shell")
+    add("--format", choices=sorted(FORMAT_ENDINGS), help="default: what the names end in")
+    add("--image", metavar="COLUMN", help="the column of encoded pictures (HDF5: or of pixels); of structs: a.b")
+    add("--video", metavar="COLUMN", help="the column of whole video files")
+    add("--label", metavar="COLUMN", help="the column of class names or numbers")
+    add("--key", metavar="COLUMN", help="a column that names the record; it becomes part of the key")
+    add("--out", type=Path, required=True, help="folder for the shards")
+    add("--stall", type=float, default=600, metavar="S", help="give up after so long without progress (600)")
+    add("--environment", type=Path, default=ENVIRONMENT, metavar="DIR", help="where TensorFlow is (.venv-tfio)")
     return parser
 
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from launch.cli.processes import add_options, join_processes
 from launch.cli.progress_line import shown
 from ove.config import EnginesConfig, LabelsConfig, TextConfig
@@ -101,9 +101,7 @@ def _caches(options: argparse.Namespace, config: LabelsConfig) -> list[StepCache
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.labels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("labels", __doc__)
     parser.add_argument("task", nargs="?", choices=(*_TASKS, "ocr"), default="all")
     parser.add_argument("--shards", type=Path, required=True, help="folder that launch.shards wrote")
     parser.add_argument("--config", metavar="FILE[:ARG]", help="a configuration file; its section labels is used")
@@ -173,9 +171,7 @@ def _print(folder: Path, report: TextReport) -> None:
 
 
 def _ocr_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.labels ocr", description="The words in pictures → the bank `ocr` beside the shards."
-    )
+    parser = command_parser("labels ocr", "The words in pictures → the bank `ocr` beside the shards.")
     add = parser.add_argument
     add("--shards", type=Path, nargs="+", required=True, metavar="DIR", help="shard folders; all of them share a vocabulary")
     add("--vocabulary", type=Path, metavar="FILE|DIR", help="use that of a file or of a tagged shard folder")

@@ -1,6 +1,5 @@
 """python -m launch.plan --config=FILE[:ARG] --devices N: what a run would cost on so many devices, before there are any."""
 
-import argparse
 import math
 import os
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 import jax
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from ove.config import RunConfig
 from ove.errors import ConfigError
 from ove.plan import costs
@@ -29,14 +28,13 @@ _FLAG = "--xla_force_host_platform_device_count"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints memory, bytes through collectives and estimated time of one step; with --compile, what the compiler says."""
-    parser = argparse.ArgumentParser(prog="python -m launch.plan", description=__doc__)
-    parser.add_argument("--devices", type=int, required=True, help="GPUs, or chips of a TPU slice (a v5p-256 has 128)")
-    parser.add_argument(
-        "--kind", choices=list(DEVICE_KINDS), default="h100", help="device, for memory and time (default: h100)"
-    )
-    parser.add_argument("--centers", nargs="+", default=[], metavar="BANK=N", help="centers of banks (default: the paper's)")
-    parser.add_argument("--image-px", type=int, default=224, help="side of images whose head names no size_px (default: 224)")
-    parser.add_argument("--compile", action="store_true", help="compile the step for pretended CPU devices, run nothing")
+    parser = command_parser("plan", __doc__)
+    add = parser.add_argument
+    add("--devices", type=int, required=True, help="GPUs, or chips of a TPU slice (a v5p-256 has 128)")
+    add("--kind", choices=list(DEVICE_KINDS), default="h100", help="device, for memory and time (default: h100)")
+    add("--centers", nargs="+", default=[], metavar="BANK=N", help="centers of banks (default: the paper's)")
+    add("--image-px", type=int, default=224, help="side of images whose head names no size_px (default: 224)")
+    add("--compile", action="store_true", help="compile the step for pretended CPU devices, run nothing")
     options, config = cli_settings.parse_with_config(parser, RunConfig, argv)
     if options.devices < 1:
         raise ConfigError(f"--devices {options.devices} must be at least 1.")

@@ -3,7 +3,6 @@
 On several machines, once on each, as `launch.train`: each makes features of a part of the samples and scores a part.
 """
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import jax
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from launch.cli.processes import add_options, join_processes
 from ove import distributed as processes
 from ove.config import ProbeConfig
@@ -27,13 +26,10 @@ _MEET_LIMIT_S, _SILENCE_LIMIT_S = 600.0, 60.0
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the arguments and probes; the first process prints the table, and writes what is asked for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.probe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, help="write scores and table to this JSON file, and a CSV beside it")
-    parser.add_argument(
-        "--predictions", type=Path, metavar="FILE", help="write per-sample predictions for the validation set (.jsonl or .csv)"
-    )
+    parser = command_parser("probe", __doc__)
+    add = parser.add_argument
+    add("--out", type=Path, help="write scores and table to this JSON file, and a CSV beside it")
+    add("--predictions", type=Path, metavar="FILE", help="write per-sample predictions for the validation set (.jsonl or .csv)")
     add_options(parser)
     arguments, config = cli_settings.parse_with_config(parser, ProbeConfig, argv)
     if arguments.predictions:

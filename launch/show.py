@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
@@ -165,7 +165,7 @@ def _records(shards: ShardSet, indices: range) -> Iterator[tuple[int, Record]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m launch.show", description=__doc__)
+    parser = command_parser("show", __doc__)
     parser.add_argument("shards", metavar="SHARDS", help="a shard folder, one of its .arrayrecord files, or the URI of either")
     parser.add_argument("key", nargs="?", metavar="KEY", help="of the record to show; without it all keys are listed")
     parser.add_argument("--index", type=int, metavar="N", help="the record by its number instead of its key (faster)")

@@ -4,13 +4,12 @@ Writes STUDY.md, .csv, .json, .png and .svg, and report.html with all studies th
 it keeps what is finished.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from ove.config import StudyConfig
 from ove.studies import places, probes
 from ove.studies.html_report import write_page
@@ -29,9 +28,7 @@ STUDIES: dict[str, Callable[[Bench], Study]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the arguments, runs the studies one after the other, and writes each as soon as it is done."""
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("study", __doc__)
     parser.add_argument("study", choices=[*STUDIES, "all"])
     parser.add_argument("--out", type=Path, required=True, help="folder for tables, figures and what is kept for the next time")
     arguments, config = cli_settings.parse_with_config(parser, StudyConfig, argv)

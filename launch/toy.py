@@ -1,6 +1,5 @@
 """python -m launch.toy --out DIR: writes labelled toy videos to DIR/train, DIR/probe and DIR/val (a subfolder a class)."""
 
-import argparse
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import cv2
 
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from ove.toy import CLASSES, write_video
 
 SPLITS = {"train": 0, "probe": 1_000_003, "val": 2_000_003}
@@ -18,7 +17,7 @@ SPLITS = {"train": 0, "probe": 1_000_003, "val": 2_000_003}
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the arguments; renders and encodes what is not there yet, in parallel processes."""
-    parser = argparse.ArgumentParser(prog="python -m launch.toy", description=__doc__)
+    parser = command_parser("toy", __doc__)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--train", type=int, default=640, help="videos to pretrain on (default 640)")
     parser.add_argument("--probe", type=int, default=160, help="videos to train a probe on (default 160)")

@@ -5,13 +5,12 @@ On several machines, once on each: under SLURM, Open MPI and GKE as it is, on Cl
 is to be started again; 2 when it cannot go on as asked; 69 when another process was lost; 70 when it was stuck.
 """
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from launch.cli import settings as cli_settings
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from launch.cli.processes import add_options, join_processes
 from ove import distributed as processes
 from ove.config import RunConfig
@@ -23,9 +22,7 @@ from ove.view.batches import FirstBatches
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the arguments, finds the other processes if there are any, and runs the loop."""
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("train", __doc__)
     parser.add_argument("--workdir", required=True, type=Path, help="checkpoints, metrics and configuration of the run")
     add_options(parser)
     parser.add_argument("--profile", metavar="STEP:N", help="trace N steps from step STEP on (docs/watching.md)")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from ove.errors import BadShard, ConfigError, Unavailable
 from ove.records import BANKS
 from ove.shards.labels import NONE, read_labels, verify_labels
@@ -111,7 +111,7 @@ def _bytes(count: int) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m launch.verify", description=__doc__)
+    parser = command_parser("verify", __doc__)
     parser.add_argument("shards", nargs="+", metavar="SHARDS", help="shard folders, or URIs of some (docs/remote.md)")
     parser.add_argument("--decode", action="store_true", help="also decode every picture of every record")
     parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="processes; 0: none")

@@ -1,9 +1,17 @@
 """The border between commands and people: an error of ours is one clear sentence and an exit code, not a traceback."""
 
+import argparse
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from ove.errors import OveError
+
+
+def command_parser(name: str, about: str | None, **more: Any) -> argparse.ArgumentParser:
+    """Returns the parser of `python -m launch.NAME`, whose help begins with `about`, line by line as it is written."""
+    raw = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(prog=f"python -m launch.{name}", description=about, formatter_class=raw, **more)
 
 
 def run_command(main: Callable[[], int | None], leave: Callable[[int], object] = sys.exit) -> None:
