@@ -31,9 +31,8 @@ from launch.tensorflow_environment.readers import READERS, CannotRead, Columns, 
 _PR_SET_PDEATHSIG = 1
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"BM": "bmp", b"\x1aE\xdf\xa3": "mkv", b"FLV": "flv"}
 _RIFF = {b"WEBP": "webp", b"AVI ": "avi"}
-# Of bytes that are recognized by none of the above: whether they are any good is found out by whoever decodes them.
 _PLAIN = {"image": "jpg", "video": "mp4"}
-"""Extension of bytes that are recognized by none of the above: whether they are any good is found out by who decodes them."""
+"""Extensions of unrecognised bytes; whoever decodes them finds out what they are."""
 
 
 def main(job_file: str) -> int:

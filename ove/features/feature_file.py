@@ -1,4 +1,4 @@
-"""Features of many files → one .npz, in bounded memory, whole or not at all."""
+"""Writes the features of many files to one .npz, atomically and in bounded memory."""
 
 import json
 import shutil
@@ -18,14 +18,13 @@ from ove.files import atomic_write
 
 
 class FeatureFile:
-    """Collects encodings on disk and writes them in the end; a run that is interrupted leaves nothing behind.
+    """Collects features in unlinked files beside `path` and writes them at the end; an interrupted run leaves nothing behind.
 
-    What is in the file: docs/encoder.md. Numbers wait in nameless files beside `path`, so that the memory needed does not grow
-    with features; of each file that is encoded only its name and a few numbers are held.
+    docs/encoder.md describes the file. In memory are the names of the encoded files and a few numbers for each.
     """
 
     def __init__(self, path: Path) -> None:
-        """OveError or OSError if nothing can be written at `path`, which is best known before hours of work."""
+        """OveError or OSError if nothing can be written at `path`."""
         if path.is_dir():
             raise OveError(f"{path}: is a folder; give the name of a file, for example {path}/features.npz.")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +46,7 @@ class FeatureFile:
         return len(self._files)
 
     def add(self, path: Path, encoding: FileFeatures) -> None:
-        """The features of one file."""
+        """Adds the features of one file."""
         seen = encoding.seen
         self._files.append(str(path))
         values = (seen.effective_hw, len(seen.patches), seen.source, seen.cut)
@@ -62,7 +61,7 @@ class FeatureFile:
             self._append("positions", seen.positions)
 
     def write(self, bad: Sequence[tuple[Path, str]], weights: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        """Writes the .npz under a temporary name and renames it; `weights` and `settings` become JSON texts."""
+        """Writes the .npz; `weights` and `settings` become JSON texts."""
         n_tokens = np.array(self._rows["n_tokens"], np.int32)
         arrays = {
             "files": np.array(self._files, np.str_),
@@ -95,7 +94,7 @@ class FeatureFile:
 
 
 class _Column:
-    """One growing array, in a file that has no name and so vanishes with the process."""
+    """One growing array, in an unlinked file that vanishes with the process."""
 
     def __init__(self, folder: Path, like: Shaped[np.ndarray, "n ..."]) -> None:
         self.file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (FeatureFile closes it)

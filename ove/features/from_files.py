@@ -1,4 +1,4 @@
-"""Weights and the tokens of many files → features: batches of bounded shapes, files read ahead, devices kept busy."""
+"""Encodes the tokens of many files: packs them into batches of bounded shapes, reads files ahead."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Weights:
-    """An encoder that is ready to run."""
+    """A loaded encoder."""
 
     config: EncoderConfig
     params: encoder.Params
@@ -40,7 +40,7 @@ class Weights:
 
 
 def params_fingerprint(params: Any) -> str:
-    """The same for the same parameters, whatever kind of file they came from; names, shapes and values count."""
+    """Returns a digest of names, shapes and values of parameters, whatever file they came from."""
     digest = hashlib.sha256()
     for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(params), key=lambda item: str(item[0])):
         value = np.ascontiguousarray(leaf)
@@ -50,14 +50,14 @@ def params_fingerprint(params: Any) -> str:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is that of a training run."""
+    """Returns whether a folder is that of a training run."""
     return (path / "checkpoints").is_dir()
 
 
 def open_weights(path: Path, compute: Literal["float32", "bfloat16"] = "float32") -> Weights:
-    """The encoder of a published folder or file, or of the newest checkpoint of a training run's folder.
+    """Loads a published folder or file, or the newest checkpoint of a training run's folder; BadCheckpoint if there is none.
 
-    Parameters are float32, activations of type `compute`. BadCheckpoint if there is no encoder.
+    Parameters are float32, activations of dtype `compute`.
     """
     if is_run(path):
         config, params, step = restore_encoder(path)
@@ -74,17 +74,17 @@ def open_weights(path: Path, compute: Literal["float32", "bfloat16"] = "float32"
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is wanted of each file."""
+    """The features to compute for each file."""
 
     pooled: bool = True
-    """One embedding; of weights with a pooling head."""
+    """One embedding; needs a pooling head."""
     tokens: bool = False
     """All tokens after the last norm (of weights without a head: after the last block)."""
     hidden: int | None = None
-    """All tokens after so many blocks, before any further norm; 0: those that go into the first block."""
+    """All tokens after so many blocks, before any further norm; 0: the input of the first block."""
 
     def check(self, config: EncoderConfig) -> None:
-        """ConfigError if an encoder has nothing of the kind."""
+        """Raises ConfigError if an encoder lacks one of them."""
         if self.pooled and not config.pooling_head:
             raise ConfigError(
                 "these weights have no pooling head and so give no embedding of a whole file; ask for tokens (--tokens), and "
@@ -98,7 +98,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class FileFeatures:
-    """What the encoder made of one file; None for what was not asked for."""
+    """The features of one file; None for those not asked for."""
 
     seen: Tokens
     pooled: Float32[np.ndarray, "D"] | None
@@ -115,11 +115,11 @@ def encode_sequences(
     batch_tokens: int = 16384,
     equal: bool = False,
 ) -> Iterator[FileFeatures]:
-    """The features of each sequence, in order; all local devices share the rows of each batch.
+    """Yields the features of each sequence, in order; all local devices share the rows of each batch.
 
-    `longest`: the most tokens that a sequence may have (`equal`: that all of them have). `batch_tokens`: tokens that go through
-    the encoder at a time. Sequences share rows but never attend to each other, so what is made of one does not depend on
-    its neighbours, up to rounding. One batch is computed while the next is put together.
+    `longest`: most tokens of a sequence (`equal`: tokens of every sequence). `batch_tokens`: tokens in the encoder at a time.
+    Sequences share rows but do not attend to each other, so features do not depend on neighbours, up to rounding. The next
+    batch is packed while one is computed.
     """
     outputs.check(weights.config)
     mesh = Mesh(np.array(jax.local_devices()), ("rows",))
@@ -180,9 +180,9 @@ def _unpacked(plan: PackingPlan, items: list[Tokens], made: dict[str, Array]) ->
 def read_ahead(
     paths: Sequence[Path], read: Callable[[Path], _T], threads: int, set_aside: Callable[[Path, str], None]
 ) -> Iterator[tuple[Path, _T]]:
-    """What `read` makes of each file, in order, read by `threads` threads that are at most a few files ahead.
+    """Yields each file with what `read` returns, in order; `threads` threads read a few files ahead.
 
-    Files that cannot be read are told to `set_aside` with the reason and left out.
+    Calls `set_aside(path, reason)` for unreadable files and skips them.
     """
 
     def tried(path: Path) -> _T | str:
@@ -192,7 +192,7 @@ def read_ahead(
             return str(error)
         except OveError:
             raise  # of the settings, not of the file
-        except Exception as error:  # the border where a bad file is set aside, whatever a decoder raises over it
+        except Exception as error:  # the border where a bad file is set aside, whatever the decoder raises
             _log.info("%s: unexpected error", path, exc_info=True)
             return f"{path}: cannot be used ({type(error).__name__}: {error})."
 

@@ -1,4 +1,4 @@
-"""Encoders under test: runs of ours, published weights, CLIP vision towers; all answer the same two questions."""
+"""Frozen encoders with one interface: training runs, published weights, CLIP vision towers."""
 
 import functools
 import hashlib
@@ -31,49 +31,49 @@ What = Literal["tokens", "embeddings"]
 
 @dataclass(frozen=True)
 class Frozen:
-    """An encoder whose parameters lie on all local devices; each takes its part of every batch."""
+    """An encoder, replicated on all local devices, which share every batch."""
 
     name: str
-    """What it was opened from, and the step."""
+    """Its path, and the step of a run."""
     config: Any
-    """An `EncoderConfig`, or what another kind of encoder has, with `width`, `norm_eps` and `patch_px`."""
+    """An `EncoderConfig`, or that of another kind of encoder, with `width`, `norm_eps` and `patch_px`."""
     params: Any
     fingerprint: str
-    """Changes with any parameter, and with the dtype it computes in."""
+    """Digest of the parameters, the configuration and the compute dtype."""
     compute: Compute
     mesh: Mesh
     part: tuple[int, int] = (0, 1)
-    """(number, of how many): which part of the samples this process takes; all processes of a job take theirs together."""
+    """(index, count): the part of the samples that this process takes."""
 
     def check(self, modes: tuple[str, ...]) -> None:
-        """ConfigError for modes that there are not, or that it cannot see."""
+        """Raises ConfigError for modes that are unknown, or that it cannot see."""
         unknown = [mode for mode in modes if mode not in MODES]
         if unknown or not modes:
             raise ConfigError(f"modes = {list(modes)}: name one or more of {', '.join(MODES)}.")
 
     def untrained(self, seed: int) -> "Frozen":
-        """The same network with fresh weights; ConfigError if no initialisation is known."""
+        """Returns the same network with fresh weights; ConfigError if its initialisation is unknown."""
         params = encoder.init(self.config, jax.random.key(seed))
         return _placed(Frozen, f"untrained, seed {seed}", self.config, params, self.compute, self.part)
 
     def tokens(self, patches: UInt8[np.ndarray, "B N P"], positions: Int32[np.ndarray, "B N 3"]) -> Float16[Array, "B n D"]:
-        """What a probe gets: all tokens after the last norm. B must be a multiple of the local devices."""
+        """Returns all tokens after the last norm. B must be a multiple of the local devices."""
         return self._made(patches, positions, "tokens")
 
     def embeddings(self, patches: UInt8[np.ndarray, "B N P"], positions: Int32[np.ndarray, "B N 3"]) -> Float32[Array, "B E"]:
-        """One vector a sample: what its head pools, else the mean of its tokens (of a CLIP tower's projected frames)."""
+        """Returns a vector per sample: its head's, else the mean of its tokens (CLIP: of its projected frames)."""
         return self._made(patches, positions, "embeddings")
 
     def _made(self, patches: np.ndarray, positions: np.ndarray, what: What) -> Array:
         return _ours(self.config, what, self.params, *self._rows(patches, positions))
 
     def _rows(self, *arrays: np.ndarray) -> tuple[Array, ...]:
-        """Places batches, each device's share on it."""
+        """Shards a batch over the local devices."""
         return jax.device_put(arrays, NamedSharding(self.mesh, PartitionSpec("rows")))
 
 
 class FrozenClip(Frozen):
-    """A CLIP vision tower, which sees whole frames and pictures, each by itself."""
+    """A CLIP vision tower, which encodes whole frames and pictures singly."""
 
     def check(self, modes: tuple[str, ...]) -> None:
         """See `Frozen`."""
@@ -94,7 +94,7 @@ class FrozenClip(Frozen):
 
 
 def open_frozen(path: Path, compute: Compute = "float32") -> Frozen:
-    """An encoder, by the first of OPENERS that knows what the path holds; BadCheckpoint if none does."""
+    """Opens an encoder with the first of OPENERS that fits the path; BadCheckpoint if none does."""
     for fits, opener in OPENERS.values():
         if fits(path):
             return opener(path, compute)
@@ -118,11 +118,11 @@ OPENERS: Mapping[str, tuple[Callable[[Path], bool], Callable[[Path, Compute], Fr
     "the folder of a CLIP vision tower": (is_clip, _open_clip),
     "a folder or file of published weights": (holds_weights, _open_ours),
 }
-"""What can be probed, in order: whether a path holds it, and what opens it."""
+"""Kinds of encoders, in order: whether a path is one, and what opens it."""
 
 
 def frozen(config: EncoderConfig, params: encoder.Params, name: str = "encoder") -> Frozen:
-    """An encoder whose parameters are at hand; this process takes all samples, whatever others do."""
+    """Wraps given parameters; this process takes all samples, whatever others do."""
     return _placed(Frozen, name, config, params, config.compute, (0, 1))
 
 
@@ -138,7 +138,7 @@ def _placed(
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _ours(config: EncoderConfig, what: What, params: Any, patches: Array, positions: Array) -> Array:
     made = encoder.apply(config, params, patches, positions)
-    if what == "tokens":  # the head, whose result nobody takes, is not computed
+    if what == "tokens":  # XLA drops the unused head
         return made.tokens.astype(jnp.float16)
     pooled = made.tokens.mean(axis=1) if made.pooled is None else made.pooled
     return pooled.astype(jnp.float32)
@@ -146,7 +146,7 @@ def _ours(config: EncoderConfig, what: What, params: Any, patches: Array, positi
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _clip(config: ClipConfig, compute: str, grid: tuple[int, int], what: What, params: Any, patches: Array) -> Array:
-    """Whole frames, put together from their patches; each goes through the tower by itself."""
+    """Reassembles whole frames from their patches; the tower encodes each singly."""
     patch_px = math.isqrt(patches.shape[2] // 3)
     frames = rearrange(patches, "b (t y x) (p q c) -> (b t) (y p) (x q) c", y=grid[0], x=grid[1], p=patch_px, q=patch_px)
     if frames.shape[1:3] != (config.image_px, config.image_px):

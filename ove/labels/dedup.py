@@ -1,4 +1,4 @@
-"""Which samples show the same as others: equal pixels, or embeddings that are alike; of each set one is kept."""
+"""Finds duplicates by equal pixels or similar embeddings, and keeps one sample of each set."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,24 +19,24 @@ from ove.labels.clusters.points import Points, unit
 from ove.labels.clusters.search import ROW_AXIS, put_rows, row_mesh
 
 SAMPLES_A_CELL = 200_000
-"""Of how many samples a cell is made, by default; up to twice as many are compared all with all."""
+"""Default size of a cell; up to twice as many samples are compared all with all."""
 _BLOCK = 4096
-"""Samples compared with as many others at once."""
+"""Rows and columns of a block of cosines."""
 _CELL_SAMPLE = 256
-"""Samples for each cell from which the cells are made."""
+"""Samples per cell that the cells are clustered from."""
 _ITERATIONS = 8
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What was found among N samples."""
+    """The duplicates among N samples."""
 
     pairs: Int64[np.ndarray, "P 2"]
-    """Samples that are alike, the lower index first; of equal ones a chain through them."""
+    """Similar samples, the lower index first; equal ones form a chain."""
     cosines: Float32[np.ndarray, "P"]
-    """Of each pair; 1 for equal pixels."""
+    """Cosine of each pair; 1 for equal pixels."""
     sets: list[Int64[np.ndarray, "_"]]
-    """Samples that pairs connect, two or more each; the one that is kept first, the others ascending. Largest sets first."""
+    """Connected components of two or more samples, largest first; in each the kept sample, then the others, ascending."""
     keep: Bool[np.ndarray, "N"]
     """False for all but the first of each set."""
 
@@ -51,12 +51,11 @@ def find_duplicates(
     mesh: Mesh | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Duplicates:
-    """Joins samples of equal hashes and, unless `threshold` is None, those whose cosine reaches it, to sets.
+    """Joins samples of equal hashes and, unless `threshold` is None, of at least that cosine, and keeps one of each set.
 
-    Of each set the one with the most `pixels` is kept; of these, the one of the lowest index. Near-duplicates are found
-    exactly among all samples, or, with several `cells` (0: one for every 200,000 samples), among samples that share one
-    of their two nearest of so many centers of clusters. Samples without direction are near to none. `progress` is told how many
-    samples of how many have been compared. `mesh`: of devices of this process, by default all of them.
+    Kept is the one with the most `pixels`, then of the lowest index. With one cell all pairs are compared; with several
+    `cells` (0: one for every 200,000 samples) only those that share one of their two nearest cluster centers. Samples of zeros
+    have no near-duplicates. `progress(done, total)` counts samples. `mesh`: devices of this process, by default all of them.
     """
     equal = _equal(hashes)
     found = [(equal, np.ones(len(equal), np.float32))]
@@ -74,7 +73,7 @@ def find_duplicates(
 
 
 def _equal(hashes: UInt64[np.ndarray, "N 2"]) -> Int64[np.ndarray, "P 2"]:
-    """Neighbours in a chain through all of equal hash."""
+    """Returns neighbours in a chain through all samples of equal hash."""
     order = np.lexsort((np.arange(len(hashes)), hashes[:, 1], hashes[:, 0]))
     same = (hashes[order[1:]] == hashes[order[:-1]]).all(1)
     return np.stack([order[:-1][same], order[1:][same]], axis=1).astype(np.int64)
@@ -109,7 +108,7 @@ def _near(
 
 
 def _cells(points: Points, cells: int, seed: int, mesh: Mesh) -> list[Int64[np.ndarray, "_"]]:
-    """The samples that have each cell among their two nearest."""
+    """Returns for each cell the samples that have it among their two nearest."""
     some = np.unique(np.linspace(0, len(points) - 1, min(len(points), _CELL_SAMPLE * cells)).astype(np.int64))
     centers = kmeans(points.subset(some), cells, _ITERATIONS, seed, mesh=mesh).centers
     two = nearest(points, centers, 2, mesh)
@@ -121,7 +120,7 @@ def _cells(points: Points, cells: int, seed: int, mesh: Mesh) -> list[Int64[np.n
 def _within(
     points: Points, index: Int64[np.ndarray, "n"], threshold: float, mesh: Mesh, progress: Callable[[int], None]
 ) -> Iterator[tuple[Int64[np.ndarray, "P 2"], Float32[np.ndarray, "P"]]]:
-    """All pairs of points whose cosine reaches the threshold, block against block; `index` names them."""
+    """Yields all pairs of points whose cosine reaches the threshold, block against block, as indices `index`."""
     n = mesh.devices.size
     block = min(_BLOCK, -(-len(points) // n) * n)
     compare, everywhere = _compare(mesh), NamedSharding(mesh, PartitionSpec())
@@ -131,7 +130,7 @@ def _within(
         for column in range(row, len(points), block):
             right = left if column == row else unit(points.block(column, block))
             cosine, alike = compare(placed, jax.device_put(right, everywhere), np.float32(threshold), np.int32(row - column))
-            if alike:  # seldom: then the cosines are fetched
+            if alike:  # rarely; only then are the cosines fetched
                 found = np.asarray(cosine)
                 a, b = np.nonzero(found >= threshold)
                 yield np.stack([index[row + a], index[column + b]], axis=1), found[a, b]
@@ -145,7 +144,7 @@ def _compare(mesh: Mesh) -> Any:
 
     @partial(jax.jit, in_shardings=(rows, everywhere, None, None), out_shardings=(rows, everywhere))
     def compare(left: Array, right: Array, threshold: Array, ahead: Array) -> tuple[Array, Array]:
-        """Cosines of all with all, −2 for a sample with itself and with those before it; whether any reaches the threshold."""
+        """Returns all cosines, −2 where the right sample is not after the left one, and whether any reaches the threshold."""
         cosine = jnp.dot(left, right.T, precision=jax.lax.Precision.HIGHEST)
         later = jnp.arange(len(right))[None] > jnp.arange(len(left))[:, None] + ahead
         cosine = jnp.where(later, cosine, -2)

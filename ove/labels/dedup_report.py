@@ -1,4 +1,4 @@
-"""What the de-duplication found, for people to look at: a page with the pictures of some sets, and JSON."""
+"""Writes duplicates as a page with pictures, as JSON, and as lists for later steps."""
 
 import base64
 import html
@@ -15,7 +15,7 @@ from ove.files import atomic_write, write_array, write_json, write_text
 from ove.labels.dedup import Duplicates
 
 SETS_SHOWN = 40
-"""Half of them the largest sets, half spread over the others."""
+"""Half of them the largest, half spread over the rest."""
 _PICTURES_SHOWN = 8
 _HEIGHT_PX, _WIDTH_PX = 120, 480
 _STYLE = "body{font:15px sans-serif;margin:2em} img{margin:2px} .kept{outline:3px solid #2a7}"
@@ -28,7 +28,7 @@ def write_report(
 ) -> None:
     """Writes `duplicates.json` (counts, sizes of sets, some sets with keys and cosines) and `duplicates.html` into `out`.
 
-    `records` are the indices of the samples in their shard set; `look` shows a record.
+    `records`: index of each sample in its shard set.
     """
     sizes = np.array([len(members) for members in found.sets], np.int64)
     chosen = _chosen(len(found.sets))
@@ -50,10 +50,7 @@ def write_report(
 def write_lists(
     found: Duplicates, records: Int64[np.ndarray, "N"], n_records: int, key: Callable[[int], str], out: Path
 ) -> None:
-    """Writes what others read: `kept.npy` (bool, a value for each record of the shard set) and `dropped.jsonl`.
-
-    Of the latter each line tells the key of a sample that is dropped, and of the one that is kept instead.
-    """
+    """Writes `kept.npy` (bool, for each record of the shard set) and `dropped.jsonl`: each dropped sample and its kept one."""
     keep = np.ones(n_records, bool)
     keep[records[~found.keep]] = False
     write_array(out / "kept.npy", keep)
@@ -66,7 +63,7 @@ def write_lists(
 
 
 def read_kept(out: Path, n_records: int) -> Bool[np.ndarray, "N"] | None:
-    """Which records of a shard set are kept, as `write_lists` wrote it; None if duplicates have not been looked for."""
+    """Reads which records are kept (`write_lists`); None if duplicates have not been searched for."""
     if not (out / "kept.npy").is_file():
         return None
     keep = np.load(out / "kept.npy")

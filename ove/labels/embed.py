@@ -1,4 +1,4 @@
-"""A teacher's embeddings of all records of a shard set, in files of their own, each of which is made once."""
+"""Computes a teacher's embeddings of a shard set, in files that are each made once."""
 
 import json
 import logging
@@ -28,22 +28,22 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeddings of a shard set: of every record that could be read, in the order of records."""
+    """The embeddings of all readable records of a shard set, in order."""
 
     points: Points
     """Mapped from files."""
     records: Int64[np.ndarray, "N"]
-    """Index of each in its shard set, ascending."""
+    """Index of each record in its shard set, ascending."""
     hashes: UInt64[np.ndarray, "N 2"]
-    """Of the decoded pixels that the teacher looked at: equal for equal pictures of equal size."""
+    """Hash of the decoded pixels that the teacher saw: equal for equal pictures of equal size."""
     pixels: Int64[np.ndarray, "N"]
     """Height times width of the picture."""
     bad: dict[int, str]
-    """Records that could not be read, and why."""
+    """Unreadable records, and why."""
     identity: str
-    """Changes with the records and with all that decides the embeddings."""
+    """Digest of the records and of all that decides the embeddings."""
     teacher: dict[str, Any]
-    """What made them."""
+    """`teacher_identity`."""
 
 
 def embed_shards(
@@ -55,11 +55,11 @@ def embed_shards(
     part: WorkPart = WHOLE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Writes the embeddings of a bank into `out`, `chunk_records` records a file, and returns how many were new.
+    """Writes the embeddings of a bank into `out`, `chunk_records` records a file, and returns how many records were new.
 
-    Files that are there are kept, if they are of the same records and the same teacher. `part` (i, n): every n-th file from the
-    i-th on, so that n machines share the work. `progress` is told how many records of how many are done. Records that cannot
-    be read are left out and noted; BadShard past `max_bad_share` of a file, ConfigError for embeddings that are not finite.
+    Files of the same records and teacher are kept. `part` (i, n): every n-th file from the i-th on. `progress(done, total)`
+    counts records. Unreadable records are left out and listed; BadShard past `max_bad_share` of a file, ConfigError for
+    embeddings that are not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
     about = _about(shards, bank, config)
@@ -87,10 +87,7 @@ def embed_shards(
 def open_embeddings(
     out: Path, shards: ShardSet, bank: BankName, identity: Mapping[str, Any], store: Literal["float32", "float16"]
 ) -> Embedded:
-    """What `embed_shards` wrote for these records with the teacher of that `identity`, mapped from its files.
-
-    BadShard if there is nothing, not all, or something else, saying what to run.
-    """
+    """Maps what `embed_shards` wrote for these records and this `teacher_identity`; BadShard if it is missing or differs."""
     remedy = f"run `python -m launch.labels embed --shards {shards.folder}` with these settings."
     about = _read_about(out)
     if about is None:
@@ -101,7 +98,7 @@ def open_embeddings(
         were, are = ({**teacher, "store": kind} for teacher, kind in ((about["teacher"], about["store"]), (identity, store)))
         raise BadShard(f"{out}: holds embeddings made with {were}, and the settings say {are}; {remedy}")
     files = [_chunk(out, about, number) for number in range(_count(about))]
-    there = {path.name for path in out.glob(f"{_prefix(about)}*")}  # listed: shared disks tell of new files late otherwise
+    there = {path.name for path in out.glob(f"{_prefix(about)}*")}  # listed: on shared disks is_file can miss new files
     lacking = [file.name for file in files if file.name not in there]
     if lacking:
         raise BadShard(f"{out}: lacks {len(lacking)} of {len(files)} files of embeddings, the first {lacking[0]}; {remedy}")
@@ -132,7 +129,7 @@ def _write(
     members: range,
     progress: Callable[[int], None],
 ) -> None:
-    """One file: embeddings, what they are of, and in its header the keys of the records."""
+    """Writes one file: embeddings, indices, hashes, and in its header the keys of the records."""
     at_once = max(1, teacher.pictures_at_once // (teacher.pictures_a_clip if bank == "vid" else 1))
     rows: list[np.ndarray] = []
     good: list[PreparedSample] = []
@@ -165,7 +162,7 @@ def _write(
     }
     of = {"fingerprint": shards.fingerprint, "keys": [s.key for s in good], "bad": bad}
     with atomic_write(path, writer) as temporary:
-        save_file(tensors, temporary, {"of": json.dumps(of)})  # one text: several would be written in any order
+        save_file(tensors, temporary, {"of": json.dumps(of)})  # one entry: several would be written in any order
 
 
 def _embed(teacher: Teacher, samples: Sequence[PreparedSample], name: str) -> Float32[np.ndarray, "B E"]:
@@ -200,7 +197,7 @@ def _read_about(out: Path) -> dict[str, Any] | None:
 
 
 def _write_about(out: Path, about: Mapping[str, Any]) -> None:
-    """Says what lies in `out`, then deletes what is of something else; other parts may do the same at the same time."""
+    """Writes the description of `out`, then deletes files of another; other parts may do the same at the same time."""
     write_json(out / ABOUT, about)
     for old in out.glob("chunk-*.safetensors"):
         if not old.name.startswith(_prefix(about)):

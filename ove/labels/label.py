@@ -1,4 +1,4 @@
-"""From embeddings to the labels of every record of a shard set: in pieces, each of which is made once."""
+"""Assigns labels to all records of a shard set, in chunks that are each made once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from ove.shards.labels import NONE, fingerprint_of_array
 
 
 def kept_points(embedded: Embedded, keep: Bool[np.ndarray, "R"] | None) -> Int64[np.ndarray, "n"]:
-    """Which of the embeddings are of records that are kept; all, if nobody has looked for duplicates."""
+    """Returns the embeddings of kept records; all if `keep` is None."""
     if keep is None:
         return np.arange(len(embedded.records))
     return np.flatnonzero(keep[embedded.records])
@@ -27,11 +27,11 @@ def kept_points(embedded: Embedded, keep: Bool[np.ndarray, "R"] | None) -> Int64
 
 @dataclass(frozen=True)
 class LabelChunks:
-    """The labels that are wanted of a shard set, in files of `chunk_records` records each."""
+    """The labels of a shard set, in files of `chunk_records` records each."""
 
     embedded: Embedded
     chosen: Int64[np.ndarray, "n"]
-    """The embeddings whose records get labels (`kept_points`)."""
+    """Embeddings whose records get labels (`kept_points`)."""
     centers: Float32[np.ndarray, "k E"]
     n_labels: int
     n_records: int
@@ -42,36 +42,36 @@ class LabelChunks:
 
     @cached_property
     def identity(self) -> str:
-        """Changes with all that decides the labels, and how they are cut."""
+        """Digest of all that decides the labels and their chunks."""
         of = [self.embedded.identity, fingerprint_of_array(self.centers), fingerprint_of_array(self.chosen)]
         return digest([*of, self.n_labels, self.n_records, self.chunk_records, self.scores])
 
     @property
     def count(self) -> int:
-        """How many files there are in all."""
+        """Number of chunks."""
         return -(-self.n_records // self.chunk_records)
 
     def members(self, number: int) -> range:
-        """The records of a piece."""
+        """Returns the records of a chunk."""
         return range(number * self.chunk_records, min((number + 1) * self.chunk_records, self.n_records))
 
     def path(self, number: int) -> Path:
-        """Of a piece."""
+        """Returns the file of a chunk."""
         return self.folder / f"{self._prefix}{number:06d}.npy"
 
     def lacking(self) -> list[int]:
-        """The pieces that have not been made."""
+        """Returns the missing chunks."""
         there = {path.name for path in self.folder.glob(f"{self._prefix}*.npy")}
         return [number for number in range(self.count) if self.path(number).name not in there]
 
     def forget_others(self) -> None:
-        """Deletes pieces of other embeddings, centers or settings."""
+        """Deletes chunks of other embeddings, centers or settings."""
         for old in self.folder.glob("labels-*.npy"):
             if not old.name.startswith(self._prefix):
                 old.unlink(missing_ok=True)
 
     def assembled(self) -> Int32[np.ndarray, "R M"]:
-        """All pieces under each other, mapped from a file that has no name."""
+        """Returns all chunks concatenated, mapped from an unlinked file."""
         path = self.folder / ".labels.tmp"
         rows = np.lib.format.open_memmap(path, "w+", np.int32, (self.n_records, self.n_labels))
         path.unlink()
@@ -90,11 +90,10 @@ def label_records(
     mesh: Mesh | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Makes the pieces that are lacking, the nearest centers of each record, and returns of how many records they are.
+    """Writes the missing chunks: the nearest centers of each record; returns their number of records.
 
-    −1 for records that are not kept, could not be read, or have no direction. `part` (i, n): every n-th piece from the i-th on,
-    so that n machines share the work. `mesh`: by default of all devices; all its processes must call it, the first writes.
-    `progress` is told how many embeddings of how many are done.
+    −1 for records that are dropped, unreadable, or of zeros. `part` (i, n): every n-th chunk from the i-th on. `mesh`: by
+    default of all devices; all its processes must call it, the first writes. `progress(done, total)` counts embeddings.
     """
     mesh = mesh or row_mesh()
     mine = set(range(part[0], chunks.count, part[1]))
@@ -104,7 +103,7 @@ def label_records(
     total, reached = sum(map(len, spans)), 0
     points = chunks.embedded.points.subset(np.concatenate([np.zeros(0, np.int64), *spans]))
     found = nearest_blocks(points, chunks.centers, chunks.n_labels, mesh, chunks.scores)
-    rows = np.zeros((0, chunks.n_labels), np.int32)  # of points of the next pieces
+    rows = np.zeros((0, chunks.n_labels), np.int32)  # of points of the next chunks
     for number, span in zip(numbers, spans, strict=True):
         while len(rows) < len(span):
             rows = np.concatenate([rows, next(found)[1]])

@@ -1,4 +1,4 @@
-"""Who may work on a folder at the same time: one command, or several that each make a part of the same step."""
+"""Locks a folder for one command, or for several that each compute a part of one step."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,16 +13,15 @@ WHOLE: WorkPart = (0, 1)
 
 
 def name_of(part: WorkPart) -> str:
-    """Returns the name by which `atomic_write` tells apart the parts that may be making the same file."""
+    """Returns the `writer` under which `atomic_write` keeps the files of different parts apart."""
     return f"{part[0]}-{part[1]}"
 
 
 @contextmanager
 def working(folder: Path, part: WorkPart = WHOLE, remedy: str = "wait for it or give another --work") -> Iterator[None]:
-    """Keeps others out of a folder: with `WHOLE` all, else who does the same part or the whole; BadShard if they were first.
+    """Locks a folder: against all others for `WHOLE`, else against the same part and the whole; BadShard if it is taken.
 
-    The lock is one of the system, and ends with this process, however that ends. Other parts may come and go. The whole begins
-    with deleting what those that were killed left half-written.
+    The system releases the lock when this process ends. `WHOLE` first deletes what killed commands left half-written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sentence = f"{folder}: another launch.labels works on it; {remedy}."

@@ -1,4 +1,4 @@
-"""Records as a teacher takes them: read, decoded and prepared by threads; those that cannot be are told apart."""
+"""Reads, decodes and prepares records for a teacher, in threads."""
 
 import functools
 import hashlib
@@ -25,9 +25,9 @@ class PreparedSample:
     """In its shard set."""
     key: str
     prepared: Shaped[np.ndarray, "..."]
-    """What `Teacher.embed` takes."""
+    """From `Teacher.prepare`."""
     pixel_hash: tuple[int, int]
-    """Of the decoded pixels that the teacher looks at."""
+    """Hash of the decoded pixels that the teacher sees."""
     pixels: int
     """Height times width of the picture."""
 
@@ -43,9 +43,9 @@ class UnreadableSample:
 def read_samples(
     shards: ShardSet, bank: BankName, teacher: Teacher, threads: int, members: range
 ) -> Iterator[PreparedSample | UnreadableSample]:
-    """The records with these indices in order; `threads` threads are a few records ahead.
+    """Yields records in order; `threads` threads read a few ahead.
 
-    Of a video the bank `obj` sees the middle frame, `vid` the frames that the teacher wants.
+    Of a video, the bank `obj` sees the middle frame, `vid` the teacher's `frames`.
     """
     cv2.setNumThreads(1)
     return prefetch(functools.partial(_sample, shards, bank, teacher), members, threads, depth=4 * threads)
@@ -59,7 +59,7 @@ def _sample(shards: ShardSet, bank: BankName, teacher: Teacher, index: int) -> P
         else:
             n_frames = len(record.frame_index)
             pictures = decode_frames(record, teacher.frames(n_frames) if bank == "vid" else [n_frames // 2])
-    except BadShard as error:  # this one is left out, counted and named
+    except BadShard as error:  # counted and listed by the caller
         return UnreadableSample(index, str(error))
     height, width = pictures.shape[1:3]
     hashed = hashlib.blake2b(np.ascontiguousarray(pictures).data, digest_size=16, person=f"{height}x{width}".encode())

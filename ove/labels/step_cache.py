@@ -1,4 +1,4 @@
-"""What the steps of a bank have left in its folder; used only if it was made with the present settings."""
+"""Reads the results of earlier steps of a bank, if they were made with the present settings."""
 
 import json
 from dataclasses import dataclass
@@ -31,31 +31,31 @@ _MEANS_NOTHING = (
     "barrier_timeout_s",
     "heartbeat_timeout_s",
 )
-"""Settings that do not change the labels (of the weights, what is in them does, not where they lie)."""
+"""Settings that do not change the labels (weights count by content, not by place)."""
 _OF_CENTERS = ("start", "n_centers", "iterations", "seed")
 
 
 @dataclass(frozen=True)
 class LabelJob:
-    """What the tasks of all banks share."""
+    """The inputs that all banks share."""
 
     shards: ShardSet
     config: LabelsConfig
     centers_from: Path | None
-    """Labelled shard folder whose centers are taken over."""
+    """Labelled shard folder whose centers are used."""
     part: WorkPart
-    """Of the embeddings, or of the labels, that this command makes."""
+    """Which part of the embeddings or labels this command computes."""
     alone: bool
-    """Whether one task was asked for, not all: then it says more."""
+    """Whether a single task was asked for; it then logs more."""
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Of the teacher; its weights are not loaded for it."""
+        """`teacher_identity`; loads no weights."""
         return teacher_identity(self.config)
 
     @cached_property
     def teacher(self) -> Teacher:
-        """Loaded when it is needed first, for all banks."""
+        """Loaded at first use, for all banks."""
         return make_teacher(self.config)
 
 
@@ -67,11 +67,11 @@ class StepCache:
         self.bank, self.folder = bank, folder
 
     def embedded(self) -> Embedded:
-        """The embeddings; BadShard if they are not there."""
+        """Maps the embeddings; BadShard if they are missing."""
         return open_embeddings(self.folder, self.shards, self.bank, self.inputs.identity, self.config.store)
 
     def kept(self, embedded: Embedded) -> Bool[np.ndarray, "R"] | None:
-        """The records that are no duplicates; None if all are to be kept, BadShard if nobody has looked for them."""
+        """Returns which records are kept; None if duplicates are, BadShard if they have not been searched for."""
         if self.config.duplicates == "keep":
             return None
         kept = read_kept(self.folder, len(self.shards))
@@ -80,7 +80,7 @@ class StepCache:
         return kept
 
     def centers(self, embedded: Embedded) -> tuple[Float32[np.ndarray, "k E"], dict[str, Any]]:
-        """The class centers, mapped from their file, and what is to be told of them; BadShard if they are not there."""
+        """Maps the class centers, and returns what is stored about them; BadShard if they are missing."""
         source: Path | None = self.inputs.centers_from
         if source is None:
             about = self.read("centers.json")
@@ -95,14 +95,14 @@ class StepCache:
         return centers, {"objective": []}
 
     def is_labelled(self) -> bool:
-        """Whether labels lie beside the shards that were made with the same options."""
+        """Returns whether the shards have labels that were made with these settings."""
         try:
             return read_labels(self.shards.folder, self.bank).info.get("made_with") == self.made_with()
-        except BadShard:  # none, damaged, or of other shards: they are made (again)
+        except BadShard:  # missing, damaged, or of other shards: they are made (again)
             return False
 
     def made_with(self) -> dict[str, Any]:
-        """All that decides the labels besides the shards themselves."""
+        """Returns all that decides the labels besides the shards."""
         decides: dict[str, Any] = {k: v for k, v in to_mapping(self.config).items() if k not in _MEANS_NOTHING}
         decides["teacher"] = self.inputs.identity
         if self.inputs.centers_from is not None:
@@ -112,24 +112,24 @@ class StepCache:
         return decides
 
     def dedup_settings(self, embedded: Embedded) -> str:
-        """Changes with all that decides which records are duplicates."""
+        """Returns a digest of all that decides which records are duplicates."""
         config = self.config
         near = [config.threshold, config.cells, config.seed] if config.duplicates == "near" else []
         return digest([embedded.identity, config.duplicates, near])
 
     def centers_settings(self, embedded: Embedded, chosen: Int64[np.ndarray, "n"]) -> str:
-        """Changes with all that decides the centers of these embeddings."""
+        """Returns a digest of all that decides the centers of these embeddings."""
         ours = {name: getattr(self.config, name) for name in (*_OF_CENTERS, "scores")}
         return digest([embedded.identity, fingerprint_of_array(chosen), ours])
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of the folder, empty if there is none."""
+        """Reads a JSON file of the folder; {} if it is missing."""
         path = self.folder / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def banks_of(shards: ShardSet, wanted: list[str] | None) -> list[BankName]:
-    """Returns the banks of a shard set, or those that are wanted: of pictures only `obj`, of videos also `vid`."""
+    """Returns the banks of a shard set (pictures: `obj`; videos: `vid` and `obj`), or the wanted ones of them."""
     there: list[BankName] = ["vid", "obj"] if shards.manifest.kind == "video" else ["obj"]
     for bank in wanted or ():
         if bank not in there:
@@ -138,7 +138,7 @@ def banks_of(shards: ShardSet, wanted: list[str] | None) -> list[BankName]:
 
 
 def check_size(config: LabelsConfig, n_records: int) -> None:
-    """Raises ConfigError for more centers than k-means can make of so many records, or more labels than centers."""
+    """Raises ConfigError for more centers than half the records, or more labels than centers."""
     most = n_records // 2
     if config.n_centers > most:
         advice = f"give --centers {most} or fewer" if most else "write more records into the shards"

@@ -1,7 +1,7 @@
-"""The steps from shards to labels of one bank; each leaves in files what the next needs, and is done once.
+"""The steps from shards to labels of one bank; each writes files for the next, and is skipped if they exist.
 
-Several processes call each step together. Each embeds a part; the first looks for duplicates; all cluster and assign on all
-their devices; the first writes and speaks.
+Several processes call each step together: each embeds a part, the first searches duplicates, all cluster and assign on all
+devices, the first writes and logs.
 """
 
 from collections.abc import Callable
@@ -28,14 +28,14 @@ class Steps:
     """The steps of one bank."""
 
     def __init__(self, cache: StepCache, processes: Processes, say: Callable[[str], None]) -> None:
-        """`say` is given lines for people, in the first process only."""
+        """`say` logs a line, in the first process only."""
         self._cache, self._processes, self._tell = cache, processes, say
         self._inputs, self._shards, self._config = cache.inputs, cache.shards, cache.config
         self._is_first = processes.index == 0
         self._progress = ProgressReport(lambda line, is_last: self._say(line))
 
     def embed(self) -> None:
-        """The teacher's embeddings of all records, or of a part of them."""
+        """Embeds all records, or a part of them."""
         count = self._processes.count
         part = self._inputs.part if count == 1 else (self._processes.index, count)
         with self._processes.all_or_none(f"{self._cache.bank}: embeddings"):
@@ -53,7 +53,7 @@ class Steps:
             self._say(f"embedded {fresh:,} records, {len(self._shards):,} in all; {self._cache.folder}")
 
     def dedup(self) -> None:
-        """Lists of what is kept, and a page to look at."""
+        """Lists the records to keep, and writes a page of the duplicates."""
         if self._config.duplicates == "keep":
             if self._inputs.alone:
                 raise ConfigError("labels.duplicates = 'keep': nothing to do; give --set labels.duplicates=near (or exact).")
@@ -85,7 +85,7 @@ class Steps:
         )
 
     def kmeans(self) -> None:
-        """The class centers, unless they are taken over."""
+        """Computes the class centers, unless they come from another folder."""
         if self._inputs.centers_from is not None:
             if self._inputs.alone:
                 raise ConfigError("--from takes over the centers of another folder: there is nothing to do for kmeans.")
@@ -129,7 +129,7 @@ class Steps:
         )
 
     def assign(self) -> None:
-        """The labels, beside the shards; or a part of them, in pieces, and who makes the last piece puts them there."""
+        """Writes the labels beside the shards; of several parts, the one that makes the last chunk does."""
         with self._processes.all_or_none(f"{self._cache.bank}: points and centers"):
             embedded = self._cache.embedded()
             centers, about = self._cache.centers(embedded)

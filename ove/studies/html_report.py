@@ -1,4 +1,4 @@
-"""All studies of a folder as one page of HTML that stands alone: nothing is loaded from anywhere."""
+"""Writes all studies of a folder as one self-contained HTML page."""
 
 import base64
 import html
@@ -42,9 +42,9 @@ tbody tr:nth-child(even) { background: #00000009; }
 
 
 def write_page(folder: Path, names: Sequence[str], title: str) -> Path:
-    """`report.html` in `folder` from what `ove.studies.study.write` left there, in the order of `names`; its path.
+    """Writes `report.html` from the studies in `folder`, in the order of `names`; returns its path.
 
-    Names without a study are left out. BadInput for one whose files are damaged or incomplete.
+    Skips names without a study. BadInput for damaged or incomplete files.
     """
     found = [_read(folder, name) for name in names if (folder / f"{name}.json").is_file()]
     links = "".join(f'<li><a href="#{s["name"]}">{html.escape(s["title"])}</a></li>' for s, _ in found)

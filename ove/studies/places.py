@@ -1,4 +1,4 @@
-"""Studies that train nothing: where and when patches are chosen, and whether an encoder knows a video again."""
+"""Studies without training: where and when patches are chosen, and retrieval of the same video."""
 
 import math
 from dataclasses import replace
@@ -16,11 +16,11 @@ from ove.studies.study import Column, Study, Value
 from ove.view import plots
 
 _MOST = (10, 90)
-"""Percentiles of the bands: what four of five clips get."""
+"""Percentiles of the bands, which cover four of five clips."""
 
 
 def bias(bench: Bench) -> Study:
-    """How often each place of the picture is chosen (paper, figure 8)."""
+    """Maps how often each place of the picture is chosen (paper, figure 8)."""
     found = _choices(bench)
     rows: list[tuple[Value, ...]] = []
     for name, choices in found.items():
@@ -58,7 +58,7 @@ def bias(bench: Bench) -> Study:
 
 
 def allocation(bench: Bench) -> Study:
-    """How the tokens are spread over time, beside whole frames at the same budget (paper, figures 9 and 10)."""
+    """Compares the distribution of tokens over time with whole frames at the same budget (paper, figures 9 and 10)."""
     found = _choices(bench)
     shards, view = bench.choices("")
     n_frames, height, width = shards.grid_tyx
@@ -113,7 +113,7 @@ def allocation(bench: Bench) -> Study:
 
 
 def retrieval(bench: Bench) -> Study:
-    """Is the nearest embedding to a part of a video that of another part of the same video?"""
+    """Measures how often the nearest embedding to a part of a video is that of its other part."""
     config = bench.probe
     shards, view = bench.choices("")
     encoder = open_frozen(Path(config.weights), config.compute)

@@ -1,4 +1,4 @@
-"""Studies that train probes: budgets, interventions, options of the saliency. Scores that were found before are kept."""
+"""Studies that train probes: budgets, interventions, options of the saliency. Earlier scores are reused."""
 
 import itertools
 import math
@@ -35,7 +35,7 @@ _CHANGES: dict[Intervention, str] = {
 
 
 def budget(bench: Bench) -> Study:
-    """Codec against whole frames at equal budgets (paper, table 5)."""
+    """Compares codec and whole frames at equal budgets (paper, table 5)."""
     config = replace(
         bench.config.probe,
         modes=("codec", "frames"),
@@ -68,7 +68,7 @@ def budget(bench: Bench) -> Study:
 
 
 def interventions(bench: Bench) -> Study:
-    """What becomes of the score when what the codec chose is damaged (paper, table 6)."""
+    """Measures the score after interventions on the chosen patches (paper, table 6)."""
     config = replace(bench.probe, interventions=tuple(_CHANGES))
     found = compare(config, bench.tell, ScoreCache(bench.out / "scores"))
     by_kind = {_CHANGES[row.intervention]: row for row in found.rows}  # type: ignore[index]
@@ -91,7 +91,7 @@ def interventions(bench: Bench) -> Study:
 
 
 def ablation(bench: Bench) -> Study:
-    """Other ways to find out what is surprising, one at a time."""
+    """Compares other settings of the choice, one at a time."""
     found, cache = {}, ScoreCache(bench.out / "scores")
     for option in ("", *bench.config.options):
         bench.tell(f"option: {called(option)}")
@@ -145,7 +145,7 @@ def _of(found: Comparison) -> str:
 
 
 def _errors(found: Comparison) -> str:
-    """What error bars stand for."""
+    """Explains the error bars."""
     scores = found.rows[0].scores
     low, high = scores[0].last.interval()
     bars = (
@@ -160,7 +160,7 @@ def _errors(found: Comparison) -> str:
 
 
 def _order(means: dict[str, float]) -> str:
-    """Names from the highest mean to the lowest; equal ones say so."""
+    """Orders names by mean, the highest first, with = between equal ones."""
     names = sorted(means, key=lambda name: -means[name])
     signs = (" = " if means[a] == means[b] else " > " for a, b in itertools.pairwise(names))
     return names[0] + "".join(sign + name for sign, name in zip(signs, names[1:], strict=True))
@@ -174,7 +174,7 @@ def _verdict(margins: Sequence[float], budgets: Sequence[int]) -> str:
 
 
 def _course(mode: str, rows: Sequence[ComparisonRow]) -> str:
-    """Whether a curve rises, and where it does not, by how much and against what uncertainty."""
+    """Says whether a curve rises and, where it falls, by how much beside the error bars."""
     means = [100 * row.top1()[0] for row in rows]
     falls = [
         f"{b - a:+.1f} points from {rows[n].budget:,} to {rows[n + 1].budget:,} tokens, where the error bars together are "

@@ -1,4 +1,4 @@
-"""The shards that a study looks at: those of the probe, or others written from the same videos with other settings."""
+"""The shards of a study: the probe's, or others written from the same videos with other settings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,24 +21,24 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Bench:
-    """What every study gets."""
+    """The inputs of every study."""
 
     config: StudyConfig
     out: Path
-    """Where tables go; scores that are kept and shards of options lie in folders of it."""
+    """Folder of tables, cached scores and shards of options."""
     tell: Tell
     progress: Callable[[WriteProgress], None] = lambda progress: None
     """Of writing shards."""
 
     @property
     def probe(self) -> ProbeConfig:
-        """The probe's settings at the budget of all studies but the sweep, of the given weights alone."""
+        """Probe settings of all studies but the budget sweep: one budget, mode codec, given weights only."""
         return replace(self.config.probe, budgets=(self.config.budget_tokens,), modes=("codec",), untrained=False)
 
     def with_option(self, option: str, need_train: bool = True) -> ProbeConfig:
-        """The same with an option: other keys of the choice, or other shards, which are written where they are not there yet.
+        """Returns `probe` with an option: other selection settings, or other shards, which are written if missing.
 
-        ConfigError for an unknown key or a wrong value, or if the videos are needed and not told.
+        ConfigError for an unknown key or a wrong value, or if the videos are needed and not named.
         """
         values = parse_option(option)
         chosen = merged(to_mapping(self.probe.selection), values.pop("selection", {}))
@@ -56,7 +56,7 @@ class Bench:
         return replace(config, train_shards=train, val_shards=val)
 
     def choices(self, option: str) -> tuple[ShardSet, TokenView]:
-        """The validation videos and the way to choose that an option stands for."""
+        """Returns the validation shards and the view of an option."""
         config = self.with_option(option, need_train=False)
         return ShardSet.open(config.val_shards), view_of(config, self.config.budget_tokens)
 
@@ -74,7 +74,7 @@ class Bench:
 
 
 def _made_with(folder: str) -> Mapping[str, Any]:
-    """The sections `video` and `shards` that a folder was written with."""
+    """Returns the sections `video` and `shards` that a folder was written with."""
     made = ShardSet.open(folder).manifest.made_with
     if not all(isinstance(made.get(section), dict) for section in ("video", "shards")):
         raise ConfigError(f"{folder}: does not tell how it was made, so no option can be tried; write it anew.")
@@ -82,6 +82,6 @@ def _made_with(folder: str) -> Mapping[str, Any]:
 
 
 def called(option: str, base: str = "as configured") -> str:
-    """An option in words."""
+    """Returns an option in words."""
     words = option.replace("selection.", "").replace("_", " ").replace("=", ": ").replace(",", ", ").replace("  ", " ")
     return words or base

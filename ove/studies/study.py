@@ -1,4 +1,4 @@
-"""A study: numbers, a figure and words, written as markdown, CSV, JSON, PNG and SVG by one writer for all of them."""
+"""A study: numbers, a figure and words, written as markdown, CSV, JSON, PNG and SVG."""
 
 import csv
 import io
@@ -17,12 +17,12 @@ from ove.files import write_bytes, write_json
 Value = str | int | float | None
 _PNG_DPI = 200
 _REPEATABLE: dict[Any, Any] = {"svg.hashsalt": "study", "svg.fonttype": "path"}
-"""The same numbers give the same bytes; letters become outlines, so that no font is needed to see them."""
+"""Same numbers, same bytes; text becomes outlines, which need no font."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """How the values below a heading are written for people."""
+    """A column of a table, and the format of its values."""
 
     heading: str
     kind: Literal["text", "share", "points", "count", "number"] = "text"
@@ -30,7 +30,7 @@ class Column:
     two decimals."""
 
     def words(self, value: Value) -> str:
-        """A value as people read it; None and NaN as nothing."""
+        """Formats a value; None and NaN are empty."""
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""
         if isinstance(value, str):
@@ -47,22 +47,22 @@ class Column:
 
 @dataclass(frozen=True)
 class Study:
-    """What was found out, in all forms that people take it home in."""
+    """The results of a study."""
 
     name: str
-    """Of its files."""
+    """Stem of its files."""
     title: str
     words: tuple[str, ...]
-    """Paragraphs: what was done, what came out, what it rests on."""
+    """Paragraphs: method, results, limits."""
     columns: tuple[Column, ...]
     rows: Sequence[tuple[Value, ...]]
     figure: Figure
     shows: str
-    """What the figure shows, for those who cannot see it."""
+    """Alternative text of the figure."""
 
 
 def markdown(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> str:
-    """A table; numbers stand to the right."""
+    """Formats a table; numbers are right-aligned."""
     lines = ["| " + " | ".join(column.heading for column in columns) + " |"]
     lines.append("|" + "|".join("---" if column.kind == "text" else "---:" for column in columns) + "|")
     lines += [
@@ -73,7 +73,7 @@ def markdown(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> str:
 
 
 def comma_separated(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> str:
-    """The same table with all digits; shares are 0…1, what is unknown is empty."""
+    """Formats the table as CSV with all digits; shares are 0…1, None and NaN empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([column.heading for column in columns])
@@ -82,7 +82,7 @@ def comma_separated(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) 
 
 
 def write_study(study: Study, folder: Path) -> None:
-    """NAME.md, .csv, .png, .svg and, last, .json in `folder`; each appears whole, the same numbers give the same bytes."""
+    """Writes NAME.md, .csv, .png, .svg and, last, .json in `folder`; the same numbers give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     table = markdown(study.columns, study.rows)
     page = [f"# {study.title}", *study.words, f"![{study.shows}]({study.name}.svg)", table]
@@ -94,7 +94,7 @@ def write_study(study: Study, folder: Path) -> None:
 
 
 def study_json(study: Study) -> dict[str, Any]:
-    """All but the figure; NaN becomes null, as JSON has none."""
+    """Returns all but the figure as JSON; NaN becomes null."""
     rows = [[None if value != value else value for value in row] for row in study.rows]
     columns = [{"heading": column.heading, "kind": column.kind} for column in study.columns]
     return {
@@ -108,7 +108,7 @@ def study_json(study: Study) -> dict[str, Any]:
 
 
 def picture(figure: Figure, suffix: str, **options: Any) -> bytes:
-    """A figure as the bytes of a file."""
+    """Renders a figure as the bytes of a file."""
     out = io.BytesIO()
     FigureCanvasAgg(figure)
     metadata = {"Software": None} if suffix == "png" else {"Date": None}

@@ -1,4 +1,4 @@
-"""The nearest class centers of each sample: exact, centers spread over the devices, samples block by block."""
+"""Finds the nearest class centers of each sample: exactly, with sharded centers, block by block."""
 
 from collections.abc import Iterator
 from functools import lru_cache, partial
@@ -33,10 +33,9 @@ def nearest(
     mesh: Mesh | None = None,
     scores: ScoreDtype = "float32",
 ) -> Int32[np.ndarray, "N m"]:
-    """The indices of the m centers with the largest cosine to each point, nearest first, ties by index.
+    """Returns the m centers with the largest cosine to each point, nearest first, ties by index; −1 for points of zeros.
 
-    Neither needs to have length 1; a point of zeros has no direction and gets −1. `mesh`: by default of all devices. More
-    labels than centers raise ConfigError.
+    Neither needs to have length 1. `mesh`: by default of all devices. ConfigError for more labels than centers.
     """
     found = np.empty((len(points), m), np.int32)
     for start, block in nearest_blocks(points, centers, m, mesh, scores):
@@ -51,9 +50,9 @@ def nearest_blocks(
     mesh: Mesh | None = None,
     scores: ScoreDtype = "float32",
 ) -> Iterator[tuple[int, Int32[np.ndarray, "n m"]]]:
-    """As `nearest`, block by block, each with the index of its first point; for more points than fit into memory.
+    """Yields `nearest` block by block with the index of the first point, for more points than fit into memory.
 
-    All processes of the mesh must go through it, and get the same.
+    All processes of the mesh must iterate, and get the same.
     """
     if not 1 <= m <= len(centers):
         raise ConfigError(f"labels.n_labels = {m} of {len(centers)} centers; ask for 1…{len(centers)} labels.")
@@ -62,12 +61,12 @@ def nearest_blocks(
         return
     shape = Shape(len(points), len(centers), mesh)
     step = _step(mesh, len(centers), shape.tile_points, shape.tile_centers, m, scores)
-    # The length of a point changes all its similarities alike, hence not their order.
+    # A point's length scales all its similarities, so their order stays.
     placed = put_rows(mesh, unit(centers), shape.padded_centers)
     before: tuple[int, Array] | None = None
     for start, block in put_blocks(mesh, points, shape.block_points):
         here = start, step(placed, block)
-        if before is not None:  # fetched while the devices work on the next
+        if before is not None:  # fetched while the devices compute the next
             yield before[0], np.asarray(before[1])
         before = here
     if before is not None:
@@ -89,9 +88,9 @@ def _step(mesh: Mesh, k: int, tile_points: int, tile_centers: int, m: int, score
 
 
 def _top_of_all(points_bE: Array, centers: Array, tile: int, k: int, m: int, scores: ScoreDtype) -> Int32[Array, "b m"]:
-    """The best m of each device, merged: of equal ones those of the lower indices."""
+    """Merges the best m of each device; ties go to the lower index."""
     best, index = _top_of_mine(points_bE, centers, tile, k, m, scores)
-    # Devices hold rising indices, and top_k takes the first of equals.
+    # Indices ascend over devices, and top_k takes the first of equals.
     best, index = (rearrange(jax.lax.all_gather(x, ROW_AXIS), "n b m -> b (n m)") for x in (best, index))
     return jnp.take_along_axis(index, jax.lax.top_k(best, m)[1], axis=1)
 
@@ -99,14 +98,14 @@ def _top_of_all(points_bE: Array, centers: Array, tile: int, k: int, m: int, sco
 def _top_of_mine(
     points_bE: Array, centers_kE: Array, tile: int, k: int, m: int, scores: ScoreDtype
 ) -> tuple[Float[Array, "b m"], Int32[Array, "b m"]]:
-    """The best m among this device's centers, tile by tile; centers from k on, over all devices, are padding."""
+    """Returns the best m of this device's centers, tile by tile; centers from k on (over all devices) are padding."""
     offset = (jax.lax.axis_index(ROW_AXIS) * len(centers_kE)).astype(jnp.int32)
     columns = jnp.arange(tile, dtype=jnp.int32)
 
     def step(best: tuple[Array, Array], here: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         centers_cE, first = here
         fresh = jnp.where(columns < k - first, similarities(points_bE, centers_cE, scores), -jnp.inf)
-        # Those found so far have lower indices and stand before the new ones.
+        # The ones found so far come first, for their indices are lower.
         cosine = jnp.concatenate([best[0], fresh], axis=1)
         index = jnp.concatenate([best[1], jnp.broadcast_to(first + columns, fresh.shape)], axis=1)
         top, where = jax.lax.top_k(cosine, m)

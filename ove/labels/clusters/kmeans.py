@@ -1,4 +1,4 @@
-"""Spherical k-means: vectors → class centers, spread over the devices, from points that need not fit into memory."""
+"""Spherical k-means with sharded centers, on points that need not fit into memory."""
 
 import json
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from ove.labels.clusters.starts import kmeans_plus_plus, random_points, two_leve
 
 Start = Literal["auto", "spread", "random", "two_level"]
 _SPREAD_AT_MOST = 2**27
-"""Similarities that `auto` lets the start `spread` compute."""
+"""Most similarities for which `auto` takes the start `spread`."""
 _COARSE_ITERATIONS = 10
 _STATE = "kmeans.json"
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """What a pass over all points found."""
+    """Statistics of a pass over all points."""
 
     objective: float
     """Mean over the points of 1 − cosine with the nearest center."""
@@ -40,18 +40,18 @@ class Iteration:
 
 @dataclass(frozen=True)
 class Centroids:
-    """What k-means found."""
+    """The result of k-means."""
 
     centers: Float32[np.ndarray, "k E"]
     """Of length 1 each."""
     sizes: Int32[np.ndarray, "k"]
-    """Points nearest to each center."""
+    """Number of points of each center."""
     passes: list[Iteration] = field(default_factory=list)
-    """Before the first step, and after each."""
+    """Before the first iteration, and after each."""
 
     @property
     def objective(self) -> list[float]:
-        """Of each pass; never rising."""
+        """The objective of each pass; never rises."""
         return [p.objective for p in self.passes]
 
 
@@ -69,17 +69,16 @@ def kmeans(
     log: Callable[[str], None] = lambda line: None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Centroids:
-    """k centers of N points by Lloyd's iterations with cosine similarity; the same every time for the same seed.
+    """Clusters N points into k centers by Lloyd's iterations with cosine similarity; deterministic in the seed.
 
-    `start`: centers to begin with, or `spread` (k-means++, points in memory), `random` points, `two_level` (clusters of
-    clusters), `auto`: `spread` where that is quick, else `two_level`. It ends early when no center moves. A center without
-    points takes half of a large cluster. Points need not have length 1; those of zeros have no direction and are left out. k
-    above the number of the others raises ConfigError.
+    `start`: initial centers, or `spread` (k-means++, points in memory), `random` points, `two_level` (clusters of clusters),
+    `auto` (`spread` where that is fast, else `two_level`). Ends early when no center moves. A center without points takes half
+    of a large cluster. Points need not have length 1; points of zeros are left out. ConfigError for k above the number of the
+    others.
 
-    With a `workdir`, centers are kept there after every iteration, and a call with the same `identity` (of the points) and
-    settings goes on from the last one. `mesh`: by default of all devices. All its processes must call it alike, and get the
-    same; the first of them keeps the centers, and what it decides counts. `log` is told a line for each pass, `progress`
-    how many points of how many are done in it.
+    With a `workdir`, centers are saved after every iteration, and a call with the same `identity` (of the points) and settings
+    resumes. `mesh`: by default of all devices; all its processes must make the same call and get the same, the first one saves.
+    `log` gets a line for each pass, `progress` its name, points done and points in all.
     """
     points, mesh = as_points(points), mesh or row_mesh()
     if not 1 <= k <= len(points):
@@ -138,7 +137,7 @@ def _start(
 def _resume(
     workdir: Path | None, settings: str, shape: tuple[int, int], mesh: Mesh
 ) -> tuple[int, Float32[np.ndarray, "k E"] | None, list[Iteration]]:
-    """(iterations done, centers, passes) of an interrupted call with the same settings, or of none."""
+    """Returns (iterations done, centers, passes) of an interrupted call with the same settings, or (0, None, [])."""
     if workdir is None:
         return 0, None, []
     state: dict[str, Any] | None = broadcast_json(mesh, _read(workdir / _STATE) if is_main(mesh) else None)
@@ -155,7 +154,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _keep(
     workdir: Path | None, settings: str, done: int, centers: Float32[np.ndarray, "k E"], passes: list[Iteration], mesh: Mesh
 ) -> None:
-    """Centers first, then the JSON that names them: whenever it is cut off, one whole state is there."""
+    """Writes the centers, then the JSON that names them, so that an interruption leaves the state before."""
     if workdir is None or not is_main(mesh):
         return
     workdir.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One pass of k-means: all points, block by block, against centers that are spread over the devices."""
+"""One pass of k-means: all points, block by block, against sharded centers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,31 +26,31 @@ from ove.labels.clusters.search import (
 )
 
 _SPLIT = 1e-3
-"""How far apart, in length 1, the two halves of a cluster that is split start."""
+"""Distance of the two halves of a split cluster from its center."""
 _ALIKE = 1e-6
-"""A cluster whose worst point is nearer to its center than that, by cosine, cannot be split."""
+"""A cluster whose worst point has 1 − cosine below this cannot be split."""
 _UNDER_WAY = 2
-"""Blocks that are on the devices before the first of them is waited for."""
+"""Most blocks in flight on the devices."""
 _NO_POINT = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What a pass over all points found, center by center."""
+    """Statistics of a pass over all points, for each center."""
 
     sums: Float32[np.ndarray, "k E"]
-    """Of the center's points, each of length 1."""
+    """Sum of its points, each scaled to length 1."""
     sizes: Int32[np.ndarray, "k"]
-    """Its points; those without direction belong to none."""
+    """Number of its points; points of zeros belong to none."""
     cosines: Float32[np.ndarray, "k"]
-    """Sum of the cosines of its points with it."""
+    """Sum of the cosines of its points."""
     worst: Int32[np.ndarray, "k"]
-    """The point of the smallest cosine with it, the first of equals; if it has points."""
+    """Its point with the smallest cosine, the first of equals; undefined without points."""
     worst_cosine: Float32[np.ndarray, "k"]
 
     @property
     def count(self) -> int:
-        """Points that have a direction."""
+        """Number of points that are not zero."""
         return int(self.sizes.sum(dtype=np.int64))
 
     @property
@@ -76,10 +76,10 @@ def assign_pass(
     scores: ScoreDtype,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Pass:
-    """Every point to its nearest center (ties: the lower index), and what that gives for each center.
+    """Assigns every point to its nearest center (ties: the lower index), and sums them up.
 
-    On the devices are a piece of the centers and of their sums, and one block of points at a time. All processes of the mesh
-    must call it, and get the same. `progress` is told how many points are done.
+    Each device holds its shard of the centers and sums, and one block of points at a time. All processes of the mesh must call
+    it, and get the same. `progress(done)` counts points.
     """
     k, width = centers_kE.shape
     shape = Shape(len(points), k, mesh)
@@ -99,7 +99,7 @@ def assign_pass(
     for start, block in put_blocks(mesh, points, shape.block_points):
         found, first = step(centers, found, block, np.int32(start))
         under_way.append((min(start + shape.block_points, len(points)), first))
-        if len(under_way) > _UNDER_WAY:  # else all points would wait on the devices
+        if len(under_way) > _UNDER_WAY:  # otherwise all points would queue on the devices
             done, first = under_way.pop(0)
             first.block_until_ready()
             progress(done)
@@ -123,19 +123,19 @@ def _step(mesh: Mesh, k: int, tile_points: int, tile_centers: int, scores: Score
             return _add(found, points_bE, cosine_b, jnp.where(mine, nearest_b - offset, len(centers)), first), None
 
         found = jax.lax.scan(one, found, (tiles, real, firsts))[0]
-        return found, first + 1  # which tells when it is done; what was found is taken over by the next step
+        return found, first + 1  # to wait for; `found` is donated to the next step
 
     return jax.jit(step, donate_argnums=1)
 
 
 def _add(found: tuple[Array, ...], points_bE: Array, cosine_b: Array, place_b: Array, first: Array) -> tuple[Array, ...]:
-    """Adds points to the rows `place_b` of a device's sums; those whose place lies beyond the last row are not its own."""
+    """Adds points to the rows `place_b` of a device's sums; a place beyond the last row belongs to another device."""
     sums, sizes, cosines, worst, worst_cosine = found
     sums = sums.at[place_b].add(points_bE, mode="drop")
     sizes = sizes.at[place_b].add(1, mode="drop")
     cosines = cosines.at[place_b].add(cosine_b, mode="drop")
     lowest = worst_cosine.at[place_b].min(cosine_b, mode="drop")
-    # Which point it was that brought the minimum down: the first, found as another minimum, for scatters have no order.
+    # The first point at the new minimum, found by a second minimum, for scatters have no order.
     worst = jnp.where(lowest < worst_cosine, _NO_POINT, worst)
     is_lowest = cosine_b == lowest.at[place_b].get(mode="fill", fill_value=jnp.nan)
     number_b = first + jnp.arange(len(cosine_b), dtype=jnp.int32)
@@ -144,10 +144,10 @@ def _add(found: tuple[Array, ...], points_bE: Array, cosine_b: Array, place_b: A
 
 
 def update_centers(found: Pass, centers_kE: Float32[np.ndarray, "k E"], points: Points) -> Float32[np.ndarray, "k E"]:
-    """The centers after a pass: mean directions; a center without points takes half of the next largest cluster.
+    """Returns the mean directions after a pass; a center without points takes half of the next largest cluster.
 
-    Halves start a little to both sides of the cluster's center, in the direction of its worst point. A cluster whose points
-    cancel out has no direction: its center stays. So does a center without points where there is no cluster left to split.
+    The halves start on both sides of that cluster's center, along the direction to its worst point. A center stays if its
+    points cancel out, or if it has none and no cluster is left to split.
     """
     cancels = np.linalg.norm(found.sums, axis=1, keepdims=True) < 1e-12
     centers = unit(np.where(cancels, centers_kE, found.sums))

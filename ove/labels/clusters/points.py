@@ -1,4 +1,4 @@
-"""Vectors that lie in many files as one sequence; only what is asked for is read."""
+"""Vectors in many files as one sequence, read on demand."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,14 +8,14 @@ from jaxtyping import Float, Float32, Int, Shaped
 from ove.prefetch import prefetch
 
 _READ_AHEAD = 2
-"""Blocks that are read while another is worked on."""
+"""Blocks that are read ahead."""
 
 
 class Points:
-    """N vectors of E numbers, in memory or mapped from files; all of one type, float32 or float16, of any length."""
+    """N vectors of width E, in memory or mapped from files; all float32 or all float16."""
 
     def __init__(self, parts: Sequence[Float[np.ndarray, "_ E"]], chosen: Int[np.ndarray, "N"] | None = None) -> None:
-        """The rows of all parts, or those with the ascending indices `chosen` among them."""
+        """Holds the rows of all parts, or the ascending indices `chosen` among them."""
         self._parts = list(parts)
         self._ends = np.cumsum([len(part) for part in parts])
         self._chosen = chosen
@@ -30,26 +30,26 @@ class Points:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the stored numbers."""
+        """float32 or float16."""
         return self._parts[0].dtype
 
     def subset(self, index: Int[np.ndarray, "n"]) -> "Points":
-        """The points with these ascending indices, still unread."""
+        """Returns the points at ascending indices, unread."""
         return Points(self._parts, index if self._chosen is None else self._chosen[index])
 
     def rows(self, index: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n E"]:
-        """The points with these indices, in this order, as they are stored."""
+        """Returns the points at indices, in that order, as they are stored."""
         index = np.asarray(index, np.int64)
         index = index if self._chosen is None else self._chosen[index]
         found = np.empty((len(index), self.width), self.dtype)
-        order = np.argsort(index, kind="stable")  # from the beginning of the files to their end
+        order = np.argsort(index, kind="stable")  # reads forward
         for number, here in enumerate(np.split(order, np.searchsorted(index[order], self._ends[:-1]))):
             if len(here):
                 found[here] = self._parts[number][index[here] - (self._ends[number] - len(self._parts[number]))]
         return found
 
     def block(self, start: int, length: int) -> Float[np.ndarray, "length E"]:
-        """`length` points from `start` on; rows of 0 after the last."""
+        """Returns `length` points from `start` on, padded with zeros."""
         start = min(start, len(self))
         stop = min(start + length, len(self))
         if self._chosen is None and len(self._parts) == 1 and stop - start == length:
@@ -59,9 +59,9 @@ class Points:
         return found
 
     def blocks(self, length: int, rows: slice | None = None) -> Iterator[tuple[int, Float[np.ndarray, "_ E"]]]:
-        """All points in blocks of equal length, each with the index of its first; a thread reads ahead.
+        """Yields all points in blocks of equal length with the index of the first; a thread reads ahead.
 
-        `rows`: only these of every block are wanted, the others are not read.
+        `rows`: reads only these rows of every block.
         """
         first, last = (0, length) if rows is None else (rows.start, rows.stop)
 
@@ -72,14 +72,14 @@ class Points:
 
 
 def as_points(points: "Points | Float[np.ndarray, 'N E']") -> Points:
-    """Points as they are; an array as points in float32."""
+    """Wraps an array, as float32 unless it is float16; returns Points unchanged."""
     if isinstance(points, Points):
         return points
     return Points([points if points.dtype == np.float16 else np.asarray(points, np.float32)])
 
 
 def unit(rows: Shaped[np.ndarray, "n E"]) -> Float32[np.ndarray, "n E"]:
-    """Rows of length 1, in float32; rows of 0 stay."""
+    """Scales rows to length 1, in float32; rows of zeros stay."""
     rows = np.asarray(rows, np.float32)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(length > 0, length, 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Vectors against centers that are spread over devices by row: the machinery under k-means and the assignment."""
+"""Similarities of vectors with row-sharded centers, for k-means and assignment."""
 
 import functools
 import math
@@ -14,24 +14,24 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 from ove.labels.clusters.points import Points
 
 ScoreDtype = Literal["float32", "bfloat16"]
-"""Type in which factors are multiplied; products are summed in float32 either way."""
+"""Dtype of the factors; products are summed in float32 either way."""
 ROW_AXIS = "rows"
-"""The one axis of the mesh: rows of centers, and of the points of a block, lie side by side along it."""
+"""The mesh's only axis, over rows of centers and of a block of points."""
 _TILES = {"cpu": (2048, 512)}
 _TILE = (8192, 4096)
-"""Points and centers compared at once, by kind of machine: on a CPU what stays in its caches."""
+"""Points and centers compared at once, by platform; on a CPU they fit its caches."""
 _TILES_A_BLOCK = 8
-"""Tiles of points that go to the devices in one go."""
+"""Tiles of points sent to the devices at once."""
 
 
 def row_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of the given devices, or of all of all processes, along one axis; those of a process stand side by side."""
+    """Returns a mesh of the given devices (default: all of all processes) along one axis, ordered by process."""
     found = sorted(jax.devices() if devices is None else devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(found), (ROW_AXIS,))
 
 
 class Shape:
-    """How N points and k centers are cut for a mesh: everything is a multiple of what is compared at once."""
+    """The tiling of N points and k centers on a mesh."""
 
     def __init__(self, n_points: int, k: int, mesh: Mesh) -> None:
         points, centers = _TILES.get(mesh.devices.flat[0].platform, _TILE)
@@ -44,7 +44,7 @@ class Shape:
 
 
 def put_rows(mesh: Mesh, rows: np.ndarray, length: int | None = None) -> Array:
-    """Rows cut over the devices of the mesh, filled up with zeros to `length` rows if that is more; each piece sent apart."""
+    """Shards rows over the mesh, padded with zeros to `length` rows; each device gets its shard alone."""
     length = len(rows) if length is None else length
 
     def piece(index: tuple[slice, ...] | None) -> np.ndarray:
@@ -59,9 +59,9 @@ def put_rows(mesh: Mesh, rows: np.ndarray, length: int | None = None) -> Array:
 
 
 def put_blocks(mesh: Mesh, points: Points, length: int) -> Iterator[tuple[int, Array]]:
-    """All points in blocks of `length` rows that are cut over the mesh, each with the index of its first.
+    """Yields all points in sharded blocks of `length` rows, padded with zeros, with the index of the first.
 
-    A process reads, a thread ahead, only the rows that its own devices get. Points after the last are 0.
+    A process reads, a thread ahead, only the rows of its own devices.
     """
     sharding, shape = NamedSharding(mesh, PartitionSpec(ROW_AXIS)), (length, points.width)
     each = length // mesh.devices.size
@@ -77,9 +77,9 @@ def put_blocks(mesh: Mesh, points: Points, length: int) -> Iterator[tuple[int, A
 
 
 def tiles_of(block_nE: Float[Array, "n E"], tile: int) -> tuple[Float32[Array, "tiles b E"], Bool[Array, "tiles b"]]:
-    """The rows of all devices in tiles, of length 1 and in float32, and which of them have a direction (are not 0).
+    """Gathers the rows of all devices as tiles of unit vectors in float32, and which of them are not zero.
 
-    Inside shard_map: each device gives the rows that it was sent, all get all.
+    Inside shard_map.
     """
     all_NE = jax.lax.all_gather(block_nE, ROW_AXIS, tiled=True).astype(jnp.float32)
     length = jnp.linalg.norm(all_NE, axis=1, keepdims=True)
@@ -88,10 +88,10 @@ def tiles_of(block_nE: Float[Array, "n E"], tile: int) -> tuple[Float32[Array, "
 
 
 def similarities(a_nE: Float[Array, "n E"], b_mE: Float[Array, "m E"], scores: ScoreDtype) -> Float32[Array, "n m"]:
-    """Dot products of all with all, summed in float32."""
+    """Returns all dot products, summed in float32."""
     if scores == "bfloat16":
         a_nE, b_mE = a_nE.astype(jnp.bfloat16), b_mE.astype(jnp.bfloat16)
-    # Full float32 also where the hardware would rather round the factors: near ties must not depend on it.
+    # Full float32 even where the hardware rounds factors by default: near ties must not depend on it.
     precision = jax.lax.Precision.HIGHEST
     contract = (((1,), (1,)), ((), ()))
     return jax.lax.dot_general(a_nE, b_mE, contract, precision=precision, preferred_element_type=jnp.float32)
@@ -100,16 +100,16 @@ def similarities(a_nE: Float[Array, "n E"], b_mE: Float[Array, "m E"], scores: S
 def nearest_of_mine(
     points_bE: Float32[Array, "b E"], centers_kE: Float32[Array, "k E"], tile: int, n_centers: int, scores: ScoreDtype
 ) -> tuple[Float32[Array, "b"], Int32[Array, "b"]]:
-    """The largest similarity of each point with this device's centers, and which it is, counted over all devices.
+    """Returns the largest similarity of each point with this device's centers, and that center's index over all devices.
 
-    Of equal ones the first. Centers from `n_centers` on are padding. Inside shard_map.
+    Ties go to the first. Centers from `n_centers` on are padding. Inside shard_map.
     """
     offset = (jax.lax.axis_index(ROW_AXIS) * len(centers_kE)).astype(jnp.int32)
     rows = jnp.arange(tile, dtype=jnp.int32)[:, None]
 
     def step(best: tuple[Array, Array], here: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         centers_cE, first = here
-        found_cb = similarities(centers_cE, points_bE, scores)  # maxima over the first axis are quick everywhere
+        found_cb = similarities(centers_cE, points_bE, scores)  # maxima over the first axis are fast on every platform
         found_cb = jnp.where(rows < n_centers - first, found_cb, -jnp.inf)
         top_b = found_cb.max(0)
         where_b = first + jnp.where(found_cb == top_b, rows, tile).min(0)
@@ -122,12 +122,12 @@ def nearest_of_mine(
 
 
 def nearest_of_all(best_b: Float32[Array, "b"], index_b: Int32[Array, "b"]) -> tuple[Float32[Array, "b"], Int32[Array, "b"]]:
-    """Of what `nearest_of_mine` gave on each device the best; of equal ones that of the lower index. Inside shard_map."""
+    """Reduces `nearest_of_mine` over the devices; ties go to the lower index. Inside shard_map."""
     best_nb, index_nb = jax.lax.all_gather(best_b, ROW_AXIS), jax.lax.all_gather(index_b, ROW_AXIS)
     top_b = best_nb.max(0)
     return top_b, jnp.where(best_nb == top_b, index_nb, jnp.iinfo(jnp.int32).max).min(0)
 
 
 def shard_mapped(mesh: Mesh, in_specs: Any, out_specs: Any) -> Any:
-    """Decorator: the function runs on each device of the mesh on its own rows."""
+    """Returns a decorator that runs a function on each device's rows."""
     return functools.partial(jax.shard_map, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)

@@ -1,4 +1,4 @@
-"""Where k-means begins: points far from each other, any points, or the centers of clusters of clusters."""
+"""Initial centers of k-means: k-means++, random points, or clusters of clusters."""
 
 import functools
 import math
@@ -15,24 +15,24 @@ from ove.distributed import broadcast_one_to_all, processes_of
 from ove.labels.clusters.points import Points, unit
 
 POINTS_A_CENTER = 128
-"""Points for each center that the two-level start looks at, at most."""
+"""Most points per center that the two-level start reads."""
 _INNER_ITERATIONS = 8
 _TILE = 1024
-"""Points of a cluster that are compared with its centers at once."""
+"""Points of a cluster compared with its centers at once."""
 _TRIES = 4
-"""Points drawn for each center that is needed, where some may have no direction."""
+"""Points drawn per center, for some may be zero."""
 
 
 def kmeans_plus_plus(points: Float32[np.ndarray, "N E"], k: int, seed: int) -> Float32[np.ndarray, "k E"]:
-    """k of the points (of length 1), far from each other: k-means++ with 1 − cosine, half the squared distance.
+    """Returns k of the points (of length 1) by k-means++ with 1 − cosine, half the squared distance.
 
-    Takes time in proportion to N·k, and the points in memory.
+    Takes time O(N·k), and all points in memory.
     """
     return points[np.asarray(_spread(jnp.asarray(points), jax.random.key(seed), k))]
 
 
 def random_points(points: Points, k: int, seed: int) -> Float32[np.ndarray, "k E"]:
-    """k different points that have a direction, drawn at random, of length 1; fewer if there are none left to draw."""
+    """Draws k different non-zero points, scaled to length 1; fewer if there are fewer."""
     index = _draw(len(points), min(len(points), _TRIES * k), seed)
     rows = points.rows(index[: k + k // 8 + 8])
     if np.any(rows, axis=1).sum() < k:
@@ -50,10 +50,10 @@ def two_level(
     coarse: Callable[[Points, int], Float32[np.ndarray, "c E"]],
     nearest: Callable[[Points, Float32[np.ndarray, "c E"]], Int32[np.ndarray, "n"]],
 ) -> Float32[np.ndarray, "k E"]:
-    """k centers from about √k clusters, each clustered by itself into its share of the k, by its number of points.
+    """Returns k centers from about √k clusters, each clustered into a share of k in proportion to its points.
 
-    `coarse` clusters, `nearest` tells the cluster of each point. At most `POINTS_A_CENTER`·k points are looked at, one cluster
-    of them in memory at a time; the processes of the mesh share the clusters out. Takes a time of the order of N·√k.
+    `coarse` clusters, `nearest` assigns points to clusters. Reads at most `POINTS_A_CENTER`·k points, one cluster in memory at
+    a time; the processes of the mesh share the clusters. Takes time O(N·√k).
     """
     index = np.sort(_draw(len(points), min(len(points), POINTS_A_CENTER * k), seed))
     sample = points.subset(index)
@@ -76,7 +76,7 @@ def two_level(
 def _clusters(
     sample: Points, members: list[np.ndarray], shares: np.ndarray, numbers: list[int], seed: int, mesh: Mesh
 ) -> Float32[np.ndarray, "n E"]:
-    """The centers of some clusters, one after the other, on the devices of this process."""
+    """Returns the centers of some clusters, computed on the devices of this process."""
     devices = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
     most = max(map(len, members)), int(shares.max())
     pending: list[tuple[Array, int]] = []
@@ -85,13 +85,13 @@ def _clusters(
         chances = np.random.default_rng((seed, number)).random(most[1], np.float32)
         device, share = devices[place % len(devices)], int(shares[number])
         pending.append((_inner(sample.rows(members[number]), share, most[0], chances, device), share))
-        if len(pending) > len(devices):  # so many are under way at a time
+        if len(pending) > len(devices):  # at most this many in flight
             centers.append(_first(*pending.pop(0)))
     return np.concatenate(centers + [_first(*some) for some in pending])
 
 
 def shares_of(k: int, sizes: Int[np.ndarray, "c"]) -> Int[np.ndarray, "c"]:
-    """k divided in proportion to the sizes, none above its size; k is at most their sum."""
+    """Divides k in proportion to the sizes, none above its size; k is at most their sum."""
     exact = k * sizes / sizes.sum()
     shares = np.minimum(np.floor(exact).astype(int), sizes)
     while (lacking := k - shares.sum()) > 0:
@@ -102,20 +102,19 @@ def shares_of(k: int, sizes: Int[np.ndarray, "c"]) -> Int[np.ndarray, "c"]:
 
 
 def _draw(n: int, count: int, seed: int) -> Int[np.ndarray, "count"]:
-    """Different numbers below n in random order, in memory of the order of `count`."""
+    """Draws different numbers below n in random order, in O(count) memory."""
     rng = np.random.default_rng((seed, n, count))
     if count * 4 > n:
         return rng.permutation(n)[:count]
-    # One of each of equal strata: as good as any, and none twice.
+    # One from each of equal strata, so none twice.
     edges = np.linspace(0, n, count + 1).astype(np.int64)
     return rng.permutation(rng.integers(edges[:-1], edges[1:]))
 
 
 def _inner(rows: np.ndarray, k: int, most: int, chances: np.ndarray, device: jax.Device) -> Float32[Array, "K E"]:
-    """k centers of the points of one cluster; the rows beyond the first k are padding.
+    """Returns k centers of the points of one cluster; rows beyond the first k are padding.
 
-    All clusters are filled up to `most` points and as many centers as there are `chances`, for each size is compiled; what is
-    padding costs nothing, but for the centers.
+    All clusters are padded to `most` points and len(chances) centers, so that one program serves all.
     """
     padded = np.zeros((math.ceil(most / _TILE), _TILE, rows.shape[1]), np.float32)
     padded.reshape(-1, rows.shape[1])[: len(rows)] = unit(rows)
@@ -128,7 +127,7 @@ def _first(found: Array, share: int) -> Float32[np.ndarray, "k E"]:
 
 @jax.jit
 def _cluster(points_TbE: Array, chances_K: Array, k: Array, count: Array) -> Float32[Array, "K E"]:
-    """Spherical k-means of `count` points in memory, tile by tile; centers from k on are padding. Starts with k-means++."""
+    """Runs spherical k-means, started by k-means++, on `count` points, tile by tile; centers from k on are padding."""
     most, shape = len(chances_K), points_TbE.shape[:2]
     tiles = (count + shape[1] - 1) // shape[1]
     real_Tb = jnp.arange(shape[0] * shape[1]).reshape(shape) < count
@@ -136,7 +135,7 @@ def _cluster(points_TbE: Array, chances_K: Array, k: Array, count: Array) -> Flo
     def draw(i: Any, drawn: tuple[Array, Array]) -> tuple[Array, Array]:
         far_Tb, centers = drawn
         total_N = jnp.cumsum(far_Tb.ravel())
-        # All 0, if all points coincide with those drawn: then it is the last.
+        # All 0 if every point coincides with one drawn: then the last is taken.
         index = jnp.searchsorted(total_N, chances_K[i] * total_N[-1], side="right").clip(0, count - 1)
         center = points_TbE.reshape(-1, points_TbE.shape[2])[index]
 
@@ -167,7 +166,7 @@ def _spread(unit_NE: Float32[Array, "N E"], key: Array, k: int) -> Int32[Array, 
     first = jax.random.randint(first_key, (), 0, len(unit_NE))
 
     def draw(near: Float32[Array, "N"], key: Array) -> tuple[Float32[Array, "N"], Int32[Array, ""]]:
-        # If all points coincide with one drawn already, every weight is 0 and log gives −inf everywhere: index 0 is drawn.
+        # If all points coincide with drawn ones, all weights are 0 and index 0 is drawn.
         index = jax.random.categorical(key, jnp.log(jnp.maximum(1 - near, 0)))
         return jnp.maximum(near, _dot(unit_NE, unit_NE[index])), index
 
@@ -176,5 +175,5 @@ def _spread(unit_NE: Float32[Array, "N E"], key: Array, k: int) -> Int32[Array, 
 
 
 def _dot(a: Array, b: Array) -> Array:
-    # Full float32 also where the hardware would rather round the factors.
+    # Full float32 even where the hardware rounds factors by default.
     return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -1,4 +1,4 @@
-"""The engine `ray`: the tasks or actors of a Ray cluster. Ray is optional: requirements-ray.txt."""
+"""The engine `ray`: tasks or actors of a Ray cluster. Ray is optional (requirements-ray.txt)."""
 
 import contextlib
 import importlib
@@ -19,22 +19,21 @@ from ove.labels.engines.run import Attempt, Outcomes
 from ove.workers import in_time
 
 _AHEAD = 3
-"""Jobs handed to Ray per job that it can run at once: what waits is also what an autoscaler adds machines for."""
+"""Jobs submitted per job that Ray can run at once; queued ones make an autoscaler add machines."""
 _LEAST_AHEAD = 16
 _KNOCK_S = 10.0
 
 
 @contextlib.contextmanager
 def ray_engine(config: EnginesConfig) -> Iterator[Outcomes]:
-    """The engine that works on a Ray cluster: the one that this process is connected to, or `config.ray_address`.
+    """Yields an engine on a Ray cluster: the one that this process is connected to, or that of `config.ray_address`.
 
-    A connection made here is closed at the end, with it a cluster that was started here. Without Ray, or without a cluster at
-    the address, ConfigError.
+    Closes a connection, and ends a cluster, that it opened. ConfigError without Ray, or without a cluster at the address.
     """
     ray = _ray()
     connected = ray.is_initialized()
     if not connected:
-        # Otherwise Ray sends statistics of use over the network.
+        # Otherwise Ray sends usage statistics over the network.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         where = config.ray_address or os.environ.get("RAY_ADDRESS", "")
         try:
@@ -53,33 +52,33 @@ def ray_engine(config: EnginesConfig) -> Iterator[Outcomes]:
 
 
 class _Tasks:
-    """Every job is a task of its own; Ray starts it where a CPU is free, in a process that may have run others before."""
+    """Runs each job as a task, wherever a CPU is free."""
 
     def __init__(self, ray: ModuleType, config: EnginesConfig, attempt: Attempt) -> None:
-        # Ray itself retries nothing: attempts are counted in `ove.labels.engines.run`.
+        # No retries by Ray: `ove.labels.engines.run` counts attempts.
         self._work = ray.remote(num_cpus=config.ray_cpus, max_retries=0)(_work)
         self._ray, self._config, self._attempt = ray, config, ray.put(attempt)
 
     def room(self, in_flight: int) -> int:
-        """How many more jobs should be handed out."""
+        """Returns how many more jobs to submit."""
         at_once = self._ray.cluster_resources().get("CPU", 0) / self._config.ray_cpus
         return max(_LEAST_AHEAD, int(_AHEAD * at_once)) - in_flight
 
     def submit(self, job: Job) -> Any:
-        """Hands out a job; returns Ray's reference to the outcome."""
+        """Submits a job; returns Ray's reference to its outcome."""
         return self._work.remote(self._attempt, self._config.time_limit_s, job)
 
     def ended(self, ref: Any, died: bool) -> None:
-        """Tells that a job has an outcome."""
+        """Called when a job has an outcome."""
 
     def close(self, in_flight: Iterable[Any]) -> None:
-        """Ends what still runs."""
+        """Cancels what still runs."""
         for ref in in_flight:
             self._ray.cancel(ref, force=True)
 
 
 class _Actors:
-    """A fixed number of processes that stay, each with one job at a time; one that dies is replaced."""
+    """Runs jobs in a fixed number of long-lived processes, one job each at a time; replaces one that dies."""
 
     def __init__(self, ray: ModuleType, config: EnginesConfig, attempt: Attempt) -> None:
         self._kind = ray.remote(num_cpus=config.ray_cpus, num_gpus=config.ray_gpus, max_restarts=0, max_task_retries=0)(_Actor)
@@ -88,18 +87,18 @@ class _Actors:
         self._busy: dict[Any, Any] = {}
 
     def room(self, in_flight: int) -> int:
-        """How many more jobs should be handed out."""
+        """Returns how many more jobs to submit."""
         return len(self._idle)
 
     def submit(self, job: Job) -> Any:
-        """Gives a job to an actor; returns Ray's reference to the outcome."""
+        """Submits a job to an idle actor; returns Ray's reference to its outcome."""
         actor = self._idle.pop()
         ref = actor.work.remote(self._attempt, self._limit_s, job)
         self._busy[ref] = actor
         return ref
 
     def ended(self, ref: Any, died: bool) -> None:
-        """Tells that a job has an outcome, and whether its process died."""
+        """Called when a job has an outcome, with whether its process died."""
         actor = self._busy.pop(ref)
         self._idle.append(self._kind.remote() if died else actor)
 
@@ -118,7 +117,7 @@ class _Actor:
 def _outcomes(
     ray: ModuleType, config: EnginesConfig, attempt: Attempt, jobs: Sequence[Job]
 ) -> Generator[tuple[int, str | None], Any, None]:
-    """Hands out jobs as tasks or actors take them."""
+    """Submits jobs as tasks or actors become free, and yields their outcomes."""
     crew = (_Actors if config.ray_actors else _Tasks)(ray, config, attempt)
     todo = iter(range(len(jobs)))
     in_flight: dict[Any, int] = {}
@@ -142,7 +141,7 @@ def _work(attempt: Attempt, limit_s: float, job: Job) -> str | None:
 
 
 def _outcome(ray: ModuleType, ref: Any) -> tuple[str | None, bool]:
-    """Why a job failed, if it did, and whether its process died of it."""
+    """Returns why a job failed, or None, and whether its process died."""
     try:
         return ray.get(ref), False
     except ray.exceptions.RayTaskError as error:
@@ -161,7 +160,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _knock(address: str) -> None:
-    """OSError if nobody listens at HOST:PORT: Ray would try for many minutes."""
+    """Raises OSError if nothing listens at HOST:PORT; Ray would retry for many minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), _KNOCK_S).close()

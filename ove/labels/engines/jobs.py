@@ -1,4 +1,4 @@
-"""One shard of an offline step: a file that appears whole, and a marker that says what it was made of."""
+"""One shard of an offline step: its output file, and a marker with the digest of its inputs."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,27 +9,27 @@ from typing import Any
 from ove.files import atomic_write, sha256_of, write_json
 
 Process = Callable[[Any, Path], Mapping[str, Any]]
-"""process(argument, path) writes the output of one shard to `path` and returns what is worth knowing of it, as JSON.
+"""process(argument, path) writes the output of one shard to `path` and returns facts about it, as JSON.
 
-It must be picklable, and give the same bytes for the same argument whenever and wherever it runs.
+Must be picklable, and write the same bytes for the same argument on any machine.
 """
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a step does to one shard."""
+    """The work of a step on one shard."""
 
     name: str
-    """Of the file it makes, within the folder of its step."""
+    """Of its output file, within the folder of the step."""
     argument: Any
-    """What `process` is given; picklable."""
+    """For `process`; picklable."""
     inputs: str
     """Digest of all that the output depends on: shard, settings, versions."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """A finished job, as its marker tells."""
+    """The marker of a finished job."""
 
     inputs: str
     bytes: int
@@ -40,10 +40,9 @@ class Done:
 
 
 def finish(process: Process, folder: Path, job: Job) -> None:
-    """Runs a job unless it is done: output under a temporary name, renamed, then the marker.
+    """Runs a job unless it is done: writes the output atomically, then the marker.
 
-    May be run again at any time, after a crash or by two workers at once: each writes a temporary file of its own, and all
-    of them write the same bytes.
+    Safe to repeat after a crash, and by two workers at once, for all write the same bytes.
     """
     if read_done(folder, job) is not None:
         return
@@ -57,15 +56,15 @@ def finish(process: Process, folder: Path, job: Job) -> None:
 
 
 def read_done(folder: Path, job: Job) -> Done | None:
-    """The marker of a job, if it is of these inputs and its output is still there; else None."""
+    """Reads the marker of a job; None unless it is of these inputs and the output exists."""
     try:
         done = Done(**json.loads(done_path(folder, job.name).read_text(encoding="utf-8")))
         size = (folder / job.name).stat().st_size
-    except (FileNotFoundError, ValueError, TypeError):  # none, or not of this code: the job runs (again)
+    except (FileNotFoundError, ValueError, TypeError):  # missing, or from other code: the job runs (again)
         return None
     return done if done.inputs == job.inputs and done.bytes == size else None
 
 
 def done_path(folder: Path, name: str) -> Path:
-    """The file that says that a job is done."""
+    """Returns the path of a job's marker."""
     return folder / f"{name}.done.json"

@@ -1,4 +1,4 @@
-"""All shards of an offline step: the unfinished ones are run, the failed ones retried, the hopeless ones set aside."""
+"""Runs an offline step on all its shards: skips finished ones, retries failed ones, sets aside those that keep failing."""
 
 import functools
 from collections.abc import Callable, Generator, Sequence
@@ -16,17 +16,17 @@ from ove.workers import Died, outcomes
 
 DEAD_LETTERS = "dead-letters.jsonl"
 Attempt = Callable[[Job], str | None]
-"""Runs a job: None, or why it failed."""
+"""Runs a job; returns None, or why it failed."""
 Outcomes = Callable[[Attempt, Sequence[Job]], Generator[tuple[int, str | None], Any, None]]
-"""An engine: (index of the job, None or why it failed) of every job, in the order in which they are ready.
+"""An engine: yields (index of the job, None or why it failed) for every job as it ends.
 
-A job whose process dies or takes too long comes out as failed. Whoever stops before the end must close the generator.
+A job whose process dies or exceeds the time limit fails. Close the generator to stop early.
 """
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A job that failed every time."""
+    """A job that failed in every attempt."""
 
     name: str
     reason: str
@@ -36,7 +36,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class StepProgress:
-    """How far a step is, in shards."""
+    """Progress of a step, in shards."""
 
     done: int
     """Finished in this run or in an earlier one."""
@@ -49,10 +49,10 @@ class StepProgress:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a step left behind."""
+    """The results of a step."""
 
     done: dict[str, Done]
-    """The finished jobs by name, in the order in which they were given."""
+    """Finished jobs by name, in the given order."""
     dead: list[DeadLetter]
 
 
@@ -64,12 +64,11 @@ def run(
     progress: Callable[[StepProgress], None],
     engine: Outcomes | None = None,
 ) -> Finished:
-    """Makes the outputs of all jobs in `folder`; the ones that are there already are left alone.
+    """Runs all jobs whose output in `folder` is missing; `engine` distributes them (default: local processes).
 
-    `engine` hands the jobs out (default: local processes). A job that raises, kills its process or takes longer than the time
-    limit is tried again after all others, `config.retries` times; what fails to the end goes to `dead-letters.jsonl`, and is
-    tried anew when the same step is started again. ConfigError ends the step at once, for it would be the same for every
-    shard. More than `config.max_dead_share` of the jobs set aside raise BadShard.
+    A job that raises, kills its process or exceeds the time limit is retried after all others, `config.retries` times; then it
+    goes to `dead-letters.jsonl`, and runs again when the step is started again. A ConfigError ends the step at once, for it
+    would be the same for every shard. BadShard if more than `config.max_dead_share` of the jobs are set aside.
     """
     with working(folder, remedy="wait for it to end"):
         todo = [job for job in jobs if read_done(folder, job) is None]
@@ -96,7 +95,7 @@ def run(
 
 
 def local(config: EnginesConfig) -> Outcomes:
-    """The engine that works in `config.workers` processes of this machine."""
+    """Returns the engine that runs `config.workers` processes on this machine."""
 
     def run(attempt: Attempt, jobs: Sequence[Job]) -> Generator[tuple[int, str | None], Any, None]:
         limit_s = config.time_limit_s if config.workers else None
@@ -116,7 +115,7 @@ def _attempts(
     progress: Callable[[StepProgress], None],
     engine: Outcomes,
 ) -> list[DeadLetter]:
-    """Runs the jobs in rounds, each with what failed in the one before; whatever is left over at the end is dead."""
+    """Runs the jobs in rounds, each with the failures of the one before; returns those that are left."""
     earlier = done = total - len(todo)
     pending, reasons = list(todo), dict[str, str]()
     progress(StepProgress(done, total, earlier, 0))
@@ -138,13 +137,13 @@ def _attempts(
 
 
 def _try(process: Process, folder: Path, job: Job) -> str | None:
-    """The border where a shard that fails is set aside: None, or the reason why it failed."""
+    """Runs a job; returns None, or why it failed: the border where a bad shard is set aside."""
     try:
         finish(process, folder, job)
     except ConfigError:
         raise  # would be the same for every shard
     except OveError as error:
         return str(error)
-    except Exception as error:  # whatever the step raises over one shard: it goes to the dead letters with its reason
+    except Exception as error:  # any error on one shard becomes the reason of a dead letter
         return f"unforeseen {type(error).__name__}: {error}"
     return None

@@ -1,4 +1,4 @@
-"""The vision tower of CLIP: pictures → embeddings that lie beside those of texts (spec §5)."""
+"""The vision tower of CLIP (spec §5)."""
 
 import functools
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ class ClipConfig:
 
     @property
     def patches(self) -> int:
-        """Of a picture."""
+        """Patches per picture."""
         return (self.image_px // self.patch_px) ** 2
 
 
 class ClipBlock(nnx.Module):
-    """x + attention(norm(x)), then x + MLP(norm(x)); positions are in x already."""
+    """A pre-norm transformer block: x + attention(norm(x)), then x + MLP(norm(x))."""
 
     def __init__(self, config: ClipConfig, *, rngs: nnx.Rngs):
         width = config.width
@@ -61,7 +61,7 @@ class ClipBlock(nnx.Module):
 
 
 class ClipTower(nnx.Module):
-    """A vision transformer with a class token and learned positions, and the projection of its class token."""
+    """A vision transformer with a class token, learned positions and a projection of the class token."""
 
     def __init__(self, config: ClipConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -80,22 +80,22 @@ class ClipTower(nnx.Module):
         self.projection = nnx.Linear(config.width, config.projection, use_bias=False, rngs=rngs)
 
     def __call__(self, pictures: UInt8[Array, "B H W 3"], dtype: Any = jnp.float32) -> Float[Array, "B E"]:
-        """Pictures of `image_px` pixels to embeddings in float32, not of length 1; computed in `dtype`."""
+        """Embeds pictures of side `image_px`, computing in `dtype`; returns float32, not normalised."""
         return self.embedding(self.blocks_of(pictures, dtype))
 
     def embedding(self, x: Float[Array, "B N D"]) -> Float[Array, "B E"]:
-        """The projection of the class token, in float32, from what `blocks_of` gives."""
+        """Projects the class token of `blocks_of`; returns float32."""
         return linear(self.projection, self.post_norm(x[:, 0])).astype(jnp.float32)
 
     def tokens(self, x: Float[Array, "B N D"]) -> Float[Array, "B n D"]:
-        """The patches after the last norm, without the class token, from what `blocks_of` gives."""
+        """Normalises the patches of `blocks_of`, without the class token."""
         return self.post_norm(x[:, 1:])
 
     def blocks_of(self, pictures: UInt8[Array, "B H W 3"], dtype: Any = jnp.float32) -> Float[Array, "B N D"]:
-        """What the last block puts out for the class token and the patches, before any norm; computed in `dtype`."""
+        """Returns the last block's output for the class token and the patches, computed in `dtype`."""
         p = self.config.patch_px
         pixels = (pictures.astype(jnp.float32) / 255 - jnp.array(MEAN_RGB)) / jnp.array(STD_RGB)
-        side = self.config.image_px // p * p  # what is left over at the right and the bottom is not seen
+        side = self.config.image_px // p * p  # the remainder at the right and the bottom is dropped
         patches = rearrange(pixels[:, :side, :side], "b (y i) (x j) c -> b (y x) (i j c)", i=p, j=p)
         token = repeat(self.class_token[...], "d -> b 1 d", b=len(pictures))
         x = jnp.concatenate([token.astype(dtype), linear(self.patch, patches.astype(dtype))], axis=1)
@@ -106,6 +106,6 @@ class ClipTower(nnx.Module):
 
 @functools.lru_cache(maxsize=8)
 def tower_skeleton(config: ClipConfig) -> tuple[nnx.GraphDef[ClipTower], dict[str, Any]]:
-    """The tower without numbers, and the shapes of its parameters."""
+    """Returns the tower's graph and the shapes of its parameters."""
     tower = nnx.eval_shape(lambda: ClipTower(config, rngs=nnx.Rngs(params=jax.random.key(0))))
     return nnx.split(tower, nnx.Param, ...)[0], nnx.to_pure_dict(nnx.state(tower, nnx.Param))

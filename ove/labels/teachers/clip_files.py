@@ -1,4 +1,4 @@
-"""Vision towers in the Hugging Face layout of CLIP: config.json and weights → a ClipTower (spec §5)."""
+"""Loads vision towers in the Hugging Face layout of CLIP: config.json and weights (spec §5)."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ _DEFAULTS: dict[str, Any] = {
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
 }
-"""What a key stands for that is not there, as in the PyTorch code: those of B/32."""
+"""Defaults of missing keys, as in the PyTorch code: those of B/32."""
 _SIZES = {
     "hidden_size": "width",
     "intermediate_size": "mlp",
@@ -44,7 +44,7 @@ _SIZES = {
 _PROJECTION = "visual_projection.weight"
 _TOWER = "vision_model."
 _NOT_USED = ("vision_model.embeddings.position_ids",)
-"""Constants that older versions saved."""
+"""Constants in files of older versions."""
 _MOST_LAYERS = 1000
 _MATRIX = ("o i", "i o")
 _VECTOR = ("d", "d")
@@ -54,10 +54,10 @@ _POSITIONS = ("n d", "n d")
 
 
 def load_clip(path: str | os.PathLike[str], dtype: str = "float32") -> ClipTower:
-    """The vision tower in a folder with config.json and weights (safetensors, one file or several; or torch's format).
+    """Loads the vision tower of a folder with config.json and weights (safetensors, one file or several; or torch's format).
 
-    Of a whole CLIP model only what belongs to the vision tower is read. `dtype`, float32 or bfloat16, is that of the
-    parameters. BadCheckpoint lists at once everything that is missing, unexpected, of another shape, or not supported.
+    Of a whole CLIP model only the vision tower is read. `dtype` of the parameters: float32 or bfloat16. One BadCheckpoint lists
+    everything that is missing, unexpected, of another shape, or not supported.
     """
     path = Path(path)
     files = find_weights(path, lambda name: name.startswith(_TOWER))
@@ -76,12 +76,12 @@ def load_clip(path: str | os.PathLike[str], dtype: str = "float32") -> ClipTower
 
 
 def is_clip(folder: Path) -> bool:
-    """Whether a folder's config.json speaks of a CLIP model."""
+    """Returns whether a folder's config.json is that of a CLIP model."""
     return (folder / "config.json").is_file() and parse_config(folder / "config.json")[0].get("model_type") in _TYPES
 
 
 def _config(values: Mapping[str, Any]) -> tuple[ClipConfig | None, list[str]]:
-    """Sizes, and all that is wrong with them; None if that is too much to compare tensors with them."""
+    """Returns sizes and problems; None for sizes that tensors cannot be compared with."""
     kind = values.get("model_type")
     if kind not in _TYPES:
         return None, [f"model_type is {kind!r}, not {' or '.join(map(repr, _TYPES))}: this is another model"]
@@ -89,7 +89,7 @@ def _config(values: Mapping[str, Any]) -> tuple[ClipConfig | None, list[str]]:
     if not isinstance(given, Mapping):
         return None, [f"vision_config is {given!r}; it must be a JSON object"]
     known = _DEFAULTS | {key: given[key] for key in _DEFAULTS if key in given}
-    if kind == "clip":  # the whole model's is what counts, the tower's is a left-over
+    if kind == "clip":  # the whole model's counts; the tower's is unused
         known["projection_dim"] = values.get("projection_dim", _DEFAULTS["projection_dim"])
     problems = [f"{key} is {known[key]!r}; it must be a positive integer" for key in _SIZES if not _is_size(known[key])]
     if known["hidden_act"] not in get_args(Activation):
@@ -102,7 +102,8 @@ def _config(values: Mapping[str, Any]) -> tuple[ClipConfig | None, list[str]]:
         problems.append(f"hidden_size {known['hidden_size']} cannot be divided among {known['num_attention_heads']} heads")
     if not problems and (known["num_hidden_layers"] > _MOST_LAYERS or known["image_size"] < known["patch_size"]):
         problems.append(
-            f"{known['num_hidden_layers']} layers, pictures of {known['image_size']} px: nobody has made such a model"
+            f"num_hidden_layers is {known['num_hidden_layers']}, image_size {known['image_size']}; supported are up to "
+            f"{_MOST_LAYERS} layers, and pictures of at least one patch ({known['patch_size']} px)"
         )
     if problems:
         return None, problems
@@ -115,7 +116,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _tensors(files: WeightFiles) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """The tensors of the vision tower and its projection, by the names that CLIPVisionModelWithProjection has."""
+    """Reads the tensors of the vision tower and its projection, by their names in CLIPVisionModelWithProjection."""
     mine = [n for n in files.holds if (n.startswith(_TOWER) or n == _PROJECTION) and n not in _NOT_USED]
     if not mine:
         some = ", ".join(list(files.holds)[:3])
@@ -124,7 +125,7 @@ def _tensors(files: WeightFiles) -> dict[str, Shaped[np.ndarray, "..."]]:
 
 
 def _published(config: ClipConfig) -> list[Published]:
-    """Each tensor of the file and where it lies in our parameters."""
+    """Lists each tensor of the file with its place in our parameters."""
     d, p, e = config.width, config.patch_px, f"{_TOWER}embeddings"
     tensors = [
         _one(f"{e}.class_embedding", (d,), _VECTOR, ("class_token",)),

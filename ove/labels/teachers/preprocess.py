@@ -1,4 +1,4 @@
-"""Pictures as CLIP's own preprocessing cuts them: shorter side resized, the middle kept (spec §5)."""
+"""CLIP's preprocessing: resizes the shorter side and crops the middle (spec §5)."""
 
 import math
 
@@ -7,17 +7,16 @@ from jaxtyping import UInt8
 from PIL import Image
 
 _LONGEST = 16
-"""Pictures whose longer side is more than so many times the shorter are cut before they are resized."""
+"""Pictures of a larger aspect ratio are cropped before they are resized."""
 _REACH = 2
-"""Of the bicubic filter, in pixels of the larger grid."""
+"""Radius of the bicubic filter, in pixels of the larger grid."""
 
 
 def cut(picture: UInt8[np.ndarray, "H W 3"], side_px: int) -> UInt8[np.ndarray, "s s 3"]:
-    """The middle of a picture whose shorter side is resized to `side_px`, bicubic, antialiased when it gets smaller.
+    """Resizes the shorter side to `side_px`, bicubic and antialiased, and crops the middle.
 
-    The same bytes as transformers' CLIPImageProcessor with Pillow gives before it normalises: the resizing is Pillow's, which
-    rounds as it was done when CLIP was trained. A picture of that size is left as it is. Of very long pictures only the middle
-    is resized, so that memory is bounded; where the whole would give other bytes, it is by rounding.
+    Gives the bytes of transformers' CLIPImageProcessor with Pillow before normalisation, with the rounding that CLIP was
+    trained with. Of very long pictures only the middle is resized, to bound memory; it may differ by rounding.
     """
     height, width = picture.shape[:2]
     if (height, width) == (side_px, side_px):
@@ -34,7 +33,7 @@ def cut(picture: UInt8[np.ndarray, "H W 3"], side_px: int) -> UInt8[np.ndarray, 
 
 
 def _middle(picture: UInt8[np.ndarray, "H W 3"], new_height: int, new_width: int, side_px: int) -> UInt8[np.ndarray, "s s 3"]:
-    """The middle of the picture as it would be at the new size, made of the pixels that it depends on."""
+    """Computes the middle of the resized picture from the pixels that it depends on."""
     (top, bottom, y0, y1), (left, right, x0, x1) = (
         _span(old, new, side_px) for old, new in zip(picture.shape, (new_height, new_width), strict=False)
     )
@@ -43,7 +42,7 @@ def _middle(picture: UInt8[np.ndarray, "H W 3"], new_height: int, new_width: int
 
 
 def _span(old: int, new: int, side_px: int) -> tuple[int, int, float, float]:
-    """Along one axis: the first pixel that the middle depends on, that after the last, and its borders from the first on."""
+    """Returns, along one axis, the range of pixels that the middle depends on, and its borders within them."""
     scale = old / new
     begin = (new - side_px) // 2 * scale
     end = begin + side_px * scale

@@ -1,4 +1,4 @@
-"""Lines of text in pictures, read by the PP-OCR models that the rapidocr wheel carries: no download, no network."""
+"""Reads lines of text in pictures with the PP-OCR models inside the rapidocr wheel, offline."""
 
 import hashlib
 import importlib.metadata
@@ -20,15 +20,15 @@ _MODELS = Path(rapidocr.__file__).parent / "models"
 
 @dataclass(frozen=True)
 class TextLine:
-    """One line of text as it was read."""
+    """One line of text."""
 
     text: str
     confidence: float
-    """0 … 1, the mean over its characters."""
+    """0…1, the mean over its characters."""
 
 
 class OcrReader:
-    """Finds and reads lines of text; loads its models once (0.2 s), works on one thread, and always gives the same."""
+    """Detects and reads lines of text, on one thread, deterministically; loading takes 0.2 s."""
 
     def __init__(self, side_px: int, turned: bool) -> None:
         """`side_px`, `turned`: as in `TextConfig`."""
@@ -40,25 +40,22 @@ class OcrReader:
                 "Global.use_cls": turned,
                 "Global.text_score": 0.0,
                 "Global.log_level": "critical",
-                # Threads add up floats in other orders; shards are what runs in parallel.
+                # More threads sum in varying order; shards run in parallel instead.
                 "EngineConfig.onnxruntime.intra_op_num_threads": 1,
                 "EngineConfig.onnxruntime.inter_op_num_threads": 1,
             }
         )
 
     def lines(self, picture: UInt8[np.ndarray, "H W 3"]) -> list[TextLine]:
-        """The lines in an RGB picture, from top to bottom as far as they are level; none if there is no text."""
-        found = self._read(np.ascontiguousarray(picture[..., ::-1]))  # the models know BGR
+        """Returns the lines in an RGB picture, roughly from top to bottom."""
+        found = self._read(np.ascontiguousarray(picture[..., ::-1]))  # the models expect BGR
         if found.txts is None:
             return []
         return [TextLine(text, round(float(score), 4)) for text, score in zip(found.txts, found.scores, strict=True)]
 
 
 def reader_version(config: TextConfig) -> dict[str, str | int | bool]:
-    """All that decides what is read in a picture: version of rapidocr, checksum of its models, and the settings used.
-
-    A wheel without its models raises ConfigError.
-    """
+    """Returns all that decides what is read: rapidocr's version, the models' checksum, settings; ConfigError without models."""
     models = sorted(_MODELS.glob("*.onnx"))
     if len(models) < 3:
         raise ConfigError(

@@ -25,7 +25,7 @@ from ove.shards.shard_set import ShardSet
 
 @dataclass(frozen=True)
 class ShardText:
-    """One shard whose text is wanted."""
+    """One shard to read, count or tag."""
 
     folder: Path
     fingerprint: str
@@ -35,17 +35,16 @@ class ShardText:
     records: int
     config: TextConfig
     texts: Path
-    """What `read` wrote (for `count` and `tag`)."""
+    """Output of `read` (for `count` and `tag`)."""
     vocabulary: Path | None = None
     vocabulary_fingerprint: str = ""
     """For `tag`."""
 
 
 def read(shard: ShardText, path: Path) -> dict[str, Any]:
-    """Reads the text in a shard's pictures, or the middle frames of its videos: a JSON line `{key, lines}` a record.
+    """Reads the text in a shard's pictures, or the middle frames of its videos, as a JSON line `{key, lines}` for each record.
 
-    `lines` are pairs of text and confidence, all of them: which are sure enough is decided later. A record that cannot be
-    decoded raises BadShard.
+    `lines`: all pairs of text and confidence; low ones are dropped later. BadShard for a record that cannot be decoded.
     """
     shards, reader = _open(shard.folder, shard.fingerprint), _reader(shard.config.side_px, shard.config.turned)
     with_text = n_lines = 0
@@ -60,7 +59,7 @@ def read(shard: ShardText, path: Path) -> dict[str, Any]:
 
 
 def count(shard: ShardText, path: Path) -> dict[str, Any]:
-    """Counts the words of a shard's texts (`ove.labels.text.vocabulary.write_counts`), and returns how many of which script."""
+    """Counts the words of a shard's texts (`ove.labels.text.vocabulary.write_counts`); returns them by script."""
     counts: Counter[str] = Counter()
     with_words = 0
     for _, found in _records(shard):
@@ -93,7 +92,7 @@ def tag(shard: ShardText, path: Path) -> dict[str, Any]:
 
 
 def _records(shard: ShardText) -> Iterator[tuple[str, list[str]]]:
-    """(key, words of the lines that are sure enough) of each record."""
+    """Yields (key, words of lines of sufficient confidence) for each record."""
     with shard.texts.open(encoding="utf-8", newline="\n") as handle:
         for row in handle:
             record = json.loads(row)
@@ -114,7 +113,7 @@ def _reader(side_px: int, turned: bool) -> OcrReader:
 
 @functools.lru_cache(maxsize=4)
 def _open(folder: Path, fingerprint: str) -> ShardSet:
-    """The shard set, opened once a process; its shards are looked at when they are read."""
+    """Opens a shard set once per process, without checking its shards."""
     manifest = read_manifest(folder)
     if manifest.fingerprint != fingerprint:
         raise BadShard(f"{folder}: its shards have changed since this step began; start the command again.")

@@ -1,6 +1,6 @@
-"""Shard sets → the bank `ocr`: text read, words counted, a vocabulary built, tags written beside the shards.
+"""Shard sets → the bank `ocr`: reads text, counts words, builds a vocabulary, writes tags beside the shards.
 
-Everything lies in `FOLDER/text/`: `read/`, `count/` and `tag/` with a file a shard, `vocabulary.tsv`, `report.json`.
+Files are in `FOLDER/text/`: `read/`, `count/` and `tag/` with a file for each shard, `vocabulary.tsv`, `report.json`.
 """
 
 import dataclasses
@@ -29,25 +29,25 @@ from ove.shards.shard_set import ShardSet
 VOCABULARY = "vocabulary.tsv"
 REPORT = "report.json"
 _TAGS_VERSION = 1
-"""Grows with every change of `ove.labels.text.vocabulary.tags_of`."""
+"""Increased with every change of `ove.labels.text.vocabulary.tags_of`."""
 _SUFFIX = {"read": "jsonl", "count": "tsv", "tag": "npy"}
 
 
 @dataclass(frozen=True)
 class TextReport:
-    """What the text of one shard set came to."""
+    """Counts of the text in one shard set."""
 
     pictures: int
     with_words: int
-    """Of them: those with at least one word in a line that was read surely enough."""
+    """Pictures with at least one word in a line of sufficient confidence."""
     tagged: int
-    """Of them: those with a word of the vocabulary; only these are used for the bank ocr."""
+    """Pictures with a word of the vocabulary; only these are used for the bank ocr."""
     words: int
-    """Read in all pictures together, every repetition counted."""
+    """Words in all pictures, repetitions counted."""
     scripts: dict[str, int]
-    """Of those: how many of which script, most first."""
+    """Words by script, most first."""
     vocabulary: int
-    """Words of the vocabulary."""
+    """Size of the vocabulary."""
     vocabulary_fingerprint: str
     dead: list[str]
     """Shards set aside (docs/scale_out.md); their records have no tags."""
@@ -55,7 +55,7 @@ class TextReport:
 
 @dataclass(frozen=True)
 class _Runner:
-    """How the steps are run."""
+    """Runs steps with given engines."""
 
     engines: EnginesConfig
     engine: Outcomes | None
@@ -64,7 +64,7 @@ class _Runner:
     def step(
         self, folder: Path, name: str, process: Process, shards: Mapping[int, ShardText], inputs: Mapping[int, str]
     ) -> dict[int, Done]:
-        """Runs a step on some shards of a set, by number; returns the markers of those that could be finished."""
+        """Runs a step on some shards of a set, by number; returns the markers of those that finished."""
         jobs = {n: Job(_file(folder, name, n).name, shard, inputs[n]) for n, shard in shards.items()}
         found = run(process, list(jobs.values()), folder / name, self.engines, lambda p: self.progress(name, p), self.engine)
         return {n: found.done[job.name] for n, job in jobs.items() if job.name in found.done}
@@ -78,11 +78,11 @@ def tag_shards(
     engine: Outcomes | None = None,
     vocabulary: Path | None = None,
 ) -> list[TextReport]:
-    """Tags the records of shard sets with the words in them; a report for each set, which also lies in its folder.
+    """Tags the records of shard sets with the words in them; returns a report for each set, which is also in its folder.
 
-    All sets share one vocabulary: the most frequent words of all of them, or the one in the file `vocabulary`. What an
-    earlier run has finished is kept, shard by shard. `progress` is called with "read", "count" or "tag" and how far that is
-    in one set. No word in any picture raises BadShard, a folder given twice ConfigError.
+    All sets share one vocabulary: their most frequent words, or that of the file `vocabulary`. Finished shards are kept.
+    `progress` is called with "read", "count" or "tag" and the progress within a set. BadShard if no picture has a word,
+    ConfigError for a folder given twice.
     """
     runner = _Runner(engines, engine, progress)
     sets = [ShardSet.open(folder.absolute()) for folder in folders]
@@ -133,7 +133,7 @@ def _tag(
         for n, text in _texts(shards, config).items()
         if n in counted
     }
-    # The digest of the counts stands for that of the texts and the settings that they were cut up by.
+    # The inputs of the counts already cover the texts and the settings of words.
     by = [known.fingerprint, config.n_tags, config.seed, _TAGS_VERSION]
     tagged = runner.step(folder, "tag", tag, texts, {n: digest([done.inputs, by]) for n, done in counted.items()})
     scripts: Counter[str] = Counter()
@@ -157,7 +157,7 @@ def _tag(
 
 
 def _assembled(shards: ShardSet, tagged: Mapping[int, Done], n_tags: int) -> Int32[np.ndarray, "N M"]:
-    """The tags of all shards under each other, mapped from a file that has no name; −1 for shards without."""
+    """Returns the tags of all shards concatenated, mapped from an unlinked file; −1 for shards without."""
     folder = shards.folder / "text"
     path = folder / ".tags.tmp"
     rows = np.lib.format.open_memmap(path, "w+", np.int32, (len(shards), n_tags))

@@ -1,4 +1,4 @@
-"""The words that tags are indices of, the most frequent ones of however many; and the tags of a picture (spec §5)."""
+"""The vocabulary of the most frequent words, and the tags of a picture: indices into it (spec §5)."""
 
 import functools
 import hashlib
@@ -19,7 +19,7 @@ from ove.files import atomic_write
 from ove.shards.labels import NONE
 
 _MERGED_AT_ONCE = 200
-"""Files; systems allow about a thousand open ones."""
+"""Files merged at once; systems allow about a thousand open ones."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Vocabulary:
 
     words: tuple[str, ...]
     counts: tuple[int, ...]
-    """How often each word was read, over all pictures that the vocabulary was built from."""
+    """Occurrences of each word in all pictures that the vocabulary was built from."""
     index: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -39,15 +39,12 @@ class Vocabulary:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with any word and its place: the SHA-256 of the words, one a line, hexadecimal."""
+        """The SHA-256 of the words, one a line, hexadecimal."""
         return hashlib.sha256("".join(f"{word}\n" for word in self.words).encode()).hexdigest()
 
 
 def build_vocabulary(counts: Iterable[tuple[str, int]], size: int) -> Vocabulary:
-    """The `size` most frequent of words that each come once; of equally frequent ones those that sort first, by code point.
-
-    Memory grows with `size`, not with the number of words.
-    """
+    """Returns the `size` most frequent of unique words, ties by code point; memory grows with `size` only."""
     best = heapq.nsmallest(size, counts, key=lambda entry: (-entry[1], entry[0]))
     return Vocabulary(tuple(word for word, _ in best), tuple(count for _, count in best))
 
@@ -59,10 +56,7 @@ def write_counts(path: Path, counts: Counter[str]) -> None:
 
 
 def merged_counts(paths: Sequence[Path]) -> Iterator[tuple[str, int]]:
-    """Each word of files that `write_counts` wrote, sorted, with the sum of its counts.
-
-    The files are read side by side, line by line, in groups where there are many.
-    """
+    """Yields each word of files that `write_counts` wrote, sorted, with the sum of its counts; streams many files in groups."""
     if len(paths) <= _MERGED_AT_ONCE:
         yield from _side_by_side(paths)
         return
@@ -76,13 +70,13 @@ def merged_counts(paths: Sequence[Path]) -> Iterator[tuple[str, int]]:
 
 
 def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
-    """Writes `word<TAB>count` lines in the order of tags, whole or not at all."""
+    """Writes `word<TAB>count` lines in the order of tags, atomically."""
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
         handle.writelines(f"{word}\t{count}\n" for word, count in zip(vocabulary.words, vocabulary.counts, strict=True))
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """The vocabulary of a file; a missing or empty one, or a line that is no `word<TAB>count`, raises BadShard."""
+    """Reads a vocabulary; BadShard if it is missing or empty, or has a line that is not `word<TAB>count`."""
     if not path.is_file():
         raise BadShard(f"{path}: no such vocabulary; make one with `python -m launch.labels ocr --shards …`.")
     found: dict[str, int] = {}
@@ -98,7 +92,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
 
 @functools.lru_cache(maxsize=1)
 def cached_vocabulary(path: Path, fingerprint: str) -> Vocabulary:
-    """As `read_vocabulary`, kept in memory by this process; another fingerprint than the one given raises BadShard."""
+    """Reads a vocabulary once per process; BadShard for another fingerprint."""
     found = read_vocabulary(path)
     if found.fingerprint != fingerprint:
         raise BadShard(f"{path}: has changed since its tags were asked for; start the command again.")
@@ -106,11 +100,10 @@ def cached_vocabulary(path: Path, fingerprint: str) -> Vocabulary:
 
 
 def tags_of(words: Iterable[str], vocabulary: Vocabulary, n_tags: int, seed: int, key: str) -> Int32[np.ndarray, "M"]:
-    """The M = `n_tags` tags of a picture from the words in it: indices into the vocabulary, −1 in all places if there are none.
+    """Returns the M = `n_tags` tags of a picture from its words: indices into the vocabulary, or all −1.
 
-    Every word counts once, in the order in which it first appears; words that the vocabulary lacks are left out. Fewer than M
-    are repeated cyclically, of more M are drawn at random and keep their order. The draw depends on nothing but the seed,
-    the picture's key and the words, so neither on the shard nor on the machine.
+    Words count once, in order of first appearance; unknown ones are left out. Fewer than M are repeated cyclically; of more, M
+    are drawn at random and keep their order. The draw depends on the seed, the picture's key and the words alone.
     """
     found = list(dict.fromkeys(vocabulary.index[word] for word in words if word in vocabulary.index))
     if not found:
@@ -122,7 +115,7 @@ def tags_of(words: Iterable[str], vocabulary: Vocabulary, n_tags: int, seed: int
 
 
 def _lot(seed: int, key: str, word: str) -> bytes:
-    """A number drawn by hashing: unlike those of a generator it is the same in every version of every library."""
+    """Draws by hashing, which no version of a library changes."""
     return hashlib.sha256(f"{seed}\0{key}\0{word}".encode()).digest()
 
 

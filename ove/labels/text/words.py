@@ -1,4 +1,4 @@
-"""Text → words: Unicode words, and Chinese runs cut up by jieba's dictionary."""
+"""Splits text into Unicode words, and Chinese runs by jieba's dictionary."""
 
 import functools
 import importlib
@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 _VERSION = 1
-"""Grows with every change of what counts as a word."""
+"""Increased with every change of the rules."""
 _HAN = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
 _HAN_SINGLES = "々〇〻"
 _JOIN_LETTERS = "'·"
@@ -19,12 +19,12 @@ _SCRIPTS = {"CJK": "HAN", "IDEOGRAPHIC": "HAN", "FULLWIDTH": "LATIN", "KATAKANA-
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in their order, in lower case and Unicode's compatible form (NFKC).
+    """Returns the words of a text in order, in lower case and normal form NFKC.
 
-    A word is a run of letters, digits and their marks (Unicode categories L, N, M); an apostrophe between letters ("don't") and
-    a point, comma or colon between digits ("3.14") belong to it. Runs of Chinese characters are cut up by jieba's dictionary,
-    without guesses at words that it lacks (HMM=False): those come out character by character. Scripts without spaces other
-    than Chinese (kana, Thai) are not cut up.
+    A word is a run of letters, digits and their marks (Unicode categories L, N, M), with apostrophes between letters ("don't")
+    and a point, comma or colon between digits ("3.14"). Runs of Chinese characters are segmented by jieba's dictionary without
+    guessing unknown words (HMM=False), which come out as single characters. Other scripts without spaces (kana, Thai) are not
+    segmented.
     """
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).lower())
     found: list[str] = []
@@ -39,12 +39,12 @@ def words(text: str) -> list[str]:
 
 
 def words_version() -> list[str | int]:
-    """All that decides what `words` gives: the version of its rules, of Unicode's tables and of jieba's dictionary."""
+    """Returns all that decides `words`: the versions of its rules, of Unicode's tables and of jieba's dictionary."""
     return [_VERSION, unicodedata.unidata_version, importlib.metadata.version("jieba")]
 
 
 def script(word: str) -> str:
-    """The script of a word's first letter as Unicode names it ("LATIN", "HAN", "CYRILLIC", …); "DIGITS" if it has no letter."""
+    """Returns the script of a word's first letter as Unicode names it ("LATIN", "HAN", …); "DIGITS" without a letter."""
     letter = next((character for character in word if unicodedata.category(character)[0] == "L"), None)
     if letter is None:
         return "DIGITS"
@@ -55,14 +55,14 @@ def script(word: str) -> str:
 
 
 def _kind(text: str, place: int) -> str:
-    """What the character at a place belongs to: "han", "word", or nothing ("")."""
+    """Returns whether the character at a place belongs to a run of "han", to a "word", or to neither ("")."""
     character = text[place]
     if _is_han(character):
         return "han"
     category = unicodedata.category(character)[0]
     if category in "LN":
         return "word"
-    if category == "M":  # a mark belongs to what it stands on
+    if category == "M":  # a mark belongs to its base
         return _kind(text, place - 1) if place else ""
     if 0 < place < len(text) - 1:
         before, after = text[place - 1], text[place + 1]
@@ -76,18 +76,15 @@ def _kind(text: str, place: int) -> str:
 def _is_han(character: str) -> bool:
     if character in _HAN_SINGLES:
         return True
-    # Not every place of these blocks is taken, in this version of Unicode.
+    # Some code points of these blocks are unassigned.
     return any(first <= ord(character) <= last for first, last in _HAN) and unicodedata.category(character) == "Lo"
 
 
 @functools.cache
 def _chinese() -> Any:
-    """jieba's tokenizer with its own dictionary, read afresh: a cache in the system's temporary folder may be anyone's.
-
-    Only where Chinese turns up at all: it takes 0.6 s and 100 MB.
-    """
+    """Loads jieba's tokenizer (0.6 s, 100 MB) from its dictionary, not from a cache in the shared temporary folder."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of old notations in jieba, and of setuptools about pkg_resources
+        warnings.simplefilter("ignore")  # deprecations in jieba and pkg_resources
         tokenizer = importlib.import_module("jieba").Tokenizer()
     with tokenizer.get_dict_file() as handle:
         tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(handle)

@@ -1,1 +1,1 @@
-"""The annotation files of video benchmarks, as their owners publish them, read as lists of labelled samples."""
+"""Reads the published annotation files of video benchmarks as lists of labelled samples."""

@@ -1,4 +1,4 @@
-"""The benchmarks that the paper probes on, how their annotations are read, and how long a probe is trained on each."""
+"""The benchmarks of the paper's probes, with the readers of their annotations and the training settings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Benchmark:
     epochs: int
     batch_size: int
     read: Callable[..., Table]
-    """From (folder of annotations, "train" or "val") to the rows of that split; `options` are its further arguments."""
+    """(folder of annotations, "train" or "val", further `options`) → rows of that split."""
     options: tuple[str, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""From rows of an annotation file to samples: which video file each row means, and what of the rows cannot be used."""
+"""Matches rows of an annotation file with video files, and lists the rows that cannot be used."""
 
 import csv
 import json
@@ -13,34 +13,34 @@ from ove.errors import BadInput
 
 @dataclass(frozen=True)
 class AnnotationRow:
-    """One labelled video, or one labelled span of a video, as an annotation file has it."""
+    """One labelled video, or labelled span of a video, of an annotation file."""
 
     video: str
-    """Name of the video's file without its extension."""
+    """Stem of the video file."""
     label: str
-    """Name of its class."""
+    """Class name."""
     key: str
-    """Unique among the rows of a split, unless the annotation names something twice."""
+    """Unique within a split, unless the annotation repeats a row."""
     span_s: tuple[float, float] | None = None
-    """Beginning and end in seconds; None: the whole video."""
+    """Start and end in seconds; None: the whole video."""
     folder: str = ""
-    """Name of the folder that tells several files of one name apart, where the benchmark has such."""
+    """Folder that distinguishes files of one name, in some benchmarks."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What one split of a benchmark says."""
+    """One split of a benchmark."""
 
     rows: list[AnnotationRow]
     classes: tuple[str, ...]
-    """All class names in the order of the benchmark's own numbers, used or not."""
+    """All class names by the benchmark's own numbers, used or not."""
     unusable: list[str]
-    """Rows without a label, with an empty span and the like: one sentence each."""
+    """Rows without a label, with an empty span and so on: one sentence each."""
 
 
 @dataclass(frozen=True)
 class AnnotatedVideo:
-    """A row whose video is there."""
+    """A row with its video file."""
 
     path: Path
     row: AnnotationRow
@@ -48,16 +48,16 @@ class AnnotatedVideo:
 
 @dataclass(frozen=True)
 class Matched:
-    """The samples of a split, and everything that is not among them; nothing is left out in silence."""
+    """The samples of a split, and everything that was left out."""
 
     samples: list[AnnotatedVideo]
     classes: tuple[str, ...]
     missing: list[str]
-    """Keys of rows whose video is not there."""
+    """Keys of rows without a video file."""
     repeated: list[str]
-    """Keys that stand there more than once with the same label; one of them counts."""
+    """Keys of repeated rows with one label; the first is used."""
     contradictory: list[str]
-    """Keys that stand there with different labels; none of them counts."""
+    """Keys of repeated rows with different labels; none is used."""
     unusable: list[str]
 
     @property
@@ -68,10 +68,9 @@ class Matched:
 
 
 def match(table: Table, videos: Path) -> Matched:
-    """The samples of a table among the files below the folder `videos`, in the table's order.
+    """Finds the videos of a table by name below the folder `videos`; returns samples in the table's order.
 
-    A video is found by its name, in whatever subfolder it lies. BadInput if the folder is missing, or if two files have the
-    name that is looked for and the benchmark's own folders do not tell them apart.
+    BadInput if the folder is missing, or if two files have one name and the benchmark's folders do not distinguish them.
     """
     known = set(table.classes)
     strange = sorted({row.label for row in table.rows} - known)
@@ -100,7 +99,7 @@ def match(table: Table, videos: Path) -> Matched:
 
 
 def list_lines(matched: Matched) -> list[str]:
-    """A line of JSON for each sample, as `launch.shards` reads them: path, key, label and, of a span, start_s and end_s."""
+    """Returns a line of JSON per sample for `launch.shards`: path, key, label and, of a span, start_s and end_s."""
     lines = []
     for sample in matched.samples:
         entry: dict[str, Any] = {"path": str(sample.path.absolute()), "key": sample.row.key, "label": sample.row.label}
@@ -111,7 +110,7 @@ def list_lines(matched: Matched) -> list[str]:
 
 
 def first_of(folder: Path, names: Sequence[str]) -> Path:
-    """The first of some files that exists in a folder; BadInput naming all of them if none does."""
+    """Returns the first of some files that exists in a folder; BadInput, naming all, if none does."""
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -119,7 +118,7 @@ def first_of(folder: Path, names: Sequence[str]) -> Path:
 
 
 def read_json(path: Path, kind: type) -> Any:
-    """A JSON file whose outermost value is of a kind (list or dict); BadInput otherwise."""
+    """Reads a JSON file whose outermost value is a list or dict (`kind`); BadInput otherwise."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
@@ -130,7 +129,7 @@ def read_json(path: Path, kind: type) -> Any:
 
 
 def read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    """The lines of a CSV file with a header, which must name these columns; BadInput otherwise."""
+    """Reads a CSV file whose header names these columns; BadInput otherwise."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -147,7 +146,7 @@ def read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
 
 
 def field_of(entry: Mapping[str, Any], name: str, where: str) -> Any:
-    """A field of a JSON object; BadInput naming the place if it is not there."""
+    """Returns a field of a JSON object; BadInput, naming the place, if it is missing."""
     if not isinstance(entry, Mapping) or name not in entry:
         raise BadInput(f"{where}: an entry has no field {name!r}; it is another file than it should be.")
     return entry[name]
