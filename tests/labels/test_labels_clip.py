@@ -47,7 +47,7 @@ def test_a_probe_opens_towers_and_gets_the_embeddings_of_transformers(tmp_path: 
     patches = np.stack([frames_to_patches(picture[None], tower.config.patch_px) for picture in pictures])
     positions = np.stack([all_positions((1, side, side))] * len(pictures))
     np.testing.assert_allclose(_padded(tower.embeddings, patches, positions), GOLDEN["b/image_embeds"], atol=1e-5, rtol=1e-5)
-    assert _padded(tower.tokens, patches, positions).shape[::2] == (len(pictures), tower.width)
+    assert _padded(tower.tokens, patches, positions).shape[::2] == (len(pictures), tower.config.width)
     tower.check(("frames", "image"))
     with pytest.raises(ConfigError, match=r"a CLIP tower sees only whole frames, so there is no codec"):
         tower.check(("frames", "codec"))
