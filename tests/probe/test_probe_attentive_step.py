@@ -1,5 +1,6 @@
 """The attentive probe's network, loss, schedule and step against the same written in NumPy (spec §6)."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jax.sharding import Mesh
 from scipy.special import erf
 
 from ove.config import ProbeConfig
+from ove.errors import BadInput
 from ove.features.frozen import Frozen
 from ove.labels.teachers.clip import ClipConfig
 from ove.probe.features import Features
@@ -175,6 +177,16 @@ def test_an_epoch_is_a_new_order_without_repetition_and_scoring_is_no_epoch() ->
     assert all(len(epoch) == len(set(epoch)) == 14 for epoch in epochs) and epochs[0] != epochs[1]
     assert [epoch for _, epoch in train.asked] == [0, 0, 1, 1, None] and train.asked[-1][0] == list(range(N))
     assert val.asked == [(list(range(N)), None)] * CONFIG.epochs
+
+
+def test_an_empty_set_is_refused_and_one_sample_is_enough() -> None:
+    every, config = data(), dataclasses.replace(CONFIG, epochs=1)
+    none, one = (Features(every.tokens[:count], every.labels[:count]) for count in (0, 1))
+    for train, val in ((none, one), (one, none)):
+        with pytest.raises(BadInput, match="at least one training sample and one validation sample"):
+            fit(encoder_of(WIDTH), config, CLASSES, train, val, seed=0)
+    found, _ = fit(encoder_of(WIDTH), config, CLASSES, one, one, seed=0)
+    assert found.last.samples == found.train.samples == 1
 
 
 class Scripted:

@@ -8,7 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import BUDGET, CENTERS, GOP, LABELS, PATCH_PX, RECORDS, image_record_of, record_of, write_image_set, write_set
+from synthetic import (
+    BUDGET,
+    CENTERS,
+    GOP,
+    GRID,
+    LABELS,
+    PATCH_PX,
+    RECORDS,
+    image_record_of,
+    record_of,
+    write_image_set,
+    write_set,
+)
 
 from ove.config import BatchesConfig, HeadConfig, SelectionConfig
 from ove.errors import BadShard, ConfigError
@@ -256,6 +268,14 @@ def test_mosaics_are_used_where_they_hold_the_selection_and_frames_where_not() -
     fewer, _ = to_tokens(stored, CODEC, dataclasses.replace(view, budget_tokens=10), None)
     within = np.isin(flat, dataclasses.replace(view, budget_tokens=10).choose(_saliency(record)))
     np.testing.assert_array_equal(fewer, seen[within])
+    first = TokenView(4, SelectionConfig(gop_frames=GOP, iframe_policy="first"))  # all in the first mosaic
+    damaged = dataclasses.replace(stored, mosaics=[stored.mosaics[0], b"", b"", b""])
+    np.testing.assert_array_equal(to_tokens(damaged, CODEC, first, None)[0], seen[:4])
+    for picked in ([0, 4, 5], [3, 12, 13, 14, 15], [1, 6, 11]):  # some of a mosaic, all, none
+        saliency = np.isin(np.arange(np.prod(GRID)), flat[picked]).reshape(GRID).astype(np.float16)
+        by_score = TokenView(len(picked), SelectionConfig(gop_frames=GOP, iframe_policy="score"))
+        some, _ = to_tokens(dataclasses.replace(stored, saliency=saliency), CODEC, by_score, None)
+        np.testing.assert_array_equal(some, seen[picked])
     others = dataclasses.replace(view, selection=SelectionConfig(gop_frames=GOP, iframe_policy="drop"))
     np.testing.assert_array_equal(to_tokens(stored, CODEC, others, None)[0], to_tokens(record, CODEC, others, None)[0])
     assert (plain != seen).any()
