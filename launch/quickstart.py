@@ -46,8 +46,9 @@ class Commands:
 
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def run(self, name: str, module: str, *arguments: object) -> None:
-        """`python -m launch.MODULE ARGUMENTS`, its output on the screen; stops everything if it fails."""
+    def run(self, module: str, *arguments: object, name: str = "") -> None:
+        """Runs `python -m launch.MODULE ARGUMENTS`, its output on the screen; OveError if it fails."""
+        name = name or module
         words = ["-m", f"launch.{module}", *map(str, arguments)]
         print(f"\n[{name}] python {shlex.join(words)}", flush=True)
         before = time.perf_counter()
@@ -67,23 +68,16 @@ def main() -> None:
     arguments = parser.parse_args()
     out: Path = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    _claim(
-        out,
-        {
-            "videos": str(arguments.videos.resolve()) if arguments.videos else "toy",
-            "seed": arguments.seed,
-            "smoke": arguments.smoke,
-        },
-    )
+    videos = str(arguments.videos.resolve()) if arguments.videos else "toy"
+    _claim(out, {"videos": videos, "seed": arguments.seed, "smoke": arguments.smoke})
     commands = Commands()
     if arguments.videos:
         splits = _own_videos(arguments.videos, out)
     else:
         splits = _toy_videos(commands, out, arguments.smoke, arguments.seed)
-    for split, videos in splits.items():
-        commands.run(
-            f"shards_{split}", "shards", "--videos", videos, "--out", out / "shards" / split, "--size", SIZE_PX, *CLIP_SCALE
-        )
+    for split, source in splits.items():
+        words = ("--videos", source, "--out", out / "shards" / split, "--size", SIZE_PX, *CLIP_SCALE)
+        commands.run("shards", *words, name=f"shards_{split}")
     _picture(commands, out, splits["train"])
     _pretrain(commands, out, arguments.smoke, arguments.seed)
     scores = _probe(commands, out, splits, arguments.smoke, arguments.seed) if "val" in splits else None
@@ -94,7 +88,7 @@ def _toy_videos(commands: Commands, out: Path, smoke: bool, seed: int) -> dict[s
     """Folders of toy videos: to pretrain on, to train the probe on, to score it on."""
     counts = TOY_SMOKE if smoke else TOY
     numbers = [word for split, n in counts.items() for word in (f"--{split}", n)]
-    commands.run("toy", "toy", "--out", out / "videos", *numbers, "--seed", seed)
+    commands.run("toy", "--out", out / "videos", *numbers, "--seed", seed)
     return {split: out / "videos" / split for split in counts}
 
 
@@ -117,9 +111,8 @@ def _own_videos(folder: Path, out: Path) -> dict[str, Path]:
 def _picture(commands: Commands, out: Path, videos: Path) -> None:
     """overlay.png: what the codec says is new in the first good video."""
     key = ShardSet.open(out / "shards" / "train").record(0).key
-    commands.run(
-        "extract", "extract", videos / key if videos.is_dir() else key, "--out", out / "extract", "--overlay", *CLIP_SCALE
-    )
+    video = videos / key if videos.is_dir() else key
+    commands.run("extract", video, "--out", out / "extract", "--overlay", *CLIP_SCALE)
     shutil.copyfile(max((out / "extract").glob("*.png"), key=lambda path: path.stat().st_mtime), out / "overlay.png")
 
 
@@ -127,13 +120,13 @@ def _pretrain(commands: Commands, out: Path, smoke: bool, seed: int) -> None:
     """Labels by clustering, then training on them."""
     shards = out / "shards" / "train"
     n_centers = max(1, min(CENTERS, len(ShardSet.open(shards)) // 2))
-    commands.run("labels", "labels", "--shards", shards, "--centers", n_centers, "--labels", min(LABELS, n_centers))
+    commands.run("labels", "--shards", shards, "--centers", n_centers, "--labels", min(LABELS, n_centers))
     config = f"{_ROOT}/configs/toy.py{':smoke' if smoke else ''}"
     heads = cli_settings.load_config(config)["batches"]["heads"]
     heads = [head | {"labels_per_step": min(head["labels_per_step"], n_centers)} for head in heads]
     settings = {"batches.shards": shards, "batches.heads": heads, "batches.seed": seed, "train.seed": seed}
     words = [f"--config.{key}={value}" for key, value in settings.items()]
-    commands.run("train", "train", "--config", config, "--workdir", out / "train", *words)
+    commands.run("train", "--config", config, "--workdir", out / "train", *words)
 
 
 def _probe(commands: Commands, out: Path, splits: Mapping[str, Path], smoke: bool, seed: int) -> dict:
@@ -143,7 +136,7 @@ def _probe(commands: Commands, out: Path, splits: Mapping[str, Path], smoke: boo
     settings = {"weights": out / "train", "train_shards": labelled, "val_shards": shards / "val", "seeds": (seed,)}
     words = [f"--config.{key}={value}" for key, value in settings.items()]
     config = f"{_ROOT}/configs/probe_toy.py{':smoke' if smoke else ''}"
-    commands.run("probe", "probe", "--config", config, "--out", out / "probe.json", *words)
+    commands.run("probe", "--config", config, "--out", out / "probe.json", *words)
     return json.loads((out / "probe.json").read_text())
 
 
@@ -163,18 +156,12 @@ def _claim(out: Path, inputs: dict) -> None:
 def _report(out: Path, commands: Commands, scores: dict | None) -> None:
     report = {"probe": None, "budget_tokens": None, **(scores or {}), "seconds": commands.seconds}
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    lines = [
-        "# Quickstart",
-        "",
-        "What the codec says is new in one of the videos (bright: the patches that the encoder sees):",
-        "",
-    ]
+    lines = ["# Quickstart", "", "What the codec selects in one of the videos (bright: the patches that the encoder sees):", ""]
     lines += ["![overlay](overlay.png)", ""]
+    table = scores["table"] if scores else ""
     if scores:
-        table = scores["table"]
         lines += ["Top-1 of an attentive probe on the frozen encoder:", "", table]
     else:
-        table = ""
         lines += ["No probe: it needs labels, at least two subfolders (classes) of two videos each.", ""]
     lines += ["| step | seconds |", "|---|---|", *(f"| {name} | {s} |" for name, s in commands.seconds.items())]
     (out / "report.md").write_text("\n".join(lines) + "\n")
