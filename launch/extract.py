@@ -4,14 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
 
 from launch.cli.command import command_parser, run_command
 from launch.cli.settings import budget_option, read_sections, word_list
@@ -34,32 +32,14 @@ from ove.workers import Died, outcomes
 _EXPORTS = ("npz", "mosaics")
 _PICTURES = ("sheet", "video")
 _HINTS = get_type_hints(VideoConfig)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is made of every file."""
-
-    config: VideoConfig
-    budget_tokens: int
-    exports: tuple[str, ...]
-    picture: str | None
-    with_signals: bool
-    out: Path
-
-
-@dataclass(frozen=True)
-class _Done:
-    """A file that was used, in words, and its entry for a training list if mosaics were made."""
-
-    words: str
-    entry: dict[str, object] | None
+_Made = tuple[str, dict[str, object] | None]
+"""What was made of a file, in words, and its entry of a training list if mosaics were made."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Extracts every video it is given; 0 if at least one could be used."""
     options = _options(list(sys.argv[1:] if arguments is None else arguments))
-    job = _job(options)
+    config, tokens = _checked(options)
     files = _inputs(options.videos)
     if not files:
         raise BadClip("no input files; name videos or folders that hold some.")
@@ -67,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     bad: dict[int, BadFile] = {}
     entries: dict[int, dict[str, object]] = {}
-    workers = min(options.workers, len(files))
-    with closing(outcomes(partial(_extract, job), tasks, workers, job.config.time_limit_s + GRACE_S)) as results:
+    workers, limit_s = min(options.workers, len(files)), config.time_limit_s + GRACE_S
+    with closing(outcomes(partial(_extract, options, config, tokens), tasks, workers, limit_s)) as results:
         for number, (index, result) in enumerate(results, start=1):
             path = str(files[index].path)
             if isinstance(result, Died):
@@ -77,11 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 bad[index] = result
                 print(f"[{number}/{len(files)}] set aside  {result.reason}", flush=True)
                 continue
-            print(f"[{number}/{len(files)}] extracted  {result.words}", flush=True)
-            if result.entry is not None:
-                entries[index] = result.entry
+            words, entry = result
+            print(f"[{number}/{len(files)}] extracted  {words}", flush=True)
+            if entry is not None:
+                entries[index] = entry
     write_quarantine(options.out / "quarantine.jsonl", [bad[index] for index in sorted(bad)])
-    if "mosaics" in job.exports:
+    if "mosaics" in options.export:
         write_json_lines(options.out / "mosaics.jsonl", [entries[index] for index in sorted(entries)])
     print(
         f"{len(files) - len(bad)} of {len(files)} videos extracted to {options.out}; {len(bad)} set aside in quarantine.jsonl."
@@ -91,13 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _extract(job: _Job, task: tuple[InputFile, str]) -> _Done | BadFile:
+def _extract(options: argparse.Namespace, config: VideoConfig, tokens: int, task: tuple[InputFile, str]) -> _Made | BadFile:
     """Makes everything of one file that was asked for."""
     file, name = task
     try:
-        clip, signals = read_video(file.path, job.config)
-        scores = saliency(signals, job.config)
-        selection = choose_patches(scores, clip.is_i_frame, job.budget_tokens, job.config.selection)
+        clip, signals = read_video(file.path, config)
+        scores = saliency(signals, config)
+        selection = choose_patches(scores, clip.is_i_frame, tokens, config.selection)
     except BadClip as error:  # the border where a bad file is set aside
         reason = str(error)
         named = reason if reason.startswith(str(file.path)) else f"{file.path}: {reason}"
@@ -108,20 +89,21 @@ def _extract(job: _Job, task: tuple[InputFile, str]) -> _Done | BadFile:
         return BadFile(str(file.path), f"{file.path}: unforeseen {type(error).__name__}: {error}")
     made = []
     entry = None
-    if "npz" in job.exports:
-        _write(job.out / f"{name}.npz", clip, scores, selection, signals if job.with_signals else None)
+    if "npz" in options.export:
+        _write(options.out / f"{name}.npz", clip, scores, selection, signals if options.signals else None)
         made.append(f"{name}.npz")
-    if "mosaics" in job.exports:
-        entry = mosaics.write(job.out / name, clip, selection, job.config.patch_px, file.path)
+    if "mosaics" in options.export:
+        entry = mosaics.write(options.out / name, clip, selection, config.patch_px, file.path)
         made.append(f"{name}/")
-    if job.picture == "sheet":
-        _write_picture(job.out / f"{name}.png", overlay(clip, signals, scores, selection, job.config, file.path.name))
+    if options.overlay == "sheet":
+        picture = cv2.cvtColor(overlay(clip, signals, scores, selection, config, file.path.name), cv2.COLOR_RGB2BGR)
+        write_bytes(options.out / f"{name}.png", cv2.imencode(".png", picture)[1].tobytes())
         made.append(f"{name}.png")
-    if job.picture == "video":
-        write_animation(job.out / f"{name}.mp4", clip, selection, file.path.name)
+    if options.overlay == "video":
+        write_animation(options.out / f"{name}.mp4", clip, selection, file.path.name)
         made.append(f"{name}.mp4")
     told = f"{clip.codec}, {clip.source}, {clip.n_decoded} frames{', cut short' if clip.cut else ''}"
-    return _Done(f"{file.path} → {', '.join(made)} ({told})", entry)
+    return f"{file.path} → {', '.join(made)} ({told})", entry
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
@@ -147,7 +129,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _job(options: argparse.Namespace) -> _Job:
+def _checked(options: argparse.Namespace) -> tuple[VideoConfig, int]:
+    """Returns the settings and the budget in tokens; ConfigError, before a clip is decoded, for what no clip can meet."""
     config = from_mapping(VideoConfig, read_sections(options, "video")["video"], "video.")
     if unknown := [word for word in options.export if word not in _EXPORTS]:
         raise ConfigError(f"--export {','.join(options.export)}: {unknown[0]!r} is none of {', '.join(_EXPORTS)}.")
@@ -155,12 +138,11 @@ def _job(options: argparse.Namespace) -> _Job:
         raise ConfigError(f"--workers {options.workers} must not be negative.")
     grid = (config.n_frames, config.grid, config.grid)
     tokens = budget_of(options.budget, grid)
-    # What no clip can meet is told before the first one is decoded.
     flags = i_frame_flags(config.n_frames, config.selection.gop_frames)
     choose_patches(Saliency(np.zeros(grid, np.float32)), flags, tokens, config.selection)
     if "mosaics" in options.export:
         mosaics.check_budget(tokens, config.grid**2)
-    return _Job(config, tokens, options.export, options.overlay, options.signals, options.out)
+    return config, tokens
 
 
 def _inputs(paths: list[Path]) -> list[InputFile]:
@@ -207,10 +189,6 @@ def _write(path: Path, clip: Clip, scores: Saliency, selection: Selection, signa
         arrays |= {"residual_exact": np.array(signals.residual_exact), "residual_source": np.array(signals.residual_source)}
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-
-def _write_picture(path: Path, picture: UInt8[np.ndarray, "H W 3"]) -> None:
-    write_bytes(path, cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     work = options.out / ".import"
     (work / "parts").mkdir(parents=True, exist_ok=True)
-    if not _finished(work, job["digest"]):
+    progress = _progress(work)
+    if not progress.get("finished") or progress["digest"] != job["digest"]:
         python = environment(options.environment.absolute(), print)
         read_inputs(python, work, job, options.stall, print)
     code = shards.main([f"--{job['kind']}s", str(work / "parts"), "--out", str(options.out), *of_shards])
@@ -184,20 +185,12 @@ def _progress(work: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _finished(work: Path, digest_: str) -> bool:
-    progress = _progress(work)
-    return bool(progress.get("finished")) and progress["digest"] == digest_
-
-
 def _imported(out: Path, made_of: dict[str, Any]) -> bool:
     """Whether the folder holds finished shards of just this."""
-    path = out / IMPORTED
-    if not path.exists():
-        return False
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = json.loads((out / IMPORTED).read_text(encoding="utf-8"))
         return about == {**made_of, "fingerprint": read_manifest(out).fingerprint}
-    except (ValueError, BadShard):
+    except (FileNotFoundError, ValueError, BadShard):
         return False
 
 

@@ -97,7 +97,8 @@ def parquet_rows(uri: str, columns: Columns, start: int, doing: Doing) -> Iterat
         if about[columns.data][1] != tf.string:
             raise CannotRead(f"{uri}: column {columns.data} holds {about[columns.data][1].name}, and bytes are expected.")
         yield from _rows(found, columns)
-        rows = _rows_a_read(found[columns.data])
+        mean = sum(map(len, found[columns.data])) / (stop - start)
+        rows = max(1, min(_MOST_ROWS, int(_READ_BYTES / max(mean, 1))))
         start = stop
 
 
@@ -262,8 +263,3 @@ def _rows(found: dict[str, Any], columns: Columns) -> Iterator[Row]:
     for number in range(len(found[columns.data])):
         label, key = (None if name is None else found[name][number] for name in (columns.label, columns.key))
         yield Row(found[columns.data][number], label, key)
-
-
-def _rows_a_read(values: Any) -> int:
-    mean = max(sum(len(value) for value in values) / len(values), 1)
-    return max(1, min(_MOST_ROWS, int(_READ_BYTES / mean)))

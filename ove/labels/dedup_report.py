@@ -41,8 +41,7 @@ def write_report(
         "sets": len(found.sets),
         "sets_by_size": {int(size): int(n) for size, n in zip(*np.unique(sizes, return_counts=True), strict=True)},
     }
-    texts = [[{name: v for name, v in sample.items() if name != "picture"} for sample in s["samples"]] for s in shown]
-    sets = [{"size": s["size"], "samples": text} for s, text in zip(shown, texts, strict=True)]
+    sets = [{"size": s["size"], "samples": s["samples"]} for s in shown]
     write_json(out / "duplicates.json", {**counts, **settings, "some_sets": sets})
     write_text(out / "duplicates.html", _page(counts, settings, shown))
 
@@ -71,24 +70,21 @@ def read_kept(out: Path, n_records: int) -> Bool[np.ndarray, "N"] | None:
 
 
 def _chosen(n_sets: int) -> list[int]:
-    largest = list(range(min(SETS_SHOWN // 2, n_sets)))
-    if len(largest) == n_sets:
-        return largest
-    others = np.linspace(len(largest), n_sets - 1, SETS_SHOWN - len(largest)).astype(int)
-    return sorted({*largest, *others.tolist()})
+    largest = min(SETS_SHOWN // 2, n_sets)
+    others = np.linspace(largest, n_sets - 1, SETS_SHOWN - largest).astype(int) if largest < n_sets else np.arange(0)
+    return sorted({*range(largest), *others.tolist()})
 
 
 def _describe(found: Duplicates, records: Int64[np.ndarray, "N"], number: int, look: ReadPicture) -> dict[str, Any]:
     members = found.sets[number]
     mine = np.isin(found.pairs, members).all(1)
-    samples = []
+    samples, pictures = [], []
     for member in members[:_PICTURES_SHOWN].tolist():
         cosines = found.cosines[mine & (found.pairs == member).any(1)]
         key, picture = look(int(records[member]))
-        samples.append(
-            {"record": int(records[member]), "key": key, "highest_cosine": round(float(cosines.max()), 4), "picture": picture}
-        )
-    return {"size": len(members), "samples": samples}
+        samples.append({"record": int(records[member]), "key": key, "highest_cosine": round(float(cosines.max()), 4)})
+        pictures.append(picture)
+    return {"size": len(members), "samples": samples, "pictures": pictures}
 
 
 def _page(counts: dict[str, Any], settings: dict[str, Any], shown: Sequence[dict[str, Any]]) -> str:
@@ -99,10 +95,10 @@ def _page(counts: dict[str, Any], settings: dict[str, Any], shown: Sequence[dict
         f"<p>{counts['sets']:,} sets, of which {len(shown)} are shown; framed is what is kept. {about}</p>",
     ]
     for entry in shown:
-        for place, sample in enumerate(entry["samples"]):
+        for place, (sample, picture) in enumerate(zip(entry["samples"], entry["pictures"], strict=True)):
             words = html.escape(f"{sample['key']} ({sample['highest_cosine']})", quote=True)
             kept = ' class="kept"' if place == 0 else ""
-            parts.append(f'<img{kept} title="{words}" alt="{words}" src="{_inlined(sample["picture"])}">')
+            parts.append(f'<img{kept} title="{words}" alt="{words}" src="{_inlined(picture)}">')
         more = entry["size"] - len(entry["samples"])
         parts.append(f"<p>{entry['size']} samples{f', {more} of them not shown' if more else ''}</p>")
     return "\n".join(parts)

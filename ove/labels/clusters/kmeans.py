@@ -140,15 +140,13 @@ def _resume(
     """Returns (iterations done, centers, passes) of an interrupted call with the same settings, or (0, None, [])."""
     if workdir is None:
         return 0, None, []
-    state: dict[str, Any] | None = broadcast_json(mesh, _read(workdir / _STATE) if is_main(mesh) else None)
+    path = workdir / _STATE
+    found = json.loads(path.read_text(encoding="utf-8")) if is_main(mesh) and path.is_file() else None
+    state: dict[str, Any] | None = broadcast_json(mesh, found)
     if state is None or state["settings"] != settings:
         return 0, None, []
     centers = np.load(workdir / state["file"]) if is_main(mesh) else np.empty(shape, np.float32)
     return state["done"], broadcast_one_to_all(mesh, centers), [Iteration(**p) for p in state["passes"]]
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _keep(

@@ -91,7 +91,8 @@ def _config(values: Mapping[str, Any]) -> tuple[ClipConfig | None, list[str]]:
     known = _DEFAULTS | {key: given[key] for key in _DEFAULTS if key in given}
     if kind == "clip":  # the whole model's counts; the tower's is unused
         known["projection_dim"] = values.get("projection_dim", _DEFAULTS["projection_dim"])
-    problems = [f"{key} is {known[key]!r}; it must be a positive integer" for key in _SIZES if not _is_size(known[key])]
+    wrong = [key for key in _SIZES if type(known[key]) is not int or known[key] < 1]
+    problems = [f"{key} is {known[key]!r}; it must be a positive integer" for key in wrong]
     if known["hidden_act"] not in get_args(Activation):
         problems.append(f"hidden_act is {known['hidden_act']!r}; this tower computes {' or '.join(get_args(Activation))}")
     if known["num_channels"] != 3:
@@ -109,10 +110,6 @@ def _config(values: Mapping[str, Any]) -> tuple[ClipConfig | None, list[str]]:
         return None, problems
     sizes = {ours: known[theirs] for theirs, ours in _SIZES.items()}
     return ClipConfig(**sizes, activation=known["hidden_act"], norm_eps=float(known["layer_norm_eps"])), []
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value > 0
 
 
 def _tensors(files: WeightFiles) -> dict[str, Shaped[np.ndarray, "..."]]:

@@ -109,14 +109,13 @@ def tags_of(words: Iterable[str], vocabulary: Vocabulary, n_tags: int, seed: int
     if not found:
         return np.full(n_tags, NONE, np.int32)
     if len(found) > n_tags:
-        drawn = sorted(range(len(found)), key=lambda place: _lot(seed, key, vocabulary.words[found[place]]))[:n_tags]
+
+        def lot(place: int) -> bytes:  # by hashing, which no version of a library changes
+            return hashlib.sha256(f"{seed}\0{key}\0{vocabulary.words[found[place]]}".encode()).digest()
+
+        drawn = sorted(range(len(found)), key=lot)[:n_tags]
         found = [found[place] for place in sorted(drawn)]
     return np.resize(np.array(found, np.int32), n_tags)
-
-
-def _lot(seed: int, key: str, word: str) -> bytes:
-    """Draws by hashing, which no version of a library changes."""
-    return hashlib.sha256(f"{seed}\0{key}\0{word}".encode()).digest()
 
 
 def _side_by_side(paths: Sequence[Path]) -> Iterator[tuple[str, int]]:
