@@ -1,6 +1,6 @@
 """`python -m launch.annotations ssv2 --annotations DIR --videos DIR --split train --out LIST.jsonl`: a benchmark as a list.
 
-The list is what `python -m launch.shards --videos` takes. Beside it, `….report.json` names everything that is not in it.
+`python -m launch.shards --videos` takes the list. `….report.json` beside it names everything that was left out.
 """
 
 import argparse
@@ -14,11 +14,11 @@ from ove.probe.annotations.benchmarks import BENCHMARKS
 from ove.probe.annotations.match import Matched, list_lines, match
 
 _SHOWN = 5
-"""Names of each kind on the screen; the report has all."""
+"""Names printed of each kind; the report has all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads a split, writes the list and the report; BadInput if the files are not the benchmark's, or no video is there."""
+    """Writes the list and the report of a split; BadInput for other files than the benchmark's, or without a video."""
     options = _parser().parse_args(arguments)
     benchmark = BENCHMARKS[options.benchmark]
     further = {name: getattr(options, name) for name in ("fold", "view") if getattr(options, name) is not None}

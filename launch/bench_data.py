@@ -1,4 +1,4 @@
-"""python -m launch.bench_data --config=configs/toy.py …: how fast data come, stage by stage, and what holds them up."""
+"""python -m launch.bench_data --config=configs/toy.py …: measures the data pipeline by stages and names the bottleneck."""
 
 import cProfile
 import os
@@ -23,7 +23,7 @@ STAGES = {
     "read": ("record",),
     "decode": ("decode_image", "decode_mosaic", "decode_frames"),
 }
-"""The functions of ove/shards whose time counts for a stage; what else a sample takes is `select`, its room is `batch`."""
+"""Functions of ove/shards by stage; the rest of a sample's time is `select`, filling its row `batch`."""
 REMEDIES = {
     "read": "put the shards on a local disk, or raise batches.threads: a thread that waits for the storage costs no core",
     "decode": "write the shards with mosaics (shards.store), or as JPEG frames in place of H.264, or pictures with a smaller "
@@ -36,7 +36,7 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class HeadSpeed:
-    """Seconds that one sample of a head takes in each stage, on one core."""
+    """Seconds per sample of a head in each stage, on one core."""
 
     bank: str
     batch_size: int
@@ -44,7 +44,7 @@ class HeadSpeed:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures and prints; needs the shards and labels of the configuration, and trains nothing."""
+    """Measures and prints, on the shards and labels of the configuration; trains nothing."""
     parser = command_parser("bench_data", __doc__)
     parser.add_argument("--steps", type=int, default=20, help="steps over which the whole pipeline is measured")
     parser.add_argument("--samples", type=int, default=64, help="of each head, over which single stages are measured")
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _head_speed(stream: HeadStream, batch_size: int, samples: int) -> HeadSpeed:
-    """Times samples one by one, in the order of the stream, once as they are and once under a profiler for the shares."""
+    """Times samples in the order of the stream, once plainly and once under a profiler for the shares."""
     rows = stream.empty(min(samples, batch_size))
 
     def fill(place: int) -> None:
@@ -94,9 +94,9 @@ def _head_speed(stream: HeadStream, batch_size: int, samples: int) -> HeadSpeed:
 
 
 def _whole(pipeline: Pipeline, steps: int, sharding: Sharding) -> tuple[float, float]:
-    """Seconds that a step's batches take to be made, as configured, and to be moved to the devices."""
+    """Returns the seconds to make a step's batches, as configured, and to copy them to the devices."""
     ahead = 2 + pipeline.config.threads * max(pipeline.config.num_workers, 1)
-    for _ in range(ahead):  # what is made ahead costs nothing when it is taken
+    for _ in range(ahead):  # batches made ahead take no time
         batches = next(pipeline)
     began = time.perf_counter()
     for _ in range(steps):

@@ -1,4 +1,4 @@
-"""python -m launch.centers export|report RUN …: the class centers of a training run, to files and for people to look at."""
+"""python -m launch.centers export|report RUN …: class centers of a training run, as files or as a page with samples."""
 
 import argparse
 import html
@@ -26,12 +26,12 @@ from ove.train.checkpoints.checkpoint import restore_encoder
 from ove.train.checkpoints.saved_bank import SavedBank, open_bank
 
 _RECORDS_AT_ONCE = 16
-"""Records that go through the encoder at once."""
+"""Records per encoder call."""
 _STYLE = "body{font:15px sans-serif;margin:2em} img{height:112px;margin-right:4px} h2{font-size:16px;margin:1.2em 0 .3em}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the arguments and does what they ask for."""
+    """Exports or reports a bank."""
     options = _parser().parse_args(argv)
     bank = open_bank(options.run, options.bank, options.step)
     (_export if options.task == "export" else _report)(bank, options)
@@ -46,7 +46,7 @@ def _export(bank: SavedBank, options: argparse.Namespace) -> None:
 
 
 def _report(bank: SavedBank, options: argparse.Namespace) -> None:
-    """A page with the samples whose embeddings are nearest to each of some centers, and the same as JSON."""
+    """Writes a page, and JSON, with the nearest samples of some centers."""
     shards = ShardSet.open(options.shards)
     often = bank.positive_steps()
     centers = _chosen(bank, often, options)
@@ -68,7 +68,7 @@ def _report(bank: SavedBank, options: argparse.Namespace) -> None:
 
 
 def _chosen(bank: SavedBank, often: Int32[np.ndarray, "C"], options: argparse.Namespace) -> Int32[np.ndarray, "n"]:
-    """The centers asked for, or half of them the most frequent ones and half drawn from the rest."""
+    """Returns the centers asked for, or the most frequent ones and as many drawn from the rest."""
     if options.ids:
         wrong = [i for i in options.ids if not 0 <= i < bank.n_centers]
         if wrong:
@@ -82,7 +82,7 @@ def _chosen(bank: SavedBank, often: Int32[np.ndarray, "C"], options: argparse.Na
 
 
 def _embed(bank: SavedBank, shards: ShardSet) -> Float32[np.ndarray, "N E"]:
-    """The embedding of every record, seen as in training but without chance: clips by their codec, images whole."""
+    """Embeds every record as in training, without augmentation: clips in mode codec, images whole."""
     config = from_mapping(RunConfig, bank.meta.config)
     view = TokenView(config.batches.budget_tokens, config.batches.selection)
     mode = CODEC if bank.name == "vid" else IMAGE

@@ -25,13 +25,13 @@ from ove.train.init import TrainState
 from ove.train.monitor.guards import init_loss_window
 
 ORIGIN_FILE = "published.safetensors"
-"""In the folder of a run made here: what its published file says beyond the parameters."""
+"""Metadata of the published file, in the folder of a converted run."""
 _CHECKPOINTS = "checkpoints"
 _WRITTEN = {"run": (_CHECKPOINTS, ORIGIN_FILE), "published": (SAFETENSORS, published.CONFIG)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the encoder in SOURCE, says what it is, and writes it to DEST in the other format."""
+    """Reads the encoder in SOURCE, describes it, and writes it to DEST in the other format."""
     options = _parser().parse_args(argv)
     from_run = (options.source / _CHECKPOINTS).is_dir()
     to = options.to or ("published" if from_run else "run")
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _write_run(encoder: Encoder, step: int, source: Path, dest: Path) -> None:
-    """A run folder with one checkpoint that holds the encoder and nothing to train it further."""
+    """Writes a run folder with one checkpoint: the encoder, without the state to resume training."""
     params = nnx.to_pure_dict(nnx.state(encoder, nnx.Param))
     state = TrainState(jnp.int32(step), params, {}, (), jax.random.key(0), init_loss_window(1))  # orbax saves no empty arrays
     fresh = dest / ".converting"
@@ -73,7 +73,7 @@ def _write_run(encoder: Encoder, step: int, source: Path, dest: Path) -> None:
 
 
 def describe_encoder(encoder: Encoder) -> str:
-    """Sizes, layout and number of parameters, on two lines."""
+    """Returns sizes, layout and number of parameters, on two lines."""
     config, origin = encoder.config, encoder.origin
     fused_qkv = isinstance(origin, Origin) and origin.fused_qkv
     tensors = published_tensors(config, fused_qkv)
@@ -100,7 +100,7 @@ def _sizes(config: EncoderConfig) -> tuple[int, ...]:
 
 
 def _check(options: argparse.Namespace, from_run: bool, to: str) -> None:
-    """ConfigError if the options do not go together or DEST is taken."""
+    """Raises ConfigError if options conflict or DEST is taken."""
     source, dest = options.source, options.dest
     if options.step is not None and not from_run:
         raise ConfigError(f"--step: {source} is not the folder of a run, which alone has steps; leave --step out.")

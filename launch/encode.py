@@ -27,7 +27,7 @@ _OF_MODE = {"budget": "codec", "frames": "frames", "max_tokens": "image", "min_t
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Encodes all files that it can and writes their features; 0 if any could be used (with --strict: all)."""
+    """Writes the features of all usable files; returns 0 if there are any (with --strict: if all are)."""
     options = parser().parse_args(arguments)
     _set_up_messages(options.verbose)
     paths = resolve_paths(options.inputs)
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All options of the command."""
+    """Returns the parser of all options."""
     parser = command_parser("encode", "Features of images and videos. docs/encoder.md says what the .npz holds.")
     add = parser.add_argument
     add("--weights", required=True, type=Path, help="published folder or file, or the folder of a training run")
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _set_up_messages(verbose: bool) -> None:
-    # OpenCV and FFmpeg complain about bad files in lines of their own, without the file's name.
+    # OpenCV and FFmpeg print their own lines about bad files, without the name.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     if verbose:
         logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
@@ -93,7 +93,7 @@ def _set_up_messages(verbose: bool) -> None:
 
 
 def _input_config(options: argparse.Namespace, patch_px: int) -> InputConfig:
-    """The options as they are meant in the mode; one that belongs to another mode raises ConfigError."""
+    """Returns the settings of the mode; ConfigError for an option of another mode."""
     if options.batch < 1 or (options.threads is not None and options.threads < 1):
         raise ConfigError(f"--batch {options.batch} and --threads {options.threads} must be at least 1.")
     is_image = options.mode == "image"
@@ -125,7 +125,7 @@ def _encode_all(
     file: FeatureFile,
     bad: list[tuple[Path, str]],
 ) -> None:
-    """Fills the feature file and the list of bad files, and shows how far it has got."""
+    """Fills the feature file and the list of bad files, and shows progress."""
     names: list[Path] = []
 
     def sequences() -> Iterator[Tokens]:

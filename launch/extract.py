@@ -33,11 +33,11 @@ _EXPORTS = ("npz", "mosaics")
 _PICTURES = ("sheet", "video")
 _HINTS = get_type_hints(VideoConfig)
 _Made = tuple[str, dict[str, object] | None]
-"""What was made of a file, in words, and its entry of a training list if mosaics were made."""
+"""What was written for a file, in words; its entry of a training list if mosaics were."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Extracts every video it is given; 0 if at least one could be used."""
+    """Extracts all videos; returns 0 if at least one could be used."""
     options = _options(list(sys.argv[1:] if arguments is None else arguments))
     config, tokens = _checked(options)
     files = _inputs(options.videos)
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _extract(options: argparse.Namespace, config: VideoConfig, tokens: int, task: tuple[InputFile, str]) -> _Made | BadFile:
-    """Makes everything of one file that was asked for."""
+    """Writes the outputs of one file."""
     file, name = task
     try:
         clip, signals = read_video(file.path, config)
@@ -146,7 +146,7 @@ def _checked(options: argparse.Namespace) -> tuple[VideoConfig, int]:
 
 
 def _inputs(paths: list[Path]) -> list[InputFile]:
-    """The files named, and those in the folders named; what does not exist is kept, to be set aside with its reason."""
+    """Returns the named files and those in named folders; missing ones are set aside later, with the reason."""
     found: list[InputFile] = []
     for path in paths:
         found += files_in_folder(path) if path.is_dir() else [InputFile(path, path.as_posix(), None)]
@@ -154,7 +154,7 @@ def _inputs(paths: list[Path]) -> list[InputFile]:
 
 
 def _output_names(paths: list[Path]) -> list[str]:
-    """A file name for each path, without suffix: its stem, or with a number where several have the same."""
+    """Returns a unique name for each path: its stem, numbered where several share it."""
     taken: set[str] = set()
     names = []
     for path in paths:
@@ -168,7 +168,7 @@ def _output_names(paths: list[Path]) -> list[str]:
 
 
 def _write(path: Path, clip: Clip, scores: Saliency, selection: Selection, signals: CodecSignals | None) -> None:
-    """Writes the .npz whole under a temporary name, then renames it."""
+    """Writes the .npz atomically."""
     arrays = {
         "frame_index": clip.frame_index,
         "pts_s": clip.pts_s,

@@ -1,8 +1,7 @@
-"""`python -m launch.import_tfio URI… --image COLUMN --out DIR`: data sets that TensorFlow's readers open → a folder of shards.
+"""`python -m launch.import_tfio URI… --image COLUMN --out DIR`: writes shards of data sets that TensorFlow can read.
 
-TFRecord, Parquet, Avro, LMDB and HDF5 files, and single files, on s3:// and all other file systems that tensorflow-io knows.
-TensorFlow lives in an environment of its own (`.venv-tfio`, made on first use). Arguments that are not named here go to
-`launch.shards`, which makes the records.
+TFRecord, Parquet, Avro, LMDB and HDF5 files, and single files, on s3:// and the other file systems of tensorflow-io.
+TensorFlow is in an environment of its own (`.venv-tfio`, installed on first use). Other arguments go to `launch.shards`.
 """
 
 import argparse
@@ -31,17 +30,17 @@ FORMAT_ENDINGS = {
     "hdf5": (".h5", ".hdf5"),
     "files": (".jpg", ".jpeg", ".png", ".webp", ".mp4", ".mkv", ".webm", ".mov", ".avi"),
 }
-"""Endings of names that tell the format of an input."""
+"""Endings of names, by format."""
 FIXED_COLUMNS = {"lmdb": "value", "files": "bytes"}
 """The only column that these formats have."""
 IMPORTED = "import.json"
-"""What a folder of shards was imported from; written when all is done."""
+"""Describes what a folder of shards was imported from; written last."""
 _RECORDS_PER_PART, _BYTES_PER_PART = 1000, 256 << 20
 _STEP_S = 0.2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes shards of what the inputs hold; 0 when at least one record is in them, also if they were imported before."""
+    """Writes shards of the inputs, unless they were imported before; returns 0 if they contain a record."""
     options, of_shards = _parser().parse_known_args(arguments)
     job = make_job(options)
     job["digest"] = digest({**job, "files": [_stamp(uri) for uri in job["inputs"]]})
@@ -63,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make_job(options: argparse.Namespace) -> dict[str, Any]:
-    """What the process with TensorFlow is told, checked as far as can be without it; ConfigError says what is wrong."""
+    """Returns the job of the process with TensorFlow; ConfigError for options that do not fit."""
     form = options.format or format_of(options.inputs)
     if (options.image is None) == (options.video is None) and form not in FIXED_COLUMNS:
         raise ConfigError("give either --image COLUMN or --video COLUMN: the column that holds the encoded pictures or videos.")
@@ -90,7 +89,7 @@ def make_job(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def format_of(inputs: list[str]) -> str:
-    """The one format that the names of all inputs end in; ConfigError where they do not tell."""
+    """Returns the format of all inputs by their endings; ConfigError if they have none, or several."""
     found = set()
     for uri in inputs:
         name = uri.rstrip("/").lower().removesuffix(".gz")
@@ -104,10 +103,10 @@ def format_of(inputs: list[str]) -> str:
 
 
 def read_inputs(python: Path, work: Path, job: dict[str, Any], stall_s: float, say: Callable[[str], None]) -> None:
-    """Runs the process with TensorFlow until all records lie in tars in `work`/parts; goes on where an earlier run stopped.
+    """Runs the process with TensorFlow until all records are in tars in `work`/parts; resumes an earlier run.
 
-    It is judged by what it has put there, never by how it exits. A data set that is not what the job says raises BadClip; a
-    reader that crashes, or does nothing for `stall_s` seconds, raises Unavailable saying where it was.
+    Its files count, not its exit code. BadClip for a data set that does not fit the job; Unavailable, saying where, for a
+    reader that crashes or makes no progress for `stall_s` seconds.
     """
     write_json(work / "job.json", job)
     for name in ("error.json", "doing.txt"):
@@ -137,7 +136,7 @@ def read_inputs(python: Path, work: Path, job: dict[str, Any], stall_s: float, s
 
 
 def _wait(process: subprocess.Popen[bytes], work: Path, stall_s: float, say: Callable[[str], None]) -> bool:
-    """Waits for the end of the process; False if it had to be given up because nothing changed in its folder."""
+    """Waits for the process; returns False after `stall_s` seconds without a change in its folder."""
     seen = _traces(work)
     changed = said = time.monotonic()
     while True:
@@ -156,7 +155,7 @@ def _wait(process: subprocess.Popen[bytes], work: Path, stall_s: float, say: Cal
 
 
 def _traces(work: Path) -> list[tuple[str, int, int]]:
-    """What shows that the process is doing something: names, sizes and dates of what it writes."""
+    """Returns names, sizes and dates of the files that the process writes."""
     found = []
     for entry in (*os.scandir(work), *os.scandir(work / "parts")):
         try:
@@ -186,7 +185,7 @@ def _progress(work: Path) -> dict[str, Any]:
 
 
 def _imported(out: Path, made_of: dict[str, Any]) -> bool:
-    """Whether the folder holds finished shards of just this."""
+    """Returns whether the folder contains finished shards of the same import."""
     try:
         about = json.loads((out / IMPORTED).read_text(encoding="utf-8"))
         return about == {**made_of, "fingerprint": read_manifest(out).fingerprint}
@@ -195,7 +194,7 @@ def _imported(out: Path, made_of: dict[str, Any]) -> bool:
 
 
 def _stamp(uri: str) -> list[int] | None:
-    """Size and date of a local input; of remote ones the address has to do."""
+    """Returns size and date of a local input; None for a remote one."""
     if "://" in uri or not os.path.exists(uri):
         return None
     stat = os.stat(uri)

@@ -1,8 +1,7 @@
-"""`python -m launch.labels [embed|dedup|kmeans|assign|all|ocr] --shards DIR`: from records to what they are trained on.
+"""`python -m launch.labels [embed|dedup|kmeans|assign|all|ocr] --shards DIR`: labels of records, beside the shards.
 
-embed: a teacher's embeddings; dedup: samples that show the same; kmeans: class centers; assign: the nearest centers of
-every record, beside the shards; all (if left out): one after the other. Each goes on where it was interrupted. ocr: words
-in pictures, see `ocr --help`.
+embed: a teacher's embeddings; dedup: duplicates; kmeans: class centers; assign: the nearest centers of every record; all (the
+default): one after the other. Each resumes where it was interrupted. ocr: words in pictures, see `ocr --help`.
 
 On several machines that see the same folders, once on each: under SLURM, Open MPI and GKE as it is, on Cloud TPU with
 --distributed, elsewhere with --coordinator=HOST:PORT --num-processes=N --process-id=I. Or, without any connection between them,
@@ -37,11 +36,11 @@ _IN_PARTS = ("embed", "assign")
 _DOES = {"read": "pictures read", "count": "words counted", "tag": "records tagged"}
 _SCRIPTS_SHOWN = 8
 _PATIENCE_S = 30 * 86400.0
-"""How long processes wait for one that is still heard of: for the slowest part of the embeddings, for duplicates."""
+"""How long processes wait for a live one: for the slowest part of the embeddings, for duplicates."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Does one task, or all, for each bank, unless that has been done with the same options."""
+    """Runs one task, or all, for each bank; skips all if labels with the same options exist."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["ocr"]:
         return _ocr(arguments[1:])
@@ -91,7 +90,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _caches(options: argparse.Namespace, config: LabelsConfig) -> list[StepCache]:
-    """The folders of all banks that are wanted."""
+    """Returns the folders of the wanted banks."""
     shards = ShardSet.open(options.shards)
     if options.task in ("kmeans", "all") and options.centers_from is None:
         check_size(config, len(shards))
@@ -135,7 +134,7 @@ def _config(options: argparse.Namespace) -> LabelsConfig:
 
 
 def _ocr(arguments: list[str]) -> int:
-    """Reads, counts and tags the text of shard folders; what an earlier call has finished is kept."""
+    """Reads, counts and tags the text of shard folders; keeps what an earlier call finished."""
     options = _ocr_parser().parse_args(arguments)
     sections = cli_settings.read_sections(options, "text", "engines")
     text = from_mapping(TextConfig, sections["text"], "text.")

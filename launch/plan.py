@@ -1,4 +1,4 @@
-"""python -m launch.plan --config=FILE[:ARG] --devices N: what a run would cost on so many devices, before there are any."""
+"""python -m launch.plan --config=FILE[:ARG] --devices N: estimates a run's cost on devices, without having them."""
 
 import math
 import os
@@ -27,7 +27,7 @@ _FLAG = "--xla_force_host_platform_device_count"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints memory, bytes through collectives and estimated time of one step; with --compile, what the compiler says."""
+    """Prints memory, collective bytes and time of one step by formula; with --compile, also those of the program."""
     parser = command_parser("plan", __doc__)
     add = parser.add_argument
     add("--devices", type=int, required=True, help="GPUs, or chips of a TPU slice (a v5p-256 has 128)")
@@ -108,7 +108,7 @@ def _centers(assignments: Sequence[str]) -> Mapping[str, int]:
 
 
 def _pretend(n_devices: int) -> None:
-    """Starts this command anew on a CPU that pretends to be so many devices: JAX must know that before it looks."""
+    """Restarts this command on a CPU that pretends to be so many devices, which JAX must know before it starts."""
     flags = os.environ.get("XLA_FLAGS", "")
     wanted = f"{_FLAG}={n_devices}"
     if wanted in flags.split() and os.environ.get("JAX_PLATFORMS") == "cpu":

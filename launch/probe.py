@@ -1,6 +1,6 @@
-"""python -m launch.probe --config=configs/probe_toy.py: a frozen encoder under an attentive probe; prints the table.
+"""python -m launch.probe --config=configs/probe_toy.py: probes a frozen encoder and prints a table of scores.
 
-On several machines, once on each, as `launch.train`: each makes features of a part of the samples and scores a part.
+On several machines, once on each, as `launch.train`: each computes features and scores of a part of the samples.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ from ove.probe.report import as_csv, as_json, table
 from ove.shards.shard_set import ShardSet
 
 _MEET_LIMIT_S, _SILENCE_LIMIT_S = 600.0, 60.0
-"""How long processes wait for each other at the start; one not heard of for so long ends all others."""
+"""How long processes wait for each other at the start, and without a sign of life from one."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the arguments and probes; the first process prints the table, and writes what is asked for."""
+    """Probes; the first process prints the table and writes files."""
     parser = command_parser("probe", __doc__)
     add = parser.add_argument
     add("--out", type=Path, help="write scores and table to this JSON file, and a CSV beside it")

@@ -1,4 +1,4 @@
-"""The whole way on a CPU, each step the command that one would type: videos → signals → shards → labels → training → probe.
+"""Runs all steps on a CPU, each as a command that one could type: videos → signals → shards → labels → training → probe.
 
 python -m launch.quickstart [VIDEO_DIR] [--out DIR]; without VIDEO_DIR on toy videos. Ends with the probe's table, and
 leaves overlay.png, report.md and report.json in the output folder. Started again, it goes on where it stopped.
@@ -25,24 +25,24 @@ from ove.sources.folders import InputFile, find_files
 
 _ROOT = Path(__file__).resolve().parents[1]
 SIZE_PX = 84
-"""Frames of 6×6 patches: a seventh of the work of the default 224 px."""
+"""6×6 patches a frame: a seventh of the work of 224 px."""
 CLIP_SCALE = ("--set", "video.percentile_scope=clip")
-"""Signals are scaled over the clip, not frame by frame: a frame in which little happens counts less than one with an event."""
+"""Scales signals over the clip, so that a quiet frame counts less than one with an event."""
 TOY = {"train": 640, "probe": 160, "val": 256}
-"""Few labels, 20 a class: with many, untrained features are enough for a toy."""
+"""Few labels, 20 a class: with many, untrained features suffice on toy videos."""
 TOY_SMOKE = {"train": 32, "probe": 16, "val": 16}
 MAX_VIDEOS = 1024
-"""Of the user's own videos; more would not fit into the ten minutes."""
+"""Most of the user's videos, to stay within ten minutes."""
 CENTERS, LABELS = 64, 3
 VAL_EVERY = 4
-"""Every fourth video of a class is kept for validation."""
+"""Every fourth video of a class is for validation."""
 _MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "8000000000", "MALLOC_TRIM_THRESHOLD_": "16000000000"}
-"""glibc keeps freed memory instead of handing it back and faulting it in again: about 13 % of a training step on a CPU."""
+"""glibc keeps freed memory instead of returning it and faulting it in again: about 13 % of a training step on a CPU."""
 
 
 @dataclass
 class Commands:
-    """Runs commands one after the other and keeps their times."""
+    """Runs commands and keeps their times."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def _toy_videos(commands: Commands, out: Path, smoke: bool, seed: int) -> dict[str, Path]:
-    """Folders of toy videos: to pretrain on, to train the probe on, to score it on."""
+    """Writes folders of toy videos for pretraining, for training the probe and for scoring it."""
     counts = TOY_SMOKE if smoke else TOY
     numbers = [word for split, n in counts.items() for word in (f"--{split}", n)]
     commands.run("toy", "--out", out / "videos", *numbers, "--seed", seed)
@@ -93,7 +93,7 @@ def _toy_videos(commands: Commands, out: Path, smoke: bool, seed: int) -> dict[s
 
 
 def _own_videos(folder: Path, out: Path) -> dict[str, Path]:
-    """Lists of the videos to pretrain (and train the probe) on and, if there are two classes of two videos, to score it on."""
+    """Writes lists of videos for training and, with two or more classes of two or more videos, for scoring."""
     found = find_files(folder.resolve())
     if len(found) > MAX_VIDEOS:
         print(f"{folder}: {len(found)} files; the quickstart takes {MAX_VIDEOS}, evenly over all of them.")
@@ -109,7 +109,7 @@ def _own_videos(folder: Path, out: Path) -> dict[str, Path]:
 
 
 def _picture(commands: Commands, out: Path, videos: Path) -> None:
-    """overlay.png: what the codec says is new in the first good video."""
+    """Draws the selected patches of the first good video: overlay.png."""
     key = ShardSet.open(out / "shards" / "train").record(0).key
     video = videos / key if videos.is_dir() else key
     commands.run("extract", video, "--out", out / "extract", "--overlay", *CLIP_SCALE)
@@ -117,7 +117,7 @@ def _picture(commands: Commands, out: Path, videos: Path) -> None:
 
 
 def _pretrain(commands: Commands, out: Path, smoke: bool, seed: int) -> None:
-    """Labels by clustering, then training on them."""
+    """Clusters labels, then trains on them."""
     shards = out / "shards" / "train"
     n_centers = max(1, min(CENTERS, len(ShardSet.open(shards)) // 2))
     commands.run("labels", "--shards", shards, "--centers", n_centers, "--labels", min(LABELS, n_centers))
@@ -130,7 +130,7 @@ def _pretrain(commands: Commands, out: Path, smoke: bool, seed: int) -> None:
 
 
 def _probe(commands: Commands, out: Path, splits: Mapping[str, Path], smoke: bool, seed: int) -> dict:
-    """The probe's scores: trained on the split `probe` where there is one, else on the pretraining videos."""
+    """Probes the encoder, training on the split `probe` if there is one, else on the pretraining videos."""
     shards = out / "shards"
     labelled = shards / ("probe" if "probe" in splits else "train")
     settings = {"weights": out / "train", "train_shards": labelled, "val_shards": shards / "val", "seeds": (seed,)}
@@ -146,7 +146,7 @@ def _write_list(path: Path, videos: Sequence[InputFile]) -> Path:
 
 
 def _claim(out: Path, inputs: dict) -> None:
-    """One output folder belongs to one set of inputs, so that what an earlier run left is never mistaken for this one's."""
+    """Reserves an output folder for one set of inputs, so that results of another are never reused."""
     note = out / "inputs.json"
     if note.exists() and json.loads(note.read_text()) != inputs:
         raise ConfigError(f"{out} holds a run on other inputs ({note.read_text().strip()}); give another --out or delete it.")

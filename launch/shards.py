@@ -1,4 +1,4 @@
-"""`python -m launch.shards --videos|--images SOURCE --out DIR`: files, lists and archives → a folder of shards."""
+"""`python -m launch.shards --videos|--images SOURCE --out DIR`: writes files, lists and archives into shards."""
 
 import argparse
 from functools import partial
@@ -18,11 +18,11 @@ from ove.sources.quarantine import QUARANTINE
 IMAGES_PER_SHARD = 1024
 """A picture takes about a tenth of the bytes of a clip."""
 _SHOWN = 10
-"""Bad files named on the screen; all of them are in the quarantine list."""
+"""Bad files printed; all are in the quarantine list."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Writes a shard folder; 0 when it holds at least one record."""
+    """Writes a shard folder; returns 0 if it contains a record."""
     options = _parser().parse_args(arguments)
     if (options.videos is None) == (options.images is None):
         raise ConfigError("give either --videos or --images, with a folder, a list of paths or an archive.")

@@ -1,4 +1,4 @@
-"""`python -m launch.show SHARDS [KEY]`: the keys of a shard folder, or one record: all its fields, and a picture of it."""
+"""`python -m launch.show SHARDS [KEY]`: lists the keys of a shard folder, or prints and draws one record."""
 
 import argparse
 import difflib
@@ -28,11 +28,11 @@ from ove.view.record import image_sheet, in_words, video_sheet
 _SUFFIX = ".arrayrecord"
 _NEAR = 5
 _BUDGET, _SHARE = 2048, 8
-"""Patches that are shown as kept unless the record holds a selection of its own: 2,048 (spec §2), of small clips one in 8."""
+"""Patches shown for records without mosaics: 2,048 (spec §2), of small clips one in 8."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the keys, or prints and draws a record; 0 unless there is no such record."""
+    """Prints the keys, or prints and draws a record."""
     options = _parser().parse_args(arguments)
     if options.budget is not None and options.budget < 1:
         raise ConfigError(f"--budget {options.budget} must be at least 1 patch.")
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def open_shards(place: str) -> tuple[ShardSet, range]:
-    """The shards of a folder or URI and the indices of all their records; of one of its files those that lie in it."""
+    """Opens a folder or URI, or one of its files; returns the shard set and the indices of the records."""
     if not place.endswith(_SUFFIX):
         shards = ShardSet.open(place)
         return shards, range(len(shards))
@@ -71,7 +71,7 @@ def open_shards(place: str) -> tuple[ShardSet, range]:
 
 
 def find(shards: ShardSet, indices: range, key: str) -> int:
-    """The index of the record with that key; ConfigError names keys that come near it if there is none."""
+    """Returns the index of the record with a key; ConfigError, naming similar keys, if there is none."""
     keys = []
     for index, record in _records(shards, indices):
         if record.key == key:
@@ -83,7 +83,7 @@ def find(shards: ShardSet, indices: range, key: str) -> int:
 
 
 def labels_of(shards: ShardSet, index: int, record: Record) -> dict[str, np.ndarray]:
-    """The class centers of a record by bank, nearest first: those in the label files, else those in the record."""
+    """Returns the class centers of a record by bank, nearest first, from the label files, else from the record."""
     found = dict(record.labels)
     for bank in BANKS:
         if local_file(shards.folder, f"labels/{bank}.json").exists():
@@ -93,7 +93,7 @@ def labels_of(shards: ShardSet, index: int, record: Record) -> dict[str, np.ndar
 
 
 def fields_in_words(record: Record, labels: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:
-    """(name, what it holds) of every field, as people read it."""
+    """Yields (name, value in words) of every field."""
     for name, value in vars(record).items():
         if name == "labels":
             for bank, ids in labels.items():
@@ -123,7 +123,7 @@ def _words(value: Any) -> str:
 
 
 def drawn(shards: ShardSet, record: Record, labels: dict[str, np.ndarray], budget: int | None) -> np.ndarray:
-    """The record as a picture (RGB)."""
+    """Draws the record (RGB)."""
     if isinstance(record, ImageRecord):
         return image_sheet(record, decode_image(record), labels)
     selection = shown_selection(shards, record, budget)
@@ -132,7 +132,7 @@ def drawn(shards: ShardSet, record: Record, labels: dict[str, np.ndarray], budge
 
 
 def shown_selection(shards: ShardSet, record: VideoRecord, budget: int | None) -> Selection:
-    """The patches of the record's own mosaics; if it has none, or another budget is wanted, chosen as training would."""
+    """Returns the patches of the record's mosaics, or without them or for another budget, a selection as in training."""
     if len(record.mosaic_flat) and budget is None:
         return Selection(record.mosaic_flat.astype(np.int32), record.grid_tyx)
     n_patches = int(np.prod(record.grid_tyx))
@@ -148,7 +148,7 @@ def _list(shards: ShardSet, indices: range, limit: int | None) -> int:
         for index, record in _records(shards, indices if limit is None else indices[:limit]):
             print(index, record.key, record.label or "", sep="\t")
         sys.stdout.flush()
-    except BrokenPipeError:  # `… | head` has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if limit is not None and limit < len(indices):
         print(f"… and {len(indices) - limit:,} more", file=sys.stderr)
@@ -156,7 +156,7 @@ def _list(shards: ShardSet, indices: range, limit: int | None) -> int:
 
 
 def _records(shards: ShardSet, indices: range) -> Iterator[tuple[int, Record]]:
-    """The records that can be read; the others are named on stderr."""
+    """Yields readable records; names the others on stderr."""
     for index in indices:
         try:
             yield index, shards.record(index)

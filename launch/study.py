@@ -1,7 +1,6 @@
 """python -m launch.study STUDY|all --config=configs/study_toy.py --out DIR: the paper's tables and figures on one encoder.
 
-Writes STUDY.md, .csv, .json, .png and .svg, and report.html with all studies that are in the folder. Started again,
-it keeps what is finished.
+Writes STUDY.md, .csv, .json, .png and .svg, and report.html with all studies in the folder. Resumes if interrupted.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ STUDIES: dict[str, Callable[[Bench], Study]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the arguments, runs the studies one after the other, and writes each as soon as it is done."""
+    """Runs the studies, and writes each when it is done."""
     parser = command_parser("study", __doc__)
     parser.add_argument("study", choices=[*STUDIES, "all"])
     parser.add_argument("--out", type=Path, required=True, help="folder for tables, figures and what is kept for the next time")

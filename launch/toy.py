@@ -12,11 +12,11 @@ from launch.cli.command import command_parser, run_command
 from ove.toy import CLASSES, write_video
 
 SPLITS = {"train": 0, "probe": 1_000_003, "val": 2_000_003}
-"""Added to the seed, so that no video is in two splits (seeds under a million apart are meant to be different runs)."""
+"""Added to the seed, so that splits share no video; runs have seeds below a million."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the arguments; renders and encodes what is not there yet, in parallel processes."""
+    """Renders and encodes missing videos, in parallel processes."""
     parser = command_parser("toy", __doc__)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--train", type=int, default=640, help="videos to pretrain on (default 640)")

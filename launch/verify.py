@@ -1,4 +1,4 @@
-"""`python -m launch.verify SHARDS…`: checks every checksum and every record of shard folders, and tells what they hold."""
+"""`python -m launch.verify SHARDS…`: checks every checksum and record of shard folders, and summarises them."""
 
 import argparse
 import os
@@ -17,12 +17,12 @@ from ove.shards.remote.remote_shards import local_file, local_folder
 from ove.shards.verify import Problem, Verified, verify
 
 _SHOWN = 12
-"""Classes and the like that are named one by one; the rest is counted."""
+"""Classes, codecs and so on that are named; the rest is counted."""
 _BLOCK_ROWS = 1 << 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Checks all folders and prints a summary of each; 0 if nothing is wrong, else 1, with the list of problems at the end."""
+    """Prints a summary of each folder, then all problems; returns 0 if there are none, else 1."""
     options = _parser().parse_args(arguments)
     if options.workers < 0:
         raise ConfigError(f"--workers {options.workers} must not be negative.")
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def label_lines(folder: Path) -> tuple[list[str], list[Problem]]:
-    """A line on each label file of a set, and what is wrong with any of them."""
+    """Returns a line about each label file of a set, and their problems."""
     lines, problems = [], []
     for bank in BANKS:
         if not local_file(folder, f"labels/{bank}.json").exists():
@@ -69,7 +69,7 @@ def label_lines(folder: Path) -> tuple[list[str], list[Problem]]:
 
 
 def summary(folder: str, manifest: Manifest, found: Verified, banks: Sequence[str]) -> list[str]:
-    """What a folder holds, line by line."""
+    """Summarises a folder, line by line."""
     within = [
         f"{bank} {count:,} records, {_span(*manifest.labels_per_record[bank])} of {manifest.banks[bank]:,} centers (within)"
         for bank, count in sorted(found.banks.items())

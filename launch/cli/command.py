@@ -1,4 +1,4 @@
-"""The border between commands and people: an error of ours is one clear sentence and an exit code, not a traceback."""
+"""Runs commands: parsers, and errors as one sentence and an exit code instead of a traceback."""
 
 import argparse
 import sys
@@ -15,10 +15,10 @@ def command_parser(name: str, about: str | None, **more: Any) -> argparse.Argume
 
 
 def run_command(main: Callable[[], int | None], leave: Callable[[int], object] = sys.exit) -> None:
-    """Runs `main` and exits, through `leave`, with its code; after an error of ours with one sentence on stderr.
+    """Runs `main` and exits through `leave` with its code; prints one of our errors as a sentence on stderr.
 
-    Code 2 for bad input, also for files and folders that the system refuses (no permission, a file where a folder is needed, a
-    full disk); 69 if another process of the run was lost; 130 when interrupted.
+    Code 2 for bad input, also for files that the system refuses (permissions, full disk); 69 if another process of the run was
+    lost; 130 when interrupted.
     """
     try:
         code = main() or 0

@@ -1,4 +1,4 @@
-"""The options of commands that run as several processes."""
+"""Options of commands that run as several processes."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from ove import distributed as processes
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """`--coordinator`, `--num-processes`, `--process-id` and `--distributed`."""
+    """Adds `--coordinator`, `--num-processes`, `--process-id` and `--distributed`."""
     several = parser.add_argument_group("several processes (or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID)")
     several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is, with a free port")
     several.add_argument("--num-processes", metavar="N", type=int, help="how many processes are started")
@@ -16,9 +16,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def join_processes(arguments: argparse.Namespace, barrier_timeout_s: float, heartbeat_timeout_s: float) -> None:
-    """Meets the other processes, if the options, the environment or the cluster say that there are any.
+    """Connects the processes that the options, the environment or the cluster name, if there are any.
 
-    ConfigError if only a part of the address is given, or the others do not come (`ove.distributed.initialize`).
+    ConfigError for a part of the address, or if the others do not come (`ove.distributed.initialize`).
     """
     address = processes.address_of(arguments.coordinator, arguments.num_processes, arguments.process_id, os.environ)
     if address or arguments.distributed or processes.cluster_detected(os.environ):

@@ -37,7 +37,7 @@ def parse_with_config(
 
 
 def load_config(file_and_argument: str) -> dict[str, Any]:
-    """The nested dictionary that `get_config(arg)` of a configuration file returns."""
+    """Returns the nested dictionary of `get_config(arg)` in a configuration file; ConfigError if it cannot be used."""
     name, _, argument = file_and_argument.partition(":")
     path = Path(name)
     if not path.is_file():
@@ -87,12 +87,12 @@ def read_sections(options: argparse.Namespace, *sections: str) -> dict[str, dict
 
 
 def word_list(text: str) -> tuple[str, ...]:
-    """Type of options that take words with commas between them."""
+    """Parses words separated by commas."""
     return tuple(word.strip() for word in text.split(","))
 
 
 def budget_option(text: str) -> int | float:
-    """Type of the option `--budget`: a number of patches, or with a point a share of them."""
+    """Parses `--budget`: a number of patches, or with a point a share of them."""
     try:
         return float(text) if "." in text else int(text)
     except ValueError as error:

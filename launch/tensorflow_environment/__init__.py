@@ -1,1 +1,1 @@
-"""What runs inside of TensorFlow's own environment (`.venv-tfio`): no module of `ove`, no JAX; the others never import it."""
+"""TensorFlow's own environment (`.venv-tfio`): `install` makes it; the rest runs inside, without `ove` and JAX."""

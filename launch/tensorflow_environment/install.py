@@ -1,4 +1,4 @@
-"""Makes `.venv-tfio`, the Python environment that holds TensorFlow and tensorflow-io and nothing of ours."""
+"""Installs `.venv-tfio`, the Python environment of TensorFlow and tensorflow-io."""
 
 import hashlib
 import os
@@ -15,15 +15,15 @@ ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "requirements-tfio.txt"
 ENVIRONMENT = ROOT / ".venv-tfio"
 _NEEDED_GB = 4.0
-"""What an installation takes on the disk while it goes on; 2.2 of it stay."""
+"""Disk space during the installation; 2.2 GB stay."""
 _USABLE = "import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))"
 
 
 def environment(folder: Path, say: Callable[[str], None]) -> Path:
-    """The interpreter of the environment in `folder`, which is made first if it is not there or of other requirements.
+    """Returns the interpreter of the environment in `folder`, after installing it if it is missing or outdated.
 
-    Takes some minutes then, and the network; `say` is told. Several processes may call this at once: one installs, the
-    others wait. No Python 3.11 or 3.12, too little disk, or an installation that fails raises Unavailable.
+    An installation takes minutes and the network; `say` logs it. Of several processes one installs, the others wait.
+    Unavailable without Python 3.11 or 3.12, without enough disk, or if the installation fails.
     """
     interpreter, marker = folder / "bin" / "python", folder / "installed"
     wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
@@ -52,7 +52,7 @@ def environment(folder: Path, say: Callable[[str], None]) -> Path:
 
 
 def _find_python() -> str:
-    """An interpreter that TensorFlow 2.16 has wheels for."""
+    """Returns an interpreter that TensorFlow 2.16 has wheels for."""
     candidates = [os.environ["PYTHON"]] if "PYTHON" in os.environ else ["python3.12", "python3.11", sys.executable, "python3"]
     for candidate in candidates:
         if _usable(candidate):
@@ -71,7 +71,7 @@ def _usable(python: str) -> bool:
 
 
 def _run(command: list[str], message: str) -> None:
-    # A pip that is itself within a virtual environment or told of a target would install elsewhere.
+    # With these variables pip would install elsewhere.
     outside = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PIP_TARGET", "PIP_USER")}
     done = subprocess.run(command, env=outside, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""Files that TensorFlow's readers open → rows of bytes: TFRecord, Parquet, Avro, LMDB, HDF5, any files of its file systems."""
+"""Reads rows of bytes with TensorFlow: TFRecord, Parquet, Avro, LMDB, HDF5, and single files on its file systems."""
 
 import json
 import os
@@ -14,27 +14,27 @@ import tensorflow_io as tfio
 from tensorflow_io.python.ops import core_ops
 
 _READ_BYTES = 64 << 20
-"""What one call to a reader should bring: enough to be fast, little enough to fit in memory when rows are whole videos."""
+"""Bytes per call to a reader: fast, and bounded when rows are whole videos."""
 _MOST_ROWS = 1024
 
 
 class CannotRead(Exception):
-    """The data set is not what the command says it is; the message goes to the user as it stands."""
+    """The data set does not fit the command; users see the message."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What to take from a row."""
+    """The columns to read."""
 
     data: str
-    """The column that holds the picture or the video."""
+    """The column of the picture or the video."""
     label: str | None
     key: str | None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One record as it was found; labels and keys are words or whole numbers."""
+    """One record; labels and keys are words or integers."""
 
     data: bytes
     label: Any = None
@@ -42,13 +42,13 @@ class Row:
 
 
 Doing = Callable[[str], None]
-"""Is told what is about to be read, so that whoever survives a crash of a reader can say where it happened."""
+"""Records what is about to be read, so that the parent process can say where a reader crashed."""
 RowReader = Callable[[str, Columns, int, Doing], Iterator[Row]]
-"""(URI, columns, rows to leave out at the start, doing) → the rows after those, in order."""
+"""(URI, columns, rows to skip, doing) → the rows after those, in order."""
 
 
 def tfrecord_rows(uri: str, columns: Columns, start: int, doing: Doing) -> Iterator[Row]:
-    """The `tf.train.Example`s of a TFRecord file, compressed or not."""
+    """Yields the `tf.train.Example`s of a TFRecord file, compressed or not."""
     with tf.io.gfile.GFile(uri, "rb") as handle:
         head = handle.read(2)
     compression = {b"\x1f\x8b": "GZIP", b"\x78\x9c": "ZLIB", b"\x78\xda": "ZLIB", b"\x78\x01": "ZLIB"}.get(head, "")
@@ -63,7 +63,7 @@ def tfrecord_rows(uri: str, columns: Columns, start: int, doing: Doing) -> Itera
 
 
 def _first(features: Any, name: str | None) -> Any:
-    """The first value of a feature: bytes where it holds the data, a word for labels and keys; None where it is empty."""
+    """Returns the first value of a feature; None if it is empty."""
     if name is None or name not in features:
         return None
     kind = features[name].WhichOneof("kind")
@@ -72,7 +72,7 @@ def _first(features: Any, name: str | None) -> Any:
 
 
 def parquet_rows(uri: str, columns: Columns, start: int, doing: Doing) -> Iterator[Row]:
-    """The rows of a Parquet file; fields of a struct are named `struct.field`."""
+    """Yields the rows of a Parquet file; fields of a struct are named `struct.field`."""
     doing(f"{uri}, its header")
     names, shapes, dtypes = core_ops.io_parquet_readable_info(uri, shared=uri, container="parquet")
     spec = zip(names.numpy(), shapes.numpy(), dtypes.numpy(), strict=True)
@@ -103,7 +103,7 @@ def parquet_rows(uri: str, columns: Columns, start: int, doing: Doing) -> Iterat
 
 
 def avro_rows(uri: str, columns: Columns, start: int, doing: Doing) -> Iterator[Row]:
-    """The records of an Avro container file; only the columns asked for are decoded."""
+    """Yields the records of an Avro container file; decodes only the columns asked for."""
     schema = _avro_schema(uri)
     fields = {field["name"]: field["type"] for field in schema.get("fields", [])}
     _need(columns, set(fields), uri)
@@ -135,7 +135,7 @@ def avro_rows(uri: str, columns: Columns, start: int, doing: Doing) -> Iterator[
 
 
 def _avro_schema(uri: str) -> dict[str, Any]:
-    """The writer's schema, from the header: a map of names to bytes, lengths as zig-zag numbers of 7 bits a byte."""
+    """Reads the writer's schema from the header: a map of names to bytes, lengths as zig-zag varints."""
     with tf.io.gfile.GFile(uri, "rb") as handle:
 
         def number() -> int:
@@ -162,7 +162,7 @@ def _avro_schema(uri: str) -> dict[str, Any]:
 
 
 def _avro_kind(field: Any, name: str, uri: str) -> tuple[str, bool]:
-    """(type, whether it may be null) of a column that is bytes, a string or a whole number."""
+    """Returns (type, whether it may be null) of a column of bytes, strings or integers."""
     kinds = field if isinstance(field, list) else [field]
     plain = [kind["type"] if isinstance(kind, dict) else kind for kind in kinds if kind != "null"]
     if len(plain) != 1 or plain[0] not in ("bytes", "string", "int", "long", "fixed", "enum"):
@@ -171,14 +171,14 @@ def _avro_kind(field: Any, name: str, uri: str) -> tuple[str, bool]:
 
 
 def lmdb_rows(uri: str, columns: Columns, start: int, doing: Doing) -> Iterator[Row]:
-    """The entries of an LMDB folder or file: the key of each, and its value as data. Remote ones are copied first."""
+    """Yields the entries of an LMDB folder or file, values as data; copies remote ones first."""
     doing(f"{uri}, the whole database")
     for key, value in tfio.IODataset.from_lmdb(_local(uri), capacity=16).skip(start):
         yield Row(value.numpy(), None, key.numpy())
 
 
 def _local(uri: str) -> str:
-    """Where LMDB can map it into memory: the path itself, or a copy in the working folder of what is not a local file."""
+    """Returns a path that LMDB can map: the given one, or a copy of a remote file in the working folder."""
     inside = f"{uri.rstrip('/')}/data.mdb"
     source = inside if tf.io.gfile.exists(inside) else uri
     if "://" not in source:
@@ -190,9 +190,9 @@ def _local(uri: str) -> str:
 
 
 def hdf5_rows(uri: str, columns: Columns, start: int, doing: Doing) -> Iterator[Row]:
-    """The entries along the first axis of HDF5 data sets: encoded pictures, or pixels (uint8, gray or RGB), which become PNG.
+    """Yields the entries of HDF5 data sets along the first axis: encoded pictures, or pixels (uint8, gray or RGB) as PNG.
 
-    Read by h5py over TensorFlow's file systems: tensorflow-io's own reader ends the process on data of varying length.
+    Reads by h5py over TensorFlow's file systems; tensorflow-io's own reader crashes on data of varying length.
     """
     doing(f"{uri}, its header")
     with tf.io.gfile.GFile(uri, "rb") as handle, h5py.File(handle, "r") as file:
@@ -214,7 +214,7 @@ def hdf5_rows(uri: str, columns: Columns, start: int, doing: Doing) -> Iterator[
 
 
 def _hdf5_bytes(value: Any, where: str) -> bytes:
-    """The bytes of a picture that is stored encoded; pixels are encoded as PNG."""
+    """Returns the bytes of an encoded picture; encodes pixels as PNG."""
     if isinstance(value, bytes):
         return value
     if getattr(value, "dtype", None) == "uint8":
@@ -231,7 +231,7 @@ def _hdf5_bytes(value: Any, where: str) -> bytes:
 
 
 def file_rows(uri: str, columns: Columns, start: int, doing: Doing) -> Iterator[Row]:
-    """A file by itself: its bytes, the name of its folder as label, its path as key."""
+    """Yields a file: its bytes, its folder's name as label, its path as key."""
     if start:
         return
     doing(uri)

@@ -1,8 +1,7 @@
 """`python -m launch.tensorflow_environment.write_tars JOB.json`: rows of TensorFlow's readers → WebDataset tars, part by part.
 
-Run by `launch.import_tfio` with the interpreter of `.venv-tfio`. A part counts once `progress.json` names it, which is written
-after the part has its name and its bytes are on the disk; a run that ends in between, by whatever way, goes on after the last
-part. How this process exits says nothing: tensorflow-io aborts at exit when it has used s3://.
+Run by `launch.import_tfio` with the interpreter of `.venv-tfio`. `progress.json` names a part once it is on the disk under its
+name; an interrupted run resumes after the last part. The exit code means nothing: tensorflow-io aborts at exit after using s3://.
 """
 
 import ctypes
@@ -21,7 +20,7 @@ from urllib.parse import quote
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
-# With it, reads from s3:// of some bytes in the middle of a file came back wrong: no records of an Avro file, and crashes.
+# Multi-part downloads return wrong bytes for reads within a file on s3://: Avro files without records, and crashes.
 os.environ.setdefault("S3_DISABLE_MULTI_PART_DOWNLOAD", "1")
 
 import tensorflow as tf
@@ -36,7 +35,7 @@ _PLAIN = {"image": "jpg", "video": "mp4"}
 
 
 def main(job_file: str) -> int:
-    """Does the job in the file's folder; 0 when done, 2 when the data set is not what the job says (reason in error.json)."""
+    """Does the job in the file's folder; returns 0 when done, 2 if the data set does not fit it (reason in error.json)."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     os.chdir(Path(job_file).parent)
     if sys.platform == "linux":
@@ -65,7 +64,7 @@ def _import(job: dict[str, Any]) -> None:
 
 
 def _rows(form: str, uris: list[str], columns: Columns, number: int, row: int) -> Generator[tuple[int, int, Row], None, None]:
-    """(number of the input, number of the row in it, row) from a place on, through all inputs."""
+    """Yields (number of the input, number of the row in it, row) from a place on, through all inputs."""
     for n in range(number, len(uris)):
         first = row if n == number else 0
         for place, found in enumerate(READERS[form](uris[n], columns, first, _doing), first):
@@ -73,7 +72,7 @@ def _rows(form: str, uris: list[str], columns: Columns, number: int, row: int) -
 
 
 def _matching(pattern: str) -> list[str]:
-    """The files or folders that a path, URI or pattern names, sorted; none at all is an error."""
+    """Returns the files or folders that a path, URI or pattern names, sorted; CannotRead if there are none."""
     if not glob.has_magic(pattern):
         return [pattern]
     found = sorted(tf.io.gfile.glob(pattern))
@@ -83,7 +82,7 @@ def _matching(pattern: str) -> list[str]:
 
 
 def _write_part(rows: Iterator[tuple[int, int, Row]], progress: dict[str, Any], job: dict[str, Any]) -> bool:
-    """The next part, of at most so many records and bytes; False when there is nothing left for one."""
+    """Writes the next part, of limited records and bytes; returns False if no row is left."""
     name = f"parts/part-{len(progress['parts']):05d}.tar"
     temporary = f"{name}.tmp"
     count = size = 0
@@ -106,7 +105,7 @@ def _write_part(rows: Iterator[tuple[int, int, Row]], progress: dict[str, Any], 
 
 
 def _add(tar: tarfile.TarFile, place: int, row: Row, kind: str) -> None:
-    """One sample: its number and key as name, its data, and its label as `.cls`."""
+    """Adds a sample: number and key as name, its data, and its label as `.cls`."""
     key = "" if row.key is None else "_" + quote(_word(row.key).strip("/"), safe="/").replace(".", "%2E")
     members = [(_extension(row.data, kind), row.data)]
     if row.label is not None and _word(row.label):
@@ -138,7 +137,7 @@ def _extension(data: bytes, kind: str) -> str:
 
 
 def _read_progress(digest: str) -> dict[str, Any]:
-    """What an earlier run of the same job has finished; leftovers of others are removed."""
+    """Returns what an earlier run of the same job finished; removes leftovers."""
     fresh = {"digest": digest, "uris": [], "input": 0, "row": 0, "records": 0, "parts": [], "finished": False}
     path = Path("progress.json")
     progress: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else fresh
@@ -154,7 +153,7 @@ def _read_progress(digest: str) -> dict[str, Any]:
 
 
 def _doing(what: str) -> None:
-    # Kept by the system even if the next instruction kills this process.
+    # Survives even if the next instruction kills this process.
     Path("doing.txt").write_text(what, encoding="utf-8")
 
 
@@ -163,7 +162,7 @@ def _doing_now() -> str:
 
 
 def _plain(error: Exception) -> str:
-    """The first line of what TensorFlow says, without the graph node that said it."""
+    """Returns the first line of TensorFlow's message, without the graph node."""
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[0].rpartition("}} ")[2].strip() or type(error).__name__
 
@@ -175,7 +174,7 @@ def _publish(name: str, data: bytes) -> None:
 
 
 def _into_place(temporary: str, name: str) -> None:
-    """Gives a finished file its name once its bytes, and then the name, are on the disk."""
+    """Renames a finished file, syncing its bytes before and its name after."""
     _sync(temporary)
     os.replace(temporary, name)
     _sync(os.path.dirname(name) or ".")
