@@ -1,4 +1,4 @@
-"""Time and memory of a step of a bank of class centers on a CPU, beside two plainer ways of doing it.
+"""Time and memory of a step of a bank of class centers on a CPU, compared with two plainer implementations.
 
 python bench/centers.py [--rounds 41] [--only flat dense one_device torch wide] [--quick]
 
@@ -65,7 +65,7 @@ def problem(n: int, width: int = WIDTH, batch: int = BATCH, labels: int = LABELS
 
 
 class Ours:
-    """A compiled step on a bank that it keeps."""
+    """A compiled step that holds its bank."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Ours:
         return time.perf_counter() - start
 
     def memory(self) -> dict[str, float]:
-        """MiB on one device, as the compiler plans it."""
+        """MiB on one device, planned by the compiler."""
         sizes = self.compiled.memory_analysis()
         bank = sum(leaf.addressable_shards[0].data.nbytes for leaf in self.jax.tree.leaves(self.bank))
         return {
@@ -129,7 +129,7 @@ class Ours:
 
 
 def flat(sizes: Sizes, rounds: int) -> dict[str, Any]:
-    """Both sizes, turn by turn."""
+    """Measures both sizes, alternating."""
     steps = {str(n): Ours(n, sampled=sizes.sampled) for n in (sizes.small, sizes.large)}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 2):
@@ -214,7 +214,7 @@ def wide(sizes: Sizes, rounds: int) -> dict[str, Any]:
 
 
 PARTS = {"flat": (flat, 8), "dense": (dense, 1), "one_device": (one_device, 1), "torch": (torch, 1), "wide": (wide, 1)}
-"""What to run and on how many devices."""
+"""Measurements and their numbers of devices."""
 
 
 def _status_mib(key: str) -> float:

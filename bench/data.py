@@ -1,4 +1,4 @@
-"""What the pipeline costs on top of bare decoding: records/s and CPU-ms a record, two threads, and memory over a long run.
+"""Measures the cost of the pipeline on top of bare decoding: records/s, CPU-ms a record, and memory over a long run.
 
 python bench/data.py [FILE…] [--rounds 5] [--records 20000] [--quick]; videos, without any those of ../shared/videos, are the
 material: clips of 64 frames at 224 px, and single frames as pictures (JPEG, quality 90). Pictures usually are larger than what
@@ -44,7 +44,7 @@ from ove.stream.modes import TokenView  # noqa: E402
 THREADS = 2
 CLIPS, PICTURES, CENTERS, LABELS = 12, 96, 1000, 10
 _LIMIT = 1.3
-"""What is asked for: CPU and time of the pipeline over those of bare decoding."""
+"""Targets: CPU and time of the pipeline over those of bare decoding."""
 _SHARES = {"codec": (1.0, 0.0, 0.0), "frames": (0.0, 1.0, 0.0)}
 
 
@@ -57,12 +57,12 @@ class Case:
     mode: str
     batch: int
     batches: int
-    """In one measurement."""
+    """Records per measurement."""
     bare: Callable[[Record], object]
 
 
 def main() -> int:
-    """Measures and prints; 1 if a case costs more than is asked for, or memory grows."""
+    """Measures and prints; 1 if a case misses its target, or memory grows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--rounds", type=int, default=5)

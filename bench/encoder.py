@@ -1,4 +1,4 @@
-"""Speed and memory of the encoder on a CPU beside the same encoder in PyTorch (bench/torch_vit.py), weights copied over.
+"""Compares speed and memory of the encoder on a CPU with the same encoder in PyTorch (bench/torch_vit.py), weights copied over.
 
 python bench/encoder.py [--quick] [--rounds 9] [--sizes wide deep]
 
@@ -34,13 +34,13 @@ SIZES = {"wide": (1024, 2), "deep": (384, 12)}
 CONTESTANTS = ("ove", "eager", "sdpa")
 STEPS = ("forward", "both")
 TARGETS = {"eager": {"forward": 0.70, "both": 0.95}, "sdpa": {"forward": 1.15, "both": 1.20}}
-"""Of the medians' ratios, ove's to the other's (issue 3)."""
+"""Largest ratios of medians, ove's to the other's (issue 3)."""
 TOLERANCE = 1e-4
 """Largest difference of outputs and gradients, relative to the largest value."""
 
 
 class Worker:
-    """A process with one contestant that takes a line and answers with one of JSON."""
+    """A process with one implementation; answers each line with one of JSON."""
 
     def __init__(self, contestant: str, folder: Path):
         self.command = [sys.executable, __file__, "--worker", contestant, "--folder", str(folder)]
@@ -63,7 +63,7 @@ class Worker:
 
 
 def answer_questions(contestant: str, folder: Path) -> None:
-    """The life of a worker."""
+    """Runs a worker."""
     calls, imported_mib = (_ove if contestant == "ove" else _torch)(contestant, folder / "problem.npz")
     for line in sys.stdin:
         words = line.split()
@@ -252,7 +252,7 @@ def summary(size: str, measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures the sizes one after the other."""
+    """Measures all sizes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one size, fewer tokens and rounds, to see that it works")
     parser.add_argument("--rounds", type=int, default=9)

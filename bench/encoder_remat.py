@@ -1,4 +1,4 @@
-"""What the three settings of `encoder.remat` cost: time to compile, memory, time of a training step, on a CPU.
+"""Measures the three settings of `encoder.remat`: time to compile, memory, time of a training step, on a CPU.
 
 python bench/encoder_remat.py [--quick] [--rounds 5]
 

@@ -1,4 +1,4 @@
-"""How much of the residual is right, for each kind of stream: a table of shares, as it stands in docs/codec.md.
+"""Prints the share of exact residuals for each kind of stream: the table of docs/codec.md.
 
 python bench/exactness.py [PART-OF-A-NAME…] [--quick]. Encodes 24 synthetic frames of 160×112 with noise in each way, without
 loop filter, and rebuilds each 8×8 cell from decoded pictures with the prediction of tests/video/interpolation.py. A cell

@@ -1,4 +1,4 @@
-"""How far published-format encoders are from what the PyTorch code made of the same inputs.
+"""Measures the difference of published-format encoders from the outputs of the PyTorch code.
 
 python bench/golden.py [FOLDER…] [--quick]; without folders those of ../shared/golden/onevision_encoder, with --quick the first.
 
@@ -66,7 +66,7 @@ def errors_of(model: Encoder, io: Mapping[str, np.ndarray], case: str) -> list[f
 
 
 def encoded(model: Encoder, io: Mapping[str, np.ndarray], case: str) -> Encoded:
-    """What the encoder makes of a case's inputs, by the way from pixels."""
+    """Encodes a case's inputs, from pixels."""
     pixels = np.moveaxis(io[f"{case}/pixel_values"], 1, -1)
     return model.from_pixels(
         pixels,

@@ -1,4 +1,4 @@
-"""k-means beside faiss: the same start, the same iterations, in one run; and the two-level start beside a flat one.
+"""Compares k-means with faiss (same start and iterations), and the two-level start with a flat one.
 
 `python bench/kmeans.py [--quick]` (needs requirements-bench.txt). Points: a mixture of clusters of clusters. Times are of the
 wall; programs have been compiled before, on other points, but for those whose sizes go by the points. The last line is JSON.

@@ -42,9 +42,9 @@ _UNARY: dict[type[ast.unaryop], tuple[str, str]] = {
 _NAMES = {"min": "max", "minimum": "maximum", "argmin": "argmax", "nanmin": "nanmax", "any": "all"}
 _NAMES |= {after: before for before, after in _NAMES.items()}
 _REPORTING = {"print", "warn", "warning", "debug", "info", "error", "exception", "log", "report"}
-"""A call of one of these only tells something."""
+"""Calls of these only report."""
 _UNSEEN_KEYWORDS = {"strict"}
-"""`zip(…, strict=True)` guards what cannot happen."""
+"""`zip(…, strict=True)` guards against the impossible."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class Forked:
         self.answers.flush()
 
     def _tried(self, text: str, limit_s: float) -> dict[str, Any]:
-        """What became of the tests with `text` as the file; in the child nothing yet."""
+        """Returns the outcome of the tests with `text` as the file; {} in the child."""
         self.path.write_text(text)
         self.writes += 1  # bytecode is told from older bytecode by the second of the source's time and by its size
         os.utime(self.path, (1_000_000_000 + 2 * self.writes,) * 2)

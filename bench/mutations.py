@@ -1,4 +1,4 @@
-"""Broken video files by the thousand: each must give a sound clip or be refused by name, and nothing may crash or hang.
+"""Reads thousands of damaged video files: each must give a sound clip or be refused by name, without crash or hang.
 
 python bench/mutations.py [--files 2000] [--seed 0] [--keep] [--quick] [--workers 2] [--save DIR]; prints a table of outcomes
 by kind of damage; the last line is one JSON object. Exit code 1 if any file crashed, hung, raised another error than
@@ -61,7 +61,7 @@ _FAULTS = ("crash", "hang", "wrong error", "no name", "not sound")
 
 
 def main() -> int:
-    """Writes the files, reads each in a worker process, prints the table; 1 if anything happened that must not."""
+    """Writes the files, reads each in a worker process, prints the table; returns 1 after any other outcome."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)

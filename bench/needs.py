@@ -1,4 +1,4 @@
-"""What a measurement compares with and does not find: a sentence on stderr that says what to install, and exit code 2."""
+"""Exits with 2, and says on stderr what to install, if a measurement lacks the library that it compares with."""
 
 import importlib.util
 import sys

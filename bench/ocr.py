@@ -1,4 +1,4 @@
-"""Text read from drawn pages: word recall, words made up, and time a picture, under several settings side by side.
+"""Reads text from drawn pages: word recall, invented words and time a picture, under several settings.
 
 python bench/ocr.py [--pages 12] [--quick]
 

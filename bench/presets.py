@@ -1,4 +1,4 @@
-"""What the presets select of one video, in figures and in a picture.
+"""Compares what the presets select of one video, in figures and in a picture.
 
 python bench/presets.py [FILE…] [--picture OUT.jpg] [--budget 2048] [--quick]; without files, the last of ../shared/videos,
 with --quick a video that is drawn (`ove.view.street`). For each pair of rules: how many patches they share outside of the

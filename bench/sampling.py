@@ -1,4 +1,4 @@
-"""How often each way of sampling 64 frames sees an event that is shorter than the distance between two of them.
+"""Measures how often each sampling of 64 frames sees an event shorter than the distance between two of them.
 
 python bench/sampling.py [--videos 24] [--seed 1] [--quick]; the last line is one JSON object. Videos of 640 to 1,280 frames in
 which, once, for 3 to 8 frames, the largest of three drifting discs jumps, another appears, or its texture changes; under a
@@ -45,7 +45,7 @@ _RADII_PX = (18, 18, 34)
 
 @dataclass(frozen=True)
 class Truth:
-    """What happens in a video."""
+    """The event in a video."""
 
     event: str
     camera: str

@@ -1,4 +1,4 @@
-"""How fast CLIP towers of full size embed pictures here, on random weights; and one pass of k-means at their width.
+"""Measures CLIP towers of full size with random weights, and one pass of k-means at their width.
 
 `python bench/teacher.py [--quick] [--towers B/32 H/14] [--compute float32]`. Towers are those of
 `ove.labels.teachers.clip` with batches as `launch.labels embed` makes them; decoding and cutting are timed apart, per picture
@@ -88,7 +88,7 @@ def of_tower(name: str, compute: str, rounds: int) -> dict[str, float]:
 
 
 def of_preparation(rounds: int) -> dict[str, float]:
-    """What decoding one JPEG costs, and cutting it to 224 px."""
+    """Measures decoding one JPEG, and cropping it to 224 px."""
     rng = np.random.default_rng(2)
     coarse = rng.integers(0, 256, (PICTURE_HW[0] // 16, PICTURE_HW[1] // 16, 3), dtype=np.uint8)
     file = encode_jpeg(np.kron(coarse, np.ones((16, 16, 1), np.uint8)), 90)

@@ -1,4 +1,4 @@
-"""The whole training step on this CPU, beside a plain PyTorch trainer of the reference's design, turn by turn.
+"""Compares the training step on this CPU with a plain PyTorch trainer of the reference's design, alternating.
 
 python bench/train.py [--rounds 5] [--batch 4] [--loss margin_softmax sigmoid] [--accumulate 1] [--quick]
 

@@ -1,4 +1,4 @@
-"""What codec signals cost on top of decoding: one core, 64 sampled frames, whole files at native size.
+"""Measures the cost of codec signals on top of decoding: one core, 64 sampled frames, whole files at native size.
 
 python bench/video.py [FILE…] [--rounds 7] [--quick]; without files those of ../shared/videos. Four ways take turns, and
 medians are compared: decoding the whole file and nothing else; that and the sampled frames as RGB in the clip's size, which
@@ -33,7 +33,7 @@ from ove.video.select import choose_patches  # noqa: E402
 
 _BUDGET = 2048
 _LIMIT_SHARE, _LIMIT_TRANSCODE_MS = 0.5, 150.0
-"""What is asked for: on top of decoded frames, at most this share of plain decoding; transcoding, at most so many ms."""
+"""Targets: on top of decoded frames, at most this share of plain decoding; transcoding, at most so many ms."""
 _STEPS = (  # (module, what is called there, name of the step); time within an inner step counts for that one only
     ("ove.video.decode", "survey", "survey: packets counted by demuxing"),
     ("ove.video.decode", "decoded_frames", "decode with vectors exported"),
