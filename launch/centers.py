@@ -2,7 +2,7 @@
 
 import argparse
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -59,7 +59,15 @@ def _report(bank: SavedBank, options: argparse.Namespace) -> None:
         record = shards.video(int(sample))
         frame = decode_frames(record, [len(record.frame_index) // 2])[0]
         cv2.imwrite(str(pictures / f"{sample}.jpg"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    entries = list(_entries(bank, centers, samples, often, embeddings, shards))
+    entries = []
+    for center, row, mine in zip(centers.tolist(), bank.centers(centers), samples, strict=True):
+        norm = float(np.linalg.norm(row))
+        cosines = embeddings[mine] @ row / np.maximum(np.linalg.norm(embeddings[mine], axis=1) * norm, 1e-30)
+        near = [
+            {"record": int(i), "key": shards.record(int(i)).key, "cosine": round(float(c), 4)}
+            for i, c in zip(mine, cosines, strict=True)
+        ]
+        entries.append({"center": center, "steps_as_label": int(often[center]), "norm": round(norm, 5), "samples": near})
     write_json(options.out / "report.json", {"bank": bank.name, "step": bank.step, "centers": entries})
     used = f"{(often > 0).sum():,} of {bank.n_centers:,} centers were ever a label"
     title = f"Bank {bank.name} at step {bank.step}: {used}"
@@ -97,29 +105,6 @@ def _embed(bank: SavedBank, shards: ShardSet) -> Float32[np.ndarray, "N E"]:
         patches, positions = (np.stack(part) for part in zip(*seen, strict=True))
         found.append(np.asarray(embed(patches, positions), np.float32)[: len(shards) - start])
     return np.concatenate(found)
-
-
-def _entries(
-    bank: SavedBank,
-    centers: Int32[np.ndarray, "n"],
-    samples: Int32[np.ndarray, "n m"],
-    often: Int32[np.ndarray, "C"],
-    embeddings: Float32[np.ndarray, "N E"],
-    shards: ShardSet,
-) -> Iterator[dict]:
-    rows = bank.centers(centers)
-    for center, row, mine in zip(centers.tolist(), rows, samples, strict=True):
-        norms = np.linalg.norm(embeddings[mine], axis=1) * np.linalg.norm(row)
-        cosines = embeddings[mine] @ row / np.maximum(norms, 1e-30)
-        yield {
-            "center": center,
-            "steps_as_label": int(often[center]),
-            "norm": round(float(np.linalg.norm(row)), 5),
-            "samples": [
-                {"record": int(i), "key": shards.record(int(i)).key, "cosine": round(float(c), 4)}
-                for i, c in zip(mine, cosines, strict=True)
-            ],
-        }
 
 
 def _page(title: str, entries: list[dict]) -> str:

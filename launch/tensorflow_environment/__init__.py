@@ -1,1 +1,1 @@
-"""TensorFlow's own environment (`.venv-tfio`): `install` makes it; the rest runs inside, without `ove` and JAX."""
+"""TensorFlow's own environment (`.venv-tfio`): `install` makes it, `supervise` runs it; the rest, inside it, has no `ove`."""

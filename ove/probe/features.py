@@ -72,15 +72,13 @@ def extract(encoder: Frozen, dataset: ProbeDataset, progress: OnProgress = lambd
 
     BadShard for a damaged record or one without a label, BadInput for tokens that are not finite.
     """
-    tokens, labels = _computed(encoder.tokens, encoder, dataset, progress)
-    return Features(of_all(tokens, len(dataset), encoder.part), of_all(labels, len(dataset), encoder.part))
+    return Features(*_computed(encoder.tokens, encoder, dataset, progress))
 
 
 def embed(encoder: Frozen, dataset: ProbeDataset, progress: OnProgress = lambda done, total: None) -> Embeddings:
     """Returns the L2-normalised embeddings of all samples; otherwise as `extract`."""
     vectors, labels = _computed(encoder.embeddings, encoder, dataset, progress)
-    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
-    return Embeddings(of_all(vectors, len(dataset), encoder.part), of_all(labels, len(dataset), encoder.part))
+    return Embeddings(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30), labels)
 
 
 def stored(encoder: Frozen, dataset: ProbeDataset, folder: Path, progress: OnProgress = lambda done, total: None) -> Features:
@@ -147,7 +145,9 @@ def _computed(
         made.append(_checked(_through(make, encoder, seen), encoder))
         labels += [example.label for example in seen]
         progress(len(labels), len(indices))
-    return np.concatenate(made), np.array(labels, np.int32)
+    mine = np.concatenate(made), np.array(labels, np.int32)
+    of_tokens, of_labels = (of_all(rows, len(dataset), encoder.part) for rows in mine)
+    return of_tokens, of_labels
 
 
 def _rows(encoder: Frozen) -> int:

@@ -57,6 +57,9 @@ class TextReport:
 class _Runner:
     """Runs steps with given engines."""
 
+    config: TextConfig
+    read_by: Mapping[str, str | int | bool]
+    """`reader_version`."""
     engines: EnginesConfig
     engine: Outcomes | None
     progress: Callable[[str, StepProgress], None]
@@ -84,7 +87,6 @@ def tag_shards(
     `progress` is called with "read", "count" or "tag" and the progress within a set. BadShard if no picture has a word,
     ConfigError for a folder given twice.
     """
-    runner = _Runner(engines, engine, progress)
     sets = [ShardSet.open(folder.absolute()) for folder in folders]
     places = [shards.folder.resolve() for shards in sets]
     if len(set(places)) < len(places):
@@ -92,8 +94,8 @@ def tag_shards(
     with ExitStack() as held:
         for shards in sets:
             held.enter_context(working(shards.folder / "text", remedy="wait for it to end"))
-        read_by = reader_version(config)
-        counted = [_read_and_count(shards, config, read_by, runner) for shards in sets]
+        runner = _Runner(config, reader_version(config), engines, engine, progress)
+        counted = [_read_and_count(shards, runner) for shards in sets]
         if vocabulary is not None:
             known = read_vocabulary(vocabulary)
         else:
@@ -104,29 +106,20 @@ def tag_shards(
                     f"{', '.join(str(s.folder) for s in sets)}: no word was read in any picture with a confidence of "
                     f"{config.min_confidence:g} or more: nothing to tag. Lower text.min_confidence, or use other pictures."
                 )
-        return [_tag(shards, done, known, config, read_by, runner) for shards, done in zip(sets, counted, strict=True)]
+        return [_tag(shards, done, known, runner) for shards, done in zip(sets, counted, strict=True)]
 
 
-def _read_and_count(
-    shards: ShardSet, config: TextConfig, read_by: Mapping[str, str | int | bool], runner: _Runner
-) -> dict[int, Done]:
-    folder, texts = shards.folder / "text", _texts(shards, config)
-    of_shard = {n: digest([shard.sha256, dict(read_by)]) for n, shard in enumerate(shards.manifest.shards)}
+def _read_and_count(shards: ShardSet, runner: _Runner) -> dict[int, Done]:
+    folder, texts = shards.folder / "text", _texts(shards, runner.config)
+    of_shard = {n: digest([shard.sha256, dict(runner.read_by)]) for n, shard in enumerate(shards.manifest.shards)}
     readable = runner.step(folder, "read", read, texts, of_shard)
-    cut_by = [words_version(), config.min_confidence]
+    cut_by = [words_version(), runner.config.min_confidence]
     of_texts = {n: digest([done.sha256, cut_by]) for n, done in readable.items()}
     return runner.step(folder, "count", count, {n: texts[n] for n in readable}, of_texts)
 
 
-def _tag(
-    shards: ShardSet,
-    counted: Mapping[int, Done],
-    known: Vocabulary,
-    config: TextConfig,
-    read_by: Mapping[str, str | int | bool],
-    runner: _Runner,
-) -> TextReport:
-    folder = shards.folder / "text"
+def _tag(shards: ShardSet, counted: Mapping[int, Done], known: Vocabulary, runner: _Runner) -> TextReport:
+    folder, config = shards.folder / "text", runner.config
     write_vocabulary(folder / VOCABULARY, known)
     texts = {
         n: dataclasses.replace(text, vocabulary=folder / VOCABULARY, vocabulary_fingerprint=known.fingerprint)
@@ -150,7 +143,7 @@ def _tag(
         dead=[shard.file for n, shard in enumerate(shards.manifest.shards) if n not in tagged],
     )
     write_json(folder / REPORT, dataclasses.asdict(report))
-    made_with = {"text": dataclasses.asdict(config), "reader": dict(read_by), "words": words_version()}
+    made_with = {"text": dataclasses.asdict(config), "reader": dict(runner.read_by), "words": words_version()}
     about = {"made_with": made_with, "vocabulary": known.fingerprint, "report": dataclasses.asdict(report)}
     write_labels(shards.folder, "ocr", _assembled(shards, tagged, config.n_tags), None, about, len(known))
     return report
