@@ -61,6 +61,25 @@ def test_large_sources_are_gone_through_once_an_epoch_in_another_order_each_time
     assert [two[place].item for place in range(0, 200, 2)] != [two[place].item for place in range(1, 200, 2)]
 
 
+@pytest.mark.parametrize(
+    ("length", "first", "second_epoch_of_another"),
+    [
+        (1000, [90, 154, 691, 660, 477], [138, 23]),
+        (65_535, [65376, 30631, 10207, 53999, 62406], [36102, 41400]),
+        (65_536, [29263, 8319, 32990, 62190, 22505], [40889, 51310]),
+        (65_537, [28666, 35854, 62634, 51453, 3162], [16116, 4080]),
+        (10**9, [891604699, 374552836, 743761129, 619021298, 98605358], [319369141, 464331940]),
+    ],
+)
+def test_a_seed_gives_the_same_order_in_every_version(
+    length: int, first: list[int], second_epoch_of_another: list[int]
+) -> None:
+    """Recorded once: a run that is resumed with a later version, or another grain or NumPy, would else repeat records."""
+    order, two = Order([length], [1.0], (3,)), Order([length, length], [1.0, 1.0], (3, 1))
+    assert [order[place].item for place in range(5)] == first
+    assert [two[2 * length + place].item for place in (1, 3)] == second_epoch_of_another
+
+
 def test_shares_that_are_no_simple_proportions_are_refused() -> None:
     assert len(schedule((1 / 3, 2 / 3))) == 3
     assert len(schedule((0.34, 0.33, 0.33))) == 100
