@@ -21,7 +21,7 @@ from launch.cli import settings as cli_settings
 from launch.cli.command import run_command
 from ove.errors import ConfigError, OveError
 from ove.shards.shard_set import ShardSet
-from ove.sources.folders import InputFile, find_files
+from ove.sources.folders import InputFile, files_in_folder
 
 _ROOT = Path(__file__).resolve().parents[1]
 SIZE_PX = 84
@@ -94,7 +94,7 @@ def _toy_videos(commands: Commands, out: Path, smoke: bool, seed: int) -> dict[s
 
 def _own_videos(folder: Path, out: Path) -> dict[str, Path]:
     """Writes lists of videos for training and, with two or more classes of two or more videos, for scoring."""
-    found = find_files(folder.resolve())
+    found = files_in_folder(folder.resolve())
     if len(found) > MAX_VIDEOS:
         print(f"{folder}: {len(found)} files; the quickstart takes {MAX_VIDEOS}, evenly over all of them.")
         found = [found[i * len(found) // MAX_VIDEOS] for i in range(MAX_VIDEOS)]

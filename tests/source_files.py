@@ -1,6 +1,7 @@
 """Pictures as files, and archives of them, written by other code than what reads them."""
 
 import io
+import json
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,14 @@ import cv2
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from tensorboardX.record_writer import RecordWriter
+
+from ove.sources.quarantine import BadFile
+
+
+def read_quarantine(path: Path) -> list[BadFile]:
+    """The entries of a quarantine list; none without a file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [BadFile(**json.loads(line)) for line in lines]
 
 
 def picture(seed: int, height: int = 24, width: int = 32) -> np.ndarray:

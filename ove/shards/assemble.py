@@ -1,4 +1,4 @@
-"""Records → a shard, and shards → a finished folder: each file appears whole or not at all, the manifest last."""
+"""Records → a shard, shards → a finished folder: each file whole or not at all, the manifest last."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from ove.sources.quarantine import QUARANTINE, BadFile, write_quarantine
 
 @dataclass(frozen=True)
 class WriteSummary:
-    """What lies in the folder when all is done."""
+    """A finished folder."""
 
     n_good: int
     bad: list[BadFile]
     n_shards: int
     n_earlier: int
-    """Files (good and bad) that an earlier run had finished."""
+    """Files, good and bad, that an earlier run had finished."""
     fingerprint: str
 
 
 @dataclass(frozen=True)
 class Packed:
-    """One record as bytes, with what the manifest wants to know of it."""
+    """One record as bytes, with what goes into the manifest."""
 
     data: bytes
     label: str | None
@@ -38,7 +38,7 @@ class Packed:
 
 
 def packed(record: Record, centers: Mapping[str, int]) -> Packed:
-    """A record as it goes into a shard; BadClip for a label that is not below the number of centers of its bank."""
+    """Packs a record for a shard; BadClip for a label not below the number of centers of its bank."""
     banks = {bank: BankLabels(1, len(found), len(found), int(found.max())) for bank, found in record.labels.items()}
     for bank, found in banks.items():
         if found.largest >= centers.get(bank, found.largest + 1):
@@ -61,7 +61,7 @@ def finish_group(out: Path, n: int, inputs: str, outcomes: Sequence[Packed | Bad
     shard = None
     if good:
         with atomic_write(path) as temporary:
-            # One record a chunk: a reader that wants one record reads no other. JPEG and H.264 do not shrink any further.
+            # One record a chunk, so that no other is read with it; uncompressed, as JPEG and H.264 do not shrink further.
             writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
             for outcome in good:
                 writer.write(outcome.data)
@@ -78,9 +78,9 @@ def finish_group(out: Path, n: int, inputs: str, outcomes: Sequence[Packed | Bad
 def finish_folder(
     out: Path, groups: Sequence[Group], bad: Sequence[BadFile], centers: Mapping[str, int], made_with: Mapping[str, Any]
 ) -> Manifest:
-    """Writes the quarantine list and, last of all, the manifest; `bad` are inputs that never came to a group.
+    """Writes the quarantine list and, last, the manifest; `bad` are inputs that are in no group.
 
-    BadClip, and no manifest, where no group has a record.
+    BadClip, and no manifest, if no group has a record.
     """
     every = [*bad, *(entry for group in groups for entry in group.bad)]
     write_quarantine(out / QUARANTINE, every)

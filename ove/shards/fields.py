@@ -1,4 +1,4 @@
-"""Fields of a record on their way to MessagePack and back: arrays as maps, scalars of exactly the type that is expected."""
+"""Fields of a record to MessagePack and back: arrays as maps, other values of exactly the expected type."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +10,12 @@ from ove.errors import BadShard
 
 
 def pack_array(value: Shaped[np.ndarray, "..."], dtype: str) -> dict[str, Any]:
-    """The map that stands for an array: `dtype` (NumPy's notation, little endian), `shape`, and `data` row by row."""
+    """Returns an array as a map: `dtype` (NumPy's notation, little endian), `shape`, and `data` in C order."""
     return {"dtype": dtype, "shape": list(value.shape), "data": np.ascontiguousarray(value.astype(dtype)).tobytes()}
 
 
 def unpack_array(value: Any, dtype: str, name: str) -> Shaped[np.ndarray, "..."]:
-    """The array of a map; BadShard, naming the field, if it is none or of another dtype than `dtype`."""
+    """Returns the array in a map; BadShard, naming the field, if there is none or it has another dtype."""
     if not isinstance(value, Mapping) or value.keys() != {"dtype", "shape", "data"}:
         raise BadShard(f"field {name} of a record is no array with dtype, shape and data; write the shards again.")
     shape = value["shape"]
@@ -31,7 +31,7 @@ def unpack_array(value: Any, dtype: str, name: str) -> Shaped[np.ndarray, "..."]
 
 
 def check_types(values: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]]) -> None:
-    """BadShard, naming the field, unless each value is of one of its types (a bool is no int)."""
+    """Raises BadShard, naming the field, unless each value has one of its types (a bool is no int)."""
     for name, allowed in kinds.items():
         if type(values[name]) not in allowed:
             expected = " or ".join(kind.__name__ for kind in allowed)
@@ -39,14 +39,14 @@ def check_types(values: Mapping[str, Any], kinds: Mapping[str, tuple[type, ...]]
 
 
 def check_array(key: str, name: str, value: Shaped[np.ndarray, "..."], dtype: str, shape: tuple[int, ...]) -> None:
-    """BadShard, naming record and field, unless an array has this dtype and shape."""
+    """Raises BadShard, naming record and field, unless an array has this dtype and shape."""
     if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype != np.dtype(dtype):
         found = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
         raise BadShard(f"{key}: field {name} is {found}, expected {np.dtype(dtype)} of shape {shape}; write the shards again.")
 
 
 def check_record_labels(key: str, labels: Mapping[str, Shaped[np.ndarray, "..."]]) -> None:
-    """BadShard, naming record and bank, unless the labels of every bank are one or more int32 numbers from 0 on."""
+    """Raises BadShard, naming record and bank, unless the labels of every bank are one or more int32 numbers ≥ 0."""
     for bank, values in labels.items():
         if not isinstance(bank, str) or not bank:
             raise BadShard(f"{key}: field labels has the bank {bank!r}, expected a name; write the shards again.")

@@ -1,4 +1,4 @@
-"""The frames of a clip as one H.264 stream and back: a fraction of the bytes of JPEG frames, for more work of decoding."""
+"""The frames of a clip as one H.264 stream and back: a fraction of the bytes of JPEG frames, slower to decode."""
 
 import re
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ from ove.errors import BadShard
 from ove.video.x264 import encode_h264
 
 GOP_FRAMES = 32
-"""One IDR picture every so many frames: what has to be decoded for a single one."""
+"""Distance between IDR pictures: at most so many frames are decoded for one."""
 _X264_PARAMS = (
     f"keyint={GOP_FRAMES}:min-keyint={GOP_FRAMES}:scenecut=0:bframes=0:ref=1:weightp=0:rc-lookahead=0:sync-lookahead=0:mbtree=0"
     ":slices=1:repeat-headers=1:colorprim=smpte170m:transfer=smpte170m:colormatrix=smpte170m:range=tv"
 )
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-"""Of chroma, when colours are converted."""
+"""How chroma is resampled."""
 _START_CODE = re.compile(rb"\x00\x00\x01")
 _SLICES, _IDR = (1, 5), 5
-"""NAL unit types (H.264, table 7-1) of coded slices, and of those of an IDR picture."""
+"""nal_unit_type (H.264, table 7-1) of slices, and of those of an IDR picture."""
 
 
 def encode_clip(frames: UInt8[np.ndarray, "T H W 3"], crf: int) -> bytes:
-    """An H.264 stream (Annex B) with one picture a frame: IDR or P, one slice each, quick to decode.
+    """Encodes frames as an H.264 stream (Annex B): IDR and P pictures of one slice, fast to decode.
 
     RGB frames are stored as BT.601, limited range, 4:2:0, or 4:4:4 where a side is odd; `crf` 0 (large) … 51 (poor).
     The same frames give the same bytes with the same build of x264.
@@ -41,9 +41,9 @@ def encode_clip(frames: UInt8[np.ndarray, "T H W 3"], crf: int) -> bytes:
 
 
 def decode_clip(stream: bytes, n_frames: int, size_px: int, which: Sequence[int]) -> UInt8[np.ndarray, "n S S 3"]:
-    """The RGB frames of a stream with the given indices, in that order; decodes from the IDR picture before each, no further.
+    """Decodes the RGB frames with the given indices, in that order, each from the IDR picture before it on.
 
-    A stream of another number of pictures than `n_frames`, of another size, or that does not decode raises BadShard.
+    BadShard for a stream that has not `n_frames` pictures of this size, or does not decode.
     """
     units = access_units(stream)
     if len(units) != n_frames or not units[0][1]:
@@ -65,7 +65,7 @@ def decode_clip(stream: bytes, n_frames: int, size_px: int, which: Sequence[int]
 
 
 def access_units(stream: bytes) -> list[tuple[bytes, bool]]:
-    """The pictures of an Annex B stream, each with the headers before it, and whether it is an IDR picture.
+    """Splits an Annex B stream into pictures, each with the headers before it, and tells which are IDR pictures.
 
     A picture begins at a slice whose first macroblock is number 0, or at the headers before that (H.264, 7.4.1.2.3).
     """
@@ -87,15 +87,15 @@ def access_units(stream: bytes) -> list[tuple[bytes, bool]]:
 
 
 def _rgb(frame: VideoFrame, converter: VideoReformatter) -> UInt8[np.ndarray, "S S 3"]:
-    """The RGB picture of a decoded frame."""
+    """Returns a decoded frame as RGB."""
     if frame.format.name == "yuv420p":
-        # BT.601, limited range, as it is written. FFmpeg rounds down (a level and a half darker), or takes ten times as long.
+        # BT.601, limited range, as encoded. FFmpeg rounds down (1.5 levels darker), or takes ten times as long.
         return cv2.cvtColor(frame.to_ndarray(), cv2.COLOR_YUV2RGB_I420)
     return converter.reformat(frame, format="rgb24", interpolation=_EXACT, threads=1).to_ndarray()
 
 
 def _decoded(units: Sequence[bytes]) -> list[VideoFrame]:
-    """One frame a unit, of units that begin with an IDR picture."""
+    """Decodes units that begin with an IDR picture, one frame each."""
     context = VideoCodecContext.create("h264", "r")
     context.thread_count = 1
     context.flags |= Flags.low_delay

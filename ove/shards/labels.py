@@ -1,7 +1,7 @@
 """Labels beside the shards they belong to, bound to them by their fingerprint; pixels are not rewritten.
 
-`labels/BANK.json` says what there is and names the files that hold it: `BANK.centers-C.npy` and `BANK.labels-C-L.npy`, which is
-mapped into memory and not read. C and L are the beginnings of their fingerprints. The JSON is written last.
+`labels/BANK.json` names the files `BANK.centers-C.npy` and `BANK.labels-C-L.npy`, which are mapped into memory. C and L are
+the beginnings of their fingerprints. The JSON is written last.
 """
 
 import functools
@@ -23,11 +23,11 @@ from ove.shards.manifest import read_manifest
 from ove.shards.remote.remote_shards import local_file, local_folder, origin, uri_of
 
 NONE = -1
-"""In the place of a label: there is none."""
+"""Stands for a missing label."""
 VERSION = 1
-"""Of `BANK.json`; grows with every change that an old reader would misread."""
+"""Of `BANK.json`; incremented by every change that an old reader would misread."""
 _DIGITS = 12
-"""Of a fingerprint in the name of a file."""
+"""Of a fingerprint in a file name."""
 _BLOCK_ROWS = 2**20
 
 
@@ -36,11 +36,11 @@ class Labels:
     """The labels of all records of a shard set in one bank."""
 
     labels: Int32[np.ndarray, "N M"]
-    """Class centers of each record, nearest first; −1: none. Mapped from the file, read where it is looked at."""
+    """Class centers of each record, nearest first; −1: none. Mapped from the file."""
     n_centers: int
     """Labels are −1 … n_centers − 1."""
     info: dict[str, Any]
-    """How they were made, as given to `write_labels`; the fingerprint of the shard set; the files and their checksums."""
+    """`info` of `write_labels`, the fingerprint of the shard set, the files and their checksums."""
 
 
 def write_labels(
@@ -51,11 +51,11 @@ def write_labels(
     info: Mapping[str, Any],
     n_centers: int | None = None,
 ) -> None:
-    """Puts the labels of a bank, and the centers they are indices of, beside the shards in `folder`, in one step.
+    """Writes the labels of a bank, and the centers they index, beside the shards in `folder`, in one step.
 
-    Both may be mapped from files: they are copied block by block. `info` must be JSON. Without centers (words), `n_centers` is
-    given. BadShard if there are not as many labels as records, or one is not −1 … n_centers − 1. Labels that the bank
-    had before are deleted; who has them open keeps them.
+    Both may be mapped from files: they are copied block by block. `info` must be JSON. Without centers (words) give
+    `n_centers`. BadShard unless there is a label for each record, in −1 … n_centers − 1. The bank's former labels are deleted;
+    readers that have them open keep them.
     """
     if uri_of(folder) or origin(folder):
         raise BadShard(f"{folder}: is remote, and labels are written into local folders; copy it here, or the labels there.")
@@ -87,10 +87,9 @@ def write_labels(
 
 
 def read_labels(folder: Path, bank: BankName) -> Labels:
-    """The labels of a bank, at no cost however many they are.
+    """Opens the labels of a bank, mapped from their file; `verify_labels` checks their bytes.
 
-    Missing or damaged ones, or ones made for other shards, raise BadShard saying what to run. Whether all bytes are as they
-    were written, `verify_labels` tells.
+    BadShard, with the command to run, for missing or damaged labels and for labels of other shards.
     """
     folder = local_folder(folder)
     about = _read(folder, bank)
@@ -102,7 +101,7 @@ def read_labels(folder: Path, bank: BankName) -> Labels:
 
 
 def read_centers(folder: Path, bank: BankName) -> Float32[np.ndarray, "k E"]:
-    """The class centers that a bank's labels are indices of, mapped from their file; BadShard if missing or damaged."""
+    """Opens the class centers that a bank's labels index, mapped from their file; BadShard if missing or damaged."""
     folder = local_folder(folder)
     about = _read(folder, bank)
     if about["centers"] is None:
@@ -111,7 +110,7 @@ def read_centers(folder: Path, bank: BankName) -> Float32[np.ndarray, "k E"]:
 
 
 def verify_labels(folder: Path, bank: BankName) -> None:
-    """Reads all labels and centers of a bank; BadShard if a byte is not as it was written."""
+    """Reads all labels and centers of a bank; BadShard if a byte differs from what was written."""
     found = read_labels(folder, bank)
     for name in ("labels", "centers") if found.info["centers"] else ("labels",):
         if fingerprint_of_array(_open(folder, bank, found.info, name)) != found.info[name]["sha256"]:
@@ -119,7 +118,7 @@ def verify_labels(folder: Path, bank: BankName) -> None:
 
 
 def fingerprint_of_array(array: Shaped[np.ndarray, "N ..."]) -> str:
-    """What tells an array, of labels or centers, from all others: the SHA-256 of their shape, type and numbers, hexadecimal."""
+    """Returns the SHA-256 of an array's shape, dtype and values, hexadecimal."""
     found = hashlib.sha256(json.dumps([list(array.shape), array.dtype.str]).encode())
     for _, block in _blocks(array):
         found.update(np.ascontiguousarray(block).data)
@@ -127,7 +126,7 @@ def fingerprint_of_array(array: Shaped[np.ndarray, "N ..."]) -> str:
 
 
 def _write_array(folder: Path, name: str, array: Shaped[np.ndarray, "N _"]) -> dict[str, Any]:
-    """Writes an array block by block under a temporary name, then renames it; returns its entry in the JSON."""
+    """Writes an array block by block, whole or not at all; returns its entry in the JSON."""
     fingerprint = fingerprint_of_array(array)
     path = folder / f"{name}-{fingerprint[:_DIGITS]}.npy"
     with atomic_write(path) as temporary, temporary.open("wb") as handle:
@@ -153,7 +152,7 @@ def _open(folder: Path, bank: BankName, about: Mapping[str, Any], name: str) -> 
 
 
 def _holds(path: Path, sha256: str) -> bool:
-    """Whether a file that came from afar is the array that was written."""
+    """Returns whether a fetched file is the array that was written."""
     try:
         return fingerprint_of_array(np.load(path, mmap_mode="r", allow_pickle=False)) == sha256
     except (ValueError, EOFError):

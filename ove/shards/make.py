@@ -1,4 +1,4 @@
-"""One input → one record: a video with its saliency and its pixels in the forms that are asked for, or a picture."""
+"""One input → one record: a video with its saliency and its pixels in the chosen forms, or a picture."""
 
 import contextlib
 import os
@@ -30,24 +30,24 @@ from ove.video.select import choose_patches, i_frame_flags
 from ove.video.span import VideoSpan
 
 GRACE_S = 60.0
-"""What a process may take for a video beyond the time limit of reading it, before it is ended."""
+"""Time for a video beyond the limit of reading it, after which its process is ended."""
 _LOSSY = IMAGE_SIGNATURES["JPEG"] + IMAGE_SIGNATURES["WebP"] + IMAGE_SIGNATURES["JPEG 2000"]
-"""How files begin that become JPEG where they have to be encoded anew; AVIF, too."""
+"""First bytes of files that are re-encoded as JPEG where necessary (AVIF too)."""
 
 
 @dataclass(frozen=True)
 class RecordMaker:
-    """Makes the record of an input; picklable, and usable by several processes at once."""
+    """Makes the record of an input; picklable."""
 
     kind: str
-    """What inputs are taken for: "video" or "image"."""
+    """Of all inputs: "video" or "image"."""
     video: VideoConfig
     shards: ShardsConfig
     scratch: Path
     """Folder for temporary files."""
 
     def __call__(self, file: InputFile) -> Record:
-        """The record of one input; one that cannot be used raises BadClip, which names it."""
+        """Makes the record of one input; BadClip, naming it, if it cannot be used."""
         contents = read_input(file, self.kind, self.shards)
         labels = {bank: np.array(values, np.int32) for bank, values in contents.labels.items()}
         if self.kind == "image":
@@ -88,7 +88,7 @@ class RecordMaker:
     def _mosaics(
         self, frames: UInt8[np.ndarray, "T S S 3"], found: Saliency, is_i_frame: np.ndarray
     ) -> tuple[UInt16[np.ndarray, "N"], list[bytes]]:
-        """The flat indices of the selected patches, and the pictures that hold them, from the frames as they were decoded."""
+        """Returns the flat indices of the selected patches, and the mosaics that hold them, from the decoded frames."""
         chosen = choose_patches(_as_stored(found), is_i_frame, self.shards.budget_tokens, self.video.selection)
         patch_px, (_, rows, columns) = self.video.patch_px, chosen.grid_tyx
         n_mosaics = -(-len(chosen.flat) // (rows * columns))
@@ -117,7 +117,7 @@ class RecordMaker:
 
     @contextlib.contextmanager
     def _as_file(self, file: InputFile, contents: Contents) -> Iterator[Path]:
-        """The path of an input's video; one out of an archive is put into a private file as long as it is needed."""
+        """Yields the path of an input's video; one in an archive is written to a temporary file."""
         if isinstance(contents.media, Path):
             yield contents.media
             return
@@ -136,10 +136,10 @@ def write_source(
 ) -> WriteSummary:
     """Writes the inputs of a source (a folder, list or archive) into shards in `out`; `kind`: "video" or "image".
 
-    Goes on where an earlier call stopped. Errors as `find_inputs`, `mosaic_selection` and `write_shards`.
+    Resumes an earlier call. Errors as in `find_inputs`, `mosaic_selection` and `write_shards`.
     """
     decides = to_mapping(shards)
-    decides.pop("workers")  # changes nothing in the records
+    decides.pop("workers")  # does not affect the records
     made_with: dict[str, Any] = {"kind": kind, "shards": decides}
     if kind == "video":
         made_with |= {"video": to_mapping(video), "mosaics": mosaic_selection(video, shards)}
@@ -151,9 +151,9 @@ def write_source(
 
 
 def mosaic_selection(video: VideoConfig, shards: ShardsConfig) -> dict[str, Any] | None:
-    """How the patches of mosaics are selected, as the manifest tells it; None where there are none.
+    """Returns how the patches of mosaics are selected, for the manifest; None without mosaics.
 
-    ConfigError for a budget that no clip can meet, or for clips of more patches than the records' indices can tell apart.
+    ConfigError for a budget that no clip can meet, or for clips with more patches than a record can index.
     """
     if "mosaics" not in shards.store:
         return None
@@ -168,5 +168,5 @@ def mosaic_selection(video: VideoConfig, shards: ShardsConfig) -> dict[str, Any]
 
 
 def _as_stored(found: Saliency) -> Saliency:
-    """Scores as the record has them, so that a reader who selects by those gets the patches of the mosaics."""
+    """Rounds scores as the record does, so that a reader who selects by those gets the patches of the mosaics."""
     return Saliency(found.scores.astype(np.float16).astype(np.float32), found.valid)

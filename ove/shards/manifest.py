@@ -1,4 +1,4 @@
-"""What a finished shard set consists of: `manifest.json`, written last, so that a folder without one is unfinished."""
+"""`manifest.json`: what a shard set consists of; written last, so that a folder without one is unfinished."""
 
 import json
 from collections.abc import Sequence
@@ -37,35 +37,35 @@ class Manifest:
     size_px: int | None
     patch_px: int | None
     grid_tyx: tuple[int, int, int] | None
-    """(T, Y, X) of every record; like the two before, None for pictures, each of which has a size of its own."""
+    """(T, Y, X) of every record; like the two above, None for pictures, which differ in size."""
     forms: list[str]
-    """How the pixels of videos are stored, in every record: some of "frames", "h264" and "mosaics"; empty for pictures."""
+    """How every record stores pixels of videos: some of "frames", "h264" and "mosaics"; empty for pictures."""
     mosaics: dict[str, Any] | None
-    """How the patches of the mosaics were selected: `budget_tokens`, and the keys of `VideoConfig` that decide it."""
+    """How the patches of the mosaics were selected: `budget_tokens`, and the keys of `SelectionConfig`."""
     classes: list[str]
-    """Class names of the records, sorted; empty where the inputs gave none."""
+    """Class names of the records, sorted; empty without any."""
     banks: dict[str, int]
-    """Number of class centers of each bank that records have labels of; labels are below it."""
+    """Number of class centers of each bank that records have labels of."""
     labels_per_record: dict[str, tuple[int, int]]
-    """The fewest and the most labels of a record, by bank; the fewest is 0 where some have none."""
+    """The fewest (0 if some have none) and the most labels of a record, by bank."""
     made_with: dict[str, Any]
-    """The configuration that the records were made with."""
+    """The configuration of the run."""
     fingerprint: str
     """Changes with any byte of any shard."""
 
 
 def fingerprint_of_shards(shards: Sequence[Shard]) -> str:
-    """One number for a whole set: the SHA-256 of its schema version and its shards' checksums, hexadecimal."""
+    """Returns the SHA-256 of a set's schema version and its shards' checksums, hexadecimal."""
     return digest({"schema_version": SHARD_SCHEMA_VERSION, "shards": [shard.sha256 for shard in shards]})
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Puts `manifest.json` into the folder in one step."""
+    """Writes `manifest.json`, whole or not at all."""
     write_json(folder / MANIFEST, {"schema_version": SHARD_SCHEMA_VERSION, **asdict(manifest)})
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a shard folder; a missing folder or manifest, or one of another version, raises BadShard."""
+    """Reads the manifest of a shard folder; BadShard if it is missing, damaged or of another version."""
     if not folder.is_dir():
         raise BadShard(f"{folder}: no such shard folder; write one with `python -m launch.shards INPUT --out {folder}`.")
     path = folder / MANIFEST

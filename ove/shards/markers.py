@@ -1,4 +1,4 @@
-"""Which groups of videos are finished: one `.done.json` beside each shard, valid as long as its inputs are the same."""
+"""Which groups of inputs are finished: a `.done.json` beside each shard, valid as long as its inputs are unchanged."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from ove.sources.quarantine import BadFile
 
 @dataclass(frozen=True)
 class Form:
-    """What all records of a set have in common; of pictures only the kind."""
+    """What all records of a set have in common: of pictures only the kind."""
 
     kind: str
     size_px: int | None = None
@@ -26,25 +26,25 @@ class Form:
 
 @dataclass(frozen=True)
 class BankLabels:
-    """The labels of one bank in some records."""
+    """Statistics of the labels of one bank in some records."""
 
     records: int
-    """That have any."""
+    """With any label."""
     fewest: int
     most: int
     """Of one record."""
     largest: int
-    """Label of all."""
+    """Of all labels."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A finished group, as its marker tells."""
+    """A finished group, as in its marker."""
 
     inputs: str
     """Digest of the group's files, their dates and the configuration."""
     shard: Shard | None
-    """None where no file of the group was usable."""
+    """None if no file of the group was usable."""
     form: Form | None
     classes: list[str]
     banks: dict[str, BankLabels]
@@ -52,7 +52,7 @@ class Group:
 
 
 def inputs_of(group: Sequence[InputFile], made_with: Mapping[str, Any]) -> str:
-    """Digest of all that a group's shard depends on; a file that is missing has no size and no date."""
+    """Returns the digest of all that a group's shard depends on; a missing file has no size and no date."""
     stats: dict[Path, tuple[str, list[int] | None]] = {}  # an archive holds many inputs
     files = []
     for file in group:
@@ -67,22 +67,22 @@ def inputs_of(group: Sequence[InputFile], made_with: Mapping[str, Any]) -> str:
 
 
 def shard_path(out: Path, n: int) -> Path:
-    """The shard of group n."""
+    """Returns the shard of group n."""
     return out / f"shard-{n:05d}.arrayrecord"
 
 
 def marker_path(out: Path, n: int) -> Path:
-    """The file that says that group n is finished."""
+    """Returns the marker of group n."""
     return out / f"shard-{n:05d}.done.json"
 
 
 def write_group(out: Path, n: int, group: Group) -> None:
-    """Marks group n as finished; its shard must have its name by now."""
+    """Marks group n as finished, after its shard was written."""
     write_json(marker_path(out, n), asdict(group))
 
 
 def read_group(out: Path, n: int, inputs: str) -> Group | None:
-    """The marker of a group, if it is of these inputs and its shard is still there."""
+    """Reads the marker of a group; None unless it has these inputs and its shard is there."""
     try:
         values = loads(marker_path(out, n).read_text(encoding="utf-8"))
     except (FileNotFoundError, JSONDecodeError, UnicodeDecodeError):
@@ -102,7 +102,7 @@ def read_group(out: Path, n: int, inputs: str) -> Group | None:
 
 
 def merged_labels(found: Iterable[Mapping[str, BankLabels]]) -> dict[str, BankLabels]:
-    """The labels of several groups (or records) taken together, by bank."""
+    """Merges the statistics of several groups (or records), by bank."""
     together: dict[str, BankLabels] = {}
     for banks in found:
         for bank, b in banks.items():

@@ -1,4 +1,4 @@
-"""Pictures as bytes and back: JPEG files of frames and mosaics, and the JPEG, PNG and WebP files of image records."""
+"""Pictures as bytes and back: JPEG files of frames and mosaics, JPEG, PNG and WebP files of image records."""
 
 import zlib
 
@@ -10,15 +10,15 @@ from ove.errors import BadShard
 from ove.sources.images import IMAGE_SIGNATURES
 
 _JPEG_START, _PNG_START, _WEBP_START = STARTS = tuple(IMAGE_SIGNATURES[kind][0] for kind in ("JPEG", "PNG", "WebP"))
-"""How the files begin that records may hold."""
+"""First bytes of the formats that records may hold."""
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
 MOSAIC_QUALITY = 95
-"""4:4:4: neighbours in a mosaic have nothing to do with each other, and 4:2:0 would bleed colour across their borders."""
+"""JPEG quality, at 4:4:4: neighbours in a mosaic are unrelated, and 4:2:0 would bleed colour across their borders."""
 
 
 def encode_jpeg(picture: UInt8[np.ndarray, "H W 3"], quality: int) -> bytes:
-    """An RGB picture as a JPEG file of the given quality (1…100), chroma at full resolution."""
-    # 4:2:0 would smear colour over the borders of patches, which are cut out and seen alone.
+    """Encodes an RGB picture as a JPEG file of the given quality (1…100), chroma at full resolution."""
+    # 4:2:0 would bleed colour across the borders of patches, which are seen alone.
     options = [
         cv2.IMWRITE_JPEG_QUALITY,
         quality,
@@ -29,14 +29,14 @@ def encode_jpeg(picture: UInt8[np.ndarray, "H W 3"], quality: int) -> bytes:
 
 
 def encode_png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """An RGB picture as a PNG file, without loss."""
+    """Encodes an RGB picture as a PNG file."""
     return _encoded(picture, ".png", [])
 
 
 def whole_picture(data: bytes) -> bytes | None:
-    """A JPEG, PNG or WebP file without whatever follows its end; None for anything else, and for one that was cut off.
+    """Returns a JPEG, PNG or WebP file without what follows its end; None for other files, and for truncated ones.
 
-    Some versions of OpenCV fill up a file that was cut off with gray instead of refusing it, so its end is looked for here.
+    Some versions of OpenCV fill a truncated file with gray instead of refusing it, so its end is looked for here.
     """
     if data.startswith(_JPEG_START):
         scan = _jpeg_scan(data)
@@ -52,14 +52,14 @@ def whole_picture(data: bytes) -> bytes | None:
 
 
 def picture_format(data: bytes) -> str:
-    """What a file is by how it begins: "jpeg", "png" or "webp"; "unknown" for anything else."""
+    """Returns the format of a file by its first bytes: "jpeg", "png" or "webp"; "unknown" for others."""
     return next(
         (name for name, start in zip(("jpeg", "png", "webp"), STARTS, strict=True) if data.startswith(start)), "unknown"
     )
 
 
 def decode_picture(data: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
-    """The RGB pixels of a JPEG, PNG or WebP file that ends where it should, not turned; None if it is none or damaged."""
+    """Decodes a whole JPEG, PNG or WebP file to RGB, ignoring its orientation; None for other or damaged files."""
     whole = data.endswith((_JPEG_END, _PNG_END)) or (data.startswith(_WEBP_START) and whole_picture(data) == data)
     if not whole or not data.startswith(STARTS):
         return None
@@ -67,9 +67,9 @@ def decode_picture(data: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
 
 
 def _jpeg_scan(data: bytes) -> int:
-    """Where the first scan of a JPEG begins, behind segments that may hold a small JPEG of their own; 0 if there is none.
+    """Returns where the first scan of a JPEG begins, behind segments that may hold a thumbnail; 0 if there is none.
 
-    Within scans 0xFF is followed by 0 or by the number of a restart, so that the next end marker is the picture's own.
+    In a scan 0xFF is followed by 0 or a restart marker, so that the next end marker is the picture's own.
     """
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:

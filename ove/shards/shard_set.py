@@ -1,4 +1,4 @@
-"""A finished folder of shards as one sequence of records, read in any order."""
+"""A finished shard folder as one sequence of records, read in any order."""
 
 import bisect
 import functools
@@ -15,14 +15,14 @@ from ove.shards.remote.remote_shards import RemoteShards, local_folder, origin
 from ove.shards.schema import ImageRecord, Record, VideoRecord, unpack
 
 _RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
-"""Reads what is asked for and nothing else; reading by index is then safe from several threads."""
+"""Reads only the requested record; reading by index is then thread-safe."""
 
 
 class ShardSet:
-    """All records of a folder; picklable, and usable by several threads at once."""
+    """All records of a folder; picklable and thread-safe."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        """A set that trusts its manifest; `open` also looks at the files."""
+        """Trusts the manifest; `open` also checks the files."""
         self.folder = folder
         self.manifest = manifest
         self._starts = list(itertools.accumulate((shard.records for shard in manifest.shards), initial=0))
@@ -33,10 +33,10 @@ class ShardSet:
 
     @classmethod
     def open(cls, folder: Path | str) -> "ShardSet":
-        """The shards of a folder; a missing folder, manifest or shard, or one of another size or version, raises BadShard.
+        """Opens the shards of a folder; BadShard if the folder, manifest or a shard is missing or not as written.
 
-        The folder may be a URI (s3://…, gs://…, https://…): `folder` of the set then is the local copy, into which shards come
-        when they are first read (docs/remote.md). What cannot be fetched raises Unavailable, here or later.
+        The folder may be a URI (s3://…, gs://…, https://…): `folder` is then the local copy, into which shards are fetched
+        when first read (docs/remote.md). Unavailable, here or later, for what cannot be fetched.
         """
         folder = local_folder(folder)
         manifest = read_manifest(folder)
@@ -56,7 +56,7 @@ class ShardSet:
         return shards
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Open files stay where they are; the copy opens its own when it first reads.
+        # Without the open files: the copy opens its own when it first reads.
         return ShardSet, (self.folder, self.manifest)
 
     def __len__(self) -> int:
@@ -64,33 +64,33 @@ class ShardSet:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with any byte of any record."""
+        """Returns what changes with any byte of any record."""
         return self.manifest.fingerprint
 
     @property
     def grid_tyx(self) -> tuple[int, int, int]:
-        """(T, Y, X) of every record; BadShard for a set of pictures, which have no grid in common."""
+        """Returns (T, Y, X) of every record; BadShard for a set of pictures, which have no grid in common."""
         if self.manifest.grid_tyx is None:
             raise BadShard(f"{self.folder}: holds pictures, and videos are needed here; give a folder of videos' shards.")
         return self.manifest.grid_tyx
 
     @property
     def kind(self) -> str:
-        """Of all records: "video" or "image"."""
+        """Returns the kind of all records: "video" or "image"."""
         return self.manifest.kind
 
     @property
     def classes(self) -> list[str]:
-        """Class names of the records, sorted; empty where the inputs gave none."""
+        """Returns the class names of the records, sorted; empty without any."""
         return self.manifest.classes
 
     @functools.cached_property
     def names(self) -> tuple[tuple[str, str | None], ...]:
-        """Key and class name of every record, in order. Reads all records, once; BadShard if one is damaged."""
+        """Returns key and class name of every record, in order; reads all records, once. BadShard if one is damaged."""
         return tuple((record.key, record.label) for record in map(self.record, range(len(self))))
 
     def bytes_at(self, index: int) -> bytes:
-        """The packed record with index 0…len − 1, counted over all shards; a damaged one raises BadShard."""
+        """Reads the packed record with index 0…len − 1, counted over all shards; BadShard if it is damaged."""
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {self.folder}, which has {len(self)}")
         n = bisect.bisect_right(self._starts, index) - 1
@@ -106,18 +106,18 @@ class ShardSet:
             ) from error
 
     def record(self, index: int) -> Record:
-        """The record with index 0…len − 1; a damaged one raises BadShard."""
+        """Reads the record with index 0…len − 1; BadShard if it is damaged."""
         return unpack(self.bytes_at(index))
 
     def video(self, index: int) -> VideoRecord:
-        """The record with index 0…len − 1, which must be a video; a damaged or another one raises BadShard."""
+        """Reads the video with index 0…len − 1; BadShard if it is damaged or a picture."""
         record = self.record(index)
         if not isinstance(record, VideoRecord):
             raise BadShard(f"{self.folder}: {record.key} is a picture, and a video is needed here; give shards of videos.")
         return record
 
     def image(self, index: int) -> ImageRecord:
-        """The record with index 0…len − 1, which must be a picture; a damaged or another one raises BadShard."""
+        """Reads the picture with index 0…len − 1; BadShard if it is damaged or a video."""
         record = self.record(index)
         if not isinstance(record, ImageRecord):
             raise BadShard(f"{self.folder}: {record.key} is a video, and a picture is needed here; give shards of pictures.")
@@ -127,8 +127,8 @@ class ShardSet:
         if n in self._readers:
             return self._readers[n]
         shard, remote = self.manifest.shards[n], self._remote
-        path = str(self.folder / shard.file) if remote is None else remote.place(shard.file, shard.bytes, shard.sha256)
-        # Outside of the lock: what is slow to open, or never opens, keeps no one from the other shards.
+        path = str(self.folder / shard.file) if remote is None else remote.place(shard)
+        # Outside the lock: a shard that is slow to open, or never opens, does not block the others.
         reader = ArrayRecordReader(path, options=_RANDOM_ACCESS)
         if not reader.ok():
             reader.read([0])  # raises, and says why
@@ -138,7 +138,7 @@ class ShardSet:
             return self._readers.setdefault(n, reader)
 
     def copy_of(self, shard: Shard) -> Path:
-        """The file of a shard on this machine, fetched if it is remote; Unavailable or BadShard if that fails."""
+        """Returns the local file of a shard, fetched if it is remote; Unavailable or BadShard if that fails."""
         if self._remote is not None:
-            return self._remote.copy(shard.file, shard.bytes, shard.sha256)
+            return self._remote.copy(shard)
         return self.folder / shard.file

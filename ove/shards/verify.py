@@ -1,4 +1,4 @@
-"""Reads a shard folder from end to end, compares it with what was written, and counts what there is."""
+"""Reads a shard folder from end to end, compares it with its manifest, and counts its records."""
 
 import functools
 import hashlib
@@ -18,40 +18,39 @@ from ove.workers import Died, outcomes
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a folder that is not as it was written."""
+    """Something in a folder that differs from what was written."""
 
     file: str
     reason: str
     record: int | None = None
-    """Index over the whole set, where a single record is concerned."""
+    """Index in the set, if it concerns one record."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What a folder holds, counted over the records that can be read, and all that is wrong with it."""
+    """Counts over the readable records of a folder, and its problems."""
 
     problems: list[Problem] = field(default_factory=list)
     records: int = 0
     bytes: int = 0
     """Of all shard files."""
     kinds: Counter[str] = field(default_factory=Counter)
-    """Records by kind; likewise below."""
+    """Records by kind; so below."""
     classes: Counter[str] = field(default_factory=Counter)
-    """By class name; records without one are not counted."""
+    """By class name; records without one do not count."""
     sources: Counter[str] = field(default_factory=Counter)
     codecs: Counter[str] = field(default_factory=Counter)
-    """Of videos the file's codec, of pictures the format in which they are stored."""
+    """Codec of a video's file; format of a stored picture."""
     forms: Counter[str] = field(default_factory=Counter)
-    """Videos by each form that they are stored in."""
+    """Videos by each of their forms."""
     banks: Counter[str] = field(default_factory=Counter)
-    """Records with labels of a bank."""
+    """Records with labels, by bank."""
 
 
 def verify(folder: Path | str, decode: bool = False, workers: int = 0) -> Verified:
-    """Checks every checksum and unpacks every record; with `decode` also decodes every picture of every record.
+    """Checks every checksum and unpacks every record; with `decode` also decodes every picture.
 
-    With `workers` processes, a shard each at a time. A folder without a readable manifest raises BadShard, for then nothing is
-    known of what should be there.
+    With `workers` processes, one shard each at a time. BadShard for a folder without a readable manifest.
     """
     folder = local_folder(folder)
     manifest = read_manifest(folder)
@@ -74,7 +73,7 @@ def verify(folder: Path | str, decode: bool = False, workers: int = 0) -> Verifi
 
 
 def _check_shard(folder: Path, manifest: Manifest, decode: bool, n: int) -> tuple[Verified, list[str]]:
-    """One shard's findings, and the keys of its records."""
+    """Returns the findings of one shard, and the keys of its records."""
     shard, shards = manifest.shards[n], ShardSet(folder, manifest)
     start = sum(s.records for s in manifest.shards[:n])
     try:
@@ -100,7 +99,7 @@ def _check_shard(folder: Path, manifest: Manifest, decode: bool, n: int) -> tupl
 
 
 def _check_record(record: Record, manifest: Manifest, decode: bool) -> None:
-    """BadShard for a record that is not as the manifest says, or, with `decode`, that does not decode."""
+    """Raises BadShard for a record that differs from the manifest or, with `decode`, does not decode."""
     if kind_of(record) != manifest.kind:
         raise BadShard(f"{record.key} is of the kind {kind_of(record)}, not {manifest.kind}")
     for bank, labels in record.labels.items():

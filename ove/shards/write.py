@@ -1,4 +1,4 @@
-"""Inputs → a folder of shards: group by group, each group finished once and for all."""
+"""Inputs → a folder of shards, group by group; a finished group is not made again."""
 
 import functools
 import os
@@ -31,10 +31,10 @@ class WriteProgress:
     """How far a run is, in files."""
 
     done: int
-    """Finished in this run or in an earlier one."""
+    """In this run or an earlier one."""
     total: int
     earlier: int
-    """Of those done: finished by an earlier run."""
+    """Of those done: in an earlier run."""
     bad: int
 
 
@@ -48,14 +48,13 @@ def write_shards(
     limit_s: float | None = None,
     bad: Sequence[BadFile] = (),
 ) -> WriteSummary:
-    """Writes the record of every usable input into shards in `out`; what is unusable goes to `quarantine.jsonl`.
+    """Writes the record of every usable input into shards in `out`, and the others to `quarantine.jsonl`.
 
     Inputs are taken in the order of their keys, `config.records_per_shard` to a group and shard. A finished group has a
-    marker with the digest of its inputs (files, sizes, dates, labels, `made_with`) and is skipped as long as that is the
-    same; a run that was killed leaves only temporary files, which nobody reads and the next run removes. The manifest comes
-    last. `make_record` must be picklable; it runs in `config.workers` processes, which are ended when one input takes longer
-    than `limit_s` seconds, and whose number changes no byte. `bad` are inputs already known to be unusable. No usable input
-    at all raises BadClip.
+    marker with the digest of its inputs (files, sizes, dates, labels, `made_with`) and is skipped while that is unchanged; a
+    killed run leaves only temporary files, which the next run removes. The manifest is written last. `make_record` must be
+    picklable; it runs in `config.workers` processes, whose number changes no byte, for at most `limit_s` seconds an input.
+    `bad` are inputs already known to be unusable. BadClip if no input is usable.
     """
     out.mkdir(parents=True, exist_ok=True)
     size = config.records_per_shard
@@ -68,7 +67,7 @@ def write_shards(
         finished = {n: done for n, digest_ in enumerate(inputs) if (done := read_group(out, n, digest_))}
         surplus = [p for p in out.iterdir() if (m := _OWN_FILES.fullmatch(p.name)) and int(m[1]) >= len(groups)]
         if surplus or len(finished) < len(groups):
-            # From here until the end the folder is unfinished, and a reader must be told so.
+            # From here on the folder is unfinished, which its readers must see.
             (out / MANIFEST).unlink(missing_ok=True)
         for path in surplus:
             path.unlink()
@@ -83,12 +82,12 @@ def write_shards(
 
 @contextmanager
 def scratch_folder(out: Path) -> Iterator[Path]:
-    """A hidden folder within `out` for copies and temporary files; removed at the end, or, after a kill, by the next run."""
+    """Yields a hidden folder in `out` for temporary files; removed at the end or, after a kill, by the next run."""
     out.mkdir(parents=True, exist_ok=True)
     for left in out.glob(f"{_SCRATCH}*"):
         handle = os.open(left, os.O_RDONLY)
         try:
-            if lock(handle):  # whoever made it is gone
+            if lock(handle):  # its run has ended
                 shutil.rmtree(left)
         finally:
             os.close(handle)
@@ -112,7 +111,7 @@ def _make_groups(
     progress: Callable[[WriteProgress], None],
     limit_s: float | None,
 ) -> Iterator[tuple[int, Group]]:
-    """Makes the records of all unfinished groups in parallel, and writes each group as soon as it is complete."""
+    """Makes the records of all unfinished groups in parallel; writes each group when it is complete."""
     todo = [(n, place) for n, group in enumerate(groups) if n not in finished for place in range(len(group))]
     earlier = sum(len(groups[n]) for n in finished)
     total, bad = earlier + len(todo), sum(len(done.bad) for done in finished.values())
@@ -136,12 +135,12 @@ def _make_groups(
 
 
 def _try(make_record: Callable[[InputFile], Record], centers: Mapping[str, int], file: InputFile) -> Packed | BadFile:
-    """The border where a bad file is set aside, with its reason, so that the run goes on with the others."""
+    """Sets a bad file aside, with its reason, so that the run continues with the others."""
     try:
         return packed(make_record(file), centers)
     except ConfigError:
-        raise  # would be the same for every file
+        raise  # the same for every file
     except BadClip as error:
         return BadFile(file.name, str(error), error.position)
-    except Exception as error:  # whatever a decoder raises over one file: it goes to the quarantine list with its reason
+    except Exception as error:  # whatever a decoder raises: it goes to the quarantine list with its reason
         return BadFile(file.name, f"{file.name}: unforeseen {type(error).__name__}: {error}")

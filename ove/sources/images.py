@@ -1,4 +1,4 @@
-"""An image file → RGB pixels, upright, 8 bits a channel; everything that is no whole image is refused."""
+"""An image file → upright RGB pixels of 8 bits a channel; anything but a whole image is refused."""
 
 from pathlib import Path
 from typing import Literal
@@ -20,9 +20,9 @@ IMAGE_SIGNATURES: dict[str, tuple[bytes, ...]] = {
     "PNM": tuple(b"P%d" % kind + space for kind in range(1, 7) for space in (b"\n", b" ", b"\r", b"\t")),
     "AVIF": (b"ftypavif", b"ftypavis"),
 }
-"""How files of each kind that is read begin (AVIF: after four bytes)."""
+"""First bytes of the accepted formats (AVIF: after four others)."""
 _EXIF_WITHIN = 1 << 18
-"""Bytes from the beginning in which a JPEG's EXIF block is looked for."""
+"""Bytes of a JPEG that are searched for its EXIF block."""
 _EXIF_NAME = b"Exif\0\0"
 _BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
 _ORIENTATION_TAG = 0x0112
@@ -36,31 +36,29 @@ _TURNS = {
     7: (True, -1, -1),
     8: (True, -1, 1),
 }
-"""EXIF orientation → whether rows and columns change places, and then the steps in which both are read (EXIF 2.3, §4.6.4)."""
+"""EXIF orientation → whether to transpose, then the steps of rows and of columns (EXIF 2.3, §4.6.4)."""
 _WHITE_16 = 65535
 _WEBP_ALPHA, _WEBP_ANIMATION = 0x10, 0x02
 """Flags of an extended WebP file."""
 
 
 def read_image(path: Path, data: bytes | None = None) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture in a file as RGB; BadClip, with the file and the reason, if it is no whole image of a kind that is read.
+    """Reads an image file as RGB; BadClip, naming file and reason, if it is no whole image of an accepted format.
 
-    With `data`, these are the bytes of the file, and `path` is only what it is called.
-
-    Turned as its EXIF orientation says. Grey becomes three equal channels, palettes their colours; 16 bits a channel are scaled
-    to 8 (value / 257, rounded); what is transparent lies on white; CMYK is converted without its colour profile, as
-    profiles are everywhere left aside. Of several pictures in a file the first is taken. Floating-point pictures, whose
-    range nobody knows, are refused, and so are AVIF files to be turned or mirrored, for which OpenCV does nothing.
+    With `data`, the bytes of the file, `path` only names it in errors. Applies the EXIF orientation; gray becomes three equal
+    channels; 16 bits a channel are scaled to 8 (value / 257, rounded); transparent parts are put on white; colour profiles are
+    ignored, also of CMYK. Of several pictures the first is read. Floating-point pictures, whose range is unknown, are refused,
+    and so are rotated or mirrored AVIF files, for which OpenCV does nothing.
     """
     kind, data = _contents(path) if data is None else (_kind(path, data[:16]), data)
     if kind == "AVIF" and (b"irot" in data[:4096] or b"imir" in data[:4096]):
-        raise BadClip(f"{path}: an AVIF file to be turned or mirrored, which is not supported; convert it to PNG or JPEG.")
+        raise BadClip(f"{path}: an AVIF file to be rotated or mirrored, which is not supported; convert it to PNG or JPEG.")
     transparent = _decode(path, kind, data, cv2.IMREAD_UNCHANGED) if _may_be_transparent(kind, data) else None
     if transparent is not None and transparent.ndim == 3 and transparent.shape[2] == 4:
-        # OpenCV hands out 8-bit TIFF colours multiplied by their opacity already.
+        # OpenCV returns 8-bit TIFF colours already multiplied by their opacity.
         picture = _on_white(_sixteen_bits(path, transparent), multiplied=kind == "TIFF" and transparent.dtype == np.uint8)
     else:
-        # 10 and 12 bits of AVIF would come as small numbers of 16.
+        # 10 and 12 bits of AVIF would come as small 16-bit numbers.
         depth = 0 if kind == "AVIF" else cv2.IMREAD_ANYDEPTH
         picture = _decode(path, kind, data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | depth)
     if picture.dtype != np.uint8:
@@ -70,9 +68,9 @@ def read_image(path: Path, data: bytes | None = None) -> UInt8[np.ndarray, "H W 
 
 
 def is_plain(data: bytes) -> bool:
-    """Whether every decoder gets out of a file what `read_image` makes of it.
+    """Returns whether every decoder reads a file as `read_image` does.
 
-    True for JPEG of gray or three colours, PNG of up to 8 bits a channel, and WebP, that are upright, opaque, and one picture.
+    True of JPEG in gray or three colours, PNG of up to 8 bits a channel, and WebP, if upright, opaque, and a single picture.
     """
     kind = _kind(Path(), data[:16])
     if _orientation(kind, data) != 1:
@@ -88,12 +86,12 @@ def is_plain(data: bytes) -> bool:
 
 
 def _jpeg_components(data: bytes) -> int:
-    """Channels of a JPEG, from its frame header (ITU-T T.81, B.2.2); 0 where there is none."""
+    """Returns the channels of a JPEG, from its frame header (ITU-T T.81, B.2.2); 0 without one."""
     position = 2
     while position + 9 < len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:
-            position += 1  # filling
+            position += 1  # fill byte
             continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             return data[position + 9]
@@ -102,11 +100,11 @@ def _jpeg_components(data: bytes) -> int:
 
 
 def _contents(path: Path) -> tuple[str, bytes]:
-    """The format and the bytes of a file, which is read whole only if it begins like an image."""
+    """Returns the format and the bytes of a file, which is read whole only if it begins like an image."""
     if not path.exists():
         raise BadClip(f"{path}: no such file; check the path.")
     if not path.is_file():
-        raise BadClip(f"{path}: is {'a folder' if path.is_dir() else 'no ordinary file'}, not an image; name image files.")
+        raise BadClip(f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}, not an image; name image files.")
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -116,14 +114,14 @@ def _contents(path: Path) -> tuple[str, bytes]:
 
 
 def _kind(path: Path, head: bytes) -> str:
-    """The format of a file by its first 16 bytes; BadClip for one that is not read."""
+    """Returns the format of a file by its first 16 bytes; BadClip if it is not accepted."""
     kind = next((kind for kind, starts in IMAGE_SIGNATURES.items() if head[4 * (kind == "AVIF") :].startswith(starts)), None)
     if not head:
         raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
     if kind is None or (kind == "WebP" and head[8:12] != b"WEBP"):
         video = b"ftyp" in head or head.startswith((b"\x1a\x45\xdf\xa3", b"RIFF"))
-        hint = "it may be a video, for which there are other modes." if video else "leave it out or convert it."
-        raise BadClip(f"{path}: not an image of a kind that is read ({', '.join(IMAGE_SIGNATURES)}); {hint}")
+        hint = "it may be a video: use another mode." if video else "leave it out or convert it."
+        raise BadClip(f"{path}: not an image of an accepted format ({', '.join(IMAGE_SIGNATURES)}); {hint}")
     return kind
 
 
@@ -142,7 +140,7 @@ def _decode(path: Path, kind: str, data: bytes, flags: int) -> Shaped[np.ndarray
 
 
 def _sixteen_bits(path: Path, picture: Shaped[np.ndarray, "H W C"]) -> Shaped[np.ndarray, "H W C"]:
-    """Integers of 8 or 16 bits as 16."""
+    """Scales integers of 8 or 16 bits to 16."""
     if picture.dtype == np.uint8:
         return picture.astype(np.uint16) * 257
     if picture.dtype != np.uint16:
@@ -151,7 +149,7 @@ def _sixteen_bits(path: Path, picture: Shaped[np.ndarray, "H W C"]) -> Shaped[np
 
 
 def _on_white(bgra: Shaped[np.ndarray, "H W 4"], multiplied: bool) -> Shaped[np.ndarray, "H W 3"]:
-    """16-bit colours over white, by their opacity."""
+    """Blends 16-bit colours over white by their opacity."""
     colour, alpha = bgra[..., :3].astype(np.uint64), bgra[..., 3:].astype(np.uint64)
     if not multiplied:
         colour = (colour * alpha + _WHITE_16 // 2) // _WHITE_16
@@ -168,7 +166,7 @@ def _may_be_transparent(kind: str, data: bytes) -> bool:
 
 
 def _orientation(kind: str, data: bytes) -> int:
-    """The EXIF orientation, 1 (upright) … 8; TIFF files come out of OpenCV upright already."""
+    """Returns the EXIF orientation, 1 (upright) … 8; OpenCV already turns TIFF files upright."""
     if kind == "JPEG":
         at = data.find(_EXIF_NAME, 0, _EXIF_WITHIN)
     elif kind == "PNG":

@@ -1,4 +1,4 @@
-"""A source of any kind → its inputs, and the contents of an input wherever they lie."""
+"""A source (folder, list or archive) → its inputs; an input → its contents."""
 
 import bz2
 import gzip
@@ -29,27 +29,27 @@ _DECOMPRESS: dict[str, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAF
     ".txz": lzma.LZMAFile,
 }
 _SHARD_NAME = re.compile(r"-\d{5}-of-\d{5}$")
-"""How the files of a TFRecord set end that was written by TensorFlow's tools (train-00000-of-01024)."""
+"""How names of TFRecord files end that TensorFlow's tools have written (train-00000-of-01024)."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What an input holds."""
+    """The contents of an input."""
 
     media: bytes | Path
-    """The encoded file itself, or where it lies."""
+    """The encoded file, or its path."""
     suffix: str
-    """Of its name, with the dot; empty where it has none."""
+    """Of its name, with the dot; empty without one."""
     label: str | None
     labels: dict[str, tuple[int, ...]]
     """Class centers by bank."""
 
 
 def find_inputs(source: Path, kind: str, config: ShardsConfig, scratch: Path) -> FoundInputs:
-    """The inputs of a folder (files and archives), of a list (text, CSV, JSONL) or of one archive (tar, TFRecord, Parquet).
+    """Finds the inputs of a folder (files and archives), a list (text, CSV, JSONL) or an archive (tar, TFRecord, Parquet).
 
-    `kind`, "video" or "image", tells what is looked for in archives. Compressed tars and TFRecord files are decompressed to
-    hidden files in `scratch`, which end in `.tmp`. BadClip for a source that does not exist or holds nothing.
+    `kind`, "video" or "image", tells what to look for in archives. Compressed tars and TFRecord files are decompressed to
+    hidden files `.….tmp` in `scratch`. BadClip for a source that does not exist or holds nothing.
     """
     if not source.exists():
         raise BadClip(f"{source}: no such file or folder; give a folder, a list of paths or an archive.")
@@ -74,7 +74,7 @@ def find_inputs(source: Path, kind: str, config: ShardsConfig, scratch: Path) ->
 
 
 def read_input(file: InputFile, kind: str, config: ShardsConfig) -> Contents:
-    """The encoded file of an input with its labels; what is damaged or lacks something raises BadClip."""
+    """Reads an input: its encoded file and labels; BadClip if something is damaged or missing."""
     if file.inside is None:
         return Contents(file.path, file.path.suffix, file.label, dict(file.labels))
     try:
@@ -84,7 +84,7 @@ def read_input(file: InputFile, kind: str, config: ShardsConfig) -> Contents:
 
 
 def archive_format(path: Path) -> str | None:
-    """The key of ARCHIVE_FORMATS, by the name of a file; compression does not count."""
+    """Returns the key of ARCHIVE_FORMATS by a file's name, without the suffix of a compression; None for other files."""
     name, suffix = path.name.lower(), path.suffix.lower()
     if suffix in _DECOMPRESS:
         name = name.removesuffix(suffix) + (".tar" if suffix.startswith(".t") else "")
@@ -95,11 +95,13 @@ def _listed(source: Path) -> list[InputFile]:
     try:
         return files_in_list(source)
     except UnicodeDecodeError as error:
-        raise BadClip(f"{source}: is no list of paths in UTF-8 text, and no archive by its name; give one of these.") from error
+        raise BadClip(
+            f"{source}: is no list of paths in UTF-8 text, and no archive by its name; give one of the two."
+        ) from error
 
 
 def _samples(path: Path, key: str, kind: str, config: ShardsConfig, scratch: Path) -> FoundInputs | None:
-    """The inputs of an archive; None for a file that is none."""
+    """Finds the inputs of an archive; None for any other file."""
     form = archive_format(path)
     if form is None:
         return None
@@ -109,7 +111,7 @@ def _samples(path: Path, key: str, kind: str, config: ShardsConfig, scratch: Pat
 
 
 def _decompressed(path: Path, scratch: Path) -> tuple[Path | None, list[BadFile]]:
-    """A decompressed copy of a compressed file, as far as it goes, and what was wrong with the rest."""
+    """Returns a decompressed copy of a compressed file, as far as it goes, and what was wrong with the rest."""
     opener = _DECOMPRESS.get(path.suffix.lower())
     if opener is None:
         return None, []
@@ -117,7 +119,7 @@ def _decompressed(path: Path, scratch: Path) -> tuple[Path | None, list[BadFile]
     copy = scratch / f".{zlib.crc32(str(path.absolute()).encode()):08x}-{path.stem}.tmp"
     try:
         with opener(path) as packed, copy.open("wb") as plain:
-            while block := packed.read1(1 << 16):  # what can be had, so that little is lost before a cut
+            while block := packed.read1(1 << 16):  # small blocks, so that little is lost before a cut
                 plain.write(block)
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
         return copy, [BadFile(str(path), f"{path}: cannot be decompressed to its end ({error}); get a whole copy.")]
@@ -166,11 +168,11 @@ class Format:
     """A kind of archive."""
 
     fits: Callable[[str], bool]
-    """Whether a file is one, by its name in lower case without the suffix of a compression."""
+    """Tells by the name, in lower case and without the suffix of a compression."""
     find: Callable[[Path, str, str, ShardsConfig, Path | None], FoundInputs]
-    """Path, key, kind, settings and a decompressed copy (None: not compressed) → its inputs, `Inside` this format."""
+    """Path, key, kind, settings, decompressed copy (None: not compressed) → its inputs, `Inside` this format."""
     read: Callable[[InputFile, str, ShardsConfig], Contents]
-    """An input, kind, settings → what it holds; ValueError for what is damaged or lacks something."""
+    """Input, kind, settings → its contents; ValueError if something is damaged or missing."""
     unpacks: bool = True
     """Whether compressed files are decompressed first."""
 
@@ -193,4 +195,4 @@ ARCHIVE_FORMATS = {
         _from_tfrecord,
     ),
 }
-"""All kinds of archives, the first that fits a name."""
+"""Kinds of archives; the first that fits a name counts."""

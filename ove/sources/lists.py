@@ -1,4 +1,4 @@
-"""CSV and JSONL lists: a row a file, with its path, its class name and the labels of each bank."""
+"""CSV and JSONL lists: a row for each file, with its path, its class name and the labels of each bank."""
 
 import csv
 import json
@@ -12,23 +12,22 @@ from ove.records import BANKS
 from ove.sources.folders import FoundInputs, InputFile
 from ove.sources.quarantine import BadFile
 
-"""Columns that hold labels of these banks."""
 PATH_COLUMNS = ("path", "file", "filename", "file_name")
 LABEL_COLUMNS = ("label", "class", "class_name")
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is a list with named columns, by its suffix."""
+    """Returns whether a file is a list with named columns, by its suffix."""
     return path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
 def rows_of_list(path: Path, label_column: str = "") -> FoundInputs:
-    """The files that the rows of a list name; rows that name none, or one for the second time, are bad, with their number.
+    """Reads the files named by the rows of a list; rows without a file, or with one named before, are bad.
 
-    CSV with a line of column names, or a JSON object a line; columns `path`, `label` (a class name), and a list of integers
-    for any of the banks obj, vid, ocr (in CSV as JSON or with spaces between); `start_s` and `end_s`, where a part of a video
-    is meant, in seconds, and `key`, what the record is called (else by its path, with the span). Relative paths start at the
-    list's folder. A list without the column `path` raises BadClip.
+    CSV with column names in its first line, or a JSON object a line. Columns: `path`, `label` (a class name), a list of
+    integers for any of the banks obj, vid, ocr (in CSV as JSON or separated by spaces), `start_s` and `end_s` in seconds for a
+    part of a video, and `key` of the record (else its path and span). Relative paths start at the list's folder. BadClip for a
+    list without the column `path`.
     """
     files: list[InputFile] = []
     bad: list[BadFile] = []
@@ -43,7 +42,7 @@ def rows_of_list(path: Path, label_column: str = "") -> FoundInputs:
             span = _span(row)
             key = class_name(row.get("key")) or name.strip() + (f"#{span[0]:g}-{span[1]:g}" if span else "")
             if key in seen:
-                raise ValueError(f"names {key}, which stands in a row before it; every file (or span) may stand in a list once")
+                raise ValueError(f"names {key} a second time; list every file (or span) once")
             label = class_name(_first(row, (label_column,) if label_column else LABEL_COLUMNS))
             files.append(InputFile(path.parent / name.strip(), key, label, bank_labels(row), span_s=span))
             seen.add(key)
@@ -53,13 +52,13 @@ def rows_of_list(path: Path, label_column: str = "") -> FoundInputs:
 
 
 def bank_labels(row: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The labels in the columns obj, vid and ocr of a row; ValueError for what is no list of integers from 0 on."""
+    """Returns the labels in the columns obj, vid and ocr of a row; ValueError unless they are lists of integers ≥ 0."""
     found = {bank: _integers(bank, row[bank]) for bank in BANKS if row.get(bank) is not None and row[bank] != ""}
     return {bank: labels for bank, labels in found.items() if labels}
 
 
 def class_name(value: Any) -> str | None:
-    """A label as a class name: text as it is, numbers as text, nothing as None; ValueError for anything else."""
+    """Returns a label as a class name: text or an integer as text, nothing as None; ValueError for anything else."""
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, (str, int)):
@@ -101,7 +100,7 @@ def _first(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-    """(number of the line, row or what is wrong with it)."""
+    """Yields (number of the line, row or what is wrong with it)."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             if path.suffix.lower() in (".csv", ".tsv"):
@@ -130,7 +129,7 @@ def _csv_rows(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[st
         )
     try:
         for row in reader:
-            extra = ValueError("has more values than there are columns; put what holds commas into quotation marks")
+            extra = ValueError("has more values than columns; put values with commas into quotation marks")
             yield reader.line_num, extra if None in row else row
     except csv.Error as error:
         yield reader.line_num, ValueError(f"cannot be read ({error})")

@@ -1,4 +1,4 @@
-"""Parquet files with a column of encoded files, as Hugging Face's data sets have them: {bytes, path} and class names."""
+"""Parquet files with a column of encoded files, as in Hugging Face data sets: {bytes, path} and class names."""
 
 import functools
 import json
@@ -15,11 +15,11 @@ from ove.sources.quarantine import BadFile
 
 _USUAL = ("image", "jpg", "img", "png", "video", "mp4", "bytes", "image_bytes")
 _MEDIA_TYPES = ("Image", "Video")
-"""Of Hugging Face's features."""
+"""Types of Hugging Face features."""
 
 
 def rows_in_parquet(path: Path, key: str, image_column: str = "") -> FoundInputs:
-    """The rows of a file, of which only the footer is read; a file that is damaged or has no column of files is bad.
+    """Lists the rows of a file from its footer; a file that is damaged or has no column of files is bad.
 
     Keys are `key`, a slash and the number of the row.
     """
@@ -42,7 +42,7 @@ def rows_in_parquet(path: Path, key: str, image_column: str = "") -> FoundInputs
 def read_row(
     path: Path, group: int, row: int, image_column: str, label_column: str
 ) -> tuple[bytes | Path, str | None, dict[str, tuple[int, ...]]]:
-    """The encoded file (or the path of one beside), class name and labels by bank of a row; ValueError for what it lacks."""
+    """Reads a row: its encoded file (or the path of one), class name, labels by bank; ValueError if something is missing."""
     table, column, label_columns, names = _row_group(path, path.stat().st_mtime_ns, group, image_column, label_column)
     values = table.slice(row, 1).to_pylist()[0]
     media = values[column]
@@ -56,7 +56,7 @@ def read_row(
         if names.get(name) and isinstance(value, int):
             if value >= len(names[name]):
                 raise ValueError(f"its label is {value}, and the file names {len(names[name])} classes")
-            value = names[name][value] if value >= 0 else None  # −1: without label
+            value = names[name][value] if value >= 0 else None  # −1: no label
         label = class_name(value)
         if label is not None:
             break
@@ -64,7 +64,7 @@ def read_row(
 
 
 def file_column(schema: pyarrow.Schema, image_column: str) -> str:
-    """The column that holds the files: the one that is asked for, or is said to be one, or looks like one; else ValueError."""
+    """Returns the column of files: `image_column`, or by Hugging Face features, type or name; else ValueError."""
     if image_column:
         if image_column not in schema.names:
             raise ValueError(f"it has no column {image_column}, but {', '.join(schema.names)}")
@@ -82,7 +82,7 @@ def file_column(schema: pyarrow.Schema, image_column: str) -> str:
 def _row_group(
     path: Path, mtime_ns: int, group: int, image_column: str, label_column: str
 ) -> tuple[pyarrow.Table, str, list[str], dict[str, list[str]]]:
-    """A row group, kept for the rows that follow; `mtime_ns` tells one version of a file from another."""
+    """Reads a row group, cached for the rows that follow; `mtime_ns` tells versions of a file apart."""
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
         column = file_column(schema, image_column)
@@ -97,7 +97,7 @@ def _row_group(
 
 
 def _features(schema: pyarrow.Schema) -> dict[str, dict[str, Any]]:
-    """Hugging Face's description of the columns, where the file has one."""
+    """Returns Hugging Face's description of the columns; empty without one."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):

@@ -1,6 +1,5 @@
-"""Files set aside: which, why, and where in the file it went wrong; one JSON object a line."""
+"""Files set aside: which, why, and where in the file it failed; one JSON object a line."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from ove.files import write_json_lines
 
 QUARANTINE = "quarantine.jsonl"
-"""Name of the list, in the folder of what it was left out of."""
+"""Name of the list, in the folder that the files are missing from."""
 
 
 @dataclass(frozen=True)
@@ -17,18 +16,11 @@ class BadFile:
 
     file: str
     reason: str
-    """A sentence for people: what was found and what was expected."""
+    """A sentence for people."""
     position: int | None = None
-    """Index of the frame (or byte) where it went wrong, if that is known."""
+    """Index of the frame (or byte) where it failed, if known."""
 
 
 def write_quarantine(path: Path, entries: Sequence[BadFile]) -> None:
-    """Writes `quarantine.jsonl` whole under a temporary name, then renames it: a reader never sees half of it."""
+    """Writes `quarantine.jsonl`, whole or not at all."""
     write_json_lines(path, map(asdict, entries))
-
-
-def read_quarantine(path: Path) -> list[BadFile]:
-    """The entries of a quarantine list; an absent file means none."""
-    if not path.exists():
-        return []
-    return [BadFile(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""WebDataset tars: files whose names begin alike, up to the first dot, are one sample (`000123.jpg`, `000123.cls`, …)."""
+"""WebDataset tars: files with one name up to the first dot are one sample (`000123.jpg`, `000123.cls`, …)."""
 
 import json
 import sys
@@ -15,14 +15,14 @@ MEDIA = {
     "image": ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "jp2", "avif", "ppm"),
     "video": ("mp4", "mkv", "webm", "mov", "avi", "m4v", "mpg", "mpeg", "ts", "flv", "wmv", "3gp", "ogv", "h264", "264"),
 }
-"""Last part of the extensions of what may be the picture or video of a sample."""
+"""Last part of the extension of a sample's picture or video."""
 
 
 def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) -> FoundInputs:
-    """The samples of a tar file that hold a picture or a video (`kind`); `copy` is the same, decompressed.
+    """Lists the samples of a tar file with a picture or a video (`kind`); `copy` is the same file decompressed.
 
-    Keys are `key`, a slash and the name of the sample in the archive. Bad are samples of other files only, a sample that
-    comes twice, and an archive that ends early: what lies whole before that is used.
+    Keys are `key`, a slash and the name of the sample in the archive. Bad are samples without one, samples that occur twice,
+    and an archive that ends early; whole samples before its end are used.
     """
     bad: list[BadFile] = []
     samples: dict[str, list[ByteRange]] = {}
@@ -51,7 +51,7 @@ def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) ->
     for name, parts in samples.items():
         extensions = [part.name for part in parts]
         if len(set(extensions)) < len(extensions):
-            bad.append(_bad(path, name, "stands in the archive more than once; sample names must be unique"))
+            bad.append(_bad(path, name, "occurs more than once in the archive; sample names must be unique"))
         elif not any(is_media(extension, kind) for extension in extensions):
             bad.append(_bad(path, name, f"has no {kind} among its files ({', '.join(extensions)})"))
         else:
@@ -60,14 +60,14 @@ def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) ->
 
 
 def is_media(extension: str, kind: str) -> bool:
-    """Whether an extension ("jpg", "left.png") is that of a picture or of a video (`kind`)."""
+    """Returns whether an extension ("jpg", "left.png") is that of a picture or a video (`kind`)."""
     return extension.rpartition(".")[2] in MEDIA[kind]
 
 
 def labels_of_sample(parts: Mapping[str, bytes], label_column: str) -> tuple[str | None, dict[str, tuple[int, ...]]]:
-    """Class name and labels by bank of a sample, from its `.cls`, `.json` or what `label_column` names.
+    """Returns class name and labels by bank of a sample, from its `.cls`, its `.json` or `label_column`.
 
-    `label_column` is an extension ("txt") or a key of the JSON. ValueError for files that do not hold what they should.
+    `label_column` is an extension ("txt") or a key of the JSON. ValueError for files with other contents.
     """
     about: dict[str, Any] = {}
     if "json" in parts:

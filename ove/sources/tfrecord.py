@@ -24,10 +24,10 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def records_in_tfrecord(path: Path, key: str, copy: Path | None = None) -> FoundInputs:
-    """The records of a file by their frames; only the lengths are read. `copy` is the same, decompressed.
+    """Lists the records of a file; only their lengths are read. `copy` is the same file decompressed.
 
-    Keys are `key`, a slash and the number of the record. A file that ends early, or whose lengths are damaged, is bad from
-    there on, for nothing tells where the next record begins.
+    Keys are `key`, a slash and the number of the record. A file that ends early, or with a damaged length, is bad from there
+    on: nothing tells where the next record begins.
     """
     archive = copy or path
     files: list[InputFile] = []
@@ -54,13 +54,13 @@ def records_in_tfrecord(path: Path, key: str, copy: Path | None = None) -> Found
 
 
 def masked_crc(data: bytes) -> bytes:
-    """The four bytes that stand behind some data in a TFRecord file."""
+    """Returns the masked CRC-32C that follows some data in a TFRecord file."""
     crc = google_crc32c.value(data)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF)
 
 
 def parse_example(data: bytes) -> dict[str, list[Any]]:
-    """The features of an Example: lists of bytes, floats or ints by name; ValueError for what is no Example."""
+    """Parses the features of an Example: lists of bytes, floats or ints by name; ValueError if it is no Example."""
     features: dict[str, list[Any]] = {}
     for number, value in _fields(data):
         if number == 1 and isinstance(value, bytes):
@@ -75,7 +75,7 @@ def parse_example(data: bytes) -> dict[str, list[Any]]:
 def media_and_labels(
     features: Mapping[str, list[Any]], image_column: str, label_column: str
 ) -> tuple[bytes, str | None, dict[str, tuple[int, ...]]]:
-    """The encoded file, the class name, and the labels by bank of an Example; ValueError if it has no file."""
+    """Returns the encoded file, class name and labels by bank of an Example; ValueError if it has no file."""
     columns = (image_column,) if image_column else IMAGE_COLUMNS
     media = next((values[0] for c in columns if (values := features.get(c)) and isinstance(values[0], bytes)), None)
     if media is None:
@@ -88,7 +88,7 @@ def media_and_labels(
 
 
 def _values(feature: bytes) -> list[Any]:
-    """The numbers or byte strings of a Feature."""
+    """Parses the numbers or byte strings of a Feature."""
     values: list[Any] = []
     for kind, content in _fields(feature):
         for _, value in _fields(_message(content)):
@@ -102,7 +102,7 @@ def _values(feature: bytes) -> list[Any]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of a protocol buffer message."""
+    """Yields (field number, value) of a protocol buffer message."""
     position = 0
     while position < len(data):
         tag, position = _varint(data, position)

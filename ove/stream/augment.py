@@ -1,4 +1,4 @@
-"""A picture of any size → the square that the encoder sees: a random crop, the centre, or the whole (spec §4)."""
+"""A picture of any size → the square that the encoder sees: a random crop, the centre, or all of it (spec §4)."""
 
 import cv2
 import numpy as np
@@ -7,17 +7,17 @@ from jaxtyping import UInt8
 CROP_AREA = (0.7, 1.0)
 CROP_ASPECT = (0.8, 1.25)
 FLIP = 0.5
-"""Random crops: share of the picture's area, width over height, and how often they are mirrored (spec §4)."""
+"""Random crops: share of the picture's area, width over height, probability of a flip (spec §4)."""
 
 
 def to_square(
     picture: UInt8[np.ndarray, "h w 3"], size_px: int, augment: str, rng: np.random.Generator | None
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """The picture as a square of `size_px`.
+    """Returns the picture as a square of `size_px`.
 
-    crop: a random part of 0.7 … 1 of the area, of width to height 0.8 … 1.25, mirrored half of the time; without `rng`
-    (evaluation) the centre instead. centre: the shorter side to `size_px`, the middle of the longer one, never mirrored. none:
-    all of it, its proportions given up. Pictures of twice the size and more are halved first, then interpolated.
+    crop: a random part of 0.7 … 1 of the area and of aspect ratio 0.8 … 1.25, flipped half of the time; without `rng`
+    (evaluation) the centre. centre: the central square. none: all of it, stretched. Pictures of twice the size and more are
+    halved first, then interpolated.
     """
     height, width = picture.shape[:2]
     if augment == "crop" and rng is not None:
@@ -31,7 +31,7 @@ def to_square(
 
 
 def _random_part(picture: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "y x 3"]:
-    """Area and proportions first, a side that does not fit cut to the picture's; then the place."""
+    """Draws area and aspect ratio, with sides at most the picture's, then the place."""
     height, width = picture.shape[:2]
     low, high = np.log(CROP_ASPECT)
     area, aspect, down, across = rng.random(4).tolist()
@@ -44,7 +44,7 @@ def _random_part(picture: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) 
 
 
 def _resize(picture: UInt8[np.ndarray, "h w 3"], size_px: int) -> UInt8[np.ndarray, "S S 3"]:
-    # Halves by means first, so that nothing aliases: six times faster than means over areas of any size.
+    # Halving by means first, against aliasing: six times faster than means over areas of any size.
     while min(picture.shape[:2]) >= 2 * size_px:
         height, width = (side // 2 for side in picture.shape[:2])
         picture = cv2.resize(picture[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)

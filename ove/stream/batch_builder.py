@@ -9,18 +9,18 @@ from ove.records import Batch
 from ove.stream.head_stream import BadRecord, HeadStream
 
 Bad = tuple[int, BadRecord]
-"""Row of a batch, and a bad record drawn for it."""
+"""A row of a batch, and a bad record drawn for it."""
 
 
 class BatchBuilder:
     """Builds this host's rows of the batches of one head; picklable."""
 
     def __init__(self, stream: HeadStream, batch_size: int, rows: range, limit_s: float) -> None:
-        """`rows` of the `batch_size` of a batch are made; a record that takes longer than `limit_s` is replaced."""
+        """Builds `rows` of the `batch_size` of a batch; replaces records that take longer than `limit_s`."""
         self.stream, self.batch_size, self.rows, self.limit_s = stream, batch_size, rows, limit_s
 
     def make(self, step: int) -> dict[str, Any]:
-        """The rows of the batch of a step (0 and on): the fields of Batch by name, and `bad`, a list."""
+        """Builds the rows of a step (from 0): the fields of Batch by name, and the list `bad`."""
         places = [step * self.batch_size + row for row in self.rows]
         filling = _Filling(self.stream, places, self.stream.empty(len(places)), 0, [])
         filling.start()
@@ -45,11 +45,11 @@ class _Filling(threading.Thread):
         super().__init__(name="batch", daemon=True)
         self.stream, self.places, self.batch, self.row, self.bad = stream, places, batch, row, bad
         self.at = (row, -1, -1, time.monotonic())
-        """Row, source and record that are worked on, and since when."""
+        """Current row, source and record, and since when."""
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """Fills the rows; what goes wrong is left in `error`, for whoever waits to raise."""
+        """Fills the rows; leaves an exception in `error` for the waiting thread to raise."""
         try:
             for row in range(self.row, len(self.places)):
 

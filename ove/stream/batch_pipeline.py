@@ -1,7 +1,7 @@
 """Shards → a resumable, endless iterator of one Batch a head.
 
-Which record comes at which place of the stream, how it is cut and what replaces it if it is bad is a function of (seed, place).
-So the stream can be taken up at any step, by any number of hosts, processes and threads; its whole state is the step.
+The record at each place of the stream, its crop, and its replacement if it is bad are functions of (seed, place). So the stream
+can be resumed at any step, by any number of hosts, processes and threads; its whole state is the step.
 """
 
 import json
@@ -26,26 +26,26 @@ _JUDGE_AFTER = 200
 
 @dataclass(frozen=True)
 class StreamProgress:
-    """How far a stream has been read; `step` is its whole state, the rest is for those who watch. JSON by `asdict`."""
+    """How far a stream has been read; `step` is its whole state, the rest is for logs. JSON by `asdict`."""
 
     step: int = 0
     """Batches taken of each head."""
     replaced: int = 0
-    """Samples of this process that stood in for bad records."""
+    """Samples of this process that replaced bad records."""
     order: int = 0
-    """CRC-32 of all records that this process has taken so far: equal for two runs that have seen the same data."""
+    """CRC-32 of all records of this process so far: equal for runs that have seen the same data."""
 
 
 class Pipeline:
-    """Endless batches of every head, this process's part of them."""
+    """Endless batches of every head, of which this process builds its rows."""
 
     def __init__(
         self, config: BatchesConfig, process_index: int = 0, process_count: int = 1, on_bad: OnBad | None = None
     ) -> None:
         """Opens the shards and labels that `config` names.
 
-        Process i of n has the i-th of n equal runs of rows of each batch. BadShard if shards or labels are missing, ConfigError
-        if they, the budget, a size or a batch size do not fit.
+        Process i of n builds the i-th of n equal blocks of rows. BadShard if shards or labels are missing, ConfigError if they,
+        the budget, a size or a batch size do not fit.
         """
         self.config = config
         self.streams = {str(head.bank): HeadStream(config, head) for head in config.heads}
@@ -70,7 +70,7 @@ class Pipeline:
         return self
 
     def __next__(self) -> dict[str, Batch]:
-        """The next batch by bank; TrainingStopped past `max_bad_share`, BadShard if no replacement can be found."""
+        """Returns the next batch by bank; TrainingStopped above `max_bad_share`, BadShard if no replacement is found."""
         before, order, replaced = self.progress, self.progress.order, self.progress.replaced
         batches = {}
         for bank in self.streams:
@@ -85,7 +85,7 @@ class Pipeline:
         return batches
 
     def restore(self, progress: StreamProgress) -> None:
-        """Continues where a stream of the same mixture had got to."""
+        """Continues where a stream of the same mixture stopped."""
         self.progress = progress
         self._ahead.go_to(progress.step)
 
@@ -118,7 +118,7 @@ class Pipeline:
 
 
 def mixture_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """`heads.vid.sources[0].labels: 1a2b3c → 4d5e6f` for everything in which two mixtures (`Pipeline.mixture`) differ."""
+    """Returns `heads.vid.sources[0].labels: 1a2b3c → 4d5e6f` for each difference of two mixtures (`Pipeline.mixture`)."""
     before, after = dict(_flat(saved)), dict(_flat(now))
     return [
         f"{name}: {_short(before.get(name))} → {_short(after.get(name))}"
@@ -128,7 +128,7 @@ def mixture_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> lis
 
 
 def _mixture(config: BatchesConfig, streams: Mapping[str, HeadStream]) -> dict[str, Any]:
-    """All that decides which sample comes when and what it looks like, but for the code; JSON."""
+    """Returns as JSON all settings that decide which sample comes when, and its contents."""
     heads = {
         head.bank: {
             "batch_size": head.batch_size,

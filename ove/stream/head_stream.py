@@ -1,4 +1,4 @@
-"""Makes the rows of batches: draws a record, reads it, turns it into tokens, and replaces it if that fails."""
+"""Fills the rows of batches: draws a record, reads it, turns it into tokens, and replaces it if that fails."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class BadRecord:
     record: int
     """Index in its set."""
     key: str
-    """Empty where the record is so damaged that it does not tell."""
+    """Empty if it cannot be read."""
     reason: str
 
 

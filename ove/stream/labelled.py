@@ -28,16 +28,16 @@ class LabelledShards:
     labelled: Int[np.ndarray, "n"] | None
     """Ascending indices of the labelled records; None: all records, or unknown before they are read."""
     n_labels: int
-    """The most labels of a record (L)."""
+    """L, the most labels of a record."""
     n_centers: int
     labels_fingerprint: str
 
     def __len__(self) -> int:
-        """Number of records that can be drawn."""
+        """Returns the number of records that can be drawn."""
         return len(self.shards) if self.labelled is None else len(self.labelled)
 
     def record_of(self, item: int) -> int:
-        """Index in the shard set of the item 0 … len − 1."""
+        """Returns the index in the shard set of item 0 … len − 1."""
         return item if self.labelled is None else int(self.labelled[item])
 
     def labels_of(self, index: int, record: Record) -> Int32[np.ndarray, "l"]:
@@ -48,15 +48,15 @@ class LabelledShards:
 
 
 def open_source(folder: Path, bank: str) -> LabelledShards:
-    """The shards in a folder with their labels for a bank: those of its label file, or else those within the records.
+    """Opens the shards of a folder with their labels of a bank, from its label file, or else from the records.
 
-    Records without any label are left out where the label file tells; within records they only show when they are read.
-    BadShard for missing or damaged shards or labels, and if no record has a label.
+    A label file also tells which records have none, and leaves these out. BadShard for missing or damaged shards or labels, and
+    if no record has a label.
     """
     name = next(known for known in BANKS if known == bank)
     shards = ShardSet.open(folder)
     folder, manifest = shards.folder, shards.manifest
-    # What was written beside the shards is newer than what lies within.
+    # Labels beside the shards are newer than those within.
     if bank in manifest.banks and not local_file(folder, f"labels/{bank}.json").exists():
         n_labels = manifest.labels_per_record[bank][1]
         return LabelledShards(
@@ -80,9 +80,9 @@ def _has_label(labels: Int32[np.ndarray, "N L"]) -> Bool[np.ndarray, "N"]:
 
 
 def common_size(sources: tuple[LabelledShards, ...], size_px: int, bank: str) -> int:
-    """Side in pixels of the squares that all images of a head are brought to: `size_px`, or that which all clips have.
+    """Returns the side in pixels of the squares of a head: `size_px`, or if that is 0 the size of all clips.
 
-    ConfigError if it is 0 and the records have no size in common.
+    ConfigError if the records have no size in common.
     """
     sizes = {source.shards.manifest.size_px for source in sources}
     if size_px:

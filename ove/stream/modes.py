@@ -26,12 +26,12 @@ class TokenView:
     patch_px: int = 14
     """Of images; clips say theirs."""
     size_px: int = 0
-    """Side of the square that images are brought to; 0: that of the clip, the shorter side of other pictures."""
+    """Side of the square of images; 0: that of the clip, or the shorter side of the picture."""
     augment: str = "crop"
     """As in `ove.stream.augment.to_square`."""
 
     def about(self) -> dict[str, Any]:
-        """All settings as one flat mapping, in the names under which fingerprints have known them from the first."""
+        """Returns all settings as one flat mapping, with the names that fingerprints have always used."""
         about = asdict(self)
         selection = about.pop("selection")
         if selection["rule"] == "patches":
@@ -39,12 +39,12 @@ class TokenView:
         return about | selection
 
     def choose(self, saliency: Saliency) -> Int32[np.ndarray, "N"]:
-        """Flat indices of the patches of a clip that are kept; errors as in `choose_patches`."""
+        """Returns the flat indices of the patches of a clip that are kept; errors as in `choose_patches`."""
         flags = i_frame_flags(len(saliency.scores), self.selection.gop_frames)
         return choose_patches(saliency, flags, self.budget_tokens, self.selection).flat
 
     def frames_of_budget(self, grid_tyx: tuple[int, int, int]) -> int:
-        """Whole frames that the budget pays for; ConfigError if it is not a whole number, or more than there are."""
+        """Returns the whole frames in the budget; ConfigError if their number is not whole, or more than there are."""
         n_frames, rows, columns = grid_tyx
         whole, rest = divmod(self.budget_tokens, rows * columns)
         if rest or not 1 <= whole <= n_frames:
@@ -55,7 +55,7 @@ class TokenView:
         return whole
 
     def check(self, grid_tyx: tuple[int, int, int], modes: Collection[int]) -> None:
-        """ConfigError if the budget does not fit clips of this grid in one of the modes."""
+        """Raises ConfigError if the budget does not fit clips of this grid in one of the modes."""
         if CODEC in modes:
             self.choose(Saliency(np.zeros(grid_tyx, np.float32)))
         if FRAMES in modes or TILING in modes:
@@ -65,7 +65,7 @@ class TokenView:
 def to_tokens(
     record: Record, mode: int, view: TokenView, rng: np.random.Generator | None, out: UInt8[np.ndarray, "N P"] | None = None
 ) -> tuple[UInt8[np.ndarray, "N P"], Int32[np.ndarray, "N 3"]]:
-    """Returns the patches and (t, y, x) positions of a record in a mode; deterministic without `rng` (evaluation).
+    """Returns the patches and (t, y, x) of a record in a mode; deterministic without `rng` (evaluation).
 
     Patches are written to `out` if it is given. BadShard if what the mode needs cannot be decoded, is of another size than
     `out`, or leaves too few patches to choose from; ConfigError if the budget does not fit the clip.
@@ -80,7 +80,7 @@ _Tokens = tuple[np.ndarray, np.ndarray]
 
 
 def _codec(record: VideoRecord, view: TokenView, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
-    """I-frames whole and the most surprising patches of the others, in flat order; from mosaics, where they hold them all."""
+    """Takes I-frames whole and the most salient patches of the others, in flat order; from mosaics if they hold them all."""
     grid = record.grid_tyx
     try:
         flat = view.choose(Saliency(record.saliency.astype(np.float32), record.valid))
@@ -100,7 +100,7 @@ def _codec(record: VideoRecord, view: TokenView, rng: np.random.Generator | None
 
 
 def _from_mosaics(record: VideoRecord, places: np.ndarray, out: np.ndarray) -> None:
-    """Writes the patches at ascending places in the mosaics to `out`; only mosaics that hold one of them are decoded."""
+    """Writes the patches at ascending places in the mosaics to `out`; decodes only mosaics that hold one."""
     per_mosaic = record.grid_tyx[1] * record.grid_tyx[2]
     edges = np.searchsorted(places, np.arange(len(record.mosaics) + 1) * per_mosaic)
     for number, (start, stop) in enumerate(itertools.pairwise(edges.tolist())):
@@ -112,7 +112,7 @@ def _from_mosaics(record: VideoRecord, places: np.ndarray, out: np.ndarray) -> N
 
 
 def _places_in_mosaics(record: VideoRecord, flat: Int32[np.ndarray, "N"]) -> np.ndarray | None:
-    """Where in the mosaics the patches are; None unless all of them are there."""
+    """Returns where in the mosaics the patches are; None unless all of them are there."""
     stored = record.mosaic_flat
     if len(stored) < len(flat):
         return None
@@ -120,35 +120,34 @@ def _places_in_mosaics(record: VideoRecord, flat: Int32[np.ndarray, "N"]) -> np.
     return places if (stored[np.minimum(places, len(stored) - 1)] == flat).all() else None
 
 
-def _chunk_frames(record: VideoRecord, view: TokenView, rng: np.random.Generator | None) -> np.ndarray:
-    """One frame out of each of the equal chunks: at random, or the middle one in evaluation."""
-    n_frames = record.grid_tyx[0]
+def _chunk_frames(record: VideoRecord, view: TokenView, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
+    """Returns the patches of one frame of each equal chunk (at random; in evaluation the middle one), and which frames."""
+    n_frames, rows, columns = record.grid_tyx
     edges = np.linspace(0, n_frames, view.frames_of_budget(record.grid_tyx) + 1)
     within = 0.5 if rng is None else rng.uniform(size=len(edges) - 1)
-    return np.minimum((edges[:-1] + within * np.diff(edges)).astype(np.int64), n_frames - 1)
+    which = np.minimum((edges[:-1] + within * np.diff(edges)).astype(np.int64), n_frames - 1)
+    out = _room(record, len(which) * rows * columns, record.patch_px, out)
+    return frames_to_patches(decode_frames(record, which.tolist()), record.patch_px, out), which
 
 
 def _frames(record: VideoRecord, view: TokenView, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
-    """Whole frames at their true times."""
+    """Takes whole frames at their true times."""
     n_frames, rows, columns = record.grid_tyx
-    which = _chunk_frames(record, view, rng)
+    patches, which = _chunk_frames(record, view, rng, out)
     tyx = all_positions((len(which), rows, columns)).copy()
     tyx[:, 0] = on_time_grid(which, n_frames)[tyx[:, 0]]
-    out = _room(record, len(tyx), record.patch_px, out)
-    return frames_to_patches(decode_frames(record, which.tolist()), record.patch_px, out), tyx
+    return patches, tyx
 
 
 def _tiling(record: VideoRecord, view: TokenView, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
-    """The same frames as one tall image: t = 0, rows counted on."""
+    """Takes the same frames as one tall image: t = 0, rows counted on."""
     _, rows, columns = record.grid_tyx
-    which = _chunk_frames(record, view, rng)
-    tyx = all_positions((1, len(which) * rows, columns))
-    out = _room(record, len(tyx), record.patch_px, out)
-    return frames_to_patches(decode_frames(record, which.tolist()), record.patch_px, out), tyx
+    patches, which = _chunk_frames(record, view, rng, out)
+    return patches, all_positions((1, len(which) * rows, columns))
 
 
 def _image(record: Record, view: TokenView, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
-    """The picture, or the clip's middle frame, as a square; t = 0."""
+    """Takes the picture, or the clip's middle frame, as a square; t = 0."""
     if isinstance(record, VideoRecord):
         picture, patch_px = decode_frames(record, [record.grid_tyx[0] // 2])[0], record.patch_px
     else:
@@ -160,7 +159,7 @@ def _image(record: Record, view: TokenView, rng: np.random.Generator | None, out
 
 
 def _room(record: Record, n_tokens: int, patch_px: int, out: np.ndarray | None) -> np.ndarray:
-    """`out`, if it fits."""
+    """Returns `out`, or a new array without it; BadShard if its shape differs."""
     shape = n_tokens, patch_px * patch_px * 3
     if out is not None and out.shape != shape:
         raise BadShard(

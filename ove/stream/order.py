@@ -1,8 +1,8 @@
-"""Maps indices of a stream to records: a function of the seed and the index.
+"""Maps indices of a stream to records, as a function of the seed.
 
-A head draws from sources in a fixed pattern; each source counts its own draws, which run through its records epoch by epoch,
-shuffled anew each time, and through the modes in a pattern of their own. So shares are exact, in each source too, and a
-stream can be taken up at any place by any number of hosts, processes and threads.
+A head draws from its sources in a fixed pattern; each source counts its draws, which run through its records epoch by epoch,
+reshuffled each time, and through the modes in another pattern. So shares are exact, in each source too, and a stream can be
+resumed anywhere by any number of hosts, processes and threads.
 """
 
 import functools
@@ -19,9 +19,9 @@ from ove.errors import ConfigError
 _MOST_PARTS = 1000
 """Largest denominator of a share."""
 _ROUNDS = 4
-"""Of the block cipher by which grain permutes indices without holding them."""
+"""Of the block cipher by which grain permutes indices without storing them."""
 _SMALL = 1 << 16
-"""Fewer items than this are permuted as an array: the cipher's domain is larger, and it would try hundreds of times."""
+"""Fewer items are permuted as an array: the cipher's domain is larger, and it would try hundreds of times."""
 _EXACT_TO = 1e-6
 _LONGEST_PATTERN = 100_000
 
@@ -41,10 +41,10 @@ class RecordDraw:
 
 
 def schedule(shares: Sequence[float]) -> tuple[int, ...]:
-    """A repeating pattern of the numbers 0 … len − 1 in exactly these proportions, each spread evenly.
+    """Returns a pattern of the numbers 0 … len − 1 in exactly these proportions, each spread evenly.
 
-    Proportions need not sum to 1. Each one's part of the sum is taken for the fraction with a denominator up to 1,000 that is
-    within 1e-6 of it. ConfigError where there is none, or the pattern would be longer than 100,000 places.
+    Each share of the sum is taken as the fraction with a denominator up to 1,000 within 1e-6 of it. ConfigError if there is
+    none, or for a pattern of more than 100,000 places.
     """
     wanted = [share / sum(shares) for share in shares]
     parts = [Fraction(share).limit_denominator(_MOST_PARTS) for share in wanted]
@@ -68,7 +68,7 @@ class Order:
     """The stream of one head over its sources."""
 
     def __init__(self, lengths: Sequence[int], shares: Sequence[float], seed: tuple[int, ...]) -> None:
-        """Sources of `lengths` items (each 1 … 2^32), drawn from in the proportions `shares`."""
+        """Draws from sources of `lengths` items (each 1 … 2^32) in the proportions `shares`."""
         self._pattern = np.array(schedule(shares))
         self._taken = np.stack([np.cumsum(self._pattern == source) for source in range(len(lengths))])
         self._lengths = tuple(lengths)
@@ -85,14 +85,14 @@ class Order:
 
 
 def _shuffled(index: int, length: int, seed: tuple[int, ...]) -> int:
-    """Where a permutation of `length` items puts an index."""
+    """Returns where a permutation of `length` items puts an index."""
     if length < _SMALL:
         return int(_permutation(length, seed)[index])
     last, word = length - 1, _seed_of(seed)
     if last & (last - 1):
         return index_shuffle(index, last, word, _ROUNDS)
-    # grain 0.2 gives the last index one bit too few where it is a power of two with an even exponent, and so puts two items at
-    # one place: there a permutation of one item more, followed until it is back among these.
+    # grain 0.2 gives the last index one bit too few if it is a power of two with an even exponent, and so puts two items at one
+    # place: then permute one item more, until the result is among these.
     index = index_shuffle(index, length, word, _ROUNDS)
     while index == length:
         index = index_shuffle(index, length, word, _ROUNDS)
@@ -101,11 +101,11 @@ def _shuffled(index: int, length: int, seed: tuple[int, ...]) -> int:
 
 @functools.lru_cache(maxsize=32)
 def _permutation(length: int, seed: tuple[int, ...]) -> np.ndarray:
-    """Raw words of the generator, unlike what is made of them, are the same in all versions of NumPy."""
+    """Returns a permutation from the generator's raw words, which are the same in all versions of NumPy."""
     return np.argsort(np.random.PCG64(_seed_of(seed)).random_raw(length), kind="stable")
 
 
 @functools.lru_cache(maxsize=1024)
 def _seed_of(words: tuple[int, ...]) -> int:
-    """A seed of 32 bits, as `index_shuffle` wants them."""
+    """Returns a seed of 32 bits for `index_shuffle`."""
     return int(np.random.SeedSequence([word % 2**32 for word in words]).generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""Batches made ahead by grain, in threads or in processes that end with this one, whatever ends it."""
+"""Batches built ahead by grain, in threads or in processes that end with this one."""
 
 import ctypes
 import logging
@@ -20,18 +20,18 @@ from ove.stream.batch_builder import BatchBuilder
 _log = logging.getLogger(__name__)
 
 _WORKER_DIED = "Worker process was terminated"
-"""How grain's message begins when a process that it started is gone."""
+"""Beginning of grain's message when one of its processes is gone."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Of malloc.h."""
 _MOST_DEATHS = 3
-"""Times in a row that processes are started again without a single batch in between."""
+"""Restarts of processes in a row without a batch in between."""
 
 
 class ReadAhead:
-    """The parts of all steps in order, (step 0, head 0), (step 0, head 1) … without end, made ahead."""
+    """The parts of all steps, (step 0, head 0), (step 0, head 1) … without end, built ahead."""
 
     def __init__(self, builders: Sequence[BatchBuilder], threads: int, processes: int) -> None:
-        """`processes` of `threads` each; without processes `threads` of this process, without either nothing is made ahead."""
+        """Builds in `processes` of `threads` each; without processes in this one; without threads nothing ahead."""
         self._elements = _Elements(tuple(builders))
         self._threads, self._processes = threads, processes
         self._next = 0
@@ -41,9 +41,9 @@ class ReadAhead:
         return self
 
     def __next__(self) -> dict[str, Any]:
-        """What `BatchBuilder.make` returns; processes that were killed are started again, and nothing is lost.
+        """Returns what `BatchBuilder.make` does; restarts killed processes without losing a batch.
 
-        TrainingStopped if that happens again and again.
+        TrainingStopped if they die several times in a row.
         """
         for _ in range(_MOST_DEATHS):
             try:
@@ -53,14 +53,14 @@ class ReadAhead:
             except RuntimeError as error:
                 if _WORKER_DIED not in str(error):
                     raise
-                _log.warning("a process that makes batches has died, they are started again (%s)", error)
+                _log.warning("a process that builds batches has died; all are restarted (%s)", error)
                 self.close()
                 continue
             self._next += 1
             return element
         raise TrainingStopped(
-            f"the processes that make batches died {_MOST_DEATHS} times in a row (killed, or out of memory); lower "
-            "batches.num_workers or batches.threads, or set batches.num_workers = 0 to see what happens."
+            f"the processes that build batches died {_MOST_DEATHS} times in a row (killed, or out of memory); lower "
+            "batches.num_workers or batches.threads, or set batches.num_workers = 0 to find the cause."
         )
 
     def go_to(self, step: int) -> None:
@@ -77,7 +77,7 @@ class ReadAhead:
     def _begin(self) -> Any:
         threads, heads = self._threads, len(self._elements.builders)
         _settle()
-        # One batch a thread in the making, and a step's that wait.
+        # One batch in each thread, and those of one step waiting.
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + heads if threads else 0)
         elements = grain.MapDataset.source(self._elements)[self._next :].to_iter_dataset(options)
         if self._processes:
@@ -90,7 +90,7 @@ class ReadAhead:
 
 
 class _Elements:
-    """All parts of all steps as one sequence; only whole batches pass through grain, whose cost is by the element."""
+    """All parts of all steps as one sequence of whole batches, as grain's cost is by the element."""
 
     def __init__(self, builders: tuple[BatchBuilder, ...]) -> None:
         self.builders = builders
@@ -104,11 +104,11 @@ class _Elements:
 
 
 def _settle() -> None:
-    """Sets this process up for many threads that each allocate and free about as much again and again.
+    """Sets this process up for many threads that allocate and free about the same amounts repeatedly.
 
-    OpenCV: threads work on different pictures, not on parts of one. glibc: what records take (up to 32 MiB, the most that may
-    be asked for) is kept for the next ones, not given back and fetched anew page by page: reading a record of 0.6 MB takes
-    0.12 ms so, and 0.12 or 0.8 ms, by luck, without.
+    OpenCV: threads work on different pictures, not on parts of one. glibc: memory of records (up to 32 MiB, the most that can
+    be set) is kept for the next ones, not returned and fetched again page by page: reading a record of 0.6 MB then takes
+    0.12 ms, otherwise 0.12 or 0.8 ms, by chance.
     """
     cv2.setNumThreads(1)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
@@ -118,10 +118,10 @@ def _settle() -> None:
 
 
 def _begin_worker(index: int, count: int) -> None:
-    """Lets a process die with the trainer, and leave the terminal's Ctrl-C to it.
+    """Makes a process die with the trainer, and leave Ctrl-C to it.
 
-    Not by PR_SET_PDEATHSIG, which kills at the end of the thread that started the process, and says nothing if the trainer was
-    gone before. The pipe to the parent, which ends with it, is watched instead.
+    Not by PR_SET_PDEATHSIG, which kills at the end of the thread that started the process, and does nothing if the trainer
+    has already ended. Watches the pipe to the parent instead.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -1,7 +1,7 @@
-"""Selected patches packed into square images, with their positions: how LLaVA-style training reads a video as a few images.
+"""Selected patches packed into square images, with their positions, as LLaVA-style training reads a video.
 
-The files are those that the reference's training (`image` and `positions_thw` of its JSONL) and its evaluation (a folder a
-video) read; docs/codec.md says how.
+The reference's training (`image` and `positions_thw` of its JSONL) and its evaluation (a folder for each video) read these
+files; docs/codec.md says how.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from ove.video.patches import patches_to_frames, positions, take_patches
 
 
 def check_budget(budget_tokens: int, per_frame: int) -> None:
-    """ConfigError unless the selected patches fill whole mosaics."""
+    """Raises ConfigError unless the budget fills whole mosaics."""
     if budget_tokens % per_frame or budget_tokens < per_frame:
         raise ConfigError(
             f"{budget_tokens} patches do not fill mosaics of {per_frame}; take a budget that is a multiple of {per_frame}, for "
@@ -29,10 +29,10 @@ def check_budget(budget_tokens: int, per_frame: int) -> None:
 def pack_mosaics(
     frames: UInt8[np.ndarray, "T S S 3"], selection: Selection, patch_px: int
 ) -> tuple[UInt8[np.ndarray, "I S S 3"], Int32[np.ndarray, "N 3"]]:
-    """I = N / (Y·X) images of S×S pixels that hold the N selected patches, and the (t, y, x) of each patch.
+    """Packs the N selected patches into I = N / (Y·X) images of S×S pixels; also returns the (t, y, x) of each patch.
 
-    Patches follow each other in time-spatial order (t, then y, then x), the first in the upper left corner of the first
-    image, row by row. A selection that does not fill its last image raises ConfigError.
+    Patches are ordered by t, then y, then x, row by row from the upper left corner of the first image. ConfigError for a
+    selection that does not fill its last image.
     """
     _, rows, columns = selection.grid_tyx
     check_budget(len(selection.flat), rows * columns)
@@ -42,14 +42,14 @@ def pack_mosaics(
 
 
 def write(folder: Path, clip: Clip, selection: Selection, patch_px: int, video: Path) -> dict[str, object]:
-    """Writes the mosaics of a clip into `folder` and returns the entry that a training list needs for it.
+    """Writes the mosaics of a clip into `folder`; returns its entry for a training list.
 
     `mosaic_000.jpg` and so on, `positions_thw.npy` (int32), `frame_ids.npy` (index of each sampled frame in the video) and
     `meta.json`, which is written last. The entry holds `id`, `image` and `positions_thw`, with absolute paths.
     """
     images, positions_thw = pack_mosaics(clip.frames, selection, patch_px)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("mosaic_*.jpg"):  # a reader takes all that it finds
+    for old in folder.glob("mosaic_*.jpg"):  # readers take all of them
         old.unlink()
     paths = [folder / f"mosaic_{number:03d}.jpg" for number in range(len(images))]
     for path, data in zip(paths, encode_frames(images, MOSAIC_QUALITY), strict=True):

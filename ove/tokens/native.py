@@ -1,8 +1,7 @@
-"""Pictures at their own proportions: which size in whole patches, and the resize to it."""
+"""Pictures at their native aspect ratio: their size in whole patches, and the resize to it."""
 
 import functools
 import logging
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -14,35 +13,20 @@ _log = logging.getLogger(__name__)
 
 MAX_TOKENS = 1024
 """Default budget of a picture: that of 448 × 448 pixels."""
-_LOST_TOKENS_WEIGH = 0.3
-"""What losing a part of the tokens counts beside a distortion by the same factor."""
+_LOST_TOKENS_WEIGHT = 0.3
+"""Of losing tokens, relative to a distortion by the same factor."""
 _MOST_DISTORTION = 2.0
-"""A change of proportions by more than this factor is refused."""
-
-
-@dataclass(frozen=True)
-class Resized:
-    """A picture in whole patches."""
-
-    image: UInt8[np.ndarray, "H W 3"]
-    scale_yx: tuple[float, float]
-    """New size over old size, down and across; equal but for the rounding to whole patches."""
-
-    @property
-    def effective_hw(self) -> tuple[int, int]:
-        """Height and width in pixels that the encoder sees."""
-        return self.image.shape[0], self.image.shape[1]
+"""Pictures whose aspect ratio would change by more than this factor are refused."""
 
 
 def fit_size(height: int, width: int, patch_px: int = 14, min_tokens: int = 0, max_tokens: int = MAX_TOKENS) -> tuple[int, int]:
-    """The (height, width) in pixels, whole patches both, at which a picture of `height` × `width` pixels is encoded.
+    """Returns the (height, width) in pixels, in whole patches, at which a picture of `height` × `width` pixels is encoded.
 
-    Of all sizes of at most `max_tokens` patches, and no larger than the picture along either side, it is the one that
-    minimises |log(change of the proportions)| + 0.3·log(tokens lost), the loss counted from the largest size of the true
-    proportions. Only a picture that so would have fewer than `min_tokens` patches is enlarged, to the size of that many
-    patches or few more that is best by the same measure; the default enlarges nothing. BadClip for a picture with a side
-    below one patch that is not to be enlarged, and for one so narrow that its proportions would change by more than a
-    factor of 2.
+    Of all sizes of at most `max_tokens` patches that are no larger than the picture along either side, the one that minimises
+    |log(change of aspect ratio)| + 0.3·log(tokens lost), counted from the largest size of the true aspect ratio. A picture
+    that would have fewer than `min_tokens` patches is enlarged, to the size of that many patches or few more that is best by
+    the same measure; the default enlarges nothing. BadClip for a side below one patch that is not to be enlarged, and for an
+    aspect ratio that would change by more than a factor of 2.
     """
     if patch_px < 1 or max_tokens < 1 or not 0 <= min_tokens <= max_tokens:
         raise ConfigError(
@@ -55,31 +39,29 @@ def fit_size(height: int, width: int, patch_px: int = 14, min_tokens: int = 0, m
     return rows * patch_px, columns * patch_px
 
 
-def resize(image: UInt8[np.ndarray, "h w 3"], size_hw: tuple[int, int]) -> Resized:
-    """The picture at `size_hw` pixels.
+def resize(image: UInt8[np.ndarray, "h w 3"], size_hw: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """Resizes a picture to `size_hw` pixels; one of that size is returned as it is.
 
-    Where it shrinks (along both sides, or one that stays), each new pixel is the mean over the area that it covers, so that
-    nothing aliases; where a side grows, cubic interpolation. A picture of that size already is returned as it is.
+    By area means, without aliasing, where no side grows; else by cubic interpolation.
     """
     height, width = image.shape[:2]
-    scale_yx = size_hw[0] / height, size_hw[1] / width
     if size_hw == (height, width):
-        return Resized(image, scale_yx)
-    interpolation = cv2.INTER_AREA if max(scale_yx) <= 1 else cv2.INTER_CUBIC
-    return Resized(cv2.resize(image, size_hw[::-1], interpolation=interpolation), scale_yx)
+        return image
+    shrinks = size_hw[0] <= height and size_hw[1] <= width
+    return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
-@functools.lru_cache(maxsize=4096)  # so that each size is also logged but once
+@functools.lru_cache(maxsize=4096)  # each size is also logged only once
 def _grid(height: int, width: int, patch_px: int, min_tokens: int, max_tokens: int) -> tuple[int, int]:
-    """The rows and columns of patches of `fit_size`."""
+    """Returns the rows and columns of patches of `fit_size`."""
     area = height * width / patch_px**2
     rows, columns = _best(height, width, min(area, max_tokens), 1, max_tokens, (height // patch_px, width // patch_px))
     if rows * columns < min_tokens:
         rows, columns = _best(height, width, min_tokens, min_tokens, max_tokens, (max_tokens, max_tokens))
     if not rows * columns:
         raise BadClip(
-            f"a picture of {height}×{width} pixels is narrower than one patch of {patch_px}; leave it out, or give min_tokens "
-            "(at least 1), which lets it be enlarged."
+            f"a picture of {height}×{width} pixels is narrower than one patch of {patch_px}; leave it out, or set min_tokens "
+            "to 1 or more to enlarge it."
         )
     distortion = (rows * width) / (columns * height)
     if not 1 / _MOST_DISTORTION <= distortion <= _MOST_DISTORTION:
@@ -96,9 +78,9 @@ def _grid(height: int, width: int, patch_px: int, min_tokens: int, max_tokens: i
 
 
 def _best(height: int, width: int, ideal: int | float, least: int, most: int, limits: tuple[int, int]) -> tuple[int, int]:
-    """The best grid of `least` … `most` patches within the limits (rows, columns), or (0, 0) if there is none.
+    """Returns the best grid of `least` … `most` patches within the limits (rows, columns), or (0, 0) if there is none.
 
-    For a given number of rows the measure is least at the number of columns that keeps the proportions, above or below.
+    For a given number of rows the best number of columns is next to the one that keeps the aspect ratio.
     """
     rows = np.arange(1, min(limits[0], most) + 1)
     exact = rows * (width / height)
@@ -111,7 +93,7 @@ def _best(height: int, width: int, ideal: int | float, least: int, most: int, li
     if not found.size:
         return 0, 0
     distortion = np.abs(np.log(found[0] * width / (found[1] * height)))
-    # A tiny preference decides between equals, the same way on every machine: more tokens, then more rows.
-    cost = distortion + _LOST_TOKENS_WEIGH * np.abs(np.log(found.prod(0) / ideal))
+    # Ties are broken alike on every machine: more tokens, then more rows.
+    cost = distortion + _LOST_TOKENS_WEIGHT * np.abs(np.log(found.prod(0) / ideal))
     order = np.lexsort((-found[0], -found.prod(0), np.round(cost, 9)))
     return int(found[0, order[0]]), int(found[1, order[0]])

@@ -1,7 +1,7 @@
-"""Sequences of different lengths ↔ rows of one length, in which segment ids tell the sequences apart.
+"""Sequences of different lengths ↔ rows of one length, with segment ids that tell the sequences apart.
 
-Every shape of a batch that an encoder has not met costs a compilation. So rows, their length and the number of segments come
-from short lists (`BatchShapes`), whatever the lengths of the sequences.
+Every new shape of a batch costs a compilation, so the number of rows, their length and the number of segments come from short
+lists (`BatchShapes`).
 """
 
 import bisect
@@ -15,7 +15,7 @@ from jaxtyping import Int32, Integer, Shaped
 from ove.errors import ConfigError
 
 TOKEN_STEP = 128
-"""All lengths of rows are multiples of it: attention kernels work on blocks of so many tokens."""
+"""Row lengths are multiples of it: attention kernels work on blocks of so many tokens."""
 _ATTENTION_TOKENS = 4096
 """Length of a row at which attention costs about as much as the rest of a block (width 768 to 1,024)."""
 
@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class PackingPlan:
-    """Where each sequence lies, in the order in which the sequences were given."""
+    """Where each sequence lies, in the order given."""
 
     row: Int32[np.ndarray, "n"]
     start: Int32[np.ndarray, "n"]
@@ -37,24 +37,24 @@ class PackingPlan:
     rows: int
     row_tokens: int
     n_segments: int
-    """Room for the segments of the fullest row, and maybe for more."""
+    """At least the segments of the fullest row."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(rows, tokens of a row, segments of a row): what a compilation depends on."""
+        """Returns (rows, tokens of a row, segments of a row), on which a compilation depends."""
         return self.rows, self.row_tokens, self.n_segments
 
     @property
     def is_plain(self) -> bool:
-        """Whether each row is one sequence from end to end, or empty, so that nothing has to be kept apart."""
+        """Returns whether each row is one whole sequence, or empty, and needs no segment ids."""
         return bool((self.length == self.row_tokens).all())
 
 
 def pack_sequences(lengths: Sequence[int] | Integer[np.ndarray, "n"], row_tokens: int) -> PackingPlan:
-    """Sequences of these lengths in few rows of `row_tokens`: the longest first, each into the fullest row that takes it.
+    """Packs sequences of these lengths into rows of `row_tokens` by best fit decreasing.
 
-    (Best fit decreasing: at most 11/9 of the fewest rows possible, and one more.) The plan depends on the lengths alone; of
-    equal ones the first comes first. A length below 1 or above `row_tokens` raises ConfigError.
+    It takes at most 11/9 of the fewest rows possible, plus one, and depends on the lengths alone. ConfigError for a length
+    below 1 or above `row_tokens`.
     """
     lengths = [int(length) for length in lengths]
     _check(lengths, row_tokens)
@@ -78,9 +78,9 @@ def pack_sequences(lengths: Sequence[int] | Integer[np.ndarray, "n"], row_tokens
 def fill(
     plan: PackingPlan, sequences: Sequence[Patched]
 ) -> tuple[Shaped[np.ndarray, "B N P"], Int32[np.ndarray, "B N 3"], Int32[np.ndarray, "B N"]]:
-    """The sequences laid out by the plan: patches, positions, and the segment of each token; 0 is padding.
+    """Lays the sequences out by the plan: patches, positions, and the segment of each token; 0 is padding.
 
-    Patches keep their dtype. ConfigError if the sequences are not those that the plan was made for.
+    ConfigError for sequences of other lengths than the plan's.
     """
     found = [len(patches) for patches, _ in sequences]
     if found != plan.length.tolist() or not found:
@@ -95,27 +95,27 @@ def fill(
 
 
 def unpack_sequences(plan: PackingPlan, tokens: Shaped[np.ndarray, "B N D"]) -> list[Shaped[np.ndarray, "_ D"]]:
-    """What became of the tokens of each sequence, in the order in which the sequences were given; views, no copies."""
+    """Returns views of the tokens of each sequence, in the order given."""
     return [tokens[row, place] for row, place in _places(plan)]
 
 
 def unpack_pooled(plan: PackingPlan, pooled: Shaped[np.ndarray, "B S D"]) -> Shaped[np.ndarray, "n D"]:
-    """The embedding of each sequence, in the order in which the sequences were given; segment s is `pooled[:, s − 1]`."""
+    """Returns the embedding of each sequence, in the order given; segment s is `pooled[:, s − 1]`."""
     return pooled[plan.row, plan.segment - 1]
 
 
 @dataclass(frozen=True)
 class BatchShapes:
-    """The shapes that batches may have: a bounded number, whatever sequences come."""
+    """The shapes that batches may have: a bounded number."""
 
     longest: int
-    """Tokens of the longest sequence that may come."""
+    """Tokens of the longest sequence."""
     batch_tokens: int
-    """Tokens of a full batch, padding counted. One row a device is taken even if that is more."""
+    """Tokens of a full batch, with padding; one row a device is taken even if it has more."""
     devices: int = 1
-    """The number of rows is a multiple of it, so that the rows can be shared out."""
+    """The number of rows is a multiple of it."""
     equal: bool = False
-    """All sequences are of `longest` tokens: a row is one sequence, from end to end."""
+    """All sequences have `longest` tokens: each row is one sequence."""
 
     def __post_init__(self) -> None:
         if min(self.longest, self.batch_tokens, self.devices) < 1:
@@ -125,16 +125,16 @@ class BatchShapes:
 
     @property
     def row_lengths(self) -> list[int]:
-        """128 times 1, 2, 3, 4, 6, 8, 12, 16 …, up to the first that takes the longest sequence."""
+        """Returns 128 times 1, 2, 3, 4, 6, 8, 12, 16 …, up to the first that takes the longest sequence."""
         return [self.longest] if self.equal else _steps(TOKEN_STEP, self.longest)
 
     def row_counts(self, row_tokens: int) -> list[int]:
-        """Numbers of rows of this length: the devices times 1, 2, 3, 4, 6 …, up to that of a full batch."""
+        """Returns numbers of rows of this length: the devices times 1, 2, 3, 4, 6 …, up to that of a full batch."""
         full = max(1, self.batch_tokens // row_tokens // self.devices) * self.devices
         return [rows for rows in _steps(self.devices, full) if rows < full] + [full]
 
     def segment_counts(self, row_tokens: int) -> list[int]:
-        """1, 4, 16, 64 …, up to one segment a token."""
+        """Returns 1, 4, 16, 64 …, up to one segment a token."""
         counts = [1]
         while counts[-1] < row_tokens:
             counts.append(4 * counts[-1])
@@ -142,24 +142,24 @@ class BatchShapes:
 
     @property
     def count(self) -> int:
-        """How many shapes there are at most."""
+        """Returns the largest number of shapes."""
         return sum(len(self.row_counts(n)) * len(self.segment_counts(n)) for n in self.row_lengths)
 
     def fit(self, lengths: Sequence[int]) -> bool:
-        """Whether sequences of these lengths go into one batch. A single one always does, if it is no longer than `longest`."""
+        """Returns whether sequences of these lengths fit into one batch; a single one of at most `longest` tokens does."""
         row_tokens = self.row_lengths[-1]
         rows = self.row_counts(row_tokens)[-1]
         _check(lengths, row_tokens)
-        # Any two rows that best fit opens one after the other hold more than one row's tokens, so half of the room is safe.
+        # Any two rows that best fit opens in turn hold more than one row's tokens, so half of the room always suffices.
         total = sum(lengths)
         return 2 * total <= rows * row_tokens or (
             total <= rows * row_tokens and pack_sequences(lengths, row_tokens).rows <= rows
         )
 
     def plan(self, lengths: Sequence[int]) -> PackingPlan:
-        """Sequences that `fit`, packed in the shape that is cheapest for them: little padding, short rows.
+        """Packs sequences that `fit` in the cheapest shape: little padding, short rows.
 
-        The cost of a token is taken as 1 + (tokens of its row) / 4096, for attention grows with the row.
+        A token costs 1 + (tokens of its row) / 4096, as attention grows with the row.
         """
         best: tuple[float, PackingPlan] | None = None
         for row_tokens in self.row_lengths:
@@ -184,9 +184,9 @@ class BatchShapes:
 def batches(
     items: Iterable[Item], tokens_of: Callable[[Item], int], shapes: BatchShapes
 ) -> Iterator[tuple[PackingPlan, list[Item]]]:
-    """Items in their order, as many at a time as fit into one batch, each time with the plan that lays them out.
+    """Yields items in order, as many as fit into one batch, with the plan that lays them out.
 
-    `tokens_of` tells the length of an item. One that is longer than `shapes.longest` raises ConfigError.
+    `tokens_of` returns the length of an item; ConfigError for one above `shapes.longest`.
     """
     waiting: list[Item] = []
     lengths: list[int] = []
@@ -208,7 +208,7 @@ def _places(plan: PackingPlan) -> Iterator[tuple[int, slice]]:
 
 
 def _steps(unit: int, enough: int) -> list[int]:
-    """`unit` times 1, 2, 3, 4, 6, 8, 12 …, up to the first that is at least `enough`."""
+    """Returns `unit` times 1, 2, 3, 4, 6, 8, 12 …, up to the first that is at least `enough`."""
     steps = [unit]
     while steps[-1] < enough:
         power = 1 << (steps[-1] // unit).bit_length() - 1
@@ -222,6 +222,6 @@ def _check(lengths: Iterable[int], row_tokens: int) -> None:
             raise ConfigError(f"sequence {number} has {length} tokens; leave empty ones out.")
         if length > row_tokens:
             raise ConfigError(
-                f"sequence {number} has {length} tokens, more than the {row_tokens} of a row; lower the most tokens that a "
-                "sequence may have (max_tokens, budget or frames), or give longer rows."
+                f"sequence {number} has {length} tokens, more than the {row_tokens} of a row; lower max_tokens, budget or "
+                "frames, or give longer rows."
             )

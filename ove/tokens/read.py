@@ -1,4 +1,4 @@
-"""Single files → the tokens that an encoder sees: images at their own proportions, videos by codec or by whole frames."""
+"""Single files → tokens: images at their native aspect ratio, videos by codec or by whole frames."""
 
 import contextlib
 import dataclasses
@@ -27,17 +27,17 @@ InputMode = Literal["codec", "frames", "image"]
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the encoder sees of one file."""
+    """The tokens of one file."""
 
     patches: UInt8[np.ndarray, "n P"]
     positions: Int32[np.ndarray, "n 3"]
     """(t, y, x) in patches; t on the 64-step time grid."""
     effective_hw: tuple[int, int]
-    """Height and width in pixels of each picture after the resize."""
+    """Height and width in pixels of each picture as the encoder sees it."""
     source: str
-    """Where the selection comes from: "bitstream" or "transcode"; "pixels" where nothing was selected."""
+    """Of the selection: "bitstream" or "transcode"; "pixels" without a selection."""
     cut: str = ""
-    """Of a damaged video of which the first part was used (`video.truncated`): what was wrong."""
+    """What was wrong with a damaged video of which the first frames were used (`video.truncated`)."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class InputConfig:
     n_frames: int = 8
     """Whole frames of a video (frames)."""
     size_px: int | None = None
-    """Images: force a square of this side; None: at their own proportions."""
+    """Images: the side of a square; None: native aspect ratio."""
     min_tokens: int = 0
     max_tokens: int = MAX_TOKENS
     """Images: see `fit_size`."""
@@ -77,7 +77,7 @@ class InputConfig:
 
     @property
     def longest(self) -> int:
-        """The most tokens that a file may have."""
+        """Returns the most tokens of a file."""
         if self.mode == "codec":
             return budget_of(self.budget, self._grid_tyx)
         if self.mode == "frames":
@@ -86,27 +86,25 @@ class InputConfig:
 
     @property
     def all_equal(self) -> bool:
-        """Whether all files have as many tokens as the longest."""
+        """Returns whether all files have equally many tokens."""
         return self.mode != "image" or self.size_px is not None
 
 
 def read_tokens(path: Path, config: InputConfig) -> Tokens:
-    """The tokens of one file; BadClip, with file and reason, if it cannot be used in the mode of `config`.
+    """Reads the tokens of one file; BadClip, with file and reason, if it cannot be used in the mode of `config` (spec §1, §2).
 
-    codec: sampled frames (64), I-frames whole and the most surprising patches of the others, t = number of the sampled
-    frame; frames: whole frames at uniform distances, t = clamp(round(i / (n − 1) · 63), 0, 63) with i the frame's index among
-    the n frames of the video; image: t = 0. Spec §1, §2.
+    codec: of the sampled frames (64), I-frames whole and the most salient patches of the others, t = number of the sampled
+    frame; frames: whole frames sampled uniformly, t = clamp(round(i / (n − 1) · 63), 0, 63) of frame i of n; image: t = 0.
     """
     readers: dict[str, Callable[[Path, InputConfig], Tokens]] = {"codec": _codec, "frames": _frames, "image": _image}
     return readers[config.mode](path, config)
 
 
 def resolve_paths(names: Sequence[str]) -> list[Path]:
-    """The files that are meant by names of files and folders, by patterns with * ? [ ], and by `@list.txt` (a path a line).
+    """Lists the files named by files, folders (all files below), patterns with * ? [ ], and `@list.txt` (a path a line).
 
-    Of a folder all files below it are meant. They come in the order of the names, sorted within a folder or pattern; hidden
-    files are left out, and what is named twice comes once. Any other name stays, for the reader to say what is wrong with
-    it. BadClip for a list that cannot be read, and if nothing at all is found.
+    In the order of the names, sorted within a folder or pattern, without hidden files and repetitions. A name that matches
+    nothing is kept, for the reader to report. BadClip for a list that cannot be read, and if nothing is found.
     """
     found: list[Path] = []
     for name in names:
@@ -162,14 +160,14 @@ def _image(path: Path, config: InputConfig) -> Tokens:
             size_hw = fit_size(image.shape[0], image.shape[1], patch_px, config.min_tokens, config.max_tokens)
     else:
         size_hw = config.size_px, config.size_px
-    picture = resize(image, size_hw).image
+    picture = resize(image, size_hw)
     grid = 1, size_hw[0] // patch_px, size_hw[1] // patch_px
     return Tokens(frames_to_patches(picture[None], patch_px), positions(np.arange(grid[1] * grid[2]), grid), size_hw, "pixels")
 
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Puts the file's name before what is said against its contents."""
+    """Adds the file's name to errors about its contents."""
     try:
         yield
     except BadClip as error:

@@ -1,4 +1,4 @@
-"""What is kept of a video while it is decoded: the sampled pictures, and the signals of those or of all frames in between."""
+"""Collects the sampled pictures of a video while it is decoded, and their signals or those of all frames in between."""
 
 import numpy as np
 from av.video.frame import PictureType, VideoFrame
@@ -19,10 +19,10 @@ class ClipBuilder:
     """The sampled frames of one pass over a file, each once, and their own signals."""
 
     def __init__(self, config: VideoConfig, gray: GrayDecoder | None, n_sampled: int) -> None:
-        """With `gray` signals come from the bitstream, without it, or where it has no vectors, from a transcode."""
+        """Takes signals from the bitstream with `gray`; from a transcode without it, or where it has no vectors."""
         self.config, self.gray = config, gray
         self.pictures: list[UInt8[np.ndarray, "rows columns 3"]] = []
-        """As they are to be shown, at the size that they have in the clip, without padding."""
+        """Turned as shown, at their size in the clip, without padding."""
         self.times_s: list[float | None] = []
         """Of all frames, sampled or not."""
         self.has_vectors = gray is not None and gray.has_vectors
@@ -31,7 +31,7 @@ class ClipBuilder:
         self._stack = SignalStack(n_sampled, lists=config.vectors)
 
     def add(self, decoded: DecodedFrame, sampled: bool) -> None:
-        """Adds the next frame; NoBitstreamSignals where its residual is wanted and cannot be had."""
+        """Adds the next frame; NoBitstreamSignals if it needs a residual and has none."""
         self.times_s.append(decoded.time_s)
         if self.gray is not None:
             self.gray.observe(decoded.packet, decoded.header)
@@ -40,12 +40,12 @@ class ClipBuilder:
         self._add_signals(decoded, sampled)
 
     def skip(self, decoded: DecodedFrame) -> None:
-        """Passes over a frame before the first that may be sampled."""
+        """Skips a frame before the first that may be sampled."""
         if self.gray is not None:
             self.gray.observe(decoded.packet, decoded.header)
 
     def signals(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
-        """Signals as shown, in the given order of the sampled frames (indices may repeat)."""
+        """Returns signals turned as shown, in the given order of the sampled frames (indices may repeat)."""
         if self.gray is None:
             return self._transcoded(order)
         signals = turned_signals(self._of_bitstream(order), self._orientation)
@@ -89,7 +89,7 @@ class PooledClipBuilder(ClipBuilder):
                 self._close_transcode()
 
     def _close_transcode(self) -> None:
-        """Encodes the pictures of an interval anew, each predicted from the one before, the first from the last sampled one."""
+        """Transcodes the pictures of an interval, each predicted from the one before, the first from the last sampled one."""
         stack = transcoded_signals(np.stack(self._between), len(self._between))
         first = len(self.pictures) == 1
         self._pool_of_transcodes.add(stack.signals(np.arange(0 if first else 1, len(self._between))), intra=first)

@@ -1,4 +1,4 @@
-"""Any video file → its sampled frames and what the codec knows about them."""
+"""A video file → its sampled frames and codec signals."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +21,13 @@ from ove.video.span import VideoSpan
 
 
 def read_video(path: Path, config: VideoConfig, span: VideoSpan | None = None) -> tuple[Clip, CodecSignals]:
-    """The sampled frames of a file, or of a span of it, and their signals, turned as the file says it is to be shown.
+    """Reads the sampled frames of a file, or of a span of it, and their signals, turned as the file says.
 
-    Signals come from the bitstream where they can, at the size of its picture; elsewhere, or where `config.source` says so, the
-    sampled frames are encoded anew (`Clip.source` = "transcode") and signals have the size of the clip. HEVC has its residual
-    from the bitstream and its vectors from a transcode (`CodecSignals.residual_source`). Anything that is no whole, readable
-    video of one size raises BadClip, which names the file, what was wrong and what to do; with `config.truncated` = "keep",
-    what decodes of a damaged one is kept and `Clip.cut` says what was wrong (spec §2). Of a span only what lies between the
-    key frame before it and its end is decoded; `Clip.frame_index` and `n_decoded` then count its frames alone.
+    Signals come from the bitstream where possible, at the size of the coded picture; else, or by `config.source`, the sampled
+    frames are transcoded (`Clip.source` = "transcode") and signals have the size of the clip. HEVC has its residual from the
+    bitstream and its vectors from a transcode (`CodecSignals.residual_source`). BadClip for anything but a whole, readable
+    video of one size; with `config.truncated` = "keep" the frames that decode are kept and `Clip.cut` says what was wrong
+    (spec §2). A span is decoded from the key frame before it; `Clip.frame_index` and `n_decoded` count its frames alone.
     """
     deadline = Deadline(path, config.time_limit_s)
     packets = None if config.sampling in WITHOUT_ENERGIES else PacketTable()
@@ -56,7 +55,7 @@ def _read(
     opener: Callable[[], GrayDecoder] | None,
     span: VideoSpan | None,
 ) -> tuple[Clip, CodecSignals]:
-    """`read_video` with signals from the bitstream, or, without an opener of gray decoders, from a transcode."""
+    """Reads with signals from the bitstream, or, without an opener of gray decoders, from a transcode."""
     energies = packets.energies() if packets else None
     builder, cut = _gather(path, config, found.n_packets, energies, deadline, opener, span)
     cut, n_decoded = cut or found.cut, len(builder.times_s)
@@ -64,7 +63,7 @@ def _read(
         why = cut or "the decoder gives no picture"
         raise BadClip(f"{path}: truncated or damaged: {n_decoded} frames decode ({why}); get a whole copy.")
     if n_decoded != found.n_packets:
-        # Packets without a frame to show: VP8's hidden references, an open GOP's first pictures. Sample what there is.
+        # Some packets have no frame to show: VP8's hidden references, an open GOP's first pictures.
         energies = packets.energies(builder.times_s) if packets else None
         builder, _ = _gather(path, config, n_decoded, energies, deadline, opener, span)
     index = sample_indices(n_decoded, config.n_frames, config.sampling, energies)
@@ -98,9 +97,9 @@ def _gather(
     opener: Callable[[], GrayDecoder] | None,
     span: VideoSpan | None,
 ) -> tuple[ClipBuilder, str]:
-    """Decodes the whole file, or what a span needs, and keeps what would be sampled if there were `n_frames` frames.
+    """Decodes the file, or what a span needs, and keeps what would be sampled of `n_frames` frames.
 
-    Also, where the file is damaged and may be, what was wrong with the first frame that is missing.
+    Also returns what was wrong with the first missing frame of a damaged file that may be kept.
     """
     wanted = set(sample_indices(n_frames, config.n_frames, config.sampling, energies).tolist())
     gray = opener() if opener else None
@@ -119,6 +118,6 @@ def _gather(
 
 
 def _seconds(times_s: list[float | None], index: Int32[np.ndarray, "U"], fps: float) -> Float64[np.ndarray, "U"]:
-    """Presentation times; for streams without any, frame numbers over the frame rate (25 where that is unknown, too)."""
+    """Returns presentation times; of streams without any, frame numbers over the frame rate (25 if unknown)."""
     known = [t for t in times_s if t is not None]
     return np.array(known) if len(known) == len(times_s) else index / (fps or 25.0)

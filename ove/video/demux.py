@@ -1,4 +1,4 @@
-"""A file on disk → its decoded frames one by one, each with the packet it came from; everything that is no video is refused."""
+"""A video file → its decoded frames one by one, each with its packet; anything else is refused."""
 
 import stat
 import time
@@ -22,7 +22,7 @@ CONTAINERS = frozenset([
     "mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "mxf", "nut", "ivf", "h264", "hevc",
     "m4v", "mpegvideo", "dv", "rm", "vc1", "obu", "vvc",
 ])
-"""Demuxers that are trusted. FFmpeg guesses: it opens a text file as a terminal recording of 25 frames a second."""
+"""Accepted demuxers. FFmpeg guesses: it opens a text file as a terminal recording of 25 frames a second."""
 CODECS = frozenset([
     "h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v2", "msmpeg4v3", "h263",
     "flv1", "wmv1", "wmv2", "wmv3", "vc1", "theora", "mjpeg", "prores", "dnxhd", "ffv1", "huffyuv", "ffvhuff",
@@ -32,26 +32,26 @@ CODECS = frozenset([
 _TOLD_APART = frozenset(
     ["png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "gif", "apng", "image2", "tty", "wav", "mp3", "flac", "aac"]
 )
-"""Demuxers that may open a file only to say what it is. No others may: playlists, for example, open further files."""
+"""Demuxers that may open a file only to name its kind. No others may: playlists, for example, open further files."""
 MOST_PIXELS = 1 << 26
 """Of a picture: 8192×8192. Damaged headers announce larger ones, which take gigabytes before they fail."""
 _NEVER_PADDED = frozenset(["vp8", "vp9", "av1"])
-"""Codecs that never write many zeros in a row, and whose decoders make a blank picture of such a packet, without an error."""
+"""Codecs that never write long runs of zeros, and whose decoders silently return a blank picture for such a packet."""
 _WIPED = bytes(64)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What demuxing alone tells about a file."""
+    """What demuxing tells about a file."""
 
     codec: str
     fps: float
-    """0 where the container does not tell."""
+    """0 where the container does not give it."""
     extradata: bytes
     n_packets: int
-    """Packets whose frames are shown; a few codecs have packets without a frame."""
+    """Packets whose frames are shown; in a few codecs some packets have none."""
     cut: str
-    """How the container shows that the file ends early; empty if it does not."""
+    """What shows that the file ends early; empty if nothing does."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class DecodedFrame:
 
     frame: VideoFrame
     packet: bytes
-    """The packet that it was decoded from; empty if packets are not kept."""
+    """Its packet; empty if packets are not kept."""
     time_s: float | None
     """None where the container has no timestamps."""
     header: bytes = b""
-    """Another header of the stream, if one came with the packet, as where recordings were joined."""
+    """A new header of the stream that came with the packet, as where recordings were joined; else empty."""
     is_before: bool = False
-    """It was decoded only because frames of the span that was asked for refer to it."""
+    """Whether it lies before the requested span, whose frames refer to it."""
 
 
 class Damaged(BadClip):
@@ -88,11 +88,11 @@ class Deadline:
         self._path, self._limit_s, self._end = path, limit_s, time.monotonic() + limit_s
 
     def left_s(self) -> float:
-        """Seconds until then, 0 or more."""
+        """Returns the seconds left, 0 or more."""
         return max(0.0, self._end - time.monotonic())
 
     def check(self, n_decoded: int) -> None:
-        """BadClip once the time limit is over."""
+        """Raises BadClip once the time limit is over."""
         if time.monotonic() > self._end:
             raise BadClip(
                 f"{self._path}: not decoded within {self._limit_s:g} s ({n_decoded} frames were); "
@@ -103,9 +103,9 @@ class Deadline:
 def survey(
     path: Path, deadline: Deadline, look: Callable[[av.Packet], None] | None = None, span: VideoSpan | None = None
 ) -> Survey:
-    """Counts the video packets of a file, or of a span of it, without decoding, and shows them to `look`.
+    """Counts the video packets of a file, or of a span of it, without decoding, and passes them to `look`.
 
-    BadClip if it is no video, or the span cannot be found in it. Whether the file was cut off after the span is not looked at.
+    BadClip if it is no video, or the span cannot be found. With a span, the file may be cut off after it.
     """
     with _opened(path, deadline) as (container, stream):
         shown = whole = 0
@@ -146,7 +146,7 @@ def _time_in(path: Path, packet: av.Packet, stream: VideoStream) -> float:
 
 
 def _segment_is_cut(path: Path) -> bool:
-    """Whether a Matroska or WebM file is shorter than its segment, which FFmpeg does not mind (RFC 8794, RFC 9559)."""
+    """Returns whether a Matroska or WebM file is shorter than its segment, which FFmpeg ignores (RFC 8794, RFC 9559)."""
     with path.open("rb") as file:
         head = file.read(1 << 16)
     at = head.find(b"\x18\x53\x80\x67")
@@ -155,21 +155,21 @@ def _segment_is_cut(path: Path) -> bool:
     length = 9 - head[at + 4].bit_length()  # the leading zeros of a size tell how many bytes it has
     value_bits = 7 * length
     size = int.from_bytes(head[at + 4 : at + 4 + length], "big") & ((1 << value_bits) - 1)
-    # All ones: a live recording, whose size nobody knew.
+    # All ones: a live recording of unknown size.
     return size != (1 << value_bits) - 1 and path.stat().st_size < at + 4 + length + size
 
 
 def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool, span: VideoSpan | None = None) -> Iterator[DecodedFrame]:
-    """The frames of a file in display order; of a span: its frames, after those that had to be decoded for them.
+    """Yields the frames of a file in display order; of a span: its frames, after those that they refer to.
 
-    With `keep_packets` each comes with its packet, and with motion vectors where the codec has them. A frame that is marked
-    as damaged and a decoder that gives up raise Damaged, a frame of another size than the first BadClip, both with the
-    number of frames decoded so far; a file that just ends early ends the iteration.
+    With `keep_packets` each comes with its packet, and with motion vectors where the codec has them. Damaged for a frame
+    marked as corrupt or a decoder that fails, BadClip for a frame of another size than the first, both with the number of
+    frames decoded so far; a file that just ends early ends the iteration.
     """
     with _opened(path, deadline) as (container, stream):
         context, base = stream.codec_context, stream.time_base
         context.thread_count = 1  # measured: automatic threading is slower for single clips, and workers run in parallel
-        if keep_packets:  # it takes a tenth of the time of decoding
+        if keep_packets:  # takes a tenth of the time of decoding
             context.flags2 |= Flags2.export_mvs
         context.options = {"max_pixels": str(MOST_PIXELS)}
         waiting: dict[int, tuple[bytes, float | None, bytes, float | None]] = {}
@@ -208,13 +208,13 @@ def _new_header(packet: av.Packet) -> bytes:
 
 
 def _packets(container: InputContainer, stream: VideoStream, span: VideoSpan | None) -> Iterator[av.Packet | None]:
-    """The stream's packets up to the end of what can be read, then None to flush the decoder."""
+    """Yields the stream's packets as far as they can be read, then None to flush the decoder."""
     try:
         for packet in packets_of(container, stream, span):
             if packet.size and not packet.is_corrupt:
                 yield packet
     except av.FFmpegError:
-        pass  # `survey` has met the same error and tells it together with the number of frames
+        pass  # `survey` has met the same error and reports it with the number of frames
     yield None
 
 
@@ -231,7 +231,7 @@ def _check(path: Path, frame: VideoFrame, n_decoded: int, size: tuple[int, int])
 
 @contextmanager
 def _opened(path: Path, deadline: Deadline) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """An open container and its first video stream, if they are of kinds that are accepted."""
+    """Opens a container and its first video stream, if both are accepted."""
     _check_file(path)
     left_s = deadline.left_s()
     kinds = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(CONTAINERS | _TOLD_APART))}
@@ -249,7 +249,7 @@ def _opened(path: Path, deadline: Deadline) -> Iterator[tuple[InputContainer, Vi
 
 
 def _check_file(path: Path) -> None:
-    """BadClip unless there is a file with something in it: opening a pipe or a device could wait for ever."""
+    """Raises BadClip unless the path is a regular, non-empty file: opening a pipe or a device could block."""
     try:
         status = path.stat()
     except FileNotFoundError as error:

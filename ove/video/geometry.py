@@ -1,4 +1,4 @@
-"""From the picture of a file to the square of a clip: turned as it is to be shown, stretched or letterboxed."""
+"""Pictures of a file → the square of a clip: turned as shown, stretched or letterboxed."""
 
 from dataclasses import dataclass, replace
 from typing import cast
@@ -14,17 +14,17 @@ from ove.records import CELL_PX, CodecSignals
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a decoded picture is to be shown."""
+    """How a decoded picture is shown."""
 
     quarter_turns: int = 0
     """Counter-clockwise, 0…3."""
     mirrored: bool = False
-    """Left and right are swapped, before it is turned."""
+    """Whether left and right are swapped, before the turn."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a picture of height_px × width_px lies in the square of size_px: at (top, left), scaled to rows × columns."""
+    """A picture of height_px × width_px in a square of size_px: at (top, left), scaled to rows × columns."""
 
     size_px: int
     height_px: int
@@ -35,14 +35,14 @@ class Placement:
     columns: int
 
     def edges(self, patch_px: int) -> tuple[Float64[np.ndarray, "edges"], Float64[np.ndarray, "edges"]]:
-        """Where the borders of the patches, down and across, lie in the picture, in its pixels, and cut off at its border."""
+        """Returns where the borders of the patches, down and across, lie in the picture, in its pixels, clipped to it."""
         borders = np.arange(0, self.size_px + 1, patch_px)
         down = (borders - self.top) * (self.height_px / self.rows)
         across = (borders - self.left) * (self.width_px / self.columns)
         return np.clip(down, 0, self.height_px), np.clip(across, 0, self.width_px)
 
     def valid(self, patch_px: int) -> Bool[np.ndarray, "Y X"]:
-        """Patches that lie wholly within the picture."""
+        """Returns the patches that lie wholly within the picture."""
         starts = np.arange(0, self.size_px, patch_px)
         down, across = (
             (starts >= begin) & (starts + patch_px <= begin + length)
@@ -52,9 +52,9 @@ class Placement:
 
 
 def place_in_square(height_px: int, width_px: int, size_px: int, geometry: str) -> Placement:
-    """Where a picture lies in a square: `stretch` fills it; `letterbox` keeps the shape, longer side to size_px, centred.
+    """Returns where a picture lies in a square: `stretch` fills it; `letterbox` keeps the aspect ratio, centred (spec §2).
 
-    (spec §2; pixels are taken to be square).
+    Pixels are taken to be square.
     """
     if geometry == "stretch":
         return Placement(size_px, height_px, width_px, 0, 0, size_px, size_px)
@@ -67,7 +67,7 @@ def place_in_square(height_px: int, width_px: int, size_px: int, geometry: str) 
 def content(
     picture: UInt8[np.ndarray, "H W 3"], size_px: int, geometry: str, orientation: Orientation
 ) -> UInt8[np.ndarray, "rows columns 3"]:
-    """A decoded picture at the size it has in the square, turned; `in_square` adds the padding."""
+    """Returns a decoded picture, turned, at its size in the square; `in_square` adds the padding."""
     height, width = picture.shape[:2]
     to = place_in_square(height, width, size_px, geometry)
     smaller = height >= to.rows and width >= to.columns
@@ -76,7 +76,7 @@ def content(
 
 
 def in_square(pictures: UInt8[np.ndarray, "T rows columns 3"], size_px: int) -> UInt8[np.ndarray, "T S S 3"]:
-    """Pictures whose longer side is size_px, centred on black."""
+    """Centres pictures whose longer side is size_px on black."""
     rows, columns = pictures.shape[1:3]
     if (rows, columns) == (size_px, size_px):
         return pictures
@@ -87,25 +87,25 @@ def in_square(pictures: UInt8[np.ndarray, "T rows columns 3"], size_px: int) -> 
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
-    """The quarter turn and mirroring nearest to the display matrix that came with a frame; none without one."""
+    """Returns the quarter turn and mirroring nearest to a frame's display matrix; none without one."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(cast(SideData, data)), np.int32, count=5).astype(np.float64)
     # A point (x, y), y downwards, is shown at (a·x + c·y, b·x + d·y); 16.16 fixed point (libavutil/display.h).
     mirrored = bool(a * d - b * c < 0)
-    # Where the picture's right ends up: mirrored first, it was its left.
+    # Where the right of the picture ends up; of a mirrored one its left.
     x, y = (-a, -b) if mirrored else (a, b)
     return Orientation(round(-np.arctan2(y, x) / (np.pi / 2)) % 4, mirrored)
 
 
 def turned(picture: Shaped[np.ndarray, "H W *more"], orientation: Orientation) -> Shaped[np.ndarray, "H2 W2 *more"]:
-    """A view of a picture as it is to be shown."""
+    """Returns a view of a picture turned as shown."""
     return np.rot90(picture[:, ::-1] if orientation.mirrored else picture, orientation.quarter_turns)
 
 
 def turned_signals(signals: CodecSignals, orientation: Orientation) -> CodecSignals:
-    """Signals of decoded pictures as those of the pictures shown: places and directions alike."""
+    """Turns the signals of decoded pictures as these are shown: places and directions."""
     if orientation.mirrored:
         signals = _mirrored(signals)
     for _ in range(orientation.quarter_turns % 4):
@@ -116,7 +116,7 @@ def turned_signals(signals: CodecSignals, orientation: Orientation) -> CodecSign
 def _mirrored(signals: CodecSignals) -> CodecSignals:
     down, across = signals.cell_offset_px
     motion = signals.motion[:, :, ::-1] * np.array([-1, 1], np.float32)
-    # What the border cut off the last column of cells is now missing from the first one.
+    # What the border cut off the last column of cells is now missing from the first.
     across = signals.motion.shape[2] * CELL_PX - signals.residual.shape[2] - across
     return replace(
         signals,
@@ -128,7 +128,7 @@ def _mirrored(signals: CodecSignals) -> CodecSignals:
 
 
 def _quarter(signals: CodecSignals) -> CodecSignals:
-    """Turned by a quarter counter-clockwise."""
+    """Turns by a quarter counter-clockwise."""
     down, across = signals.cell_offset_px
     motion, has_vector, residual = (
         np.rot90(array, axes=(1, 2)) for array in (signals.motion, signals.has_vector, signals.residual)

@@ -1,4 +1,4 @@
-"""What the packets of a video tell about its pictures before anything is decoded: their order, size and kind."""
+"""Packets of a video before decoding: the order, size and kind of their pictures."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from ove.video.bitstream.nal import BitReader, packet_nals, unescaped
 
 _WINDOW = 7
 _HEAD_BYTES = 16
-"""Of a NAL unit: more than the fields read here ever take."""
+"""Of a NAL unit: more than the fields read here can take."""
 
 
 class PacketTable:
@@ -22,7 +22,7 @@ class PacketTable:
         self._kinds: list[str] = []
 
     def add(self, packet: av.Packet) -> None:
-        """Takes note of a packet whose picture is to be shown."""
+        """Adds a packet whose picture is shown."""
         context, base = packet.stream.codec_context, packet.time_base
         kind = picture_kind(context.codec.canonical_name, context.extradata or b"", bytes(packet), packet.is_keyframe)
         self._times_s.append(float(packet.pts * base) if packet.pts is not None and base is not None else None)
@@ -30,11 +30,11 @@ class PacketTable:
         self._kinds.append(kind)
 
     def energies(self, times_s: Sequence[float | None] | None = None) -> Float64[np.ndarray, "n"]:
-        """How much more news each frame brings, in display order, than is usual for its kind and place.
+        """Returns the energy (`news`) of each frame, in display order.
 
-        `times_s` are the frames' times, if not every packet gave a frame; 0 for a frame without a packet. Packets come in the
-        order of decoding, and timestamps tell that of display. In streams without timestamps the two are taken to be the
-        same, which is wrong by a few frames where there are B-frames.
+        `times_s` are the frames' times, if not every packet gave a frame; 0 for a frame without a packet. Packets come in
+        decoding order, and timestamps give display order. Streams without timestamps are taken to have one order, which is
+        wrong by a few frames where there are B-frames.
         """
         known = [time for time in self._times_s if time is not None]
         order = np.argsort(known, kind="stable") if len(known) == len(self._sizes) else np.arange(len(self._sizes))
@@ -48,10 +48,10 @@ class PacketTable:
 
 
 def news(sizes: Float64[np.ndarray, "n"], kinds: Shaped[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
-    """log(size / usual size) of each packet in display order; usual is the median of the 7 nearest packets of its kind.
+    """Returns log(size / usual size) of each packet in display order; usual: the median of the 7 nearest of its kind.
 
-    Of its kind, so that an I-frame does not win for being one; near it, for sizes follow what the video shows, and grow with
-    the distance from an I-frame. Windows of 5 to 31 were compared on videos as in `bench/sampling.py`.
+    Of its kind, so that an I-frame does not win for being one; of the nearest, because sizes follow the content and grow with
+    the distance from an I-frame. Windows of 5 to 31 were compared as in `bench/sampling.py`.
     """
     usual = np.empty_like(sizes)
     for kind in np.unique(kinds):
@@ -63,10 +63,10 @@ def news(sizes: Float64[np.ndarray, "n"], kinds: Shaped[np.ndarray, "n"]) -> Flo
 
 
 def picture_kind(codec: str, extradata: bytes, packet: bytes, is_key: bool) -> str:
-    """A name for pictures that are coded alike: type of picture, and whether others refer to it where that is told cheaply.
+    """Returns a name for pictures that are coded alike, from the packet's first bytes.
 
-    From the first bytes of H.264 (slice type, nal_ref_idc), HEVC (NAL unit type), MPEG-1/2 and MPEG-4 part 2 (picture type);
-    of other codecs only "key" and "other" are told apart.
+    H.264: slice type and nal_ref_idc; HEVC: nal_unit_type; MPEG-1, MPEG-2 and MPEG-4 part 2: picture type; other codecs: "key"
+    or "other".
     """
     if codec in ("mpeg1video", "mpeg2video"):
         at = packet.find(b"\x00\x00\x01\x00")
@@ -80,7 +80,7 @@ def picture_kind(codec: str, extradata: bytes, packet: bytes, is_key: bool) -> s
         try:
             return _h264_kind(extradata, packet) if codec == "h264" else _hevc_kind(extradata, packet)
         except (ValueError, IndexError, StopIteration):
-            pass  # a packet without a slice that can be read is of the same kinds as those of codecs unknown here
+            pass  # no readable slice: as of other codecs
     return "key" if is_key else "other"
 
 

@@ -1,4 +1,4 @@
-"""Signals of all frames between two sampled ones put together, so that what happens there is not lost."""
+"""Signals of all frames between two sampled ones pooled, so that nothing between them is lost."""
 
 from dataclasses import replace
 
@@ -10,10 +10,10 @@ from ove.video.motion import remove_camera
 
 
 class SignalPool:
-    """Signals frame after frame, pooled over intervals: of each cell and each pixel the strongest of the interval.
+    """Signals pooled over intervals of frames: of each cell and each pixel the strongest.
 
-    Motion is pooled without the camera's, which may differ from frame to frame. Intra-coded frames, whose residual is the
-    gradient of the picture and no news, count only where an interval has no others.
+    Motion is pooled without the camera's, which may differ from frame to frame. Intra-coded frames, whose residual is only the
+    gradient of the picture, count only in an interval without others.
     """
 
     def __init__(self, compensation: str) -> None:
@@ -26,7 +26,7 @@ class SignalPool:
         self._residual: list[Int16[np.ndarray, "H W"]] = []
 
     def add(self, signals: CodecSignals, intra: bool = False) -> None:
-        """Adds frames to the current interval; `intra`: they are intra-coded as a whole."""
+        """Adds frames to the current interval; `intra`: all of them are I-frames."""
         self._like = self._like or signals
         motion = remove_camera(signals.motion, signals.has_vector, self._compensation)
         for frame in zip(motion, signals.has_vector, signals.residual, strict=True):
@@ -44,7 +44,7 @@ class SignalPool:
         self._interval = None
 
     def signals(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
-        """One frame for each interval, in the given order (indices may repeat)."""
+        """Returns one frame for each interval, in the given order (indices may repeat)."""
         assert self._like is not None
         motion, has_vector, residual = (
             np.stack([frames[t] for t in order]) for frames in (self._motion, self._has_vector, self._residual)

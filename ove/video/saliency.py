@@ -1,4 +1,4 @@
-"""Motion field and residual → how surprising each patch is."""
+"""Motion field and residual → the saliency of each patch."""
 
 import functools
 from collections.abc import Callable
@@ -16,24 +16,23 @@ from ove.video.motion import remove_camera
 _PERCENTILE = 95
 _LEAST_MOTION_PX = 1e-6
 _LEAST_RESIDUAL = 1.0
-"""Spec §2: each signal is divided by its 95th percentile, which is taken to be at least so much."""
+"""Spec §2: each signal is divided by its 95th percentile, or by these minima if they are larger."""
 _PRIOR_SIGMA = 0.35
-"""Of the centre prior, in shorter sides of the picture."""
+"""Of the centre prior, as a share of the picture's shorter side."""
 _LEVELS = 256
 
 
 def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
-    """The score of each patch, 0 … 1: motion without the camera's, and residual, each scaled, fused, averaged over the patch.
+    """Scores each patch 0 … 1: motion without the camera's and residual, each scaled, fused, averaged over the patch (spec §2).
 
-    Percentiles are over a frame, or over the clip; |residual| beyond 255 counts as 255. The fused map has the size of the
-    coded picture; a patch's mean is over its exact area, whole pixels or not. Letterboxed, patches that do not lie wholly
-    within the picture get −1. (spec §2)
+    Percentiles are over a frame or over the clip; |residual| above 255 counts as 255. A patch's mean is over its exact area in
+    the coded picture, whole pixels or not. Letterboxed patches that do not lie wholly within the picture get −1.
     """
     per_clip = config.percentile_scope == "clip"
     motion = _motion(signals, config)
     motion /= np.maximum(_motion_scales(motion, per_clip), _LEAST_MOTION_PX)
     np.clip(motion, 0, 1, out=motion)
-    # Nothing predicted the other cells of a P- or B-frame: their motion is not zero but unknown, the residual speaks alone.
+    # Intra-coded cells of a P- or B-frame have no motion, not zero motion: only their residual counts.
     unknown = ~signals.has_vector & signals.has_vector.any(axis=(1, 2), keepdims=True)
 
     height, width = signals.residual.shape[1:]
@@ -58,7 +57,7 @@ def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
 
 
 class _Fuser:
-    """Both signals of a frame → patch scores."""
+    """Turns both signals of a frame into patch scores."""
 
     def __init__(self, config: VideoConfig, to: Placement, cell_offset_px: tuple[int, int]) -> None:
         self._config, self._offset = config, cell_offset_px
@@ -76,7 +75,7 @@ class _Fuser:
         scale: float,
         unknown: Bool[np.ndarray, "h w"],
     ) -> Float32[np.ndarray, "Y X"]:
-        """`motion` is scaled to 0 … 1 already, `strength` is to be divided by `scale`."""
+        """Returns patch scores from `motion`, scaled to 0 … 1 already, and `strength`, yet to be divided by `scale`."""
         if self._config.fusion == "mean" and self._prior is None:
             return self._mean_scores(motion, strength, scale, unknown)
         residual = cv2.LUT(strength, np.minimum(np.arange(_LEVELS) / scale, 1).astype(np.float32))
@@ -95,9 +94,9 @@ class _Fuser:
         scale: float,
         unknown: Bool[np.ndarray, "h w"],
     ) -> Float32[np.ndarray, "Y X"]:
-        """`weighted_mean` may be taken after averaging over the patches: of motion by cells, of the residual in integers.
+        """Takes `weighted_mean` of the patch means instead: of motion by cells, of the residual in integers.
 
-        Several times faster; a test holds it to the function that it stands for.
+        Several times faster; a test compares it with the other way.
         """
         share = self._config.w_motion / (self._config.w_motion + self._config.w_residual)
         scores = share * patch_means(np.where(unknown, np.float32(0), motion), *self._cell_edges)
@@ -108,7 +107,7 @@ class _Fuser:
         return scores
 
     def _residual_means(self, strength: UInt8[np.ndarray, "H W"], scale: float) -> Float32[np.ndarray, "Y X"]:
-        """Patch means of min(strength / scale, 1)."""
+        """Returns patch means of min(strength / scale, 1)."""
         whole = int(scale)
         part = scale - whole
         means = (1 - part) * patch_means(_at_most(strength, whole), *self._edges)
@@ -118,7 +117,7 @@ class _Fuser:
         return means / np.float32(scale)
 
     def _per_pixel(self, cells: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, "H W"]:
-        """Each cell repeated over its 8×8 pixels, cut to the picture."""
+        """Repeats each cell over its 8×8 pixels, cropped to the picture."""
         down, across = self._offset
         pixels = np.repeat(np.repeat(cells, CELL_PX, axis=0), CELL_PX, axis=1)
         return np.ascontiguousarray(pixels[down : down + self._height, across : across + self._width])
@@ -127,10 +126,10 @@ class _Fuser:
 def patch_means(
     image: Shaped[np.ndarray, "H W"], down: Float64[np.ndarray, "edges"], across: Float64[np.ndarray, "edges2"]
 ) -> Float32[np.ndarray, "Y X"]:
-    """Means over the rectangles between the given borders, exact where they cut pixels; 0 for empty ones.
+    """Returns means over the rectangles between the borders, exact where these cut pixels; 0 for empty ones.
 
-    From the integral image, which is linear within a pixel. (A product with averaging matrices is no faster, and the threads
-    of BLAS make it wait for busy cores.)
+    From the integral image, which is linear within a pixel. (A product with averaging matrices is no faster, and BLAS's
+    threads make it wait for busy cores.)
     """
     # Sums of bytes are whole numbers, in 32 bits unless the picture is huge.
     small = image.dtype == np.uint8 and image.size < 1 << 23
@@ -148,7 +147,7 @@ def patch_means(
 def _corners(
     down: bytes, across: bytes, shape: tuple[int, int]
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, np.ndarray], Float64[np.ndarray, "Y X"]]:
-    """For borders (float64): the pixels before and after each, how far between them it lies, and the rectangles' areas."""
+    """Returns, of borders (float64), the pixels on either side, where between them each lies, and the rectangles' areas."""
     edges = np.frombuffer(down), np.frombuffer(across)
     lower = [np.minimum(at.astype(np.int64), pixels - 1) for at, pixels in zip(edges, shape, strict=True)]
     where = np.ix_(*(np.concatenate([low, low + 1]) for low in lower))
@@ -157,7 +156,7 @@ def _corners(
 
 
 def _motion(signals: CodecSignals, config: VideoConfig) -> Float32[np.ndarray, "T h w"]:
-    """Magnitude of what is left of the vectors without the camera's motion, or its variance over 3×3 cells; 0 or more."""
+    """Returns the motion feature of the vectors without the camera's motion."""
     moved = signals.motion
     if not signals.camera_removed:
         moved = remove_camera(moved, signals.has_vector, config.compensation)
@@ -165,13 +164,9 @@ def _motion(signals: CodecSignals, config: VideoConfig) -> Float32[np.ndarray, "
     return named(MOTION_FEATURES, config.motion_feature, "video.motion_feature")(speed)
 
 
-def _magnitude(speed: Float32[np.ndarray, "T h w"]) -> Float32[np.ndarray, "T h w"]:
-    return speed
-
-
 def _variance(speed: Float32[np.ndarray, "T h w"]) -> Float32[np.ndarray, "T h w"]:
-    """Of the magnitude, over 3×3 cells."""
-    # In double precision, for the difference of two large squares would pass for variance where everything moves alike.
+    """Returns the variance of the magnitude over 3×3 cells."""
+    # In double precision: the rounded difference of two large squares would pass for variance.
     wide = speed.astype(np.float64)
     means, squares = (
         np.stack([cv2.blur(frame, (3, 3), borderType=cv2.BORDER_REPLICATE) for frame in stack]) for stack in (wide, wide * wide)
@@ -179,25 +174,20 @@ def _variance(speed: Float32[np.ndarray, "T h w"]) -> Float32[np.ndarray, "T h w
     return np.maximum(squares - means * means, 0).astype(np.float32)
 
 
-MOTION_FEATURES: dict[str, Callable] = {"magnitude": _magnitude, "variance": _variance}
+MOTION_FEATURES: dict[str, Callable] = {"magnitude": lambda speed: speed, "variance": _variance}
 """`video.motion_feature`: magnitudes (T, h, w) of the vectors without the camera's → float32 of the same shape, 0 or more."""
 
 
-def _absolute(residual: Int16[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
-    """|residual|, at most 255."""
-    return cv2.convertScaleAbs(residual)
-
-
 def _gradient(residual: Int16[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
-    """The magnitude of the residual's gradient (difference of the two neighbours, rounded); at most 255."""
+    """Returns the magnitude of the residual's gradient (difference of the two neighbours, rounded), at most 255."""
     down = cv2.Sobel(residual, cv2.CV_32F, 0, 1, ksize=1, borderType=cv2.BORDER_REPLICATE)
     right = cv2.Sobel(residual, cv2.CV_32F, 1, 0, ksize=1, borderType=cv2.BORDER_REPLICATE)
     # Exact until the root, which every machine rounds alike (cv2.magnitude is not bound to).
     return np.minimum(np.rint(np.sqrt(right * right + down * down)), _LEVELS - 1).astype(np.uint8)
 
 
-RESIDUAL_FEATURES: dict[str, Callable] = {"magnitude": _absolute, "gradient": _gradient}
-"""`video.residual_feature`: the residual (H, W) of a frame → bytes of the same shape."""
+RESIDUAL_FEATURES: dict[str, Callable] = {"magnitude": cv2.convertScaleAbs, "gradient": _gradient}
+"""`video.residual_feature`: the residual (H, W) of a frame → bytes of the same shape; magnitude: at most 255."""
 
 
 def _at_most(strength: UInt8[np.ndarray, "H W"], limit: int) -> UInt8[np.ndarray, "H W"]:
@@ -213,36 +203,24 @@ def weighted_mean(motion: Map, residual: Map, w_motion: np.float32, w_residual: 
     return share * motion + (1 - share) * residual
 
 
-def _larger(motion: Map, residual: Map, w_motion: np.float32, w_residual: np.float32) -> Map:
-    return np.maximum(w_motion * motion, w_residual * residual) / max(w_motion, w_residual)
-
-
-def _sum(motion: Map, residual: Map, w_motion: np.float32, w_residual: np.float32) -> Map:
-    return np.minimum(w_motion * motion + w_residual * residual, 1)
-
-
-def _geometric_mean(motion: Map, residual: Map, w_motion: np.float32, w_residual: np.float32) -> Map:
-    return (motion**w_motion * residual**w_residual) ** (1 / (w_motion + w_residual))
-
-
 FUSIONS: dict[str, Callable[[Map, Map, np.float32, np.float32], Map]] = {
     "mean": weighted_mean,
-    "max": _larger,
-    "sum": _sum,
-    "geomean": _geometric_mean,
+    "max": lambda m, r, w_m, w_r: np.maximum(w_m * m, w_r * r) / max(w_m, w_r),
+    "sum": lambda m, r, w_m, w_r: np.minimum(w_m * m + w_r * r, 1),
+    "geomean": lambda m, r, w_m, w_r: (m**w_m * r**w_r) ** (1 / (w_m + w_r)),
 }
-"""`video.fusion`: motion and residual of a frame, 0 … 1 a pixel, and their weights → one map, 0 … 1."""
+"""`video.fusion`: motion m and residual r of a frame, 0 … 1 a pixel, and their weights → one map, 0 … 1."""
 
 
 def _centre_prior(height: int, width: int, strength: float) -> Float32[np.ndarray, "H W"]:
-    """1 + strength·exp(−d²/2σ²), d the distance from the picture's centre and σ = 0.35 of its shorter side (spec §2)."""
+    """Returns 1 + strength·exp(−d²/2σ²), d the distance from the centre and σ = 0.35 of its shorter side (spec §2)."""
     y, x = np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2
     double_variance = 2 * (_PRIOR_SIGMA * min(height, width)) ** 2
     return (1 + strength * np.exp(-(y[:, None] ** 2 + x**2) / double_variance)).astype(np.float32)
 
 
 def _motion_scales(motion: Float32[np.ndarray, "T h w"], per_clip: bool) -> Float[np.ndarray, "..."]:
-    """95th percentile of each frame, or of the clip, shaped so that it divides `motion`."""
+    """Returns the 95th percentile of each frame or of the clip, shaped to divide `motion`."""
     return np.percentile(motion, _PERCENTILE, axis=None if per_clip else (1, 2), keepdims=True)
 
 
@@ -251,21 +229,21 @@ def _counts(strength: UInt8[np.ndarray, "H W"]) -> Int[np.ndarray, "levels"]:
 
 
 def _reached(strength: UInt8[np.ndarray, "H W"]) -> Callable[[int], int]:
-    """How many values are at most so many, counted when asked: few such counts are needed, and a histogram takes far longer."""
+    """Returns the count of values up to a given one, computed on demand: few are needed, and a histogram takes far longer."""
     return functools.cache(
         lambda value: strength.size - cv2.countNonZero(cv2.threshold(strength, value, 1, cv2.THRESH_BINARY)[1])
     )
 
 
 def _scale(reached: Callable[[int], int], n_values: int) -> float:
-    """95th percentile of bytes of which `reached(v)` are at most v: what numpy.percentile (linear) gives; at least 1."""
+    """Returns the 95th percentile, at least 1, of bytes of which `reached(v)` are at most v, as numpy.percentile (linear)."""
     rank = (n_values - 1) * (_PERCENTILE / 100)
     below, above = _at_rank(reached, int(rank)), _at_rank(reached, int(np.ceil(rank)))
     return max(float(below + (above - below) * (rank - int(rank))), _LEAST_RESIDUAL)
 
 
 def _at_rank(reached: Callable[[int], int], rank: int) -> int:
-    """The value at a place (from 0) of the sorted ones; most are small, so the upper limit is doubled until it holds."""
+    """Returns the value with a rank (from 0); most are small, so the upper limit of the search is doubled from 1 on."""
     low, high = 0, 1
     while high < _LEVELS - 1 and reached(high) <= rank:
         low, high = high + 1, min(2 * high + 1, _LEVELS - 1)

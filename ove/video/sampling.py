@@ -1,4 +1,4 @@
-"""Which frames of a video are sampled: evenly, from its middle, or those whose packets bring the most news."""
+"""Which frames of a video are sampled: evenly, from its middle, or by the energy of their packets."""
 
 import itertools
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from ove.named import named
 
 Energies = Float64[np.ndarray, "n"] | None
 WITHOUT_ENERGIES = ("uniform", "consecutive", "pool")
-"""Samplings for which the packets need not be looked at."""
+"""Samplings that need no packets."""
 
 
 def sample_indices(
     n_decoded: int, n_frames: int, sampling: str, energies: Float64[np.ndarray, "n"] | None = None
 ) -> Int32[np.ndarray, "T"]:
-    """Indices (ascending) of the `n_frames` sampled frames among the `n_decoded` frames of a video, by an entry of `SAMPLINGS`.
+    """Returns the ascending indices of `n_frames` sampled frames among the `n_decoded` of a video, by an entry of `SAMPLINGS`.
 
-    A video with fewer frames than asked for is sampled uniformly in all cases, so that indices repeat. An empty video raises
-    BadClip; a sampling that is unknown, lacks its energies or returns anything else ConfigError (spec §2).
+    A video with fewer frames is sampled uniformly, so that indices repeat. BadClip for an empty video; ConfigError for a
+    sampling that is unknown, lacks its energies or returns anything else (spec §2).
     """
     if n_decoded < 1:
         raise BadClip(f"a video of {n_decoded} frames cannot be sampled; at least one frame is needed.")
@@ -41,17 +41,17 @@ def sample_indices(
 
 
 def uniform(n_decoded: int, n_frames: int, energies: Energies) -> Int32[np.ndarray, "T"]:
-    """Spread over the whole video, from its first frame to its last."""
+    """Spreads over the whole video, from its first frame to its last."""
     return np.linspace(0, n_decoded - 1, n_frames).astype(np.int32)
 
 
 def consecutive(n_decoded: int, n_frames: int, energies: Energies) -> Int32[np.ndarray, "T"]:
-    """The frames in the middle of the video."""
+    """Takes the frames in the middle of the video."""
     return np.arange(n_frames, dtype=np.int32) + np.int32((n_decoded - n_frames) // 2)
 
 
 def energy(n_decoded: int, n_frames: int, energies: Energies) -> Int32[np.ndarray, "T"]:
-    """Of as many equal intervals the frame of the highest energy (`ove.video.packets`), the first of equal ones."""
+    """Takes of each equal interval the frame of the highest energy (`ove.video.packets`), the first of equal ones."""
     assert energies is not None
     edges = np.arange(n_frames + 1) * n_decoded // n_frames
     return np.array([a + int(energies[a:b].argmax(0)) for a, b in itertools.pairwise(edges)], np.int32)

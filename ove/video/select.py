@@ -1,4 +1,4 @@
-"""Patch scores → the patches that an encoder gets to see: I-frames whole, and one global top-K over the rest."""
+"""Patch scores → the patches that an encoder sees: I-frames whole, and a global top K of the rest."""
 
 from collections.abc import Callable
 
@@ -14,18 +14,18 @@ from ove.video.sampling import sample_indices
 Flags = Bool[np.ndarray, "T"]
 _STATIC_FRAMES = 4
 _STATIC_P95, _STATIC_P95_IF_FLAT, _STATIC_CONTRAST = 126 / 255, 252 / 255, 0.38
-"""Static-clip fallback (spec §2, there on scores of 0…255): the frames taken whole, and what makes a clip static."""
+"""Fallback for static clips (spec §2, there on scores of 0…255): frames taken whole, and what makes a clip static."""
 
 
 def i_frame_flags(n_frames: int, gop_frames: int) -> Bool[np.ndarray, "T"]:
-    """Which of the sampled frames count as I-frames: every `gop_frames`-th, beginning with the first (spec §2)."""
+    """Returns which sampled frames count as I-frames: every `gop_frames`-th from the first (spec §2)."""
     return np.arange(n_frames) % gop_frames == 0
 
 
 def budget_of(budget: int | float, grid_tyx: tuple[int, int, int]) -> int:
-    """Tokens of a budget: whole numbers count tokens, a float up to 1 is a share of all patches, padding included.
+    """Returns the tokens of a budget: an integer counts tokens, a float up to 1 is a share of all patches, padding included.
 
-    0.125 of 64 × 16 × 16 patches is 2,048. Anything else raises ConfigError.
+    0.125 of 64 × 16 × 16 patches is 2,048. ConfigError for anything else.
     """
     every = int(np.prod(grid_tyx))
     if isinstance(budget, float) and 0 < budget <= 1:
@@ -40,9 +40,9 @@ def budget_of(budget: int | float, grid_tyx: tuple[int, int, int]) -> int:
 def choose_patches(
     saliency: Saliency, is_i_frame: Bool[np.ndarray, "T"], budget: int | float, config: SelectionConfig
 ) -> Selection:
-    """The patches that a configuration keeps of a clip, as many as the budget says (`budget_of`), by its `selection.rule`.
+    """Selects the patches of a clip, exactly as many as the budget says (`budget_of`), by `selection.rule`.
 
-    Errors as in `select` (spec §2); ConfigError for a rule of the user's that returns anything else.
+    Errors as in `select` (spec §2); ConfigError for a user's rule that returns anything else.
     """
     tokens, grid = budget_of(budget, saliency.scores.shape), saliency.scores.shape
     chosen = named(SELECTION_RULES, config.rule, "selection.rule")(saliency, is_i_frame, tokens, config)
@@ -55,8 +55,8 @@ def choose_patches(
 
 
 def _patches(saliency: Saliency, is_i_frame: Flags, tokens: int, config: SelectionConfig) -> Selection:
-    """By `select`; with `static_fallback`, a clip in which little stands out gives 4 evenly spaced frames whole (fewer where
-    the budget ends before) in place of its I-frames, and the rest by score.
+    """Selects by `select`; with `static_fallback` a clip in which little stands out keeps 4 evenly spaced frames whole (fewer
+    if the budget ends before) in place of its I-frames, and the rest by score.
     """
     scores, valid = saliency.scores, saliency.valid
     n_frames, inside = len(scores), _all_if_none(valid, scores.shape[1:])
@@ -69,7 +69,7 @@ def _patches(saliency: Saliency, is_i_frame: Flags, tokens: int, config: Selecti
 
 
 def _frames(saliency: Saliency, is_i_frame: Flags, tokens: int, config: SelectionConfig) -> Selection:
-    """Evenly spaced frames whole, the last of them cut to the budget by score; patches where none is within the picture."""
+    """Selects evenly spaced frames whole, the last cut to the budget by score; by `_patches` if no patch is valid."""
     scores, valid = saliency.scores, saliency.valid
     n_frames, per_frame = len(scores), int(_all_if_none(valid, scores.shape[1:]).sum())
     if not per_frame:
@@ -102,14 +102,13 @@ def select(
     outside: str = "exclude",
     buckets: int = 1,
 ) -> Selection:
-    """The `budget_tokens` patches of a clip that are kept, by the policy for I-frames and the scores of the rest.
+    """Selects `budget_tokens` patches of a clip by the policy for I-frames and the scores of the rest (spec §2; paper eq. 2).
 
     `keep`: I-frames whole; `first`: only frame 0 whole; `score`: all compete; `drop`: no patch of an I-frame. Of equal scores
-    the lower flat index wins, so results never depend on the machine. Patches that are not `valid` (letterbox) are never
-    chosen (`exclude`) or come after all others, by flat index (`zero`), in whole frames too. With `buckets`, what is left
-    after the whole frames is divided equally among so many equal stretches of time; what they cannot use or that does not
-    divide goes by score. A budget that no clip can meet raises ConfigError, one that this clip cannot, or scores that are
-    not numbers, BadClip (spec §2; paper eq. 2).
+    the lower flat index wins, so that results do not depend on the machine. Patches that are not `valid` (letterbox) are never
+    chosen (`exclude`) or come last, by flat index (`zero`), in whole frames too. With `buckets` > 1, what is left after the
+    whole frames is divided equally among equal stretches of time; the remainder goes by score. ConfigError for a budget that
+    no clip can meet, BadClip for one that this clip cannot, or for NaN scores.
     """
     whole, barred = named(IFRAME_POLICIES, iframe_policy, "selection.iframe_policy")(is_i_frame)
     return _select(scores, whole, barred, budget_tokens, valid, outside, buckets)
@@ -124,7 +123,7 @@ def _select(
     outside: str,
     buckets: int,
 ) -> Selection:
-    """Whole frames, then the best patches of the others that are not barred, then, for `zero`, padding."""
+    """Selects whole frames, then the best patches of the other frames that are not barred, then, for `zero`, padding."""
     n_frames, rows, columns = scores.shape
     inside = _all_if_none(valid, (rows, columns)).ravel()
     chosen = (whole[:, None] & inside).ravel()
@@ -159,7 +158,7 @@ def _all_if_none(valid: Bool[np.ndarray, "Y X"] | None, shape: tuple[int, ...]) 
 
 
 def _is_static(scores: Float32[np.ndarray, "T n"]) -> bool:
-    """Whether little stands out: the high scores are low, or not far above the middle (spec §2)."""
+    """Returns whether little stands out: high scores are low, or not far above the median (spec §2)."""
     middle, high = np.percentile(scores, (50, 95))
     return bool(high < _STATIC_P95 or (high < _STATIC_P95_IF_FLAT and (high - middle) / high < _STATIC_CONTRAST))
 
@@ -167,7 +166,7 @@ def _is_static(scores: Float32[np.ndarray, "T n"]) -> bool:
 def _top_of_buckets(
     values: Float32[np.ndarray, "n"], count: int, bucket: Int[np.ndarray, "n"], buckets: int
 ) -> Bool[np.ndarray, "n"]:
-    """Mask of `count` values: of each bucket an equal number of its largest ones, the rest the largest that remain."""
+    """Returns a mask of `count` values: of each bucket equally many of its largest, then the largest that remain."""
     if buckets == 1:
         return _top(values, count)
     mask = np.zeros(len(values), bool)
@@ -180,7 +179,7 @@ def _top_of_buckets(
 
 
 def _top(values: Float32[np.ndarray, "n"], count: int) -> Bool[np.ndarray, "n"]:
-    """Mask of the `count` largest values; of equal values at the border the first ones are taken."""
+    """Returns a mask of the `count` largest values; of equal ones at the border the first."""
     if count == 0:
         return np.zeros(len(values), bool)
     border = np.partition(values, len(values) - count)[len(values) - count]

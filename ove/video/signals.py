@@ -1,4 +1,4 @@
-"""What the codec knows about the sampled frames, gathered frame by frame while a video is decoded."""
+"""Codec signals of the sampled frames, collected frame by frame while a video is decoded."""
 
 from dataclasses import replace
 
@@ -16,10 +16,10 @@ _PAIR_CELLS = 4
 
 
 class SignalStack:
-    """The signals of up to `capacity` frames of one size, in arrays that exist once: full-size residuals are large."""
+    """The signals of up to `capacity` frames of one size, in arrays allocated once: full-size residuals are large."""
 
     def __init__(self, capacity: int, residual_source: str = "bitstream", lists: str = "both") -> None:
-        """`residual_source` is for the record; `lists` says which vectors count (`dense_field`)."""
+        """`residual_source` is passed on to the signals; `lists` chooses vectors as in `dense_field`."""
         self._capacity, self._n, self._residual_source, self._lists = capacity, 0, residual_source, lists
         self._motion: Float32[np.ndarray, "T h w 2"] | None = None
         self._has_vector: Bool[np.ndarray, "T h w"]
@@ -30,7 +30,7 @@ class SignalStack:
         return self._n
 
     def add(self, frame: VideoFrame, packet: bytes, gray: GrayDecoder) -> None:
-        """Adds a frame, decoded with vectors exported, given its packet; NoBitstreamSignals where it has no residual."""
+        """Adds a frame, decoded with vectors exported, and its packet; NoBitstreamSignals if it has no residual."""
         height, width, t = frame.height, frame.width, self._n
         top, left = gray.start_px(height, width)
         down, across = top % CELL_PX, left % CELL_PX
@@ -40,7 +40,7 @@ class SignalStack:
             self._motion, self._has_vector = np.zeros((*field, 2), np.float32), np.zeros(field, bool)
             self._residual = np.empty((self._capacity, height, width), np.int16)
         if gray.has_vectors:
-            # Of a pair that the crop cuts, the macroblock that is not shown counts, too.
+            # Of a pair cut by the crop, the hidden macroblock counts too.
             reach = height + -(top + height) % (_PAIR_CELLS * CELL_PX) if gray.mbaff else height
             motion, has_vector = dense_field(gray.vectors(frame, packet), reach, width, self._lists, (top, left))
             if gray.mbaff:
@@ -59,7 +59,7 @@ class SignalStack:
         self._n += 1
 
     def signals(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
-        """The signals in the given order of frames (indices may repeat)."""
+        """Returns the signals in the given order of frames (indices may repeat)."""
         assert self._motion is not None
         as_they_are = len(order) == self._n == self._capacity and bool((np.diff(order) == 1).all())
         motion, has_vector, residual = (
@@ -69,10 +69,10 @@ class SignalStack:
 
 
 def with_residual_of(vectors: CodecSignals, residual: CodecSignals) -> CodecSignals:
-    """The vectors of a transcode, spread over the picture that the residual has and scaled with it, and that residual.
+    """Combines the vectors of a transcode, resampled and scaled to the residual's picture, with that residual.
 
-    Both show the same frames, the transcode's larger or smaller and maybe stretched. A cell gets the vector of the transcode's
-    cell under its centre.
+    Both show the same frames, at different sizes and maybe stretched. A cell gets the vector of the transcode's cell under its
+    centre.
     """
     small, large = vectors.residual.shape[1:], residual.residual.shape[1:]
     rows, columns = (
@@ -91,10 +91,10 @@ def with_residual_of(vectors: CodecSignals, residual: CodecSignals) -> CodecSign
 
 
 def _whole_pairs(has_vector: Bool[np.ndarray, "h w"], first_row: int) -> Bool[np.ndarray, "h w"]:
-    """The cells with vectors, without those of a pair of macroblocks of which only one has some.
+    """Returns the cells with vectors, without those of macroblock pairs of which only one has some.
 
-    FFmpeg gives the vectors of a pair as if one lay above the other, also where their lines alternate. `first_row`: of the
-    cells, in the coded picture; the last ones end a pair.
+    FFmpeg exports the vectors of a pair as if one macroblock lay above the other, also where their lines alternate.
+    `first_row`: of the cells, in the coded picture; the last row ends a pair.
     """
     before = first_row % _PAIR_CELLS
     padded = np.pad(has_vector, ((before, 0), (0, 0)), mode="edge")

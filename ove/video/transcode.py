@@ -1,4 +1,4 @@
-"""Sampled frames → an H.264 stream in memory → its signals, for files whose own bitstream cannot tell them."""
+"""Sampled frames → an H.264 stream in memory → its signals, for files whose own bitstream has none."""
 
 import av
 import numpy as np
@@ -22,7 +22,7 @@ def transcode(frames: UInt8[np.ndarray, "T H W 3"], gop_frames: int) -> tuple[by
 
 
 def transcoded_signals(frames: UInt8[np.ndarray, "T H W 3"], gop_frames: int) -> SignalStack:
-    """The signals of each frame relative to the sampled frame before it, from encoding them anew."""
+    """Returns the signals of each frame relative to the sampled frame before it, by transcoding."""
     header, packets = transcode(frames, gop_frames)
     gray = GrayH264(header)
     context = av.CodecContext.create("h264", "r")
@@ -31,6 +31,6 @@ def transcoded_signals(frames: UInt8[np.ndarray, "T H W 3"], gop_frames: int) ->
     signals = SignalStack(len(frames), residual_source="transcode")
     for data in (*packets, None):
         for frame in context.decode(None if data is None else packet_of(data)):
-            # No B-frames: frames come out in the order of their packets.
+            # Without B-frames, frames come in the order of their packets.
             signals.add(frame, packets[len(signals)], gray)
     return signals

@@ -20,6 +20,19 @@ _HEAD, _MOMENT, _TIMELINE = 104, 44, 140
 _BRIGHTEST = 98
 """Percentile of a signal that gets the full colour: of motion in each frame, of the others over all frames shown."""
 
+_ROWS = (
+    ("The video", "Neighbouring frames repeat\neach other. What is worth\nlooking at?"),
+    ("1  Motion", "How blocks moved since the\nframe they are copied from{camera}."),
+    ("2  Residual", "What copying could not explain:\nwhat the codec had to add."),
+    ("3  Surprise", "1 and 2 together, each divided\nby its 95th percentile, mean of\neach patch."),
+    (
+        "4  Kept",
+        "The {kept:,} most surprising\npatches of the whole clip, I-frames\nfirst if they are to be whole.\n"
+        "The encoder sees what is bright.\nThe rest costs nothing.",
+    ),
+)
+"""Heading and explanation of each row."""
+
 
 def overlay(
     clip: Clip,
@@ -53,33 +66,26 @@ def overlay(
         max(_brightest(np.hypot(*np.moveaxis(m[has], -1, 0))), 0.25) for m, has in zip(moved, has_vector, strict=True)
     ]
     strongest, most = max(_brightest(residual), 1.0), max(_brightest(saliency.scores[saliency.scores >= 0]), 1e-6)
-    rows: list[tuple[Callable[[int, int], UInt8[np.ndarray, "h w 3"]], Callable[[Canvas, int], None]]] = [
-        (lambda n, t: colours.scaled(clip.frames[t], (_TILE, _TILE), smooth=True), _about_frames),
-        (
-            lambda n, t: _placed(
-                _per_pixel(colours.motion_colours(moved[n], has_vector[n], fastest_px[n]), signals), config.geometry
-            ),
-            lambda page, top: _about_motion(page, top, config.compensation),
+    pictures: list[Callable[[int, int], UInt8[np.ndarray, "h w 3"]]] = [
+        lambda n, t: colours.scaled(clip.frames[t], (_TILE, _TILE), smooth=True),
+        lambda n, t: _placed(
+            _per_pixel(colours.motion_colours(moved[n], has_vector[n], fastest_px[n]), signals), config.geometry
         ),
-        (
-            lambda n, t: _placed(colours.heat(residual[n] / strongest), config.geometry),
-            lambda page, top: _about_residual(page, top, strongest),
-        ),
-        (lambda n, t: colours.heat(saliency.scores[t] / most), lambda page, top: _about_saliency(page, top, most)),
-        (
-            lambda n, t: colours.kept(clip.frames[t], chosen[t], _TILE),
-            lambda page, top: _about_kept(page, top, selection),
-        ),
+        lambda n, t: _placed(colours.heat(residual[n] / strongest), config.geometry),
+        lambda n, t: colours.heat(saliency.scores[t] / most),
+        lambda n, t: colours.kept(clip.frames[t], chosen[t], _TILE),
     ]
-    for row, (picture, heading) in enumerate(rows):
-        top = _HEAD + _MOMENT + row * (_TILE + _GAP)
-        heading(page, top)
+    camera = "" if config.compensation == "none" else ",\nwithout the camera's motion"
+    tops = [_HEAD + _MOMENT + row * (_TILE + _GAP) for row in range(len(_ROWS))]
+    for top, (heading, words), picture in zip(tops, _ROWS, pictures, strict=True):
+        page.text(_MARGIN, top + 20, heading, px=18, bold=True)
+        page.text(_MARGIN, top + 44, words.format(camera=camera, kept=len(selection.flat)), px=13)
         for column, t in enumerate(shown):
             page.put(_left(column), top, colours.scaled(picture(column, int(t)), (_TILE, _TILE), smooth=False))
-    top = _HEAD + _MOMENT + _TILE + _GAP
+    _legends(page, tops, f"{strongest:.0f} gray levels", f"{most:.2f}")
     for column, (px, has) in enumerate(zip(fastest_px, has_vector, strict=True)):
         words = f"{px:.1f} px" if has.any() else "nothing is copied here"
-        page.label(_left(column) + 4, top + _TILE - 4, words)
+        page.label(_left(column) + 4, tops[1] + _TILE - 4, words)
     _timeline(page, clip, chosen, shown)
     return page.pixels()
 
@@ -132,48 +138,16 @@ def _moment(page: Canvas, left: int, clip: Clip, t: int, n_kept: int) -> None:
         page.text(left, base, f"{n_kept} patches kept", px=13)
 
 
-def _about(page: Canvas, top: int, title: str, words: str) -> None:
-    page.text(_MARGIN, top + 20, title, px=18, bold=True)
-    page.text(_MARGIN, top + 44, words, px=13)
-
-
-def _about_frames(page: Canvas, top: int) -> None:
-    _about(page, top, "The video", "Neighbouring frames repeat\neach other. What is worth\nlooking at?")
-
-
-def _about_motion(page: Canvas, top: int, compensation: str) -> None:
-    camera = "" if compensation == "none" else ",\nwithout the camera's motion"
-    _about(page, top, "1  Motion", f"How blocks moved since the\nframe they are copied from{camera}.")
-    side = 84
-    page.put(_MARGIN, top + 102, colours.wheel(side))
-    page.text(_MARGIN + side + 10, top + 124, "white: still\nrim: the number in\nthe picture's corner\ngray: not copied", px=12)
-
-
-def _about_residual(page: Canvas, top: int, strongest: float) -> None:
-    _about(page, top, "2  Residual", "What copying could not explain:\nwhat the codec had to add.")
-    _scale(page, top + 92, f"{strongest:.0f} gray levels")
-
-
-def _about_saliency(page: Canvas, top: int, most: float) -> None:
-    _about(page, top, "3  Surprise", "1 and 2 together, each divided\nby its 95th percentile, mean of\neach patch.")
-    _scale(page, top + 110, f"{most:.2f}")
-
-
-def _about_kept(page: Canvas, top: int, selection: Selection) -> None:
-    _about(
-        page,
-        top,
-        "4  Kept",
-        f"The {len(selection.flat):,} most surprising\npatches of the whole clip, I-frames\nfirst if they are to be whole.\n"
-        "The encoder sees what is bright.\nThe rest costs nothing.",
-    )
-
-
-def _scale(page: Canvas, top: int, most: str) -> None:
-    width = 150
-    page.put(_MARGIN, top, colours.heat(np.repeat(np.linspace(0, 1, width)[None], 12, axis=0)))
-    page.text(_MARGIN, top + 28, "0", px=12)
-    page.text(_MARGIN + width, top + 28, most, px=12, align="right")
+def _legends(page: Canvas, tops: list[int], strongest: str, most: str) -> None:
+    """Draws the colour wheel of motion, and the scales of residual and saliency."""
+    side, width = 84, 150
+    page.put(_MARGIN, tops[1] + 102, colours.wheel(side))
+    words = "white: still\nrim: the number in\nthe picture's corner\ngray: not copied"
+    page.text(_MARGIN + side + 10, tops[1] + 124, words, px=12)
+    for top, end in ((tops[2] + 92, strongest), (tops[3] + 110, most)):
+        page.put(_MARGIN, top, colours.heat(np.repeat(np.linspace(0, 1, width)[None], 12, axis=0)))
+        page.text(_MARGIN, top + 28, "0", px=12)
+        page.text(_MARGIN + width, top + 28, end, px=12, align="right")
 
 
 def _timeline(page: Canvas, clip: Clip, chosen: Bool[np.ndarray, "T Y X"], shown: Int[np.ndarray, "n"]) -> None:

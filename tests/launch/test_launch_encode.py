@@ -95,7 +95,7 @@ def test_images_give_what_the_encoder_gives_of_each_alone(weights: Path, images:
     assert found["files"].tolist() == [str(images / f"{number}.png") for number in range(len(SIZES))]
     for i in (0, 1, 4, 6):  # each is compiled anew
         size_hw = fit_size(*SIZES[i])
-        pixels = resize(read_image(images / f"{i}.png"), size_hw).image
+        pixels = resize(read_image(images / f"{i}.png"), size_hw)
         alone = model.from_pixels(pixels[None], return_hidden_states=True)
         assert tuple(found["effective_hw"][i]) == size_hw
         assert found["n_tokens"][i] == size_hw[0] * size_hw[1] / 196

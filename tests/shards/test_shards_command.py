@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from shards_material import write_video
+from source_files import read_quarantine
 
 from launch import shards as command
 from ove.config import VideoConfig
@@ -18,7 +19,6 @@ from ove.errors import ConfigError
 from ove.shards.schema import decode_frames
 from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
-from ove.sources.quarantine import read_quarantine
 from ove.video.decode import read_video
 
 SMALL = ["--size", "56", "--frames", "8", "--gop", "4"]

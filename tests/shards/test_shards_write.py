@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from shards_material import PATCH_PX, SIZE_PX, T, make_record, write_video
+from source_files import read_quarantine
 
 from ove.config import ShardsConfig
 from ove.errors import BadClip, BadShard, ConfigError
@@ -21,15 +22,14 @@ from ove.shards.assemble import WriteSummary
 from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
 from ove.shards.write import WriteProgress, write_shards
-from ove.sources.folders import find_files
-from ove.sources.quarantine import read_quarantine
+from ove.sources.folders import files_in_folder
 
 MADE_WITH = {"video": {"size_px": SIZE_PX}}
 
 
 def _write(videos: Path, out: Path, made_with: dict = MADE_WITH, workers: int = 0, per_shard: int = 3) -> WriteSummary:
     config = ShardsConfig(records_per_shard=per_shard, workers=workers)
-    return write_shards(find_files(videos), out, make_record, config, made_with, lambda progress: None)
+    return write_shards(files_in_folder(videos), out, make_record, config, made_with, lambda progress: None)
 
 
 def _shard_bytes(out: Path) -> dict[str, bytes]:
@@ -39,10 +39,10 @@ def _shard_bytes(out: Path) -> dict[str, bytes]:
 def test_every_video_has_its_record(video_folder: Path, tmp_path: Path) -> None:
     seen: list[WriteProgress] = []
     config = ShardsConfig(records_per_shard=3, workers=0)
-    summary = write_shards(find_files(video_folder), tmp_path, make_record, config, MADE_WITH, seen.append)
+    summary = write_shards(files_in_folder(video_folder), tmp_path, make_record, config, MADE_WITH, seen.append)
     shards = ShardSet.open(tmp_path)
     assert (summary.n_good, summary.n_shards, summary.bad, summary.n_earlier) == (7, 3, [], 0)
-    assert [shards.record(i).key for i in range(len(shards))] == [video.key for video in find_files(video_folder)]
+    assert [shards.record(i).key for i in range(len(shards))] == [video.key for video in files_in_folder(video_folder)]
     assert shards.grid_tyx == (T, SIZE_PX // PATCH_PX, SIZE_PX // PATCH_PX)
     assert shards.classes == ["left", "right"]
     assert shards.record(0).label == "left"
@@ -104,7 +104,7 @@ def test_a_folder_that_is_being_made_again_is_not_read(video_folder: Path, tmp_p
     _write(video_folder, tmp_path)
     config = ShardsConfig(records_per_shard=3, workers=1)
     with pytest.raises(KeyboardInterrupt):
-        write_shards(find_files(video_folder), tmp_path, make_record, config, {"other": 1}, interrupt)
+        write_shards(files_in_folder(video_folder), tmp_path, make_record, config, {"other": 1}, interrupt)
     with pytest.raises(BadShard, match=r"holds no manifest\.json"):
         ShardSet.open(tmp_path)
     assert multiprocessing.active_children() == []
@@ -151,20 +151,20 @@ def test_two_runs_do_not_write_to_one_folder(video_folder: Path, tmp_path: Path)
                 _write(video_folder, tmp_path)
 
     config = ShardsConfig(records_per_shard=3, workers=0)
-    assert write_shards(find_files(video_folder), tmp_path, make_record, config, MADE_WITH, meanwhile).n_good == 7
+    assert write_shards(files_in_folder(video_folder), tmp_path, make_record, config, MADE_WITH, meanwhile).n_good == 7
 
 
 _KILLED = """
 import sys
 from pathlib import Path
 from ove.config import ShardsConfig
-from ove.sources.folders import find_files
+from ove.sources.folders import files_in_folder
 from ove.shards.write import write_shards
 from shards_material import make_record_slowly
 if __name__ == "__main__":
     videos, out = map(Path, sys.argv[1:])
     config = ShardsConfig(records_per_shard=3, workers=2)
-    write_shards(find_files(videos), out, make_record_slowly, config, {made_with!r}, lambda progress: None)
+    write_shards(files_in_folder(videos), out, make_record_slowly, config, {made_with!r}, lambda progress: None)
 """
 
 
@@ -248,7 +248,7 @@ def test_a_shard_with_other_records_than_its_manifest_says_is_refused(video_fold
     ):
         with pytest.raises(BadShard, match=rf"{name}\.arrayrecord: record 0 is damaged \({words}\)"):
             shards.bytes_at(index)
-    assert shards.record(6).key == find_files(video_folder)[6].key
+    assert shards.record(6).key == files_in_folder(video_folder)[6].key
 
 
 def test_what_is_missing_is_said_in_a_sentence(video_folder: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shards_material import write_video
-from source_files import encoded, example_bytes, picture, write_tar, write_tfrecord
+from source_files import encoded, example_bytes, picture, read_quarantine, write_tar, write_tfrecord
 
 from launch import shards as command
 from ove.config import ShardsConfig
@@ -23,7 +23,6 @@ from ove.shards.verify import verify
 from ove.sources.folders import ByteRange, FoundInputs, InputFile, Inside
 from ove.sources.inputs import ARCHIVE_FORMATS, Contents, Format, archive_format, find_inputs, read_input
 from ove.sources.lists import rows_of_list
-from ove.sources.quarantine import read_quarantine
 from ove.sources.tfrecord import parse_example
 
 
@@ -82,7 +81,7 @@ def test_lists_give_labels_and_bad_rows_are_named(tmp_path: Path, suffix: str) -
     # 2.png is named twice: once with labels that are none, once with one out of range.
     for part in (
         "bank obj are",
-        "stands in a row before",
+        "a second time",
         "no column path",
         "missing.png: no such file",
         "label 9 of the bank",

@@ -95,7 +95,7 @@ def test_a_killed_process_loses_nothing_and_a_killed_trainer_leaves_nothing(
             time.sleep(0.1)
         assert not any(map(is_running, workers))
         assert not shared_memory() - before
-        assert "a process that makes batches has died" in trainer.stderr.read()
+        assert "a process that builds batches has died" in trainer.stderr.read()
 
 
 @pytest.mark.slow

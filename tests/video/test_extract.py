@@ -7,11 +7,11 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from source_files import read_quarantine
 from video_files import P_ONLY, moving_texture
 
 from launch.extract import main
 from ove.errors import BadClip, ConfigError
-from ove.sources.quarantine import read_quarantine
 from ove.video.select import select
 
 

@@ -283,7 +283,7 @@ def test_the_source_may_be_chosen(write_video):
     assert (auto.source, of_stream.residual_source, of_stream.residual.shape) == ("bitstream", "bitstream", (8, 80, 112))
     assert (forced.source, of_transcode.residual_source, of_transcode.residual.shape) == ("transcode", "transcode", (8, 56, 56))
     other = write_video("v.webm", PLAIN[:8], codec="libvpx-vp9")
-    with pytest.raises(BadClip, match="codec is vp9, whose motion vectors are not told"):
+    with pytest.raises(BadClip, match="codec is vp9, whose motion vectors FFmpeg does not export"):
         read_video(other, VideoConfig(n_frames=8, size_px=56, source="bitstream"))
 
 

@@ -149,7 +149,7 @@ def test_headers_survive_zeros_and_refuse_to_end_early():
 
 
 def test_streams_that_cannot_be_taken_apart_say_so():
-    with pytest.raises(NoBitstreamSignals, match="no known parameter set"):
+    with pytest.raises(NoBitstreamSignals, match="unknown parameter set"):
         GrayH264(b"").luma(b"\x00\x00\x01\x41\x9a\x00\x80")
     with pytest.raises(NoBitstreamSignals, match="cannot be read"):
         GrayH264(b"\x01\x64\x00\x16\xff\xe1\x00\x04\x67\x64\x00\x16")

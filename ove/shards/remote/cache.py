@@ -1,14 +1,14 @@
-"""Copies of remote files on this machine: whole or not there, safe among processes, and no more than fit.
+"""Local copies of remote files: whole or absent, safe among processes, limited in size.
 
     CACHE/
       .lock                     held while room is made and folders come and go
-      0a1b2c…/                  a shard folder as it lies at its address, so far as it was needed
-        .origin.json            the address
+      0a1b2c…/                  a copy of a shard folder, as far as it was needed
+        .origin.json            its address
         .lease                  locked by every process that reads the folder; its date is that of the last use
         .NAME.lock              locked by the process that fetches NAME; as large as NAME will be until it is there
 
-The rule: before a file is fetched, folders that no process reads are removed, those used longest ago first, until it fits.
-Nothing of a folder in use is ever removed; a file that does not fit then is an error.
+Before a file is fetched, folders that no process reads are removed, least recently used first, until it fits. Folders in use
+are never removed; a file that then does not fit is an error.
 """
 
 import os
@@ -23,11 +23,11 @@ from ove.files import atomic_write, lock, locked, remove_leftovers
 
 LEASE = ".lease"
 _YOUNG_S = 60.0
-"""A folder that was used so short a time ago stays, for a process may be about to lock it."""
+"""A folder used within this time is kept, because a process may be about to lock it."""
 
 
 def lease(folder: Path) -> int:
-    """Keeps a folder of the cache from being removed until the returned file handle is closed, or the process ends."""
+    """Keeps a folder of the cache until the returned file handle is closed or the process ends."""
     handle = os.open(folder / LEASE, os.O_CREAT | os.O_RDWR, 0o644)
     lock(handle, shared=True, wait=True)
     os.utime(folder / LEASE)
@@ -35,7 +35,7 @@ def lease(folder: Path) -> int:
 
 
 def keep(path: Path, size: int, fetch: Callable[[Path], None], config: RemoteConfig) -> None:
-    """Puts a file of `size` bytes into the cache by `fetch(temporary)`, unless it is there; other processes wait meanwhile."""
+    """Puts a file of `size` bytes into the cache by `fetch(temporary)`, unless it is there; other processes wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock")) as reservation:
         if path.exists():
@@ -50,7 +50,7 @@ def keep(path: Path, size: int, fetch: Callable[[Path], None], config: RemoteCon
 
 
 def _reserve(reservation: int, size: int, path: Path, config: RemoteConfig) -> None:
-    """Makes room for `size` bytes and counts them as taken; Unavailable if that cannot be done."""
+    """Makes room for `size` bytes and reserves them; Unavailable if that fails."""
     limit = int(config.cache_gb * 1e9)
     with locked(config.cache / ".lock"):
         sizes = {folder: _bytes_in(folder) for folder in config.cache.iterdir() if folder.is_dir()}
@@ -72,7 +72,7 @@ def _reserve(reservation: int, size: int, path: Path, config: RemoteConfig) -> N
 
 
 def _bytes_in(folder: Path) -> int:
-    """What the files of a folder take, and those will that are being fetched."""
+    """Returns the size of a folder's files, those that are being fetched included."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -85,7 +85,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _forget_if_abandoned(reservation: Path) -> None:
-    """Takes back what a process has reserved that did not live to use it."""
+    """Frees the reservation of a process that has ended."""
     with reservation.open("ab") as handle:
         if lock(handle.fileno()):
             handle.truncate(0)
@@ -99,7 +99,7 @@ def _last_use(folder: Path) -> float:
 
 
 def _remove_unused(folder: Path) -> bool:
-    """Removes a folder of the cache unless a process reads it or is about to; whether it is gone."""
+    """Removes a folder of the cache unless a process reads it or may be about to; returns whether it did."""
     if time.time() - _last_use(folder) < _YOUNG_S:
         return False
     with (folder / LEASE).open("ab") as handle:

@@ -1,4 +1,4 @@
-"""One remote file → a local one, within a time limit, and errors that say what was wrong with the address."""
+"""A remote file → a local one, within a time limit, with errors that say what is wrong with the address."""
 
 import threading
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from ove.errors import Unavailable
 R = TypeVar("R")
 
 _SLOWEST = 1000
-"""Bytes a second; what comes more slowly is as good as nothing."""
+"""Bytes a second, below which a transfer counts as stalled."""
 _PACKAGES = {
     "s3": "s3fs",
     "s3a": "s3fs",
@@ -32,7 +32,7 @@ _PACKAGES = {
     "smb": "smbprotocol",
     "oss": "ossfs",
 }
-"""What to install where a protocol's package is missing."""
+"""The package to install for a protocol."""
 
 
 class NotThere(Unavailable):
@@ -40,14 +40,14 @@ class NotThere(Unavailable):
 
 
 class BrokeOff(Unavailable):
-    """The transfer ended early or came too slowly; another attempt may succeed."""
+    """The transfer ended early or stalled; another attempt may succeed."""
 
 
 def download(uri: str, target: Path, config: RemoteConfig) -> None:
     """Copies a remote file to `target` in one attempt.
 
-    A file that does not exist raises NotThere; an attempt that is worth repeating BrokeOff; all else that goes wrong
-    (protocol, package, permission) Unavailable.
+    NotThere if it does not exist, BrokeOff if another attempt may succeed, Unavailable otherwise (protocol, package,
+    permission).
     """
     callback = Callback()
 
@@ -66,9 +66,9 @@ def download(uri: str, target: Path, config: RemoteConfig) -> None:
 
 
 def with_timeout(function: Callable[[], R], uri: str, limit_s: float, progress: Callable[[], int] = lambda: 0) -> R:
-    """function(), or BrokeOff once it has made less than 1 kB/s of `progress` (bytes) over `limit_s` seconds.
+    """Returns function(); BrokeOff once it has made less than 1 kB/s of `progress` (bytes) over `limit_s` seconds.
 
-    The call runs in a thread of its own, which is left to itself when it is given up: no library's own limits are relied on.
+    It runs in its own thread, which is abandoned then: the limits of libraries are not relied on.
     """
     future: Future[R] = Future()
 
@@ -98,7 +98,7 @@ def with_timeout(function: Callable[[], R], uri: str, limit_s: float, progress: 
 
 
 def explained(uri: str, error: Exception) -> Unavailable:
-    """What an exception of a file system means for whoever gave the address."""
+    """Returns an exception of a file system in terms of the address."""
     protocol = uri.partition("://")[0]
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
@@ -122,9 +122,9 @@ def _brief(error: Exception) -> str:
 
 
 def _options(uri: str, config: RemoteConfig) -> dict[str, Any]:
-    """What a file system must be told so that its own limits do not come before ours."""
+    """Returns the options that keep a file system's own limits from coming before ours."""
     if uri.startswith(("http://", "https://")):
-        # aiohttp gives up any transfer after five minutes unless told otherwise.
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=config.timeout_s, sock_read=config.timeout_s)
+        # aiohttp's default ends any transfer after five minutes; twice our limit still ends an abandoned thread.
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=2 * config.timeout_s, sock_read=2 * config.timeout_s)
         return {"client_kwargs": {"timeout": limits}}
     return {}

@@ -1,7 +1,7 @@
-"""Shard folders at a URI: gs:// read in place by ArrayRecord, everything else fetched shard by shard when first read.
+"""Shard folders at a URI: gs:// is read in place by ArrayRecord, others are fetched shard by shard when first read.
 
-A remote folder has a local one in the cache that looks just like it, as far as it was needed; all code that reads a shard
-folder works on that. docs/remote.md says how addresses, credentials, the cache and time-outs are set.
+All readers work on a copy of the folder in the cache, as far as it was needed. docs/remote.md describes addresses,
+credentials, the cache and time limits.
 """
 
 import errno
@@ -19,7 +19,7 @@ from typing import TypeVar
 from ove.config import RemoteConfig
 from ove.errors import BadShard, Unavailable
 from ove.files import locked, sha256_of, write_bytes, write_json
-from ove.shards.manifest import MANIFEST
+from ove.shards.manifest import MANIFEST, Shard
 from ove.shards.remote.cache import keep, lease
 from ove.shards.remote.fetch import BrokeOff, NotThere, download, explained, with_timeout
 
@@ -35,7 +35,7 @@ _ERRNO = {"404": errno.ENOENT, "401": errno.EACCES, "403": errno.EACCES}
 
 
 def uri_of(folder: Path | str) -> str | None:
-    """The URI that was given as a folder, or None for a local one; `Path("s3://a/b")`, which folds slashes, counts as s3://a/b."""
+    """Returns the URI given as a folder, None for a local one; `Path("s3://a/b")`, which merges slashes, counts as s3://a/b."""
     match = _URI.fullmatch(str(folder))
     if match is None or match[1] == "file" or (not match[2] and Path(folder).exists()):
         return None
@@ -43,22 +43,22 @@ def uri_of(folder: Path | str) -> str | None:
 
 
 def join(uri: str, name: str) -> str:
-    """The URI of a file in a remote folder; what follows a ? in an https address (a token) stays at the end."""
+    """Returns the URI of a file in a remote folder; the query of an https address (a token) stays at the end."""
     head, mark, query = uri.partition("?") if uri.startswith("http") else (uri, "", "")
     return f"{head.rstrip('/')}/{name}{mark}{query}"
 
 
 def local_folder(folder: Path | str) -> Path:
-    """A local folder for what may be a URI: a local one as it is, of a remote one its copy, with a fresh manifest.
+    """Returns a local folder: of a URI its copy, with a fresh manifest, otherwise the folder itself.
 
-    A remote manifest that was changed gets another copy. Unavailable if the address cannot be read.
+    Each version of a remote manifest has its own copy. Unavailable if the address cannot be read.
     """
     uri = uri_of(folder)
     if uri is None:
         return Path(str(folder).removeprefix("file://")) if isinstance(folder, str) else folder
     config = RemoteConfig.from_environment()
     config.cache.mkdir(parents=True, exist_ok=True)
-    # Into the cache's own folder first: where it belongs depends on what it says.
+    # Into the cache itself first: the folder depends on the contents.
     arriving = config.cache / f".{_name(uri)}-{os.getpid()}-{threading.get_ident()}.tmp"
     try:
         _fetch(join(uri, MANIFEST), arriving, config)
@@ -80,16 +80,16 @@ def local_folder(folder: Path | str) -> Path:
 
 
 def origin(folder: Path) -> str | None:
-    """The URI that a folder of the cache is a copy of; None for any other folder."""
+    """Returns the URI that a folder of the cache is a copy of; None for other folders."""
     path = folder / _ORIGIN
     return json.loads(path.read_text(encoding="utf-8"))["uri"] if path.is_file() else None
 
 
 def local_file(folder: Path, name: str, whole: Callable[[Path], bool] | None = None) -> Path:
-    """Where a file of a shard folder lies on this machine; of a copy of a remote folder it is fetched if need be.
+    """Returns the local path of a file in a shard folder, fetched if the folder is a copy of a remote one.
 
-    `whole` tells whether what was fetched is what should be there, and makes it stay; without it the file is fetched anew each
-    time, for it may have changed. A remote folder without the file gives a path where nothing is.
+    `whole` checks a fetched file, which is then kept; without it the file is fetched every time, as it may have changed. If the
+    remote folder has no such file, nothing is at the path.
     """
     path, uri = folder / name, origin(folder)
     if uri is None or (whole is not None and path.exists()):
@@ -105,7 +105,7 @@ def local_file(folder: Path, name: str, whole: Callable[[Path], bool] | None = N
 
 
 class RemoteShards:
-    """The shards of a remote folder whose copy is `folder`; keeps the copy from being removed as long as it lives."""
+    """The shards of a remote folder whose copy is `folder`; keeps the copy in the cache while it exists."""
 
     def __init__(self, folder: Path, uri: str) -> None:
         self.uri = uri
@@ -116,11 +116,11 @@ class RemoteShards:
 
     @property
     def native(self) -> bool:
-        """Whether ArrayRecord reads the shards where they are."""
+        """Returns whether ArrayRecord reads the shards in place."""
         return self.uri.startswith("gs://")
 
     def check_room(self, total: int) -> None:
-        """Unavailable if `total` bytes of shards can never lie in the cache together, as reading at random needs."""
+        """Raises Unavailable if `total` bytes of shards do not fit in the cache together, as random access needs."""
         if not self.native and total > self._config.cache_gb * 1e9:
             raise Unavailable(
                 f"{self.uri}: its shards take {total / 1e9:.2f} GB, and the cache {self._config.cache} may hold "
@@ -128,9 +128,9 @@ class RemoteShards:
             )
 
     def read_in_place(self, file: str, read: Callable[[], R]) -> R:
-        """read() of a shard that ArrayRecord reads where it is, given up after the time limit; raises Unavailable.
+        """Returns read() of a shard that ArrayRecord reads in place; Unavailable after the time limit or if it fails.
 
-        Google's library would go on trying for a quarter of an hour. RuntimeError of damaged shards passes through.
+        Google's library would retry for a quarter of an hour. RuntimeError of a damaged shard passes through.
         """
         uri = join(self.uri, file)
         try:
@@ -141,32 +141,31 @@ class RemoteShards:
                 raise
             raise explained(uri, OSError(_ERRNO.get(status[1], errno.EIO), str(error))) from error
 
-    def place(self, file: str, size: int, sha256: str) -> str:
-        """What ArrayRecord is to open for a shard: its URI, or its copy, which is fetched first if it is not there.
+    def place(self, shard: Shard) -> str:
+        """Returns what ArrayRecord opens for a shard: its URI, or its copy as by `copy`."""
+        return join(self.uri, shard.file) if self.native else str(self.copy(shard))
 
-        A shard that cannot be had raises Unavailable, one that is not what was written BadShard; both again and at once when
-        it is asked for again.
+    def copy(self, shard: Shard) -> Path:
+        """Returns the copy of a shard, fetched first if it is not there.
+
+        Unavailable if it cannot be fetched, BadShard if it is not what was written; the same at once when asked again.
         """
-        return join(self.uri, file) if self.native else str(self.copy(file, size, sha256))
-
-    def copy(self, file: str, size: int, sha256: str) -> Path:
-        """The copy of a shard, which is fetched first if it is not there; errors as of `place`."""
-        if file in self._failed:
-            raise self._failed[file]
-        path, uri = self._folder / file, join(self.uri, file)
+        if shard.file in self._failed:
+            raise self._failed[shard.file]
+        path, uri = self._folder / shard.file, join(self.uri, shard.file)
         if not path.exists():
             try:
-                keep(path, size, lambda temporary: _fetch(uri, temporary, self._config, _is(uri, size, sha256)), self._config)
+                keep(path, shard.bytes, lambda temporary: _fetch(uri, temporary, self._config, _is(uri, shard)), self._config)
             except (BadShard, Unavailable) as error:
-                self._failed[file] = error
+                self._failed[shard.file] = error
                 raise
         return path
 
 
 def _fetch(uri: str, target: Path, config: RemoteConfig, whole: Callable[[Path], bool] | None = None) -> None:
-    """Downloads a file, again if it breaks off or does not arrive `whole`, so often as `config.attempts` says."""
+    """Downloads a file; tries up to `config.attempts` times if it breaks off or does not arrive `whole`."""
     for attempt in range(1, config.attempts + 1):
-        # A name for each attempt: the thread of one that was given up may still be writing.
+        # A name for each attempt: the thread of an abandoned one may still be writing.
         temporary = target.with_name(f"{target.name}.{threading.get_ident()}-{attempt}.tmp")
         try:
             download(uri, temporary, config)
@@ -185,14 +184,14 @@ def _fetch(uri: str, target: Path, config: RemoteConfig, whole: Callable[[Path],
             temporary.unlink(missing_ok=True)
 
 
-def _is(uri: str, size: int, sha256: str) -> Callable[[Path], bool]:
-    """A check of a shard that has arrived; one that is too short raises BrokeOff."""
+def _is(uri: str, shard: Shard) -> Callable[[Path], bool]:
+    """Returns a check of a shard that has arrived; one that is too short raises BrokeOff."""
 
     def check(path: Path) -> bool:
         found = path.stat().st_size
-        if found < size:
-            raise BrokeOff(f"{uri}: broke off after {found} of {size} bytes; check the network and run the same command again.")
-        return sha256_of(path) == sha256
+        if found < shard.bytes:
+            raise BrokeOff(f"{uri}: broke off after {found} of {shard.bytes} bytes; run the same command again.")
+        return sha256_of(path) == shard.sha256
 
     return check
 

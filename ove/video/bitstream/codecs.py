@@ -36,21 +36,17 @@ def bitstream_reader(path: Path, found: Survey, source: str) -> Callable[[], Gra
     """
     opener = GRAY_DECODERS.get(found.codec)
     if source == "bitstream" and found.codec not in _WITH_VECTORS:
-        why = (
-            "pictures cannot be decoded one by one"
-            if found.codec in _VECTORS_ALONE
-            else "motion vectors are not told by FFmpeg's decoder"
-        )
+        lacks = "residual is not available" if found.codec in _VECTORS_ALONE else "motion vectors FFmpeg does not export"
         raise BadClip(
-            f"{path}: video.source is bitstream, but its codec is {found.codec}, whose {why}; set it to auto or transcode. "
-            f"(Bitstreams that tell both motion and residual: {', '.join(sorted(_WITH_VECTORS))}.)"
+            f"{path}: video.source is bitstream, but its codec is {found.codec}, whose {lacks}; set it to auto or transcode. "
+            f"(Codecs with both: {', '.join(sorted(_WITH_VECTORS))}.)"
         )
     return None if opener is None or source == "transcode" else partial(opener, found.extradata)
 
 
 def fall_back_or_raise(path: Path, found: Survey, source: str, reason: NoBitstreamSignals) -> None:
     """Logs why a file is transcoded after all; BadClip if the bitstream was asked for."""
-    why = f"{path}: its {found.codec} bitstream does not tell motion and residual exactly: {reason}"
+    why = f"{path}: its {found.codec} bitstream gives no exact motion and residual: {reason}"
     if source == "bitstream":
         raise BadClip(f"{why}; set video.source to auto or transcode.") from reason
-    _log.warning("%s; the sampled frames are encoded anew.", why)
+    _log.warning("%s; the sampled frames are transcoded.", why)

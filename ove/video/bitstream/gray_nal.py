@@ -1,4 +1,4 @@
-"""What gray-reference decoding of H.264 and HEVC has in common: NAL units, and the parameter sets that are in force."""
+"""What gray decoding of H.264 and HEVC has in common: NAL units, and the parameter sets in force."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -9,7 +9,7 @@ from ove.video.bitstream.gray import GrayDecoder, NoBitstreamSignals
 from ove.video.bitstream.nal import packet_nals
 
 SetReader = tuple[Callable[[bytes], Any], str]
-"""Parses a parameter set; and the name of its id in what that gives (no name: it gives the id itself)."""
+"""A parameter set's parser, and the name of the id in its result (empty: the result is the id)."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ParameterSets:
     found: dict[tuple[int, int], tuple[bytes, Any]] = field(default_factory=dict)
 
     def updated(self, nals: Iterable[bytes]) -> "ParameterSets":
-        """These sets and those among the NAL units; the same object if nothing changes."""
+        """Returns these sets with those among the NAL units; the same object if nothing changes."""
         found = dict(self.found)
         for nal in nals:
             kind = self.nal_unit_type(nal)
@@ -36,11 +36,11 @@ class ParameterSets:
         return self if found == self.found else ParameterSets(self.nal_unit_type, self.readers, found)
 
     def of(self, kind: int) -> dict[int, tuple[bytes, Any]]:
-        """The sets of one nal_unit_type, by id."""
+        """Returns the sets of one nal_unit_type, by id."""
         return {i: one for (its_kind, i), one in self.found.items() if its_kind == kind}
 
     def replaced_in(self, later: "ParameterSets") -> bool:
-        """Whether `later`, an update of these, redefines one of them."""
+        """Returns whether `later`, an update of these, redefines one of them."""
         return any(later.found[key] != one for key, one in self.found.items())
 
 
@@ -55,14 +55,14 @@ class GrayNal(GrayDecoder):
     @staticmethod
     @abstractmethod
     def split_header(extradata: bytes) -> tuple[int, list[bytes]]:
-        """Bytes of a length prefix, and the NAL units, of the record in an MP4 file."""
+        """Returns the bytes of a length prefix, and the NAL units, of the record in an MP4 file."""
 
     @abstractmethod
     def _use(self, sets: ParameterSets) -> None:
         """Prepares a decoder that knows these sets."""
 
     def _header(self, extradata: bytes) -> list[bytes]:
-        """The NAL units of a stream header, which also says how packets are split."""
+        """Returns the NAL units of a stream header, which also tells how packets are split."""
         self._length_bytes = 0
         try:
             if extradata[:1] == b"\x01":

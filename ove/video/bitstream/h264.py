@@ -43,7 +43,7 @@ class GrayH264(GrayNal):
         self._context = open_decoder("h264", annex_b(header))
 
     def observe(self, packet: bytes, header: bytes = b"") -> None:
-        """Updates the parameter sets; NoBitstreamSignals where it is uncertain which of them a picture means."""
+        """Updates the parameter sets; NoBitstreamSignals where it is uncertain which of them a picture refers to."""
         found, piece = self._header(header) if header else [], b""
         for nal in self._nals(packet):
             kind = _nal_unit_type(nal)
@@ -64,7 +64,7 @@ class GrayH264(GrayNal):
             self._shown_sps = self._headers(piece)[0]
 
     def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
-        """The packet's luma as decoded after a gray picture, and its bit depth; valid on inter-coded pixels only."""
+        """Returns the packet's luma as decoded after a gray picture, and its bit depth; valid on inter-coded pixels only."""
         slices = []
         for nal in self._nals(packet):
             kind = _nal_unit_type(nal)
@@ -78,15 +78,15 @@ class GrayH264(GrayNal):
         return luma_of(decode_one(self._context, [annex_b(self._sei + self._gray[sps.sps_id]), annex_b(slices)]))
 
     def _headers(self, nal: bytes) -> tuple[h264.Sps, h264.Pps]:
-        """The parameter sets that a slice refers to."""
+        """Returns the parameter sets that a slice refers to."""
         try:
             pps = self._pps[h264.read_slice_pps_id(nal)][1]
             return self._sps[pps.sps_id][1], pps
         except (KeyError, ValueError) as error:
-            raise NoBitstreamSignals("a picture of it names no known parameter set") from error
+            raise NoBitstreamSignals("a picture of it refers to an unknown parameter set") from error
 
     def _plain_slice(self, nal: bytes, sps: h264.Sps, pps: h264.Pps) -> bytes:
-        """The slice's NAL unit without explicit weights."""
+        """Returns the slice's NAL unit without explicit weights."""
         if sps.frame_mbs_only and not _weighted(pps):
             return nal
         payload = unescaped(nal)
@@ -99,14 +99,14 @@ class GrayH264(GrayNal):
         return slice_without_weights(payload, header, pps.cabac) if header.end else nal
 
     def start_px(self, height: int, width: int) -> tuple[int, int]:
-        """Where a shown picture of this size begins in the coded one: FFmpeg may crop less at the left than the stream asks."""
+        """Returns where a shown picture of this size begins in the coded one; FFmpeg may crop less at the left than the SPS."""
         sps = self._shown_sps
         down = 16 * sps.height_mbs - sps.crop_bottom_px - height
         right = 16 * sps.width_mbs - sps.crop_right_px - width
         if min(down, right) < 0:
             raise NoBitstreamSignals(f"its pictures of {width}×{height} pixels are larger than its header says")
         if sps.mbaff and down % 32 >= 16:
-            raise NoBitstreamSignals("its pictures are coded in mbaff of macroblocks, and the crop cuts a pair in two")
+            raise NoBitstreamSignals("its pictures are coded in pairs of macroblocks (MBAFF), and the crop cuts a pair in two")
         return down, right
 
 
@@ -116,15 +116,15 @@ def _nal_unit_type(nal: bytes) -> int:
 
 
 def _weighted(pps: h264.Pps) -> bool:
-    """Whether slices carry explicit weights; implicit ones (weighted_bipred_idc 2) keep a uniform gray."""
+    """Returns whether slices carry explicit weights; implicit ones (weighted_bipred_idc 2) keep a uniform gray."""
     return pps.weighted_pred or pps.weighted_bipred_idc == 1
 
 
 def slice_without_weights(payload: bytes, header: h264.SliceHeader, cabac: bool) -> bytes:
-    """A slice's NAL unit without pred_weight_table, from its payload; macroblocks are coded alike with and without.
+    """Returns a slice's NAL unit without pred_weight_table, from its payload; macroblocks are coded alike with and without.
 
-    With CABAC slice data begin at a whole byte, and the shorter header is filled with ones (7.3.4); with CAVLC all that follows
-    moves forward.
+    With CABAC slice data begin at a whole byte, and the shorter header is padded with ones (7.3.4); with CAVLC all that
+    follows moves forward.
     """
     if not cabac:
         return escaped(cut_bits(payload, *header.weights).rstrip(b"\x00"))
@@ -133,7 +133,7 @@ def slice_without_weights(payload: bytes, header: h264.SliceHeader, cabac: bool)
 
 
 def gray_access_unit(sps: h264.Sps, pps_id: int) -> list[bytes]:
-    """The NAL units (PPS, IDR slice) of a uniform mid-gray frame for streams with these sequence parameters.
+    """Returns the NAL units (PPS, IDR slice) of a uniform mid-gray frame for streams with this SPS.
 
     Every macroblock is Intra 16×16 with DC prediction and no coefficients: without neighbours, or with gray ones, DC predicts
     2^(bits−1). `pps_id` must be one that the stream does not use. (Syntax 7.3.2.2, 7.3.3, 7.3.4, 7.3.5, 9.2.1.)

@@ -1,4 +1,4 @@
-"""The H.264 headers that gray-reference decoding needs: parameter sets, and slices up to their data.
+"""The H.264 headers that gray decoding needs: parameter sets, and slices up to their data.
 
 Clause numbers are those of ITU-T H.264 (08/2021).
 """
@@ -26,15 +26,15 @@ class Sps:
     frame_num_bits: int
     poc_type: int
     poc_lsb_bits: int
-    """Of pic_order_cnt_lsb; 0 unless the type is 0."""
+    """Of pic_order_cnt_lsb; 0 unless poc_type is 0."""
     delta_pic_order_always_zero: bool
     width_mbs: int
     height_mbs: int
     """Macroblocks of a frame, across and down."""
     frame_mbs_only: bool
-    """False for streams that may hold interlaced pictures."""
+    """False if there may be interlaced pictures."""
     mbaff: bool
-    """Frames are coded in mbaff of macroblocks, each frame- or field-wise."""
+    """mb_adaptive_frame_field_flag: each pair of macroblocks is coded frame- or field-wise."""
     crop_right_px: int
     crop_bottom_px: int
 
@@ -50,10 +50,10 @@ class Pps:
     """bottom_field_pic_order_in_frame_present_flag."""
     num_slice_groups: int
     num_ref_idx: tuple[int, int] = (1, 1)
-    """Active by default in list 0 and list 1."""
+    """num_ref_idx_default_active of list 0 and list 1."""
     weighted_pred: bool = False
     weighted_bipred_idc: int = 0
-    """0: plain mean, 1: explicit weights in slice headers, 2: weights implied by distances, which keep a uniform gray."""
+    """0: mean, 1: explicit weights in slice headers, 2: weights implied by POC distances, which keep a uniform gray."""
     weighted_pred_bit: int = 0
     """Bits before weighted_pred_flag, counted without emulation prevention."""
     deblocking_control: bool = False
@@ -66,7 +66,7 @@ class SliceHeader:
 
     pps_id: int
     field: bool
-    """It belongs to a picture of one field (PAFF)."""
+    """Whether it belongs to a picture of one field (PAFF)."""
     weights: tuple[int, int] = (0, 0)
     """Where the table of explicit weights (7.3.3.2) begins and ends; both 0 without one."""
     end: int = 0
@@ -74,7 +74,7 @@ class SliceHeader:
 
 
 def split_avcc(extradata: bytes) -> tuple[int, list[bytes]]:
-    """Bytes of a length prefix, and the parameter sets, of an MP4 `avcC` record (ISO/IEC 14496-15, 5.3.3)."""
+    """Returns the bytes of a length prefix, and the parameter sets, of an MP4 `avcC` record (ISO/IEC 14496-15, 5.3.3)."""
     length_bytes, at, nals = (extradata[4] & 3) + 1, 5, []
     for mask in (31, 255):  # first the sequence, then the picture parameter sets
         count, at = extradata[at] & mask, at + 1
@@ -86,7 +86,7 @@ def split_avcc(extradata: bytes) -> tuple[int, list[bytes]]:
 
 
 def read_sps(nal: bytes) -> Sps:
-    """The sequence parameter set in a NAL unit; ValueError if it ends too early."""
+    """Reads the SPS in a NAL unit; ValueError if it ends too early."""
     r = BitReader(unescaped(nal))
     r.bits(8)
     profile = r.bits(8)
@@ -149,7 +149,7 @@ def _skip_scaling_lists(r: BitReader, count: int) -> None:
 
 
 def read_pps(nal: bytes) -> Pps:
-    """The picture parameter set in a NAL unit; ValueError if it ends too early."""
+    """Reads the PPS in a NAL unit; ValueError if it ends too early."""
     r = BitReader(unescaped(nal))
     r.bits(8)
     pps_id, sps_id, cabac, bottom_field_pic_order = r.unsigned(), r.unsigned(), r.flag(), r.flag()
@@ -177,7 +177,7 @@ def read_pps(nal: bytes) -> Pps:
 
 
 def read_slice_pps_id(payload: bytes) -> int:
-    """Id of the picture parameter set that a slice refers to (7.3.3)."""
+    """Reads the id of the PPS that a slice refers to (7.3.3)."""
     r = BitReader(payload[:16], skip_bits=8)
     r.unsigned()
     r.unsigned()
@@ -185,7 +185,7 @@ def read_slice_pps_id(payload: bytes) -> int:
 
 
 def read_slice(payload: bytes, sps: Sps, pps: Pps) -> SliceHeader:
-    """The header of a slice's NAL unit without emulation prevention; ValueError if it makes no sense."""
+    """Reads the header of a slice's NAL unit without emulation prevention; ValueError if it is invalid."""
     r = BitReader(payload[:4096])
     nal_ref_idc, nal_type = (r.bits(8) >> 5) & 3, payload[0] & 31
     r.unsigned()
@@ -213,7 +213,7 @@ def read_slice(payload: bytes, sps: Sps, pps: Pps) -> SliceHeader:
     if r.flag():
         num_ref_idx[:lists] = [r.unsigned() + 1 for _ in range(lists)]
     if max(num_ref_idx) > _MAX_REFERENCES:
-        raise ValueError("a slice header names too many num_ref_idx")
+        raise ValueError(f"num_ref_idx = {max(num_ref_idx)} of a slice header is above {_MAX_REFERENCES}")
     for _ in range(lists):  # ref_pic_list_modification (7.3.3.1)
         if r.flag():
             while r.unsigned() != 3:

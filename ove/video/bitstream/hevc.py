@@ -59,7 +59,7 @@ class GrayHevc(GrayNal):
             self._use(sets)
 
     def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
-        """The packet's luma as decoded from gray references, and its bit depth; valid on inter-coded pixels only."""
+        """Returns the packet's luma as decoded from gray references, and its bit depth; valid on inter-coded pixels only."""
         slices = []
         try:
             for nal in self._nals(packet):
@@ -72,12 +72,12 @@ class GrayHevc(GrayNal):
                         nal = bytes([nal[0] - (_RASL[0] << 1)]) + nal[1:]
                     slices.append(nal)
         except (KeyError, ValueError, IndexError) as error:
-            raise NoBitstreamSignals("a picture of it names no known parameter set, or is damaged") from error
+            raise NoBitstreamSignals("a picture of it refers to an unknown parameter set, or is damaged") from error
         return luma_of(decode_one(self._context, [annex_b(slices)]))
 
 
 def slice_without_weights(nal: bytes, sps: hevc.Sps, pps: hevc.Pps) -> bytes:
-    """A slice's NAL unit without pred_weight_table; ValueError if its header makes no sense."""
+    """Returns a slice's NAL unit without pred_weight_table; ValueError if its header is invalid."""
     payload = unescaped(nal)
     header = read_slice(nal, payload, sps, pps)
     if header is None:

@@ -16,7 +16,7 @@ _MAX_REFERENCES = 16
 
 
 def read_slice_pps_id(nal: bytes) -> int:
-    """slice_pic_parameter_set_id (7.3.6.1)."""
+    """Reads slice_pic_parameter_set_id (7.3.6.1)."""
     r = BitReader(nal[:16], skip_bits=17)
     r.bits(1 if FIRST_IRAP <= nal_unit_type(nal) <= LAST_IRAP else 0)
     return r.unsigned()
@@ -33,9 +33,9 @@ class SliceHeader:
 
 
 def read_slice(nal: bytes, payload: bytes, sps: Sps, pps: Pps) -> SliceHeader | None:
-    """The header of a slice with explicit weights, None for others; `payload` is `nal` without emulation prevention.
+    """Reads the header of a slice with explicit weights, None for others; ValueError if it is invalid.
 
-    ValueError if it makes no sense.
+    `payload` is `nal` without emulation prevention.
     """
     r = BitReader(payload[:4096], skip_bits=16)
     first = r.flag()
@@ -114,7 +114,7 @@ def _skip_weights(r: BitReader, num_ref_idx: tuple[int, ...], chroma: bool) -> N
 
 
 def _skip_rest(r: BitReader, pps: Pps, filtered: bool) -> None:
-    """Reads past what follows the weights, up to the alignment (7.3.6.1)."""
+    """Reads past the fields between the weights and byte_alignment (7.3.6.1)."""
     r.unsigned()
     for _ in range(3 if pps.slice_chroma_qp_offsets else 1):
         r.signed()

@@ -46,7 +46,7 @@ class Pps:
     num_extra_slice_header_bits: int
     cabac_init_present: bool
     num_ref_idx: tuple[int, int]
-    """Active by default in list 0 and list 1."""
+    """num_ref_idx_default_active of list 0 and list 1."""
     slice_chroma_qp_offsets: bool
     weighted_pred_bit: int
     """Bits before weighted_pred_flag, counted without emulation prevention."""
@@ -65,14 +65,14 @@ class Pps:
 
 
 def nal_unit_type(nal: bytes) -> int:
-    """nal_unit_type of a NAL unit of the base layer (7.3.1.2); −1 for other layers and empty units."""
+    """Returns nal_unit_type of a NAL unit of the base layer (7.3.1.2); −1 for other layers and empty units."""
     if len(nal) < 3 or nal[0] & 1 or nal[1] >> 3:
         return -1
     return nal[0] >> 1
 
 
 def split_hvcc(extradata: bytes) -> tuple[int, list[bytes]]:
-    """Bytes of a length prefix, and the NAL units, of an MP4 `hvcC` record (ISO/IEC 14496-15, 8.3.3)."""
+    """Returns the bytes of a length prefix, and the NAL units, of an MP4 `hvcC` record (ISO/IEC 14496-15, 8.3.3)."""
     length_bytes, at, nals = (extradata[21] & 3) + 1, 23, []
     for _ in range(extradata[22]):
         count, at = int.from_bytes(extradata[at + 1 : at + 3], "big"), at + 3
@@ -84,12 +84,12 @@ def split_hvcc(extradata: bytes) -> tuple[int, list[bytes]]:
 
 
 def read_vps_id(nal: bytes) -> int:
-    """Id of the video parameter set in a NAL unit."""
+    """Reads the id of the VPS in a NAL unit."""
     return nal[2] >> 4
 
 
 def read_sps(nal: bytes) -> Sps:
-    """The sequence parameter set in a NAL unit; ValueError if it ends too early."""
+    """Reads the SPS in a NAL unit; ValueError if it ends too early."""
     r = BitReader(unescaped(nal), skip_bits=16 + 4)
     sub_layers = r.bits(3)
     r.bits(1)
@@ -156,7 +156,7 @@ def _skip_scaling_lists(r: BitReader) -> None:
 
 
 def read_st_ref_pic_set(r: BitReader, known: Sequence[StRefPicSet], count: int) -> StRefPicSet:
-    """st_ref_pic_set (7.3.7), after `known` of the `count` in the SPS; all of them in a slice header."""
+    """Reads st_ref_pic_set (7.3.7), after `known` of the `count` in the SPS; all of them in a slice header."""
     if known and r.flag():
         back = r.unsigned() + 1 if len(known) == count else 1
         if back > len(known):
@@ -184,7 +184,7 @@ def read_st_ref_pic_set(r: BitReader, known: Sequence[StRefPicSet], count: int) 
 
 
 def read_pps(nal: bytes) -> Pps:
-    """The picture parameter set in a NAL unit; ValueError if it ends too early."""
+    """Reads the PPS in a NAL unit; ValueError if it ends too early."""
     r = BitReader(unescaped(nal), skip_bits=16)
     pps_id, sps_id, dependent_slice_segments = r.unsigned(), r.unsigned(), r.flag()
     output_flag_present, num_extra_slice_header_bits = r.flag(), r.bits(3)

@@ -1,6 +1,6 @@
-"""NAL units of H.264 and HEVC streams: packets split into them and joined again, their payload read and written bit by bit.
+"""NAL units of H.264 and HEVC streams: split from packets and joined, their payload read and written bit by bit.
 
-Clause numbers are those of ITU-T H.264 (08/2021); HEVC wraps its payload in the same way.
+Clause numbers are those of ITU-T H.264 (08/2021); HEVC has the same emulation prevention.
 """
 
 import re
@@ -10,7 +10,7 @@ _START = b"\x00\x00\x01"
 
 
 class BitReader:
-    """Reads the fields of a payload one after the other; past the end it raises ValueError."""
+    """Reads the fields of a payload in order; ValueError past its end."""
 
     def __init__(self, payload: bytes, skip_bits: int = 0) -> None:
         """`payload`: without emulation prevention (`unescaped`); the first `skip_bits` are not read."""
@@ -21,29 +21,29 @@ class BitReader:
 
     @property
     def position(self) -> int:
-        """Bits before the next field, counted from the start of the payload."""
+        """Returns the bits before the next field."""
         return self._length - self._left
 
     def bits(self, count: int) -> int:
-        """The next `count` bits as an unsigned number."""
+        """Reads `count` bits as an unsigned number."""
         if count > self._left:
             raise ValueError("a header ends too early")
         self._left -= count
         return (self._value >> self._left) & ((1 << count) - 1)
 
     def flag(self) -> bool:
-        """The next bit."""
+        """Reads one bit."""
         return bool(self.bits(1))
 
     def unsigned(self) -> int:
-        """The next Exp-Golomb number ue(v) (9.1)."""
+        """Reads an Exp-Golomb number ue(v) (9.1)."""
         zeros = 0
         while not self.bits(1):
             zeros += 1
         return (1 << zeros) - 1 + self.bits(zeros)
 
     def signed(self) -> int:
-        """The next signed Exp-Golomb number se(v) (9.1.1)."""
+        """Reads a signed Exp-Golomb number se(v) (9.1.1)."""
         code = self.unsigned()
         return (code + 1) // 2 if code % 2 else -(code // 2)
 
@@ -68,28 +68,28 @@ class BitWriter:
         self._bits.append("0" * (len(digits) - 1) + digits)
 
     def aligned(self, stop: str = "1", fill: str = "0") -> bytes:
-        """The fields, then `stop`, then as many of `fill` as end the last byte."""
+        """Returns the fields, then `stop`, then `fill` to the end of the byte."""
         bits = "".join(self._bits) + stop
         bits += fill * (-len(bits) % 8)
         return int(bits or "0", 2).to_bytes(len(bits) // 8, "big")
 
     def nal(self) -> bytes:
-        """The NAL unit: fields, trailing bits, emulation prevention."""
+        """Returns the NAL unit: fields, trailing bits, emulation prevention."""
         return escaped(self.aligned())
 
 
 def unescaped(nal: bytes) -> bytes:
-    """A NAL unit without its emulation prevention bytes (7.4.1)."""
+    """Returns a NAL unit without its emulation prevention bytes (7.4.1)."""
     return re.sub(b"\x00\x00\x03", b"\x00\x00", nal)
 
 
 def escaped(payload: bytes) -> bytes:
-    """A NAL unit with emulation prevention bytes, so that no start code occurs in it."""
+    """Returns a NAL unit with emulation prevention bytes, so that it contains no start code."""
     return re.sub(b"\x00\x00(?=[\x00-\x03])", b"\x00\x00\x03", payload)
 
 
 def cut_bits(payload: bytes, start: int, end: int) -> bytes:
-    """The payload without its bits `start` … `end` − 1: those after move forward, and zeros fill the last byte."""
+    """Returns the payload without its bits `start` … `end` − 1, the last byte filled with zeros."""
     n_bits = 8 * len(payload)
     value = int.from_bytes(payload, "big")
     rest = n_bits - end
@@ -99,7 +99,7 @@ def cut_bits(payload: bytes, start: int, end: int) -> bytes:
 
 
 def splice_bits(payload: bytes, cut: tuple[int, int], header_end: int, stop: str, fill: str) -> bytes:
-    """The first `header_end` bits of a payload without those of `cut`, then `stop`, then `fill` to the end of the byte."""
+    """Returns the first `header_end` bits of a payload without those of `cut`, then `stop`, then `fill` to a whole byte."""
     (start, end), n_bytes = cut, -(-header_end // 8)
     value, total, after = int.from_bytes(payload[:n_bytes], "big"), 8 * n_bytes, header_end - end
     header = BitWriter()
@@ -109,16 +109,16 @@ def splice_bits(payload: bytes, cut: tuple[int, int], header_end: int, stop: str
 
 
 def clear_bits(nal: bytes, start: int, count: int) -> bytes:
-    """A NAL unit with `count` bits set to 0 from bit `start` of its payload (counted without emulation prevention)."""
+    """Returns a NAL unit with `count` bits set to 0 from bit `start` on, counted without emulation prevention."""
     payload = unescaped(nal)
     cleared = int.from_bytes(payload, "big") & ~(((1 << count) - 1) << (8 * len(payload) - start - count))
     return escaped(cleared.to_bytes(len(payload), "big"))
 
 
 def packet_nals(packet: bytes, length_bytes: int) -> Iterator[bytes]:
-    """The NAL units of a packet, one by one; `length_bytes` of a prefix before each, 0 for start codes (Annex B).
+    """Yields the NAL units of a packet; each has a length prefix of `length_bytes`, or a start code if that is 0 (Annex B).
 
-    A length that points past the packet's end raises ValueError.
+    ValueError for a length past the packet's end.
     """
     if not length_bytes:
         start = packet.find(_START)
@@ -137,5 +137,5 @@ def packet_nals(packet: bytes, length_bytes: int) -> Iterator[bytes]:
 
 
 def annex_b(nals: list[bytes]) -> bytes:
-    """The NAL units joined by start codes."""
+    """Joins NAL units by start codes."""
     return b"".join(b"\x00" + _START + nal for nal in nals)
