@@ -1,4 +1,4 @@
-"""The errors that users meet: each message says what was given, what was expected and what to do."""
+"""Errors for users: each message says what was given, what was expected and what to do."""
 
 
 class OveError(Exception):
@@ -9,10 +9,10 @@ class OveError(Exception):
 
 
 class BadClip(OveError):
-    """A video that cannot be used: empty, truncated, not a video, of a changing size, too slow to decode."""
+    """An input that cannot be used: empty, truncated, of another format or a changing size, too slow to decode."""
 
     def __init__(self, message: str, position: int | None = None) -> None:
-        """`position`: index of the frame (or byte) where it went wrong, if that is known."""
+        """`position`: index of the frame (or byte) where it failed, if known."""
         super().__init__(message)
         self.position = position
 
@@ -34,11 +34,11 @@ class BadInput(OveError, ValueError):
 
 
 class ConfigError(OveError):
-    """A configuration with an unknown key, a wrong type or values that do not go together."""
+    """A configuration with an unknown key, a wrong type or values that do not fit each other."""
 
 
 class TrainingStopped(OveError):
-    """A run that stopped itself: a loss that is not finite, or too many bad records."""
+    """A run that stopped itself: a loss that is not finite, too many bad records, or the like."""
 
 
 class ProcessLost(TrainingStopped):
@@ -48,4 +48,4 @@ class ProcessLost(TrainingStopped):
 
 
 class Unavailable(OveError):
-    """Something outside of this machine or environment that could not be had: a remote file, a package, another Python."""
+    """Something outside this environment that is not available: a remote file, a package, another Python."""

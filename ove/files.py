@@ -1,4 +1,4 @@
-"""Files that appear whole, JSON and its digests, and locks: the one place where files get their names."""
+"""Atomic writes, JSON and its digests, and locks."""
 
 import contextlib
 import errno
@@ -17,17 +17,16 @@ from jaxtyping import Shaped
 from ove.errors import OveError, Unavailable
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a file system without locks answers."""
+"""Error numbers of file systems without locks."""
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path, writer: str = "") -> Iterator[Path]:
-    """Yields the hidden path, in the folder of `path`, to write to; at the end of the block the file is renamed to `path`.
+    """Yields a hidden path in the folder of `path`; at the end of the block the file written there is renamed to `path`.
 
-    First its bytes, then the new name are synced to the disk, so that readers see the old file or the whole new one, even after
-    a crash. An error in the block removes what was written; what a killed process leaves is for `remove_leftovers`.
-    Several processes, on any machines, may write the same file at once: the last one's stays. A `writer`, a name that one of
-    them has at a time, overwrites what it has left itself when it was killed.
+    First its bytes, then the new name are synced to disk, so that readers see the old file or the whole new one, even after a
+    crash. An error in the block removes the file; that of a killed process is left to `remove_leftovers`. Several processes, on
+    any machines, may write one file at once: the last wins. A `writer`, a name unique among them, overwrites its own leftovers.
     """
     temporary = path.with_name(f".{path.name}.{writer or secrets.token_hex(6)}.tmp")
     try:
@@ -41,7 +40,7 @@ def atomic_write(path: Path, writer: str = "") -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Deletes what killed processes left half-written of the files `name` (a pattern); only for who holds the folder's lock."""
+    """Deletes what killed processes have left of files `name` (a pattern); only while holding the folder's lock."""
     for leftover in folder.glob(f".{name}.*tmp"):
         leftover.unlink(missing_ok=True)
 
@@ -64,7 +63,7 @@ def write_array(path: Path, array: Shaped[np.ndarray, "..."], writer: str = "") 
 
 
 def write_json(path: Path, value: Mapping[str, Any], indent: int = 1) -> None:
-    """Writes a JSON file whole or not at all; one with the same content is left alone."""
+    """Writes a JSON file whole or not at all, unless it has this content already."""
     text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
     if not path.exists() or path.read_bytes() != text.encode():
         write_text(path, text)
@@ -76,15 +75,15 @@ def write_json_lines(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
 
 
 def append_json_line(path: Path, entry: Mapping[str, Any]) -> None:
-    """Appends a line to a file that `reopen_json_lines` has been called for since this process started."""
+    """Appends a line to a file; this process must have called `reopen_json_lines` on it before."""
     with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(_line(entry))
 
 
 def reopen_json_lines(path: Path, keep: Callable[[dict[str, Any]], bool] = lambda entry: True) -> list[dict[str, Any]]:
-    """Returns the entries of a file of JSON lines that `keep` accepts, after removing all others from the file.
+    """Removes all entries that `keep` rejects from a file of JSON lines, and truncated lines; returns the others.
 
-    A line that a crash has cut off is removed, too, for the next would be appended to it. An absent file has no entries.
+    An absent file has no entries.
     """
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     entries = [entry for entry in map(_entry, lines) if entry is not None and keep(entry)]
@@ -106,7 +105,7 @@ def sha256_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Names `path` in errors of the system that name no file, as when the disk is full."""
+    """Adds `path` to OS errors that name no file, as when the disk is full."""
     try:
         yield
     except OSError as error:
@@ -117,10 +116,10 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(path: Path, busy: OveError | None = None, shared: bool = False) -> Iterator[int]:
-    """Holds the lock of a file, made if need be, and yields its descriptor; the lock ends with the block or the process.
+    """Locks a file, creating it if necessary, and yields its descriptor; the lock ends with the block or the process.
 
-    Others may hold it at the same time if all do so `shared`. Otherwise `busy` is raised, or, without it, their end waited for.
-    Unavailable where the file system has no locks.
+    A `shared` lock may be held by several. If it is taken, raises `busy`, or waits without it. Unavailable on a file system
+    without locks.
     """
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
     try:

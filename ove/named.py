@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 def named(table: Mapping[str, T], name: str, key: str) -> T:
-    """The entry of a table, or what `module:name` imports; ConfigError, which names the setting `key`, if there is none.
+    """Returns the entry of a table, or what `module:name` imports; ConfigError, naming the setting `key`, if there is none.
 
-    The module is looked for as by `import`: installed, in the working directory of `python -m`, or on PYTHONPATH.
+    The module is found as by `import`: installed, in the working directory of `python -m`, or on PYTHONPATH.
     """
     if name in table:
         return table[name]
@@ -26,7 +26,7 @@ def named(table: Mapping[str, T], name: str, key: str) -> T:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, and lacks something that it imports
+            raise  # the module exists, but something that it imports does not
         raise ConfigError(f"{key} = {name!r}: no module {error.name!r} is found; add its folder to PYTHONPATH.") from error
     for part in attribute.split("."):
         if not hasattr(found, part):

@@ -13,8 +13,8 @@ R = TypeVar("R")
 def prefetch(function: Callable[[T], R], items: Iterable[T], threads: int, depth: int) -> Generator[R, None, None]:
     """Yields function(item) of each item in order, made by `threads` threads up to `depth` items ahead.
 
-    An error of `function` or of `items` is raised in its place. Then, or when the generator is closed early, what has not begun
-    is cancelled and what has begun is waited for: no thread is left.
+    An error of `function` or `items` is raised in its place. Then, or when the generator is closed early, pending calls are
+    cancelled and running ones waited for: no thread is left.
     """
     rest, pending = iter(items), deque[Future[R]]()
     with ThreadPoolExecutor(threads, thread_name_prefix="prefetch") as pool:

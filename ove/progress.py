@@ -1,11 +1,11 @@
-"""How far some work is and how long the rest will take, as a line now and then."""
+"""Progress of work as a line now and then, with the time left."""
 
 import time
 from collections.abc import Callable
 
 
 class ProgressReport:
-    """Callback of work that tells how much of it is done; hands a line to `say` every few seconds."""
+    """A callback for progress; passes a line to `say` every few seconds."""
 
     def __init__(self, say: Callable[[str, bool], None], unit: str = "", every_s: float = 10.0, ends: bool = False) -> None:
         """say(line, whether it is the last). `ends`: the last line is always said, however soon."""
@@ -14,7 +14,7 @@ class ProgressReport:
         self._started = self._said = 0.0
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
-        """Notes that `done` of `total` are done of `what`; what was done at the first call counts as done before it.
+        """Notes that `done` of `total` of `what` are done; the rate counts from the first call.
 
         `note` goes into the line, before the time left.
         """

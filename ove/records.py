@@ -1,4 +1,4 @@
-"""What crosses folder borders. Plain frozen dataclasses of numpy arrays; axes are named in the README's glossary.
+"""Frozen dataclasses of NumPy arrays that cross room borders; axes are named in the README's glossary.
 
 T frames · H W pixels · h w cells of the motion field · Y X patch grid · N tokens · P values of a patch (14·14·3) ·
 B samples · M labels of a sample.
@@ -37,25 +37,25 @@ class Clip:
     source: str
     """Where the signals come from: "bitstream" or "transcode"."""
     codec: str
-    """Name of the file's codec in FFmpeg's terms, for example "h264"."""
+    """FFmpeg's name of the file's codec, for example "h264"."""
     n_decoded: int
     """Number of frames that the file decodes to."""
     fps: float
-    """Average frame rate of the stream; 0 where the container does not tell."""
+    """Average frame rate of the stream; 0 where the container does not give one."""
     cut: str = ""
-    """Where only the first frames of a damaged file were kept (`video.truncated` = "keep"): what was wrong; else empty."""
+    """What was wrong with a damaged file of which the first frames were kept (`video.truncated` = "keep"); else empty."""
     valid: Bool[np.ndarray, "Y X"] | None = None
     """Letterboxed: patches that lie wholly within the picture; None: all."""
 
 
 @dataclass(frozen=True)
 class CodecSignals:
-    """What the codec knows about the sampled frames, at the size of the coded picture."""
+    """Codec signals of the sampled frames, at the size of the coded picture."""
 
     motion: Float32[np.ndarray, "T h w 2"]
     """(dx, dy): by how many pixels the content of each 8×8 cell has moved since its reference frame; 0 where no vector is."""
     has_vector: Bool[np.ndarray, "T h w"]
-    """Cells that a motion vector covers; the others are intra-coded (in a P-frame: news that nothing predicted)."""
+    """Cells with a motion vector; the others are intra-coded."""
     residual: Int16[np.ndarray, "T H W"]
     """Luma residual, −128…127 on inter-coded pixels; in intra-coded cells the gradient magnitude of the decoded luma."""
     residual_exact: bool = True
@@ -63,24 +63,24 @@ class CodecSignals:
     residual_source: str = "bitstream"
     """Where the residual comes from: "bitstream" or "transcode"; `Clip.source` says it of the vectors."""
     cell_offset_px: tuple[int, int] = (0, 0)
-    """(down, across): pixels of the first row and column of cells that lie outside of the picture (turned or cropped ones)."""
+    """(down, across): pixels of the first row and column of cells outside the picture (if turned or cropped)."""
     camera_removed: bool = False
-    """True where `motion` is that of several frames put together, each without its camera's (`video.sampling` = accumulate)."""
+    """True if `motion` is pooled over frames, each without the camera's (`video.sampling` = "pool")."""
 
 
 @dataclass(frozen=True)
 class Saliency:
-    """How surprising each patch is."""
+    """The score of each patch."""
 
     scores: Float32[np.ndarray, "T Y X"]
-    """0 (as predicted) … 1 (all news); −1 on patches that are not valid."""
+    """0 (as predicted) … 1 (all new); −1 on patches that are not valid."""
     valid: Bool[np.ndarray, "Y X"] | None = None
     """Letterboxed: patches that lie wholly within the picture; None: all."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The patches of a clip that an encoder gets to see."""
+    """The patches of a clip that an encoder sees."""
 
     flat: Int32[np.ndarray, "N"]
     """t·Y·X + y·X + x, ascending, without repeats."""
@@ -101,7 +101,7 @@ class Batch:
     mode: Int32[np.ndarray, "B"]
     """Index into `MODES`."""
     replaced: Bool[np.ndarray, "B"]
-    """True if the record drawn could not be used and another took its place."""
+    """True if another record replaced the one drawn, which could not be used."""
     source: Int32[np.ndarray, "B"]
     """Which of the head's shard sets each record is from."""
     record: Int64[np.ndarray, "B"]

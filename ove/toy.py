@@ -1,9 +1,9 @@
 """Toy videos: real H.264 files in which something short and surprising happens, with the motion known.
 
 A textured background under a slow camera pan, three striped objects on smooth paths, and one event of 4 to 8 frames at a
-random time and place: one object hops (up, down, left, right), spins, grows, splits or changes its texture, and is as
-before afterwards. The class of a video is its event; everything else is drawn independently of it, so that the frames
-around the event say nothing about the class. All of it is a function of (seed, index).
+random time and place: an object hops (up, down, left, right), spins, grows, splits or changes its texture, and is then as
+before. The class of a video is its event; all else is drawn independently, so that frames outside the event say nothing
+about the class. All of it is a function of (seed, index).
 """
 
 import functools
@@ -24,7 +24,7 @@ SIDE_PX = 256
 FPS = 30
 N_OBJECTS = 3
 HOP_PX = 52.0
-"""How far a hop carries the object at its peak."""
+"""Height of a hop."""
 _HOPS = {"hop_up": (0.0, -1.0), "hop_down": (0.0, 1.0), "hop_left": (-1.0, 0.0), "hop_right": (1.0, 0.0)}
 _TEXTURE_PX = 96
 _BACKGROUND_PX = 512
@@ -37,7 +37,7 @@ _MARGINS_PX = (32.0, 32.0, 94.0)
 
 @dataclass(frozen=True)
 class ToyVideo:
-    """One rendered video with its truth."""
+    """A rendered video with its ground truth."""
 
     frames: UInt8[np.ndarray, "F 256 256 3"]
     label: str
@@ -52,7 +52,7 @@ class ToyVideo:
 
 
 def render(seed: int, index: int) -> ToyVideo:
-    """The video number `index` of the set `seed`; its class is `CLASSES[index % 8]`, its length 96 to 160 frames."""
+    """Renders video `index` of the set `seed`; its class is `CLASSES[index % 8]`, its length 96 to 160 frames."""
     rng = np.random.default_rng((seed, index))
     label = CLASSES[index % len(CLASSES)]
     n_frames = int(rng.integers(96, 161))
@@ -82,7 +82,7 @@ def render(seed: int, index: int) -> ToyVideo:
 
 
 def write_mp4(frames: UInt8[np.ndarray, "F H W 3"], path: Path) -> None:
-    """Writes an H.264 mp4 as a simple camera does: P-frames with one reference, one I-frame at the start."""
+    """Writes an H.264 file as a simple camera does: one I-frame, then P-frames with one reference."""
     options = {"preset": "superfast", "crf": "18", "x264-params": "bframes=0:ref=1:weightp=0:scenecut=0:keyint=250:threads=1"}
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(FPS), options=options)
@@ -95,7 +95,7 @@ def write_mp4(frames: UInt8[np.ndarray, "F H W 3"], path: Path) -> None:
 
 
 def write_video(folder: Path, seed: int, index: int) -> Path:
-    """Writes `folder/CLASS/toy_SEED_INDEX.mp4` unless it exists, and its truth beside the folder; returns the path."""
+    """Writes `folder/CLASS/toy_SEED_INDEX.mp4` unless it exists, and its ground truth beside the folder; returns the path."""
     label = CLASSES[index % len(CLASSES)]
     path = folder / label / f"toy_{seed}_{index:05d}.mp4"
     if path.exists():
@@ -114,7 +114,7 @@ def write_video(folder: Path, seed: int, index: int) -> Path:
 def _acted(
     label: str, phase: float, texture: np.ndarray, other: np.ndarray, center: np.ndarray, radius: float
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """What to draw for the event's object at `phase` (0: no event; 0…1 within it): (texture, center, 2×2 shape) each.
+    """Returns what to draw of the event's object at `phase` (0: no event; 0…1 within it), each (texture, center, 2×2 shape).
 
     A shape maps the unit disc to the picture. What hops leans to the side, stretches upwards or flattens downwards.
     """

@@ -1,4 +1,4 @@
-"""Local processes that work on files in parallel, and outlive a file that kills the decoder."""
+"""Local processes that work on files in parallel, and survive a file that crashes the decoder."""
 
 import ctypes
 import functools
@@ -19,7 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _AHEAD = 2
-"""Files handed out per worker: one being worked on, one waiting, so that a worker never idles."""
+"""Files per worker: one in work, one waiting, so that workers do not idle."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -32,7 +32,7 @@ class Died:
 
     @property
     def timed_out(self) -> bool:
-        """Whether it was ended because the item took longer than allowed."""
+        """Returns whether the item took longer than allowed."""
         return self.exit_code == -signal.SIGALRM
 
     def __str__(self) -> str:
@@ -43,19 +43,18 @@ class Died:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Returns the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def outcomes(
     function: Callable[[T], R], items: Sequence[T], workers: int, limit_s: float | None = None
 ) -> Generator[tuple[int, R | Died], None, None]:
-    """(index, function(item)) of each item, in the order in which they are ready, from `workers` spawned processes.
+    """Yields (index, function(item)) of each item, in order of completion, from `workers` spawned processes.
 
-    With 0 workers all happens in this process, without a limit. A worker that takes longer than `limit_s` seconds for one item
-    ends itself. When a worker dies, the items it may have died of run again, each alone in a fresh process; the ones that
-    kill that too come out as `Died`. An exception from `function` ends everything; whoever stops before the end must close
-    the generator, so that its processes end.
+    With 0 workers all runs in this process, without a limit. A worker ends itself after `limit_s` seconds on one item. When a
+    worker dies, the items it may have died of run again, each alone in a fresh process; those that kill that too become `Died`.
+    An exception from `function` ends everything. Close the generator when stopping early, so that its processes end.
     """
     if workers == 0:
         yield from ((index, function(item)) for index, item in enumerate(items))
@@ -88,7 +87,7 @@ def outcomes(
 
 
 class _pool(ProcessPoolExecutor):
-    """A pool whose processes end with it, at once when it is left by an exception."""
+    """A pool whose processes end with it, at once after an exception."""
 
     def __init__(self, workers: int) -> None:
         self._before = set(multiprocessing.active_children())
@@ -102,7 +101,7 @@ class _pool(ProcessPoolExecutor):
 
 
 def start_worker() -> None:
-    """Sets up this process as a worker: one thread for OpenCV, deaf to Ctrl-C (the parent hears it), ended with its parent."""
+    """Sets up this process as a worker: one OpenCV thread, Ctrl-C left to the parent, ended with the parent."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
@@ -113,9 +112,9 @@ def start_worker() -> None:
 
 
 def in_time(limit_s: float, function: Callable[[T], R], item: T) -> R:
-    """Returns function(item), or ends this process: a call that hangs within a library cannot be stopped otherwise.
+    """Returns function(item), or ends this process, the only way to stop a call that hangs in a library.
 
-    By the signal of a timer, which the system acts upon even while a library holds Python's lock.
+    By the signal of a timer, which works even while a library holds the GIL.
     """
     signal.setitimer(signal.ITIMER_REAL, limit_s)
     try:

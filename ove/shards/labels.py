@@ -65,7 +65,7 @@ def write_labels(
     n_centers = len(centers) if centers is not None else n_centers
     if n_centers is None:
         raise BadShard(f"{folder}: labels of the bank {bank} were given without centers; give n_centers, their number.")
-    for first, block in _blocks(labels):
+    for first, block in blocks(labels):
         if block.size and not NONE <= int(block.min()) <= int(block.max()) < n_centers:
             raise BadShard(
                 f"{folder}: labels of the bank {bank} from record {first} on are {block.min()}…{block.max()}; "
@@ -120,9 +120,15 @@ def verify_labels(folder: Path, bank: BankName) -> None:
 def fingerprint_of_array(array: Shaped[np.ndarray, "N ..."]) -> str:
     """Returns the SHA-256 of an array's shape, dtype and values, hexadecimal."""
     found = hashlib.sha256(json.dumps([list(array.shape), array.dtype.str]).encode())
-    for _, block in _blocks(array):
+    for _, block in blocks(array):
         found.update(np.ascontiguousarray(block).data)
     return found.hexdigest()
+
+
+def blocks(array: Shaped[np.ndarray, "N ..."]) -> Iterator[tuple[int, Shaped[np.ndarray, "n ..."]]]:
+    """Yields the rows of an array block by block, with the index of the first."""
+    for start in range(0, len(array), _BLOCK_ROWS):
+        yield start, array[start : start + _BLOCK_ROWS]
 
 
 def _write_array(folder: Path, name: str, array: Shaped[np.ndarray, "N _"]) -> dict[str, Any]:
@@ -132,7 +138,7 @@ def _write_array(folder: Path, name: str, array: Shaped[np.ndarray, "N _"]) -> d
     with atomic_write(path) as temporary, temporary.open("wb") as handle:
         header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
         np.lib.format.write_array_header_1_0(handle, header)
-        for _, block in _blocks(array):
+        for _, block in blocks(array):
             handle.write(np.ascontiguousarray(block).data)
     return {"file": path.name, "shape": list(array.shape), "dtype": array.dtype.str, "sha256": fingerprint}
 
@@ -176,11 +182,6 @@ def _read(folder: Path, bank: BankName) -> dict[str, Any]:
 
 def _damaged(folder: Path, bank: BankName, what: str) -> BadShard:
     return BadShard(f"{_path(folder, bank)}: is damaged ({what}); delete it, then {_remedy(folder)}")
-
-
-def _blocks(array: Shaped[np.ndarray, "N ..."]) -> Iterator[tuple[int, Shaped[np.ndarray, "n ..."]]]:
-    for start in range(0, len(array), _BLOCK_ROWS):
-        yield start, array[start : start + _BLOCK_ROWS]
 
 
 def _path(folder: Path, bank: BankName) -> Path:

@@ -19,13 +19,8 @@ MOSAIC_QUALITY = 95
 def encode_jpeg(picture: UInt8[np.ndarray, "H W 3"], quality: int) -> bytes:
     """Encodes an RGB picture as a JPEG file of the given quality (1…100), chroma at full resolution."""
     # 4:2:0 would bleed colour across the borders of patches, which are seen alone.
-    options = [
-        cv2.IMWRITE_JPEG_QUALITY,
-        quality,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ]
-    return _encoded(picture, ".jpg", options)
+    chroma = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    return _encoded(picture, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality, *chroma])
 
 
 def encode_png(picture: UInt8[np.ndarray, "H W 3"]) -> bytes:

@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ove.errors import BadShard, Unavailable
@@ -136,9 +136,4 @@ def _count(record: Record, found: Verified) -> None:
 
 
 def _together(a: Verified, b: Verified) -> Verified:
-    return Verified(
-        [*a.problems, *b.problems],
-        a.records + b.records,
-        a.bytes + b.bytes,
-        *(getattr(a, name) + getattr(b, name) for name in ("kinds", "classes", "sources", "codecs", "forms", "banks")),
-    )
+    return Verified(*(getattr(a, field.name) + getattr(b, field.name) for field in fields(Verified)))

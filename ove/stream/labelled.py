@@ -4,17 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32
+from jaxtyping import Int, Int32
 
 from ove.errors import BadShard, ConfigError
 from ove.files import digest
 from ove.records import BANKS
-from ove.shards.labels import NONE, read_labels
+from ove.shards.labels import NONE, blocks, read_labels
 from ove.shards.remote.remote_shards import local_file
 from ove.shards.schema import Record
 from ove.shards.shard_set import ShardSet
-
-_BLOCK_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -63,20 +61,12 @@ def open_source(folder: Path, bank: str) -> LabelledShards:
             shards, bank, None, None, n_labels, manifest.banks[bank], digest({"within": manifest.fingerprint})
         )
     found = read_labels(folder, name)
-    has_label = _has_label(found.labels)
+    has_label = np.concatenate([(block != NONE).any(axis=1) for _, block in blocks(found.labels)])
     if not has_label.any():
         raise BadShard(f"{folder}: no record has a label of the bank {bank}; label it again or leave it out.")
     labelled = None if has_label.all() else np.flatnonzero(has_label)
     fingerprint = found.info["labels"]["sha256"]
     return LabelledShards(shards, bank, found.labels, labelled, found.labels.shape[1], found.n_centers, fingerprint)
-
-
-def _has_label(labels: Int32[np.ndarray, "N L"]) -> Bool[np.ndarray, "N"]:
-    has = np.empty(len(labels), bool)
-    for start in range(0, len(labels), _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
-        has[block] = (labels[block] != NONE).any(axis=1)
-    return has
 
 
 def common_size(sources: tuple[LabelledShards, ...], size_px: int, bank: str) -> int:

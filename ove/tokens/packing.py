@@ -140,11 +140,6 @@ class BatchShapes:
             counts.append(4 * counts[-1])
         return counts
 
-    @property
-    def count(self) -> int:
-        """Returns the largest number of shapes."""
-        return sum(len(self.row_counts(n)) * len(self.segment_counts(n)) for n in self.row_lengths)
-
     def fit(self, lengths: Sequence[int]) -> bool:
         """Returns whether sequences of these lengths fit into one batch; a single one of at most `longest` tokens does."""
         row_tokens = self.row_lengths[-1]

@@ -1,4 +1,4 @@
-"""A short video of one clip: the sampled frames beside what the encoder sees of them."""
+"""A short video of a clip: the sampled frames beside what the encoder sees of them."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -14,14 +14,14 @@ from ove.view.canvas import FAINT, MARK, Canvas
 from ove.view.moments import bars, title
 
 ANIMATION_FPS = 8
-"""Sampled frames shown in a second."""
+"""Sampled frames per second."""
 _SIDE, _GAP, _MARGIN, _HEAD, _LINE, _BARS = 400, 16, 24, 96, 40, 64
-"""Pixels: side of a picture, space between the two, white border, title, the line of words that changes, bars of all frames."""
+"""Pixels: side of a picture, space between the two, white border, title, the line of changing text, bars of all frames."""
 _WIDTH = 2 * (_MARGIN + _SIDE) + _GAP
 
 
 def write_animation(path: Path, clip: Clip, selection: Selection, name: str = "") -> None:
-    """Writes an H.264 file with one picture for each sampled frame, whole under a temporary name, then renamed."""
+    """Writes an H.264 file with one picture for each sampled frame, whole or not at all."""
     chosen = colours.masks(selection.flat, selection.grid_tyx)
     base = _base(clip, selection, chosen, name)
     with (
@@ -40,7 +40,7 @@ def write_animation(path: Path, clip: Clip, selection: Selection, name: str = ""
 def animation_picture(
     base: UInt8[np.ndarray, "H W 3"], clip: Clip, chosen: Bool[np.ndarray, "T Y X"], t: int
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """One picture: the page that all have in common with frame `t` on it, as it is and as the encoder sees it."""
+    """Draws frame `t`, as it is and as the encoder sees it, on the common page `base`."""
     picture = base.copy()
     right = _MARGIN + _SIDE + _GAP
     picture[_HEAD : _HEAD + _SIDE, _MARGIN : _MARGIN + _SIDE] = colours.scaled(clip.frames[t], (_SIDE, _SIDE), smooth=True)
@@ -60,7 +60,7 @@ def animation_picture(
 
 
 def _base(clip: Clip, selection: Selection, chosen: Bool[np.ndarray, "T Y X"], name: str) -> UInt8[np.ndarray, "H W 3"]:
-    """Title, captions and the bars of all frames."""
+    """Draws title, captions and the bars of all frames."""
     n_frames = len(chosen)
     page = Canvas(_WIDTH, _HEAD + _SIDE + _LINE + _BARS + _MARGIN)
     page.text(_MARGIN, 38, title(selection), px=21, bold=True)

@@ -1,4 +1,4 @@
-"""What the encoder really sees of a batch: patches put back where their positions say, one picture a sample."""
+"""What the encoder sees of a batch: patches put back at their positions, one picture a sample."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from ove.view import colours
 from ove.view.canvas import FAINT, Canvas
 
 STEPS = 16
-"""From the start of a run on, in which samples of modes that have not come yet are looked for."""
+"""From the start of a run, within which samples of each mode are drawn."""
 _NOTHING = 40
 """Gray level where no patch has been seen yet."""
 _TILE, _GAP, _MARGIN, _HEAD, _CAPTION = 128, 8, 20, 84, 18
@@ -24,16 +24,16 @@ _LABELS = 12
 
 
 class FirstBatches:
-    """Draws the first samples of each bank and mode; to be called with each step's batches."""
+    """Draws the first samples of each bank and mode; called with each step's batches."""
 
     def __init__(self, folder: Path, patch_px: int, each: int) -> None:
-        """`folder`: where the pictures go; `each`: samples of each bank and mode; 0: none."""
+        """`folder`: of the pictures; `each`: samples of each bank and mode; 0: none."""
         self._folder, self._patch_px, self._each = folder, patch_px, each
         self._drawn: Counter[tuple[str, int]] = Counter()
         self._steps = 0
 
     def __call__(self, step: int, batches: Mapping[str, Batch]) -> list[Path]:
-        """Writes a PNG for each sample of which there are not enough yet; the files written now."""
+        """Writes a PNG for each sample that is still wanted; returns the files written."""
         self._steps += 1
         written: list[Path] = []
         for bank, batch in batches.items() if self._steps <= STEPS else ():
@@ -52,14 +52,14 @@ class FirstBatches:
 
 
 def draw(batch: Batch, sample: int, bank: str, patch_px: int, step: int) -> UInt8[np.ndarray, "H W 3"]:
-    """An RGB picture of one sample: a tile for each time, the patches of the batch bright, everything else dark.
+    """Draws one sample as RGB: a tile for each time, the patches of the batch bright, everything else dark.
 
-    In the dark stands, in gray, what was last seen at the same place at an earlier time; the encoder does not get that.
-    A picture that is higher than wide is cut into squares from top to bottom.
+    The dark part shows in gray what was last seen at the same place, which the encoder does not get. A picture higher than
+    wide is cut into squares from top to bottom.
     """
     times, frames, seen = put_back(batch.patches[sample], batch.positions[sample], patch_px)
     tiles = [
-        (_caption(int(t), part, len(squares)), frame, mask)
+        (f"part {part + 1}: " if len(squares) > 1 else f"t {t}: ", frame, mask)
         for t, one, shown in zip(times, frames, seen, strict=True)
         for squares in [_squares(one, shown, patch_px)]
         for part, (frame, mask) in enumerate(squares)
@@ -92,9 +92,9 @@ def draw(batch: Batch, sample: int, bank: str, patch_px: int, step: int) -> UInt
 def put_back(
     patches: UInt8[np.ndarray, "N P"], positions: Int32[np.ndarray, "N 3"], patch_px: int
 ) -> tuple[Int[np.ndarray, "T"], UInt8[np.ndarray, "T H W 3"], Bool[np.ndarray, "T Y X"]]:
-    """(times, frames, which places are seen) of patches at (t, y, x): a frame for each t that occurs, ascending.
+    """Returns (times, frames, visible places) of patches at (t, y, x): a frame for each t, ascending.
 
-    Places that are not seen show what was there last, and an even gray before anything was.
+    Other places show what was there last, and uniform gray before that.
     """
     times, place = np.unique(positions[:, 0], return_inverse=True)
     rows, columns = (int(n) + 1 for n in positions[:, 1:].max(axis=0))
@@ -112,7 +112,7 @@ def put_back(
 def _squares(
     frame: UInt8[np.ndarray, "H W 3"], seen: Bool[np.ndarray, "Y X"], patch_px: int
 ) -> list[tuple[UInt8[np.ndarray, "S S 3"], Bool[np.ndarray, "X X"]]]:
-    """A frame cut into squares from top to bottom; what is lacking of the last one is dark."""
+    """Cuts a frame into squares from top to bottom; the rest of the last one is dark."""
     rows, columns = seen.shape
     lacking = -rows % columns
     frame = np.pad(frame, ((0, lacking * patch_px), (0, 0), (0, 0)), constant_values=_NOTHING)
@@ -120,7 +120,3 @@ def _squares(
     side = columns * patch_px
     count = len(seen) // columns
     return [(frame[i * side : (i + 1) * side], seen[i * columns : (i + 1) * columns]) for i in range(count)]
-
-
-def _caption(t: int, part: int, parts: int) -> str:
-    return f"part {part + 1}: " if parts > 1 else f"t {t}: "

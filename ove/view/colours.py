@@ -1,4 +1,4 @@
-"""Signals as colours: motion as a colour wheel, residual and saliency as heat, and what is kept bright among what is not."""
+"""Signals as colours: motion by a colour wheel, residual and saliency as heat, and kept patches bright among the others."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,7 @@ from matplotlib import colormaps
 
 HEAT = "inferno"
 UNKNOWN_COLOUR = (150, 150, 150)
-"""Cells without a vector: the codec stores no motion for them."""
+"""Of cells without a vector."""
 OUTLINE = (255, 214, 0)
 _DIMMED = 0.28
 
@@ -15,7 +15,7 @@ _DIMMED = 0.28
 def motion_colours(
     motion: Float[np.ndarray, "h w 2"], has_vector: Bool[np.ndarray, "h w"], fastest_px: float
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Each cell's direction as hue and its speed as strength: white stands still, full colour moves `fastest_px` or more.
+    """Colours each cell by direction (hue) and speed (saturation): white is still, full colour moves `fastest_px` or more.
 
     Right is red, down yellow-green, left cyan, up violet; cells without a vector are gray.
     """
@@ -28,7 +28,7 @@ def motion_colours(
 
 
 def wheel(side_px: int) -> UInt8[np.ndarray, "side_px side_px 3"]:
-    """The legend of `motion_colours`: a disc in which the way from the centre is the motion; white around it."""
+    """Returns the legend of `motion_colours`: a disc in which the offset from the centre is the motion; white around it."""
     across = np.linspace(-1, 1, side_px)
     motion = np.stack(np.meshgrid(across, across), axis=-1)
     inside = np.hypot(motion[..., 0], motion[..., 1]) <= 1
@@ -37,12 +37,12 @@ def wheel(side_px: int) -> UInt8[np.ndarray, "side_px side_px 3"]:
 
 
 def heat(values: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """0 as black, 1 and more as pale yellow."""
+    """Colours 0 black to 1 (and more) pale yellow."""
     return np.rint(colormaps[HEAT](np.clip(values, 0, 1))[..., :3] * 255).astype(np.uint8)
 
 
 def scaled(picture: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int], smooth: bool) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture stretched to `shape` = (rows, columns); without `smooth` its pixels stay sharp where it grows."""
+    """Stretches the picture to `shape` = (rows, columns); without `smooth`, enlarged pixels stay sharp."""
     grows = picture.shape[0] < shape[0] or picture.shape[1] < shape[1]
     how = (cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST) if grows else cv2.INTER_AREA
     return cv2.resize(picture, shape[::-1], interpolation=how)
@@ -51,20 +51,20 @@ def scaled(picture: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int], smooth: 
 def kept(
     frame: UInt8[np.ndarray, "S S 3"], chosen: Bool[np.ndarray, "Y X"], side_px: int
 ) -> UInt8[np.ndarray, "side_px side_px 3"]:
-    """One frame, dark and gray where it is not chosen, a yellow line where the two meet."""
+    """Returns a frame, dark and gray where it is not chosen, with a yellow line between the two."""
     big = scaled(frame, (side_px, side_px), smooth=True)
     mask = cv2.resize(chosen.astype(np.uint8), (side_px, side_px), interpolation=cv2.INTER_NEAREST).astype(bool)
     gray = cv2.cvtColor(big, cv2.COLOR_RGB2GRAY)[..., None]
     picture = np.where(mask[..., None], big, (gray * _DIMMED).astype(np.uint8))
     if not mask.all():
-        # A pixel of the chosen side belongs to the line if a neighbour is not chosen.
+        # The line: chosen pixels with a neighbour that is not.
         inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1).astype(bool)
         picture[mask & ~inner] = OUTLINE
     return picture
 
 
 def masks(flat: Int[np.ndarray, "N"], grid_tyx: tuple[int, int, int]) -> Bool[np.ndarray, "T Y X"]:
-    """Flat indices of patches as a mask."""
+    """Returns flat indices of patches as a mask."""
     mask = np.zeros(int(np.prod(grid_tyx)), bool)
     mask[flat] = True
     return mask.reshape(grid_tyx)

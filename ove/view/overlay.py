@@ -1,4 +1,4 @@
-"""A sheet that shows, for a few moments of one clip, how codec signals become a choice of patches."""
+"""A sheet that shows, for a few moments of a clip, how codec signals become a selection of patches."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ _TILE, _GAP, _MARGIN, _HEADINGS = 192, 10, 26, 232
 _HEAD, _MOMENT, _TIMELINE = 104, 44, 140
 """Heights: of the title, of the line above each column, of the bars at the bottom."""
 _BRIGHTEST = 98
-"""Percentile of a signal that gets the full colour: of motion in each frame, of the others over all frames shown."""
+"""Percentile of a signal that gets the full colour: of motion by frame, of the others over all frames shown."""
 
 _ROWS = (
     ("The video", "Neighbouring frames repeat\neach other. What is worth\nlooking at?"),
@@ -43,11 +43,10 @@ def overlay(
     name: str = "",
     columns: int = 6,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """An RGB picture of `columns` moments of a clip: frame, motion, residual, saliency, and the patches kept.
+    """Draws `columns` moments of a clip as RGB: frame, motion, residual, saliency, and the patches kept.
 
-    The first moment is the first frame; of as many equal stretches of the rest, the frame that most is kept of. At the bottom
-    stands how many patches are kept of every sampled frame. `name` goes into the title. The signals and the saliency must be
-    those of `clip`; `config` tells which motion counts as the camera's.
+    Moments are as in `moments`; bars at the bottom show how many patches are kept of every sampled frame. `name` goes into the
+    title. The signals and the saliency must be those of `clip`; `config` has the model of the camera's motion.
     """
     chosen = colours.masks(selection.flat, selection.grid_tyx)
     per_frame = chosen[0].size if saliency.valid is None else int(saliency.valid.sum())
@@ -91,14 +90,14 @@ def overlay(
 
 
 def _per_pixel(cells: UInt8[np.ndarray, "h w 3"], signals: CodecSignals) -> UInt8[np.ndarray, "H W 3"]:
-    """The colour of each cell on all its pixels that lie within the picture."""
+    """Repeats the colour of each cell over its pixels within the picture."""
     height, width = signals.residual.shape[1:]
     down, across = signals.cell_offset_px
     return cells.repeat(CELL_PX, axis=0).repeat(CELL_PX, axis=1)[down : down + height, across : across + width]
 
 
 def _placed(picture: UInt8[np.ndarray, "H W 3"], geometry: str) -> UInt8[np.ndarray, "tile tile 3"]:
-    """A map of the whole picture where the frames of the clip have it; their padding is white."""
+    """Puts a map of the whole picture where the clip's frames show it; their padding is white."""
     place = place_in_square(picture.shape[0], picture.shape[1], _TILE, geometry)
     square = np.full((_TILE, _TILE, 3), 255, np.uint8)
     square[place.top : place.top + place.rows, place.left : place.left + place.columns] = colours.scaled(
@@ -151,7 +150,7 @@ def _legends(page: Canvas, tops: list[int], strongest: str, most: str) -> None:
 
 
 def _timeline(page: Canvas, clip: Clip, chosen: Bool[np.ndarray, "T Y X"], shown: Int[np.ndarray, "n"]) -> None:
-    """A bar for each sampled frame: patches kept of it, on a scale up to whole frames."""
+    """Draws the bars of all sampled frames, with captions."""
     top, height = page.height - _TIMELINE + 14, 66
     left, right = _left(0), page.width - _MARGIN
     page.text(_MARGIN, top + 14, "Kept of each frame", px=15, bold=True)

@@ -1,4 +1,4 @@
-"""A sheet that shows one record of a shard: frames of a video with saliency and selection, or a picture with its labels."""
+"""A sheet of one record of a shard: frames of a video with saliency and selection, or a picture, with labels."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ def video_sheet(
     selection: Selection,
     labels: Mapping[str, Int[np.ndarray, "M"]],
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """An RGB picture of the frames with indices `shown` (their pixels are `frames`): frame, saliency, and what is kept."""
+    """Draws the frames with indices `shown` (their pixels are `frames`) as RGB: frame, saliency, and the patches kept."""
     chosen = colours.masks(selection.flat, selection.grid_tyx)
     most = max(float(record.saliency.max()), 1e-6)
     n_labels = len(labels)
@@ -63,7 +63,7 @@ def video_sheet(
 def image_sheet(
     record: ImageRecord, picture: UInt8[np.ndarray, "h w 3"], labels: Mapping[str, Int[np.ndarray, "M"]]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """An RGB picture of the record's own with its key, size, class name and labels above it."""
+    """Draws the record's picture as RGB with its key, size, class name and labels above it."""
     scale = _LONGEST / max(picture.shape[:2])
     shape = (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale)))
     page = Canvas(width=2 * _MARGIN + max(shape[1], _LONGEST), height=_HEAD + 20 * len(labels) + shape[0] + _MARGIN)
@@ -76,7 +76,7 @@ def image_sheet(
 
 
 def _labels(page: Canvas, labels: Mapping[str, Int[np.ndarray, "M"]], base: int) -> int:
-    """Writes a line for each bank; returns where what comes below may begin."""
+    """Writes a line for each bank; returns the next baseline."""
     for bank, ids in labels.items():
         page.text(_MARGIN, base, f"{bank}: {in_words(ids)}", px=14)
         base += 20
@@ -84,6 +84,6 @@ def _labels(page: Canvas, labels: Mapping[str, Int[np.ndarray, "M"]], base: int)
 
 
 def in_words(ids: Int[np.ndarray, "M"], shown: int = _LABELS_SHOWN) -> str:
-    """Labels as text, nearest first, the first `shown` of them."""
+    """Returns the first `shown` labels as text, nearest first."""
     rest = len(ids) - shown
     return ", ".join(str(i) for i in ids[:shown]) + (f" and {rest} more" if rest > 0 else "") if len(ids) else "none"

@@ -1,4 +1,4 @@
-"""A sheet that shows what several rules keep of the same clip, side by side."""
+"""A sheet that compares what several rules keep of the same clip."""
 
 from collections.abc import Mapping
 
@@ -18,10 +18,10 @@ _HEAD, _MOMENT, _BARS = 84, 26, 34
 def compare_selections(
     clip: Clip, selections: Mapping[str, tuple[Selection, str]], title: str, columns: int = 6
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """An RGB picture with a row for each of the named selections (and a line about it), the same moments in all rows.
+    """Draws a row for each named selection (with a line about it) as RGB, the same moments in all rows.
 
-    Half of the moments are those that most is kept of, but not all, by the first selection; the others are spread over the
-    frames that the last one keeps something of. Beneath each row stands how much is kept of every sampled frame.
+    Half of the moments are those of which the first selection keeps most, but not all; the others are spread over the frames
+    of which the last one keeps patches. Bars beneath each row show how much is kept of every sampled frame.
     """
     chosen = {name: colours.masks(selection.flat, selection.grid_tyx) for name, (selection, _) in selections.items()}
     first, *_, last = *chosen.values(), *chosen.values()
@@ -51,7 +51,7 @@ def compare_selections(
 
 
 def _moments(first: Bool[np.ndarray, "T Y X"], last: Bool[np.ndarray, "T Y X"], count: int) -> Int[np.ndarray, "count"]:
-    """`count` different frames, ascending."""
+    """Returns `count` different frames, ascending."""
     number, per_frame = first.sum(axis=(1, 2)), first[0].size
     partly = np.where(number < per_frame, number, 0)
     stretches = np.array_split(np.arange(len(first)), max(count // 2, 1))

@@ -1,4 +1,4 @@
-"""A video that is drawn, to explain with: a street with a ball, a car, a bird, and a camera that turns slowly to the right."""
+"""A drawn video for explanations: a street with a ball, a car, a bird, and a camera that pans slowly to the right."""
 
 import cv2
 import numpy as np
@@ -7,11 +7,11 @@ from jaxtyping import UInt8
 _SIDE, _WIDE, _FRAMES = 256, 384, 150
 _HORIZON, _STREET = 150, 196
 _PAN_PX = 0.45
-"""How far the camera turns in each frame."""
+"""Of the camera in each frame."""
 
 
 def street() -> UInt8[np.ndarray, "F H W 3"]:
-    """150 frames of 256 × 256 pixels, RGB; always the same."""
+    """Draws 150 RGB frames of 256 × 256 pixels, always the same."""
     panorama = _panorama()
     frames = np.empty((_FRAMES, _SIDE, _SIDE, 3), np.uint8)
     for t in range(_FRAMES):
@@ -70,7 +70,7 @@ def _car(picture: np.ndarray, x: float) -> None:
 
 
 def _ball(picture: np.ndarray, t: int, left: float) -> None:
-    """Bounces on the pavement, at rest in the world but for its jumps."""
+    """Draws a ball that bounces in place on the pavement."""
     height = abs(np.sin(t / 9)) * 62 * 0.994**t
     center = (round(190 - 0.6 * left), round(240 - 11 - height))
     cv2.circle(picture, center, 11, (245, 160, 30), -1, cv2.LINE_AA)

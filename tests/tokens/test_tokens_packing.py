@@ -110,7 +110,7 @@ def test_the_number_of_shapes_is_small_and_every_length_a_multiple_of_128(limit:
         assert counts == sorted(set(counts)) and all(rows % limit[2] == 0 for rows in counts)
         assert counts[-1] * n <= max(limit[1], n * limit[2])
         assert len(counts) <= 2 * np.log2(counts[-1] / limit[2] + 1) + 2
-    assert shapes.count < 2000
+    assert sum(len(shapes.row_counts(n)) * len(shapes.segment_counts(n)) for n in shapes.row_lengths) < 2000
 
 
 @settings(deadline=None)

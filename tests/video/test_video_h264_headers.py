@@ -199,7 +199,6 @@ def sequence(traced: dict[str, int]) -> h264.Sps:
         sps_id=traced["seq_parameter_set_id"],
         chroma_format_idc=chroma,
         separate_colour_plane=separate,
-        bit_depth_luma=8 + traced.get("bit_depth_luma_minus8", 0),
         frame_num_bits=4 + traced["log2_max_frame_num_minus4"],
         poc_type=order_type,
         poc_lsb_bits=4 + traced["log2_max_pic_order_cnt_lsb_minus4"] if order_type == 0 else 0,

@@ -22,7 +22,6 @@ class Sps:
     chroma_format_idc: int
     """0 monochrome, 1 4:2:0, 2 4:2:2, 3 4:4:4."""
     separate_colour_plane: bool
-    bit_depth_luma: int
     frame_num_bits: int
     poc_type: int
     poc_lsb_bits: int
@@ -91,11 +90,11 @@ def read_sps(nal: bytes) -> Sps:
     r.bits(8)
     profile = r.bits(8)
     r.bits(16)
-    sps_id, chroma_format_idc, separate_colour_plane, bit_depth_luma = r.unsigned(), 1, False, 8
+    sps_id, chroma_format_idc, separate_colour_plane = r.unsigned(), 1, False
     if profile in _PROFILES_WITH_CHROMA_FORMAT:
         chroma_format_idc = r.unsigned()
         separate_colour_plane = chroma_format_idc == 3 and r.flag()
-        bit_depth_luma = 8 + r.unsigned()
+        r.unsigned()
         r.unsigned()
         r.bits(1)
         if r.flag():
@@ -122,7 +121,6 @@ def read_sps(nal: bytes) -> Sps:
         sps_id=sps_id,
         chroma_format_idc=chroma_format_idc,
         separate_colour_plane=separate_colour_plane,
-        bit_depth_luma=bit_depth_luma,
         frame_num_bits=frame_num_bits,
         poc_type=poc_type,
         poc_lsb_bits=poc_lsb_bits,
