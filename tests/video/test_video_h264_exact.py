@@ -100,18 +100,18 @@ def test_slice_headers_end_where_ffmpeg_says(write_video, params):
 
 @pytest.mark.parametrize("cabac", [True, False])
 def test_weights_of_luma_and_chroma_are_cut_out(cabac):
-    sps = h264.Sps(0, 1, False, 8, 6, 0, 5, False, 4, 4, True, False, 0, 0)
+    sps = h264.Sps(0, 1, False, 6, 0, 5, False, 4, 4, True, False, 0, 0)
     pps = h264.Pps(3, 0, cabac, False, 1, (2, 1), True, 0, 9, True, False)
     before, table, after = BitWriter(0x61), BitWriter(), BitWriter()
     for value in (0, 5, 3):  # first macroblock, P, parameter set
         before.unsigned(value)
-    before.raw("010101", "11001", "0", "1")  # frame number, order; two num_ref_idx as usual; lists modified:
+    before.raw("010101", "11001", "0", "1")  # frame number, order; num_ref_idx by default; lists modified:
     for value in (0, 4, 2, 1, 3):
         before.unsigned(value)
     table.unsigned(6)
     table.unsigned(5)
     table.raw("1", "00100", "011", "1", *["00101"] * 4, "0", "1", *["010"] * 4)
-    after.raw("1")  # commands that mark num_ref_idx, one of each kind, then their end
+    after.raw("1")  # marking commands, one of each kind, then their end
     for value in (1, 7, 2, 0, 3, 9, 0, 4, 0, 5, 6, 0, 0):
         after.unsigned(value)
     after.raw(*(["1"] if cabac else []), "00110", "1", "011", "1")  # CABAC table; QP delta; deblocking on, two offsets
