@@ -1,16 +1,41 @@
 """Vision encoders trained on what is surprising in video.
 
-video/     a file → 64 sampled frames, motion vectors, residual → saliency → selected patches; bitstream/: codec syntax
-sources/   folders, lists, tars, TFRecord, Parquet → single inputs
-shards/    clips, saliency and labels on disk; remote/: at URIs
-labels/    teachers/ → embeddings → clusters/ → the nearest centers of each sample; text/: tags of words
-stream/    shards → a resumable stream of (patches, positions, labels) for training
-tokens/    single files → (patches, positions) for using an encoder
-encoder/   patches + (t, y, x) → tokens and one embedding, a ViT with 3D RoPE; published/: weights in and out
-centers/   banks of class centers, sampled losses, row-sparse updates
-train/     the step and the loop; checkpoints/, monitor/, hosts/
-plan/      what a run costs, before there are devices
-features/  a frozen encoder over files or records
-probe/     heads/ on a frozen encoder, comparisons, a table
-view/      what people look at
+    clip = ove.read("video.mp4", budget=2048)        # the most surprising patches of a video, or those of a picture
+    model = ove.load("org/model")                    # hub, published folder or file, or training run
+    out = model([clip, "photo.jpg"])                 # out[0].pooled: one embedding
+    ove.write_shards("shards", [("a.mp4", "run"), ("b.mp4", "jump")])
+    for batch in ove.batches("shards", batch_size=16): ...
+    train, val = ove.split("videos")                 # stratified lists of (path, label)
+    ove.probe(model, train, val)                     # linear, k-NN or attentive
+
+Each name is imported when it is first used. The rooms behind them: docs/architecture.md.
 """
+
+import importlib
+from typing import Any
+
+_FRONT_DOOR = {
+    "read": "ove.api.read",
+    "EncoderInput": "ove.api.read",
+    "load": "ove.api.model",
+    "Model": "ove.api.model",
+    "write_shards": "ove.api.data",
+    "batches": "ove.api.data",
+    "split": "ove.api.data",
+    "probe": "ove.api.probing",
+    "ProbeResult": "ove.api.probing",
+    "OveError": "ove.errors",
+}
+__all__ = list(_FRONT_DOOR)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FRONT_DOOR:
+        raise AttributeError(f"module 'ove' has no attribute {name!r}; it offers {', '.join(_FRONT_DOOR)}")
+    value = getattr(importlib.import_module(_FRONT_DOOR[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FRONT_DOOR})

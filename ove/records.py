@@ -18,6 +18,9 @@ CODEC, FRAMES, TILING, IMAGE = range(4)
 """Ways of turning a record into tokens (spec §2), and their indices in `MODES`."""
 TIME_STEPS = 64
 """Steps of the virtual time grid on which positions are counted (spec §1)."""
+MEAN_RGB = (0.48145466, 0.4578275, 0.40821073)
+STD_RGB = (0.26862954, 0.26130258, 0.27577711)
+"""Of the pixels of natural images between 0 and 1, by which the encoder standardises its input (spec §4)."""
 CELL_PX = 8
 """Side of one cell of a motion field, in pixels of the coded picture (FFmpeg exports one vector per 8×8 at the finest)."""
 

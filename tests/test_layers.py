@@ -18,7 +18,7 @@ LEVELS = (
     {"train"},
     {"features", "plan"},
     {"probe", "view"},
-    {"studies"},
+    {"studies", "api"},
 )
 """Folders and modules of `ove`, lowest first: each may import those of lower levels and none of its own."""
 ONLY_OF_TRAIN = {"ove.train.checkpoints", "ove.train.optimizer"}

@@ -16,10 +16,7 @@ from ove.encoder.check import Given, check_tokens, check_values, count_segments,
 from ove.encoder.pixels import tokens_of
 from ove.encoder.pool import Pool
 from ove.encoder.rope3d import angles
-
-MEAN_RGB = (0.48145466, 0.4578275, 0.40821073)
-STD_RGB = (0.26862954, 0.26130258, 0.27577711)
-"""Of pixels between 0 and 1 (spec §4)."""
+from ove.records import MEAN_RGB, STD_RGB
 
 Params = dict[str, Any]
 """Nested dictionary of float32 arrays; those of `blocks` have the layers as their first axis."""

@@ -19,10 +19,12 @@ from jaxtyping import Array, Float32
 
 from ove.config import EncoderConfig
 from ove.encoder import encoder, published
+from ove.encoder.published.hub import local_weights
 from ove.errors import BadCheckpoint, BadClip, ConfigError, OveError
 from ove.prefetch import prefetch
 from ove.tokens.packing import BatchShapes, PackingPlan, batches, fill, unpack_pooled, unpack_sequences
-from ove.tokens.read import Tokens
+from ove.tokens.preprocessing import read_preprocessing
+from ove.tokens.read import InputConfig, Tokens
 from ove.train.checkpoints.checkpoint import restore_encoder
 
 _log = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ class Weights:
     params: encoder.Params
     step: int | None
     """Training step of a run's checkpoint; None for published weights."""
+    inputs: InputConfig | None = None
+    """How the samples that it was trained on were made; None where the files do not say."""
 
 
 def params_fingerprint(params: Any) -> str:
@@ -54,22 +58,24 @@ def is_run(path: Path) -> bool:
     return (path / "checkpoints").is_dir()
 
 
-def open_weights(path: Path, compute: Literal["float32", "bfloat16"] = "float32") -> Weights:
-    """Loads a published folder or file, or the newest checkpoint of a training run's folder; BadCheckpoint if there is none.
+def open_weights(name: Path | str, compute: Literal["float32", "bfloat16"] = "float32", revision: str | None = None) -> Weights:
+    """Opens the encoder of a published folder or file, of a run's newest checkpoint, or of a model on the hub.
 
-    Parameters are float32, activations of dtype `compute`.
+    Parameters are float32, activations of type `compute`. BadCheckpoint if there is no encoder; errors of `local_weights`.
     """
+    path = local_weights(name, revision)
     if is_run(path):
         config, params, step = restore_encoder(path)
-        return Weights(dataclasses.replace(config, compute=compute), params, step)
+        return Weights(dataclasses.replace(config, compute=compute), params, step, read_preprocessing(path))
     if not path.exists():
         raise BadCheckpoint(
-            f"{path}: no such weights; give a folder with config.json and model.safetensors, a file of weights, or the "
-            "--workdir of a training run."
+            f"{path}: no such weights; give a folder with config.json and model.safetensors, a file of weights, the "
+            "--workdir of a training run, or ORGANISATION/MODEL on the Hugging Face hub."
         )
     model = published.load(path)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    return Weights(dataclasses.replace(model.config, compute=compute), params, None)
+    inputs = read_preprocessing(path if path.is_dir() else path.parent)
+    return Weights(dataclasses.replace(model.config, compute=compute), params, None, inputs)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float16, Float32, Int32, UInt8
 from ove.config import EncoderConfig
 from ove.encoder import encoder
 from ove.encoder.published import holds_weights
+from ove.encoder.published.hub import local_weights
 from ove.errors import BadCheckpoint, ConfigError
 from ove.features.from_files import is_run, open_weights, params_fingerprint
 from ove.labels.teachers.clip import ClipConfig, tower_skeleton
@@ -95,6 +96,7 @@ class FrozenClip(Frozen):
 
 def open_frozen(path: Path, compute: Compute = "float32") -> Frozen:
     """Opens an encoder with the first of OPENERS that fits the path; BadCheckpoint if none does."""
+    path = local_weights(path)
     for fits, opener in OPENERS.values():
         if fits(path):
             return opener(path, compute)

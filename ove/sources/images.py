@@ -67,6 +67,14 @@ def read_image(path: Path, data: bytes | None = None) -> UInt8[np.ndarray, "H W 
     return np.ascontiguousarray(_upright(rgb, _orientation(kind, data)))
 
 
+def begins_like_an_image(head: bytes) -> bool:
+    """Returns whether a file that begins with these bytes (at least 16, or all) is of a kind that `read_image` reads."""
+    try:
+        return bool(_kind(Path(), head))
+    except BadClip:
+        return False
+
+
 def is_plain(data: bytes) -> bool:
     """Returns whether every decoder reads a file as `read_image` does.
 

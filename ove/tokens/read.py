@@ -13,7 +13,7 @@ from jaxtyping import Int32, UInt8
 
 from ove.config import VideoConfig
 from ove.errors import BadClip, ConfigError
-from ove.records import TIME_STEPS, Saliency, on_time_grid
+from ove.records import TIME_STEPS, Clip, CodecSignals, Saliency, Selection, on_time_grid
 from ove.sources.folders import files_in_folder, files_in_list
 from ove.sources.images import read_image
 from ove.tokens.native import MAX_TOKENS, fit_size, resize
@@ -38,6 +38,20 @@ class Tokens:
     """Of the selection: "bitstream" or "transcode"; "pixels" without a selection."""
     cut: str = ""
     """What was wrong with a damaged video of which the first frames were used (`video.truncated`)."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A file as it was read: its tokens, the pictures that they come from, and how they were chosen."""
+
+    tokens: Tokens
+    frames: UInt8[np.ndarray, "T H W 3"]
+    """Sampled frames, or the one picture, after the resize."""
+    clip: Clip | None = None
+    """Of videos; the next three of mode codec."""
+    signals: CodecSignals | None = None
+    saliency: Saliency | None = None
+    selection: Selection | None = None
 
 
 @dataclass(frozen=True)
@@ -91,12 +105,17 @@ class InputConfig:
 
 
 def read_tokens(path: Path, config: InputConfig) -> Tokens:
-    """Reads the tokens of one file; BadClip, with file and reason, if it cannot be used in the mode of `config` (spec §1, §2).
+    """Returns the tokens of one file, and keeps nothing else of it; otherwise as `read_input`."""
+    return read_input(path, config).tokens
+
+
+def read_input(path: Path, config: InputConfig) -> Reading:
+    """Reads one file as `config` says; BadClip, with file and reason, if it cannot be used in that mode.
 
     codec: of the sampled frames (64), I-frames whole and the most salient patches of the others, t = number of the sampled
     frame; frames: whole frames sampled uniformly, t = clamp(round(i / (n − 1) · 63), 0, 63) of frame i of n; image: t = 0.
     """
-    readers: dict[str, Callable[[Path, InputConfig], Tokens]] = {"codec": _codec, "frames": _frames, "image": _image}
+    readers: dict[str, Callable[[Path, InputConfig], Reading]] = {"codec": _codec, "frames": _frames, "image": _image}
     return readers[config.mode](path, config)
 
 
@@ -131,38 +150,52 @@ def _listed(list_file: Path) -> list[Path]:
         raise BadClip(f"{list_file}: the list cannot be read ({error.strerror}); check the path after the @.") from error
 
 
-def _codec(path: Path, config: InputConfig) -> Tokens:
+def _codec(path: Path, config: InputConfig) -> Reading:
     video = config.video
     clip, signals = read_video(path, video)
     with _named(path):
-        chosen = choose_patches(saliency(signals, video), clip.is_i_frame, config.budget, video.selection)
+        scores = saliency(signals, video)
+        chosen = choose_patches(scores, clip.is_i_frame, config.budget, video.selection)
     tyx = positions(chosen.flat, chosen.grid_tyx)
     tyx[:, 0] = on_time_grid(tyx[:, 0], chosen.grid_tyx[0])
-    return Tokens(
-        take_patches(clip.frames, chosen.flat, video.patch_px), tyx, (video.size_px, video.size_px), clip.source, clip.cut
-    )
+    patches = take_patches(clip.frames, chosen.flat, video.patch_px)
+    tokens = Tokens(patches, tyx, (video.size_px, video.size_px), clip.source, clip.cut)
+    return Reading(tokens, clip.frames, clip, signals, scores, chosen)
 
 
-def _frames(path: Path, config: InputConfig) -> Tokens:
+def _frames(path: Path, config: InputConfig) -> Reading:
     video = dataclasses.replace(config.video, n_frames=config.n_frames, sampling="uniform")
     clip, _ = read_video(path, video)
-    n_frames, height, width, _ = clip.frames.shape
-    grid = n_frames, height // video.patch_px, width // video.patch_px
+    tokens = whole_frames(clip.frames, clip.frame_index, clip.n_decoded, video.patch_px)
+    return Reading(dataclasses.replace(tokens, cut=clip.cut), clip.frames, clip)
+
+
+def whole_frames(
+    frames: UInt8[np.ndarray, "T H W 3"], frame_index: Int32[np.ndarray, "T"], n_frames: int, patch_px: int
+) -> Tokens:
+    """Returns all patches of frames whose sides `patch_px` divides; `frame_index`: which of the video's `n_frames` they are."""
+    _, height, width, _ = frames.shape
+    grid = len(frames), height // patch_px, width // patch_px
     tyx = positions(np.arange(np.prod(grid)), grid)
-    tyx[:, 0] = on_time_grid(clip.frame_index, clip.n_decoded)[tyx[:, 0]]
-    return Tokens(frames_to_patches(clip.frames, video.patch_px), tyx, (height, width), "pixels", clip.cut)
+    tyx[:, 0] = on_time_grid(frame_index, n_frames)[tyx[:, 0]]
+    return Tokens(frames_to_patches(frames, patch_px), tyx, (height, width), "pixels")
 
 
-def _image(path: Path, config: InputConfig) -> Tokens:
-    image, patch_px = read_image(path), config.video.patch_px
+def _image(path: Path, config: InputConfig) -> Reading:
+    image = read_image(path)
+    with _named(path):
+        return image_input(image, config)
+
+
+def image_input(image: UInt8[np.ndarray, "h w 3"], config: InputConfig) -> Reading:
+    """Resizes a picture as `config` says for mode image; BadClip for a size that cannot be used."""
+    patch_px = config.video.patch_px
     if config.size_px is None:
-        with _named(path):
-            size_hw = fit_size(image.shape[0], image.shape[1], patch_px, config.min_tokens, config.max_tokens)
+        size_hw = fit_size(image.shape[0], image.shape[1], patch_px, config.min_tokens, config.max_tokens)
     else:
         size_hw = config.size_px, config.size_px
-    picture = resize(image, size_hw)
-    grid = 1, size_hw[0] // patch_px, size_hw[1] // patch_px
-    return Tokens(frames_to_patches(picture[None], patch_px), positions(np.arange(grid[1] * grid[2]), grid), size_hw, "pixels")
+    picture = resize(image, size_hw)[None]
+    return Reading(whole_frames(picture, np.zeros(1, np.int32), 1, patch_px), picture)
 
 
 @contextlib.contextmanager

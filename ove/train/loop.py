@@ -23,7 +23,7 @@ from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.checkpoints.resume import place_in_data, resume
 from ove.train.feed import DeviceBatch, DevicePrefetcher
 from ove.train.hosts.watchdog import Preemption, Watchdog
-from ove.train.hosts.workdir import Report, claimed, quarantine, save_config, save_table
+from ove.train.hosts.workdir import Report, claimed, quarantine, save_config, save_inputs, save_table
 from ove.train.init import TrainState, init_state
 from ove.train.init_from import load_centroids, load_encoder
 from ove.train.monitor.evaluation import Evaluate, Evaluations
@@ -113,6 +113,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         log = None
         if speaks:
             save_config(config, workdir)
+            save_inputs(config, pipeline, workdir)
             save_table(parameter_table(state), workdir, report)
             log = stack.enter_context(contextlib.closing(MetricsLog(workdir, start)))
         report(describe_run(state, mesh))

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, UInt8
 
 from ove.encoder.attention import attend
 from ove.encoder.block import Norm, linear
-from ove.encoder.encoder import MEAN_RGB, STD_RGB
+from ove.records import MEAN_RGB, STD_RGB
 
 Activation = Literal["quick_gelu", "gelu"]
 

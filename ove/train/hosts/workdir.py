@@ -6,15 +6,18 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from ove.config import RunConfig
-from ove.config.mapping import to_mapping
+from ove.config import RunConfig, VideoConfig
+from ove.config.mapping import from_mapping, to_mapping
 from ove.distributed import Processes
 from ove.errors import ConfigError
 from ove.files import NO_LOCKS, append_json_line, lock, naming, reopen_json_lines, write_json, write_text
-from ove.stream.batch_pipeline import OnBad
+from ove.stream.batch_pipeline import OnBad, Pipeline
 from ove.stream.head_stream import BadRecord
+from ove.tokens.preprocessing import OF_RUN, save_preprocessing
+from ove.tokens.read import InputConfig, Mode
 
 _LOOK_S = 1.0
 
@@ -92,6 +95,22 @@ Report = Callable[[str], None]
 def save_config(config: RunConfig, workdir: Path) -> None:
     """Writes `workdir/config.json`."""
     write_json(workdir / "config.json", to_mapping(config), indent=2)
+
+
+def save_inputs(config: RunConfig, pipeline: Pipeline, workdir: Path) -> None:
+    """Writes how the samples of the run (of its first head) were made, for whoever uses the encoder."""
+    head = next((head for head in config.batches.heads if head.bank == "vid"), config.batches.heads[0])
+    stream = pipeline.streams[head.bank]
+    made_with = stream.sources[0].shards.manifest.made_with
+    video = from_mapping(VideoConfig, made_with.get("video") or {"patch_px": config.batches.patch_px}, "video.")
+    video = replace(video, selection=config.batches.selection)
+    if head.bank == "vid":
+        budget = head.budget_tokens or config.batches.budget_tokens
+        mode: Mode = "codec" if config.batches.share_codec else "frames"
+        inputs = InputConfig(mode, video, budget, max(1, budget // video.grid**2))
+    else:
+        inputs = InputConfig("image", video, size_px=head.size_px or None)
+    save_preprocessing(workdir / OF_RUN, inputs)
 
 
 def save_table(table: str, workdir: Path, report: Report) -> None:

@@ -1,0 +1,257 @@
+"""`ove.write_shards`, `ove.batches`, `ove.split`: labelled files → shards → batches, and into two lists."""
+
+import csv
+import io
+import itertools
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ove.config import SelectionConfig, ShardsConfig, VideoConfig
+from ove.config.mapping import from_mapping
+from ove.errors import BadInput, ConfigError
+from ove.files import write_json_lines, write_text
+from ove.prefetch import prefetch
+from ove.probe.dataset import UNKNOWN
+from ove.records import MODES
+from ove.shards.make import write_source
+from ove.shards.read import ShardSet
+from ove.shards.remote.remote_shards import uri_of
+from ove.shards.write import Progress, Summary
+from ove.sources.inputs import find_inputs
+from ove.stream.modes import TokenView, to_tokens
+
+PathLike = str | os.PathLike[str]
+Samples = PathLike | Iterable[PathLike | tuple[PathLike, str] | Mapping[str, Any]]
+"""A folder (class names from its subfolders), list or archive; or paths, (path, class name) pairs, or mappings with the keys
+of a list (`path`, `label`, `start_s`, `end_s`, `key`, and class centers of the banks `obj`, `vid`, `ocr`)."""
+PAPER_SHARE = 8
+"""The paper keeps one patch in so many: 2,048 of 16,384."""
+
+
+def write_shards(
+    out: PathLike,
+    samples: Samples,
+    *,
+    kind: Literal["video", "image"] = "video",
+    size: int = 224,
+    store: str | Sequence[str] = ("frames",),
+    records_per_shard: int | None = None,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] = lambda found: None,
+    **video: Any,
+) -> Summary:
+    """Writes videos or pictures with their labels into a folder of shards; called again, it goes on where it stopped.
+
+    Args:
+        out: the folder.
+        samples: a folder whose subfolders are class names, a list (``.txt``, ``.csv``, ``.jsonl``), an archive, or an iterable
+            of paths, ``(path, label)`` pairs or dictionaries with the keys of a list (docs/data_format.md).
+        kind: what the files are.
+        size: side in pixels of the square frames of videos.
+        store: how frames are stored: ``"frames"`` (JPEG), ``"h264"``, ``"mosaics"``, or several.
+        records_per_shard: by default 64 videos or 1,024 pictures.
+        workers: processes; by default one a core, 0 for none but this one.
+        progress: called with how many files are done.
+        **video: other keys of the video section (:class:`ove.config.VideoConfig`).
+
+    Returns:
+        What was written, and the files that were set aside with their reasons.
+
+    Raises:
+        BadClip: if no file can be used.
+        ConfigError: for options that are unknown or do not go together.
+
+    Examples:
+        >>> ove.write_shards("shards", [("video.mp4", "run"), ("other.mp4", "jump")], size=84, workers=0).n_good
+        2
+    """
+    if kind not in ("video", "image"):
+        raise ConfigError(f"kind = {kind!r} is none of video, image.")
+    forms = tuple(store.split(",")) if isinstance(store, str) else tuple(store)
+    shards = {"store": forms, "workers": workers, "records_per_shard": records_per_shard or (64 if kind == "video" else 1024)}
+    configs = from_mapping(VideoConfig, {"size_px": size} | video, "video."), from_mapping(ShardsConfig, shards, "shards.")
+    folder = _local(out, "shards are written")
+    if isinstance(samples, (str, os.PathLike)):
+        return write_source(kind, _local(samples, "samples are read"), folder, *configs, progress)
+    rows = [_row(sample) for sample in samples]
+    if not rows:
+        raise BadInput("samples is empty; give at least one file.")
+    with tempfile.TemporaryDirectory(prefix="ove_") as scratch:
+        listed = Path(scratch) / "samples.jsonl"
+        write_json_lines(listed, rows)
+        return write_source(kind, listed, folder, *configs, progress)
+
+
+def _local(path: PathLike, what: str) -> Path:
+    if uri := uri_of(os.fspath(path)):
+        raise ConfigError(f"{uri}: {what} on this machine only; give a local path, and copy the folder.")
+    return Path(path).expanduser()
+
+
+def _row(sample: Any) -> dict[str, Any]:
+    if isinstance(sample, (str, os.PathLike)):
+        sample = {"path": sample}
+    elif isinstance(sample, tuple) and len(sample) == 2:
+        sample = {"path": sample[0], "label": sample[1]}
+    if not isinstance(sample, Mapping) or not isinstance(sample.get("path"), (str, os.PathLike)):
+        raise BadInput(f"the sample {sample!r} is neither a path, a pair (path, label), nor a mapping with the key path.")
+    given = os.fspath(sample["path"])
+    label = sample.get("label")
+    named = {"label": None if label is None else str(label)} if "label" in sample else {}
+    return {"key": given} | dict(sample) | {"path": str(_local(given, "samples are read").absolute())} | named
+
+
+def batches(
+    shards: PathLike,
+    *,
+    batch_size: int = 16,
+    mode: Literal["codec", "frames", "tiling", "image"] | None = None,
+    budget: int | None = None,
+    image_size: int = 224,
+    shuffle: bool = False,
+    seed: int = 0,
+    epochs: int = 1,
+    drop_last: bool = False,
+    threads: int = 2,
+    **selection: Any,
+) -> Iterator[dict[str, Any]]:
+    """Yields batches of patches, positions and class indices from a folder of shards, each record once an epoch.
+
+    For pretraining against banks of centers see :class:`ove.stream.pipeline.Pipeline`, which resumes exactly.
+
+    Args:
+        shards: the folder, or its URI.
+        batch_size: samples of a batch.
+        mode: how records become patches; by default ``"codec"`` for videos, ``"image"`` for pictures.
+        budget: patches of a clip; by default one in 8.
+        image_size: side in pixels of the square to which pictures are brought.
+        shuffle: draw the records of each epoch in another order, a function of ``seed``.
+        epochs: how often all records are read.
+        drop_last: leave out a last batch that is not full.
+        threads: read ahead by so many threads.
+        **selection: keys of the selection section (:class:`ove.config.SelectionConfig`), such as ``iframe_policy="score"``.
+
+    Yields:
+        A dictionary: ``patches`` (B, N, P) uint8, ``positions`` (B, N, 3) int32, ``labels`` (B,) int32, the index of the class
+        name in ``ShardSet.open(shards).classes`` or -1 for none, and ``keys``, what the records are called.
+
+    Raises:
+        BadShard: for a folder or a record that is missing or damaged.
+        ConfigError: for options that do not fit the shards.
+
+    Examples:
+        >>> for batch in ove.batches("shards", batch_size=2):
+        ...     print(batch["patches"].shape, batch["labels"])
+        (2, 288, 588) [1 0]
+    """
+    found = ShardSet.open(shards if isinstance(shards, str) else Path(shards))
+    chosen = mode or ("codec" if found.kind == "video" else "image")
+    if chosen not in MODES or (found.kind == "image" and chosen != "image"):
+        raise ConfigError(f"mode = {chosen!r} does not fit {found.folder}, which holds {found.kind}s; leave it out.")
+    for name, value in {"batch_size": batch_size, "epochs": epochs, "threads": threads}.items():
+        if value < 1:
+            raise ConfigError(f"{name} = {value} must be at least 1.")
+    view = TokenView(budget or 1, from_mapping(SelectionConfig, selection, "selection."), size_px=image_size)
+    if found.kind == "video":
+        view = TokenView(budget or int(np.prod(found.grid_tyx)) // PAPER_SHARE, view.selection)
+        view.check(found.grid_tyx, {MODES.index(chosen)})
+    classes = {name: index for index, name in enumerate(found.classes)}
+
+    def sample(index: int) -> dict[str, Any]:
+        record = found.record(index)
+        patches, positions = to_tokens(record, MODES.index(chosen), view, None)
+        label = UNKNOWN if record.label is None else classes[record.label]
+        return {"patches": patches, "positions": positions, "labels": np.int32(label), "keys": record.key}
+
+    return _batched(sample, _order(len(found), shuffle, seed, epochs), batch_size, drop_last, threads)
+
+
+def _order(n: int, shuffle: bool, seed: int, epochs: int) -> list[list[int]]:
+    if not shuffle:
+        return [list(range(n))] * epochs
+    return [np.random.default_rng((seed, epoch)).permutation(n).tolist() for epoch in range(epochs)]
+
+
+def _batched(
+    sample: Callable[[int], dict[str, Any]], order: list[list[int]], batch_size: int, drop_last: bool, threads: int
+) -> Iterator[dict[str, Any]]:
+    """Stacks samples; no batch spans two epochs."""
+    for epoch in order:
+        with closing(prefetch(sample, epoch, threads, 2 * batch_size)) as samples:
+            while now := list(itertools.islice(samples, batch_size)):
+                if len(now) < batch_size and drop_last:
+                    break
+                stacked = {name: np.stack([one[name] for one in now]) for name in ("patches", "positions", "labels")}
+                yield stacked | {"keys": [one["keys"] for one in now]}
+
+
+def split(
+    samples: Samples, *, val_share: float = 0.2, seed: int = 0, out: PathLike | None = None
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Splits labelled files into a training and a validation list, class by class in the same proportion.
+
+    Args:
+        samples: a folder whose subfolders are class names, a list with labels, or an iterable of ``(path, label)`` pairs.
+        val_share: share of each class for validation, within 0 and 1; at least one file, and never all of them.
+        seed: another one draws other files.
+        out: folder to which ``train.csv`` and ``val.csv`` are written, for ``ove.probe`` and the commands.
+
+    Returns:
+        Two lists of ``(path, label)``.
+
+    Raises:
+        BadInput: for a file without a label, or a class of one file.
+        ConfigError: for a share that is not between 0 and 1.
+
+    Examples:
+        >>> train, val = ove.split("videos", val_share=0.25, out="lists")
+    """
+    if not 0 < val_share < 1:
+        raise ConfigError(f"val_share = {val_share} must be between 0 and 1.")
+    of_class: dict[str, list[str]] = defaultdict(list)
+    for path, label in labelled_files(samples):
+        of_class[label].append(path)
+    rng = np.random.default_rng(seed)
+    parts: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
+    for label in sorted(of_class):
+        paths = sorted(of_class[label])
+        if len(paths) < 2:
+            raise BadInput(f"class {label} has one file, {paths[0]}; give each class at least two, or leave it out.")
+        n_val = min(max(round(val_share * len(paths)), 1), len(paths) - 1)
+        order = rng.permutation(len(paths))
+        for number, index in enumerate(order.tolist()):
+            parts[number < n_val].append((paths[index], label))
+    if out is not None:
+        folder = _local(out, "lists are written")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, part in zip(("train.csv", "val.csv"), parts, strict=True):
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([("path", "label"), *part])
+            write_text(folder / name, text.getvalue())
+    return parts
+
+
+def labelled_files(samples: Samples) -> list[tuple[str, str]]:
+    """Lists (absolute path, class name) of samples; BadInput for one without a class name, or a sample within an archive."""
+    if isinstance(samples, (str, os.PathLike)):
+        source = _local(samples, "samples are read")
+        with tempfile.TemporaryDirectory(prefix="ove_") as scratch:
+            files = find_inputs(source, "video", ShardsConfig(), Path(scratch)).files
+        inside = next((file for file in files if file.inside is not None or file.span_s is not None), None)
+        if inside is not None:
+            raise BadInput(f"{inside.name}: is a part of a file; write shards of {source} first, and give these.")
+        pairs = [(str(file.path.absolute()), file.label) for file in files]
+    else:
+        rows = [_row(sample) for sample in samples]
+        pairs = [(row["path"], row.get("label")) for row in rows]
+    without = next((path for path, label in pairs if not label), None)
+    if without is not None:
+        raise BadInput(f"{without}: has no class name; put it into a subfolder of that name, or give a list with labels.")
+    return [(path, str(label)) for path, label in pairs]

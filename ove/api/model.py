@@ -1,0 +1,120 @@
+"""`ove.load`: an encoder by its name or path, which is called with videos and pictures."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from ove.api.read import EncoderInput, read_as
+from ove.config import EncoderConfig
+from ove.features.from_files import FileFeatures, Outputs, Weights, encode_sequences, open_weights
+from ove.tokens.preprocessing import differences
+from ove.tokens.read import InputConfig, Tokens
+
+_log = logging.getLogger("ove")
+
+
+class Model:
+    """A frozen encoder, made by `ove.load`; call it with one input or a list of them."""
+
+    def __init__(self, weights: Weights, name: str) -> None:
+        self.weights, self.name = weights, name
+        self._told: set[str] = set()
+
+    def __repr__(self) -> str:
+        config, step = self.config, self.weights.step
+        at = "" if step is None else f", step {step}"
+        return f"<ove.Model {self.name}{at}: {config.layers} layers, width {config.width}, patch {config.patch_px}>"
+
+    @property
+    def config(self) -> EncoderConfig:
+        """Sizes and layout of the encoder."""
+        return self.weights.config
+
+    @property
+    def inputs(self) -> InputConfig:
+        """How inputs are read unless told otherwise: as in training, where the weights say so."""
+        return self.weights.inputs or InputConfig("codec")
+
+    def read(self, source: Any, *, mode: str = "auto", **options: Any) -> EncoderInput:
+        """Reads a file, bytes, URL or array as this encoder was trained; options are those of `ove.read`."""
+        return read_as(source, self.inputs, mode=mode, **options)
+
+    @overload
+    def __call__(
+        self, inputs: list[Any] | tuple[Any, ...], *, tokens: bool = ..., hidden: int | None = ..., batch_tokens: int = ...
+    ) -> list[FileFeatures]: ...
+    @overload
+    def __call__(
+        self, inputs: Any, *, tokens: bool = ..., hidden: int | None = ..., batch_tokens: int = ...
+    ) -> FileFeatures: ...
+    def __call__(
+        self, inputs: Any, *, tokens: bool = False, hidden: int | None = None, batch_tokens: int = 16384
+    ) -> FileFeatures | list[FileFeatures]:
+        """Encodes inputs; a list is packed into rows together, and the result of each is independent of the others.
+
+        Args:
+            inputs: what `ove.read` returned, or anything that it reads (path, bytes, file object, URL, uint8 array), which is
+                then read as the encoder was trained; or a list of these.
+            tokens: also return the token of every patch.
+            hidden: also return the tokens after this many blocks.
+            batch_tokens: tokens that go through the encoder at a time.
+
+        Returns:
+            For each input ``.pooled`` (D,), one embedding (None for weights without a pooling head), ``.tokens`` and
+            ``.hidden`` (N, D) where asked for, float32, and ``.seen``, the patches and positions. A list for a list.
+
+        Raises:
+            BadClip, BadInput, Unavailable: see `ove.read`.
+        """
+        several = isinstance(inputs, (list, tuple))
+        read = [self._as_input(one) for one in (inputs if several else [inputs])]
+        found = list(self._encoded([one.tokens for one in read], tokens, hidden, batch_tokens))
+        return found if several else found[0]
+
+    def _as_input(self, source: Any) -> EncoderInput:
+        if not isinstance(source, EncoderInput):
+            return self.read(source)
+        told = "; ".join(differences(self.weights.inputs, source.config)) if self.weights.inputs else ""
+        if told and told not in self._told:
+            self._told.add(told)
+            _log.warning("%s was not trained on inputs like %s: %s", self.name, source.name, told)
+        return source
+
+    def _encoded(self, items: list[Tokens], tokens: bool, hidden: int | None, batch_tokens: int) -> Iterator[FileFeatures]:
+        others = tokens or hidden is not None
+        outputs = Outputs(self.config.pooling_head or not others, tokens, hidden)
+        lengths = [len(item.patches) for item in items]
+        if not lengths:
+            return iter(())
+        equal = min(lengths) == max(lengths)
+        return encode_sequences(self.weights, items, outputs, longest=max(lengths), batch_tokens=batch_tokens, equal=equal)
+
+
+def load(
+    name: str | os.PathLike[str], *, revision: str | None = None, compute: Literal["float32", "bfloat16"] = "float32"
+) -> Model:
+    """Loads a trained encoder.
+
+    Args:
+        name: a model on the Hugging Face hub (``"lmms-lab-encoder/onevision-encoder-large"``), which is downloaded once; a
+            folder or file of published weights; or the folder of a training run, whose newest checkpoint is used.
+        revision: branch, tag or commit on the hub.
+        compute: dtype of activations; parameters are float32.
+
+    Returns:
+        The encoder; call it with videos and pictures.
+
+    Raises:
+        BadCheckpoint: if there is no such encoder, or its files are damaged.
+        Unavailable: if it is not on the hub, or the hub cannot be reached.
+
+    Examples:
+        >>> model = ove.load("runs/quickstart/train")
+        >>> model("video.mp4").pooled.shape
+        (192,)
+        >>> [out.pooled.shape for out in model(["video.mp4", "photo.jpg"])]
+        [(192,), (192,)]
+    """
+    return Model(open_weights(Path(name), compute, revision), str(name))

@@ -1,0 +1,72 @@
+"""Whatever a user names as a file → a local file for the readers, and what messages call it."""
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from ove.config import RemoteConfig
+from ove.errors import BadClip, BadInput
+from ove.shards.remote.fetch import BrokeOff, download
+from ove.shards.remote.remote_shards import uri_of
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
+"""A path, the bytes of a file, a binary file object, or a URL."""
+
+
+@contextlib.contextmanager
+def local_file(source: Source) -> Iterator[tuple[Path, str]]:
+    """Yields a local file with the contents of `source`, and its name; a copy, if one is needed, is deleted afterwards.
+
+    URLs may be https://, s3://, gs:// or another scheme of fsspec; `~` is expanded. BadClip, with the name that the user gave,
+    for what the body finds wrong in the file; BadInput for another type; Unavailable if a URL cannot be read.
+    """
+    uri = uri_of(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else None
+    if isinstance(source, (str, os.PathLike)) and uri is None:
+        path = Path(source).expanduser()
+        yield path, str(path)
+        return
+    name, suffix = uri or "<bytes>", PurePosixPath(urlsplit(uri).path).suffix if uri else ""
+    if not uri and not isinstance(source, (bytes, bytearray, memoryview)):
+        name = f"<{getattr(source, 'name', type(source).__name__)}>"
+    with tempfile.TemporaryDirectory(prefix="ove_") as folder:
+        path = Path(folder) / f"input{suffix}"
+        if uri:
+            _fetch(uri, path)
+        else:
+            _copy(source, path, name)
+        try:
+            yield path, name
+        except BadClip as error:
+            raise BadClip(str(error).replace(str(path), name), error.position) from error
+
+
+def _fetch(uri: str, path: Path) -> None:
+    config = RemoteConfig.from_environment()
+    for left in reversed(range(config.attempts)):
+        try:
+            download(uri, path, config)
+            break
+        except BrokeOff:
+            if not left:
+                raise
+
+
+def _copy(source: Any, path: Path, name: str) -> None:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        path.write_bytes(source)
+        return
+    if not callable(getattr(source, "read", None)):
+        raise BadInput(
+            f"a {type(source).__name__} cannot be read as a file; give a path, bytes, a binary file object, a URL, or an array "
+            "of uint8 pixels."
+        )
+    if isinstance(source, io.TextIOBase):
+        raise BadInput(f"{name}: is opened as text; open it with mode 'rb'.")
+    with path.open("wb") as file:
+        shutil.copyfileobj(source, file)
