@@ -19,9 +19,10 @@ from jaxtyping import install_import_hook
 
 import ove
 
-# Settings check themselves, and are to be seen doing so.
+# Settings and the front door check what they are given themselves, and are to be seen doing so.
 install_import_hook(
-    [f"ove.{each.name}" for each in pkgutil.iter_modules(ove.__path__) if each.name != "config"], "beartype.beartype"
+    [f"ove.{each.name}" for each in pkgutil.iter_modules(ove.__path__) if each.name not in ("config", "api")],
+    "beartype.beartype",
 )
 
 hypothesis.settings.register_profile("ove", deadline=None)  # a busy machine is no failure

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from ove.api.read import EncoderInput, read_as
-from ove.config import EncoderConfig
+from ove.config import EncoderConfig, VideoConfig
 from ove.features.from_files import FileFeatures, Outputs, Weights, encode_sequences, open_weights
 from ove.tokens.preprocessing import differences
 from ove.tokens.read import InputConfig, Tokens
@@ -35,7 +35,14 @@ class Model:
     @property
     def inputs(self) -> InputConfig:
         """How inputs are read unless told otherwise: as in training, where the weights say so."""
-        return self.weights.inputs or InputConfig("codec")
+        if self.weights.inputs is None:
+            self._tell(f"{self.name} does not say what it was trained on; inputs are read at 224 px, 2,048 patches of a clip")
+        return self.weights.inputs or InputConfig("codec", VideoConfig(patch_px=self.config.patch_px))
+
+    def _tell(self, sentence: str) -> None:
+        if sentence not in self._told:
+            self._told.add(sentence)
+            _log.warning(sentence)
 
     def read(self, source: Any, *, mode: str = "auto", **options: Any) -> EncoderInput:
         """Reads a file, bytes, URL or array as this encoder was trained; options are those of `ove.read`."""
@@ -77,9 +84,8 @@ class Model:
         if not isinstance(source, EncoderInput):
             return self.read(source)
         told = "; ".join(differences(self.weights.inputs, source.config)) if self.weights.inputs else ""
-        if told and told not in self._told:
-            self._told.add(told)
-            _log.warning("%s was not trained on inputs like %s: %s", self.name, source.name, told)
+        if told:
+            self._tell(f"{self.name} was trained on other inputs than {source.name}: {told}")
         return source
 
     def _encoded(self, items: list[Tokens], tokens: bool, hidden: int | None, batch_tokens: int) -> Iterator[FileFeatures]:

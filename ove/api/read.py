@@ -1,7 +1,7 @@
 """`ove.read`: one video or picture → the patches that an encoder sees of it."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ _SEPARATE = {"frames": "n_frames", "size": "size_px"}
 """Options of `read` that the configuration calls otherwise."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class EncoderInput:
     """One video or picture as an encoder sees it, made by `ove.read`."""
 
@@ -39,11 +39,15 @@ class EncoderInput:
     """How surprising each patch is, 0 (as predicted) to 1; None but in mode codec."""
     config: InputConfig
     """How it was read."""
-    reading: Reading = field(repr=False)
+    reading: Reading
 
     def __len__(self) -> int:
         """Number of patches."""
         return len(self.patches)
+
+    def __repr__(self) -> str:
+        count, height, width, _ = self.frames.shape
+        return f"<ove.EncoderInput {self.name}: {len(self)} patches of {count} frames of {height}×{width}, mode {self.mode}>"
 
     @property
     def tokens(self) -> Tokens:

@@ -63,8 +63,8 @@ def _copy(source: Any, path: Path, name: str) -> None:
         return
     if not callable(getattr(source, "read", None)):
         raise BadInput(
-            f"a {type(source).__name__} cannot be read as a file; give a path, bytes, a binary file object, a URL, or an array "
-            "of uint8 pixels."
+            f"an object of type {type(source).__name__} cannot be read as a file; give a path, bytes, a binary file object, a "
+            "URL, or an array of uint8 pixels."
         )
     if isinstance(source, io.TextIOBase):
         raise BadInput(f"{name}: is opened as text; open it with mode 'rb'.")

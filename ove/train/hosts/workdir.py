@@ -101,9 +101,11 @@ def save_inputs(config: RunConfig, pipeline: Pipeline, workdir: Path) -> None:
     """Writes how the samples of the run (of its first head) were made, for whoever uses the encoder."""
     head = next((head for head in config.batches.heads if head.bank == "vid"), config.batches.heads[0])
     stream = pipeline.streams[head.bank]
-    made_with = stream.sources[0].shards.manifest.made_with
-    video = from_mapping(VideoConfig, made_with.get("video") or {"patch_px": config.batches.patch_px}, "video.")
-    video = replace(video, selection=config.batches.selection)
+    manifest = stream.sources[0].shards.manifest
+    values = dict(manifest.made_with.get("video", {})) | {"patch_px": config.batches.patch_px}
+    if manifest.grid_tyx:  # those that the records have, whoever wrote them
+        values |= {"n_frames": manifest.grid_tyx[0], "size_px": manifest.size_px}
+    video = replace(from_mapping(VideoConfig, values, "video."), selection=config.batches.selection)
     if head.bank == "vid":
         budget = head.budget_tokens or config.batches.budget_tokens
         mode: Mode = "codec" if config.batches.share_codec else "frames"
