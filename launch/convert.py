@@ -16,10 +16,13 @@ from ove.config import EncoderConfig, RunConfig
 from ove.encoder import published
 from ove.encoder.encoder import Encoder
 from ove.encoder.presets import PRESETS
+from ove.encoder.published.hub import local_weights
 from ove.encoder.published.layout import published_tensors
 from ove.encoder.published.origin import Origin, read_origin, write_origin
 from ove.encoder.published.weight_files import SAFETENSORS
 from ove.errors import ConfigError
+from ove.features.model_card import write_model_card
+from ove.tokens.preprocessing import OF_PUBLISHED, OF_RUN, read_preprocessing, save_preprocessing
 from ove.train.checkpoints.checkpoint import Checkpoints, restore_encoder
 from ove.train.init import TrainState
 from ove.train.monitor.guards import init_loss_window
@@ -27,12 +30,16 @@ from ove.train.monitor.guards import init_loss_window
 ORIGIN_FILE = "published.safetensors"
 """Metadata of the published file, in the folder of a converted run."""
 _CHECKPOINTS = "checkpoints"
-_WRITTEN = {"run": (_CHECKPOINTS, ORIGIN_FILE), "published": (SAFETENSORS, published.CONFIG)}
+_WRITTEN = {
+    "run": (_CHECKPOINTS, ORIGIN_FILE, OF_RUN),
+    "published": (SAFETENSORS, published.CONFIG, OF_PUBLISHED),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the encoder in SOURCE, describes it, and writes it to DEST in the other format."""
     options = _parser().parse_args(argv)
+    options.source = local_weights(options.source)
     from_run = (options.source / _CHECKPOINTS).is_dir()
     to = options.to or ("published" if from_run else "run")
     _check(options, from_run, to)
@@ -46,10 +53,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{options.source}: published weights")
     print(describe_encoder(encoder))
     options.dest.mkdir(parents=True, exist_ok=True)
+    inputs = read_preprocessing(options.source if options.source.is_dir() else options.source.parent)
     if to == "run":
         _write_run(encoder, step, options.source, options.dest)
     else:
         published.save(encoder, options.dest, options.dtype)
+        write_model_card(options.dest, encoder.config, inputs, step)
+    if inputs:
+        save_preprocessing(options.dest / (OF_RUN if to == "run" else OF_PUBLISHED), inputs)
     written = ", ".join(name for name in _WRITTEN[to] if (options.dest / name).exists())
     print(f"{options.dest}: written ({written})")
 
@@ -122,7 +133,7 @@ def _check(options: argparse.Namespace, from_run: bool, to: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("convert", "Published weights to the folder of a run, which launch.probe reads, and back.")
     add = parser.add_argument
-    add("source", type=Path, metavar="SOURCE", help="published folder or file of weights, or the --workdir of a training run")
+    add("source", type=Path, metavar="SOURCE", help="hub name, published folder or file, or run folder")
     add("dest", type=Path, metavar="DEST", help="folder to write to")
     add("--to", choices=("run", "published"), help="format of DEST (default: the one that SOURCE is not)")
     add("--step", type=int, metavar="N", help="checkpoint of the run (default: the newest)")

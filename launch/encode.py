@@ -15,11 +15,12 @@ from launch.cli.command import command_parser, run_command
 from launch.cli.progress_line import shown
 from launch.cli.settings import budget_option, read_sections
 from ove.config import VideoConfig
-from ove.config.mapping import from_mapping, to_mapping
+from ove.config.mapping import to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.features.feature_file import FeatureFile
 from ove.features.from_files import Outputs, Weights, encode_sequences, open_weights, params_fingerprint, read_ahead
 from ove.tokens.native import MAX_TOKENS
+from ove.tokens.preprocessing import changed, differences
 from ove.tokens.read import InputConfig, Tokens, read_tokens, resolve_paths
 
 _SHOWN = 20
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _set_up_messages(options.verbose)
     paths = resolve_paths(options.inputs)
     weights = open_weights(options.weights, options.compute)
-    config = _input_config(options, weights.config.patch_px)
+    config = _input_config(options, weights)
     has_others = options.tokens or options.hidden is not None
     keep = Outputs(weights.config.pooling_head or not has_others, options.tokens, options.hidden)
     keep.check(weights.config)
@@ -64,13 +65,13 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of all options."""
     parser = command_parser("encode", "Features of images and videos. docs/encoder.md says what the .npz holds.")
     add = parser.add_argument
-    add("--weights", required=True, type=Path, help="published folder or file, or the folder of a training run")
+    add("--weights", required=True, type=Path, help="hub name, published folder or file, or run folder")
     add("--inputs", required=True, nargs="+", metavar="FILE", help="files, folders, patterns, or @list.txt with a path a line")
-    add("--mode", required=True, choices=("codec", "frames", "image"), help="how files are looked at")
+    add("--mode", choices=("codec", "frames", "image"), help="how files are looked at (default: as in training, or codec)")
     add("--out", required=True, type=Path, help="the .npz to write")
-    add("--budget", type=budget_option, help="codec: patches of a clip, or a share like 0.125 (default 2048)")
-    add("--frames", type=int, help="frames: whole frames of a video (default 8)")
-    add("--size", type=int, help="force a square of so many pixels (default: videos 224, images as they are)")
+    add("--budget", type=budget_option, help="codec: patches of a clip, or a share like 0.125 (default: as in training)")
+    add("--frames", type=int, help="frames: whole frames of a video (default: as in training)")
+    add("--size", type=int, help="square of so many pixels (default: videos as in training, images as they are)")
     add("--max-tokens", type=int, help=f"image: most patches (default {MAX_TOKENS})")
     add("--min-tokens", type=int, help="image: enlarge smaller ones to so many patches (default: never)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
@@ -92,8 +93,13 @@ def _set_up_messages(verbose: bool) -> None:
         logging.getLogger("ove").setLevel(logging.INFO)
 
 
-def _input_config(options: argparse.Namespace, patch_px: int) -> InputConfig:
-    """Returns the settings of the mode; ConfigError for an option of another mode."""
+def _input_config(options: argparse.Namespace, weights: Weights) -> InputConfig:
+    """Returns how the weights were trained to see files, changed by the options; says what differs.
+
+    ConfigError for an option that belongs to another mode.
+    """
+    trained = weights.inputs
+    options.mode = options.mode or (trained.mode if trained else "codec")
     if options.batch < 1 or (options.threads is not None and options.threads < 1):
         raise ConfigError(f"--batch {options.batch} and --threads {options.threads} must be at least 1.")
     is_image = options.mode == "image"
@@ -103,17 +109,16 @@ def _input_config(options: argparse.Namespace, patch_px: int) -> InputConfig:
             raise ConfigError(f"--{name.replace('_', '-')} has no meaning in mode {options.mode}, only in {_OF_MODE[name]}.")
     if is_image and options.set:
         raise ConfigError("--set is about videos and has no meaning in mode image.")
-    values = {"patch_px": patch_px} | read_sections(options, "video")["video"]
-    if options.size is not None and not is_image:
-        values["size_px"] = options.size
+    values = {f"video.{key}": value for key, value in read_sections(options, "video")["video"].items()}
+    if options.size is not None:
+        values["size_px" if is_image else "video.size_px"] = options.size
     if "frames" in given:
         given["n_frames"] = given.pop("frames")
-    return InputConfig(
-        mode=options.mode,
-        video=from_mapping(VideoConfig, values, "video."),
-        size_px=options.size if is_image else None,
-        **given,
-    )
+    base = trained or InputConfig("codec", VideoConfig(patch_px=weights.config.patch_px))
+    config = changed(base, mode=options.mode, **values, **given)
+    for difference in differences(trained, config) if trained else ():
+        print(f"note: the weights were trained on other inputs: {difference}", file=sys.stderr)
+    return config
 
 
 def _encode_all(

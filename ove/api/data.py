@@ -20,10 +20,11 @@ from ove.files import write_json_lines, write_text
 from ove.prefetch import prefetch
 from ove.probe.dataset import UNKNOWN
 from ove.records import MODES
+from ove.shards.assemble import WriteSummary
 from ove.shards.make import write_source
-from ove.shards.read import ShardSet
 from ove.shards.remote.remote_shards import uri_of
-from ove.shards.write import Progress, Summary
+from ove.shards.shard_set import ShardSet
+from ove.shards.write import WriteProgress
 from ove.sources.inputs import find_inputs
 from ove.stream.modes import TokenView, to_tokens
 
@@ -44,9 +45,9 @@ def write_shards(
     store: str | Sequence[str] = ("frames",),
     records_per_shard: int | None = None,
     workers: int | None = None,
-    progress: Callable[[Progress], None] = lambda found: None,
+    progress: Callable[[WriteProgress], None] = lambda found: None,
     **video: Any,
-) -> Summary:
+) -> WriteSummary:
     """Writes videos or pictures with their labels into a folder of shards; called again, it goes on where it stopped.
 
     Args:
@@ -149,7 +150,7 @@ def batches(
     Examples:
         >>> for batch in ove.batches("shards", batch_size=2):
         ...     print(batch["patches"].shape, batch["labels"])
-        (2, 288, 588) [1 0]
+        (2, 288, 588) [0 1]
     """
     found = ShardSet.open(shards if isinstance(shards, str) else Path(shards))
     chosen = mode or ("codec" if found.kind == "video" else "image")

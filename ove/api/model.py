@@ -117,10 +117,10 @@ def load(
         Unavailable: if it is not on the hub, or the hub cannot be reached.
 
     Examples:
-        >>> model = ove.load("runs/quickstart/train")
+        >>> model = ove.load("runs/mine")
         >>> model("video.mp4").pooled.shape
-        (192,)
+        (64,)
         >>> [out.pooled.shape for out in model(["video.mp4", "photo.jpg"])]
-        [(192,), (192,)]
+        [(64,), (64,)]
     """
     return Model(open_weights(Path(name), compute, revision), str(name))

@@ -27,8 +27,8 @@ from ove.probe.heads.knn import knn
 from ove.probe.heads.linear import fit_linear
 from ove.probe.scores import Predictions, Scores
 from ove.shards.manifest import MANIFEST
-from ove.shards.read import ShardSet
 from ove.shards.remote.remote_shards import uri_of
+from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView
 from ove.tokens.preprocessing import changed
 from ove.tokens.read import InputConfig, Tokens, read_tokens

@@ -115,7 +115,7 @@ def read(
         >>> clip.patches.shape, clip.positions.shape
         ((512, 588), (512, 3))
         >>> clip.show("patches.png").size
-        (1488, 1288)
+        (1486, 1298)
     """
     return read_as(source, InputConfig("codec"), mode=mode, budget=budget, frames=frames, size=size, max_tokens=max_tokens,
                    min_tokens=min_tokens, **video)  # fmt: skip

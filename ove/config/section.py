@@ -85,7 +85,8 @@ def checked(hint: Any, value: Any, where: str, nested: Callable[[type, Mapping, 
         if value is None and type(None) in parts:
             return None
         if Own not in parts:
-            return checked(parts[0], value, where, nested)
+            fitting = (part for part in parts if isinstance(part, type) and isinstance(value, part))
+            return checked(next(fitting, parts[0]), value, where, nested)
         if isinstance(value, str) and _OWN.fullmatch(value):
             return value
         return _choice(parts[0], value, where, ", nor of the form 'module:name'")

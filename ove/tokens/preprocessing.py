@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ove.config.mapping import from_mapping, merged, to_mapping
+from ove.config import VideoConfig
+from ove.config.mapping import from_mapping, merged, renamed, to_mapping
 from ove.errors import BadCheckpoint, ConfigError
 from ove.files import write_json
 from ove.records import MEAN_RGB, STD_RGB
@@ -68,12 +69,15 @@ def changed(config: InputConfig, **options: Any) -> InputConfig:
     ConfigError for unknown keys and impossible values.
     """
     values = to_mapping(config)
+    if (preset := options.pop("video.preset", None)) is not None:
+        from_mapping(VideoConfig, {"preset": preset}, "video.")  # says what it may be
+        values = merged(values, {"video": VideoConfig.PRESETS[preset]})
     for key, value in options.items():
         *sections, last = key.split(".")
         part: dict[str, Any] = {last: value}
         for section in reversed(sections):
             part = {section: part}
-        values = merged(values, part)
+        values = merged(values, renamed(InputConfig, part))
     return from_mapping(InputConfig, values)
 
 

@@ -11,7 +11,7 @@ from synthetic import CLASSES, RECORDS
 
 import ove
 from ove.errors import BadInput, ConfigError
-from ove.shards.read import ShardSet
+from ove.shards.shard_set import ShardSet
 
 
 @pytest.fixture(scope="module")

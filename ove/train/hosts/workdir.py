@@ -17,7 +17,7 @@ from ove.files import NO_LOCKS, append_json_line, lock, naming, reopen_json_line
 from ove.stream.batch_pipeline import OnBad, Pipeline
 from ove.stream.head_stream import BadRecord
 from ove.tokens.preprocessing import OF_RUN, save_preprocessing
-from ove.tokens.read import InputConfig, Mode
+from ove.tokens.read import InputConfig, InputMode
 
 _LOOK_S = 1.0
 
@@ -108,7 +108,7 @@ def save_inputs(config: RunConfig, pipeline: Pipeline, workdir: Path) -> None:
     video = replace(from_mapping(VideoConfig, values, "video."), selection=config.batches.selection)
     if head.bank == "vid":
         budget = head.budget_tokens or config.batches.budget_tokens
-        mode: Mode = "codec" if config.batches.share_codec else "frames"
+        mode: InputMode = "codec" if config.batches.share_codec else "frames"
         inputs = InputConfig(mode, video, budget, max(1, budget // video.grid**2))
     else:
         inputs = InputConfig("image", video, size_px=head.size_px or None)
