@@ -1,4 +1,4 @@
-"""Frozen dataclasses of NumPy arrays that cross room borders; axes are named in the README's glossary.
+"""Frozen dataclasses of NumPy arrays that cross room borders; axes are named in docs/glossary.md.
 
 T frames · H W pixels · h w cells of the motion field · Y X patch grid · N tokens · P values of a patch (14·14·3) ·
 B samples · M labels of a sample.

@@ -110,7 +110,7 @@ def test_every_command_is_told_of() -> None:
     modules = {head[1] for head in heads if head}
     assert len(modules) > 10
     assert not [name for name in modules if f"launch.{name}" not in text]
-    assert len(list(commands((ROOT / "README.md").read_text()))) > 15
+    assert len(list(commands((ROOT / "docs" / "walkthrough.md").read_text()))) > 15
 
 
 @pytest.mark.parametrize("name", NAMES)
