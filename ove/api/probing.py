@@ -2,6 +2,7 @@
 
 import logging
 import os
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ove.api.data import PAPER_SHARE, Samples, labelled_files
+from ove.api.data import PAPER_SHARE, PathLike, Samples, labelled_files, split
 from ove.api.model import Model
+from ove.api.read import mode_of
 from ove.config import ProbeConfig
 from ove.config.mapping import from_mapping
-from ove.errors import BadInput, BadShard, ConfigError
-from ove.features.from_files import FileFeatures, Outputs, encode_sequences, read_ahead
+from ove.errors import BadClip, BadInput, BadShard, ConfigError
+from ove.features.from_files import Outputs, encode_sequences, read_ahead
 from ove.features.frozen import frozen
 from ove.named import named
 from ove.probe.dataset import UNKNOWN, ProbeDataset
@@ -26,12 +28,13 @@ from ove.probe.heads.heads import HEADS
 from ove.probe.heads.knn import knn
 from ove.probe.heads.linear import fit_linear
 from ove.probe.scores import Predictions, Scores
+from ove.records import MODES
 from ove.shards.manifest import MANIFEST
 from ove.shards.remote.remote_shards import uri_of
 from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView
 from ove.tokens.preprocessing import changed
-from ove.tokens.read import InputConfig, Tokens, read_tokens
+from ove.tokens.read import Tokens, read_tokens
 
 _log = logging.getLogger("ove")
 _SHOWN = 5
@@ -68,27 +71,32 @@ class ProbeResult:
 
 
 def probe(
-    model: Model,
+    model: Model | None,
     train: Samples,
-    val: Samples,
+    val: Samples | None = None,
     *,
     head: Literal["linear", "knn", "attentive"] = "linear",
     mode: Literal["codec", "frames", "image"] | None = None,
     budget: int | None = None,
+    labels: PathLike | Mapping[str, str] | None = None,
+    val_share: float = 0.2,
     threads: int = 2,
     **settings: Any,
 ) -> ProbeResult:
     """Trains a probe on a frozen encoder and scores it.
 
     Args:
-        model: from `ove.load`.
+        model: from `ove.load`; None if `train` is a feature file.
         train: labelled samples to train on: a list (``.csv`` with the columns ``path`` and ``label``), a folder whose
-            subfolders are class names, an iterable of ``(path, label)`` pairs, or a folder of shards.
-        val: samples to score on, of the same kind.
+            subfolders are class names, an iterable of ``(path, label)`` pairs, a folder of shards, or a feature file (``.npz``
+            of ``launch.encode``), which is not encoded again.
+        val: samples to score on, of the same kind; without it, ``val_share`` of each class of ``train`` (not of shards).
         head: ``"linear"`` (logistic regression on embeddings), ``"knn"`` (nothing is trained), or ``"attentive"`` (a learned
             query over all tokens).
         mode: how samples are looked at; by default as the encoder was trained.
         budget: patches of a clip; by default as in training, of shards one in 8.
+        labels: of a feature file: a list with the columns ``path`` and ``label``, or a mapping from path to class name.
+        val_share: share of each class to score on where ``val`` is not given.
         threads: read ahead by so many threads.
         **settings: keys of the probe section (:class:`ove.config.ProbeConfig`), such as ``epochs=20``, ``lr=1e-3``, ``l2``.
 
@@ -101,28 +109,42 @@ def probe(
         ConfigError: for unknown settings.
 
     Examples:
-        >>> train, val = ove.split("videos", val_share=0.5)
-        >>> result = ove.probe(model, train, val, head="knn", neighbours=1)
+        >>> result = ove.probe(model, "videos", val_share=0.5, head="knn", neighbours=1)
         >>> 0 <= result.top1 <= 1
         True
     """
     config = from_mapping(ProbeConfig, {"probe": head, "untrained": False} | settings, "probe.")
-    sets = [_shards(samples) for samples in (train, val)]
-    if all(sets):
-        return _of_shards(model, [found for found in sets if found], mode, budget, config)
-    if any(sets):
-        raise ConfigError("one of train and val is a folder of shards and the other is not; give two of a kind.")
-    if head not in ("linear", "knn", "attentive"):
+    given = [samples for samples in (train, val) if samples is not None]
+    shards = [found for found in map(_shards, given) if found]
+    if shards:
+        if len(shards) < 2:
+            raise ConfigError("a folder of shards is no counterpart of files; give two folders of shards, train and val.")
+        return _of_shards(_needed(model), shards, mode, budget, config)
+    if head not in _OF_FEATURES:
         raise ConfigError(f"head = {head!r} works on shards only; write shards of the samples (`ove.write_shards`).")
-    options: dict[str, Any] = {} if budget is None else {"budget": budget}
-    inputs = changed(model.inputs, mode=mode or model.inputs.mode, **options)
-    pairs = labelled_files(train), labelled_files(val)
-    classes = tuple(sorted({label for _, label in pairs[0]}))
-    _check_classes(classes, Counter(label for _, label in pairs[0]))
-    of_train, of_val = (_encoded(model, part, inputs, classes, head == "attentive", threads) for part in pairs)
-    scores, predictions = _fit(model, config, len(classes), of_train.features, of_val.features)
-    aside = (*of_train.set_aside, *of_val.set_aside)
-    return ProbeResult(scores, classes, of_val.names, of_val.features.labels, predictions, len(of_train.names), aside)
+    if any(_is_feature_file(samples) for samples in given):
+        if head == "attentive":
+            raise ConfigError("head = 'attentive' needs all tokens; give the files themselves, or use linear or knn.")
+        pairs_of = [_labelled_features(samples, labels) for samples in given]
+    else:
+        encode = partial(_encoded, _needed(model), mode=mode, budget=budget, all_tokens=head == "attentive", threads=threads)
+        pairs_of = [encode(labelled_files(samples)) for samples in given]
+    parts = pairs_of if len(pairs_of) == 2 else _split(pairs_of[0], val_share, config.seeds[0])
+    classes = tuple(sorted(set(parts[0].labels)))
+    _check_classes(classes, Counter(parts[0].labels))
+    of_train, of_val = (part.features(classes) for part in parts)
+    scores, predictions = _fit(model, config, len(classes), of_train, of_val)
+    aside = tuple(dict.fromkeys(reason for part in pairs_of for reason in part.set_aside))
+    return ProbeResult(scores, classes, parts[1].names, of_val.labels, predictions, len(parts[0].names), aside)
+
+
+_OF_FEATURES = ("linear", "knn", "attentive")
+
+
+def _needed(model: Model | None) -> Model:
+    if model is None:
+        raise ConfigError("model = None: files and shards have to be encoded; give a model from ove.load, or a feature file.")
+    return model
 
 
 def _shards(samples: Samples) -> ShardSet | None:
@@ -150,7 +172,7 @@ def _of_shards(
         raise BadShard(f"{train.folder} holds {train.kind}s and {val.folder} {val.kind}s; give two of a kind.")
     if train.kind == "video":
         view = TokenView(budget or int(np.prod(train.grid_tyx)) // PAPER_SHARE, config.selection)
-        view.check(train.grid_tyx, {("codec", "frames", "tiling", "image").index(mode)})
+        view.check(train.grid_tyx, {MODES.index(mode)})
     else:
         view = TokenView(budget or 1, size_px=config.image_px, patch_px=model.config.patch_px)
     encoder = frozen(model.config, model.weights.params, model.name)
@@ -163,16 +185,40 @@ def _of_shards(
 
 @dataclass(frozen=True)
 class _Encoded:
-    features: Embeddings | Features
+    """What an encoder made of labelled files: one vector (D,) or all tokens (N, D) of each."""
+
     names: tuple[str, ...]
-    set_aside: tuple[str, ...]
+    labels: tuple[str, ...]
+    values: np.ndarray
+    set_aside: tuple[str, ...] = ()
+
+    def features(self, classes: Sequence[str]) -> Embeddings | Features:
+        index = {name: number for number, name in enumerate(classes)}
+        labels = np.array([index.get(label, UNKNOWN) for label in self.labels], np.int32)
+        if self.values.ndim == 3:
+            return Features(self.values.astype(np.float16), labels)
+        norms = np.linalg.norm(self.values, axis=1, keepdims=True)
+        return Embeddings((self.values / np.maximum(norms, 1e-30)).astype(np.float32), labels)
+
+    def part(self, indices: Sequence[int]) -> "_Encoded":
+        return _Encoded(
+            tuple(self.names[i] for i in indices), tuple(self.labels[i] for i in indices), self.values[list(indices)]
+        )
+
+
+def _split(found: _Encoded, val_share: float, seed: int) -> list[_Encoded]:
+    parts = split(zip(found.names, found.labels, strict=True), val_share=val_share, seed=seed)
+    index = {str(Path(name).absolute()): number for number, name in enumerate(found.names)}
+    return [found.part([index[name] for name, _ in part]) for part in parts]
 
 
 def _encoded(
-    model: Model, pairs: Sequence[tuple[str, str]], inputs: InputConfig, classes: Sequence[str], all_tokens: bool, threads: int
+    model: Model, pairs: Sequence[tuple[str, str]], *, mode: Any, budget: int | None, all_tokens: bool, threads: int
 ) -> _Encoded:
     """Reads and encodes files; those that cannot be used are set aside and named in the log."""
     label_of = dict(pairs)
+    mode = mode or mode_of(Path(next(iter(label_of))), model.inputs)
+    inputs = changed(model.inputs, mode=mode, **({} if budget is None else {"budget": budget}))
     names: list[str] = []
     bad: list[str] = []
 
@@ -182,33 +228,58 @@ def _encoded(
             _log.warning("set aside: %s", reason)
 
     def read() -> Iterator[Tokens]:
-        paths = [Path(path) for path in label_of]
-        for path, tokens in read_ahead(paths, partial(read_tokens, config=inputs), threads, set_aside):
+        for path, tokens in read_ahead(list(map(Path, label_of)), partial(read_tokens, config=inputs), threads, set_aside):
             names.append(str(path))
             yield tokens
 
     outputs = Outputs(pooled=not all_tokens, tokens=all_tokens)
-    found: list[FileFeatures] = list(
-        encode_sequences(model.weights, read(), outputs, longest=inputs.longest, equal=inputs.all_equal)
-    )
+    found = list(encode_sequences(model.weights, read(), outputs, longest=inputs.longest, equal=inputs.all_equal))
     if not found:
-        raise BadInput(f"none of the {len(label_of)} files could be used; the first: {bad[0]}")
-    index = {name: number for number, name in enumerate(classes)}
-    labels = np.array([index.get(label_of[name], UNKNOWN) for name in names], np.int32)
-    if all_tokens:
-        tokens = [one.tokens for one in found if one.tokens is not None]
-        if len({len(one) for one in tokens}) > 1:
-            raise ConfigError("the attentive probe needs samples of equally many tokens; use head='linear' for these.")
-        return _Encoded(Features(np.stack(tokens).astype(np.float16), labels), tuple(names), tuple(bad))
-    vectors = np.stack([one.pooled for one in found if one.pooled is not None])
-    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
-    return _Encoded(Embeddings(vectors, labels), tuple(names), tuple(bad))
+        raise BadClip(f"none of the {len(label_of)} files could be used; the first: {bad[0] if bad else 'no file'}")
+    values = [one.tokens if all_tokens else one.pooled for one in found]
+    if len({len(value) for value in values if value is not None}) > 1:
+        raise ConfigError("head = 'attentive' needs samples of equally many tokens; use linear or knn for these.")
+    stacked = np.stack([value for value in values if value is not None])
+    return _Encoded(tuple(names), tuple(label_of[name] for name in names), stacked, tuple(bad))
+
+
+def _is_feature_file(samples: Samples) -> bool:
+    return isinstance(samples, (str, os.PathLike)) and os.fspath(samples).endswith(".npz")
+
+
+def _labelled_features(samples: Samples, labels: PathLike | Mapping[str, str] | None) -> _Encoded:
+    """Reads the embeddings of a feature file, with the labels of its files."""
+    if not _is_feature_file(samples) or labels is None:
+        raise ConfigError(
+            "a feature file (.npz) needs labels=, a list or mapping of its files; train and val must be two of a kind."
+        )
+    path = Path(samples).expanduser()  # type: ignore[arg-type]
+    named_labels = list(labels.items()) if isinstance(labels, Mapping) else labelled_files(labels)
+    label_of = {str(Path(name).absolute()): label for name, label in named_labels}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "pooled" not in file:
+                raise BadInput(
+                    f"{path}: holds no embeddings (pooled); encode the files again without --hidden or --tokens alone."
+                )
+            names, values = file["files"].tolist(), file["pooled"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{path}: is no feature file of launch.encode ({error}).") from error
+    keys = [str(Path(name).absolute()) for name in names]
+    if without := [name for name, key in zip(names, keys, strict=True) if key not in label_of]:
+        raise BadInput(
+            f"{path}: {len(without)} of {len(names)} files have no label, the first {without[0]}; add them to labels."
+        )
+    return _Encoded(tuple(names), tuple(label_of[key] for key in keys), values)
 
 
 def _fit(
-    model: Model, config: ProbeConfig, n_classes: int, train: Embeddings | Features, val: Embeddings | Features
+    model: Model | None, config: ProbeConfig, n_classes: int, train: Embeddings | Features, val: Embeddings | Features
 ) -> tuple[Scores, Predictions]:
     if isinstance(train, Features) and isinstance(val, Features):
+        model = _needed(model)
         encoder = frozen(model.config, model.weights.params, model.name)
         return fit(encoder, config, n_classes, train, val, config.seeds[0])
     assert isinstance(train, Embeddings) and isinstance(val, Embeddings)

@@ -15,7 +15,7 @@ from ove.records import TIME_STEPS
 from ove.sources.images import begins_like_an_image
 from ove.tokens.native import resize
 from ove.tokens.preprocessing import changed
-from ove.tokens.read import InputConfig, Reading, Tokens, image_input, read_input, whole_frames
+from ove.tokens.read import InputConfig, InputMode, Reading, Tokens, image_input, read_input, whole_frames
 from ove.view.overlay import overlay
 
 _SEPARATE = {"frames": "n_frames", "size": "size_px"}
@@ -128,17 +128,19 @@ def read_as(source: Any, config: InputConfig, *, mode: str = "auto", **options: 
         return _of_array(np.asarray(source), mode, config, given)
     with local_file(source) as (path, name):
         if mode == "auto":
-            mode = "image" if _is_image(path) else config.mode if config.mode != "image" else "codec"
+            mode = mode_of(path, config)
         config = _configured(config, mode, given)
         return _made(name, config, read_input(path, config))
 
 
-def _is_image(path: Path) -> bool:
+def mode_of(path: Path, config: InputConfig) -> InputMode:
+    """Returns how a file is looked at: pictures as such, videos as in `config`; BadClip if it cannot be opened."""
     try:
         with path.open("rb") as file:
-            return begins_like_an_image(file.read(16))
+            is_image = begins_like_an_image(file.read(16))
     except OSError as error:
         raise BadClip(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+    return "image" if is_image else config.mode if config.mode != "image" else "codec"
 
 
 def _configured(config: InputConfig, mode: str, options: dict[str, Any]) -> InputConfig:
