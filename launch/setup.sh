@@ -84,7 +84,7 @@ if [ -z "$python" ]; then
 fi
 
 exact=$(version_of "$python")
-wanted="$kind $exact $(cat requirements.txt "$requirements" pyproject.toml | cksum)"
+wanted="$kind $exact $(cat requirements.txt requirements-dev.txt "$requirements" pyproject.toml | cksum)"
 here=$(version_of "$venv/bin/python" || true)
 if [ "$here" = "$exact" ] && [ "$(cat "$venv/installed" 2>/dev/null)" = "$wanted" ]; then
   exit 0
@@ -104,6 +104,6 @@ fi
 # Twice quiet: errors only. What pip warns of are its own sources, cache and version.
 pip=("$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check)
 "${pip[@]}" --upgrade pip
-"${pip[@]}" -r "$requirements"
+"${pip[@]}" -r "$requirements" -r requirements-dev.txt
 PYTHONWARNINGS=ignore "${pip[@]}" --no-deps --editable .
 echo "$wanted" >"$venv/installed"

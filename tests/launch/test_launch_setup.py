@@ -33,7 +33,7 @@ def checkout(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir()
     for script in ("launch/setup.sh", "launch/test.sh", ".ci/run"):
         shutil.copy(ROOT / script, tmp_path / script)
-    for name in ("requirements.txt", "requirements-cuda.txt", "pyproject.toml"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-cuda.txt", "pyproject.toml"):
         (tmp_path / name).write_text(f"{name}\n")
     return tmp_path
 
