@@ -7,9 +7,6 @@ import pytest
 
 from ove.toy import write_video
 
-SIZE_PX, BUDGET = 56, 160
-"""16 patches a frame: two I-frames, and 128 patches of the other 62."""
-
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:

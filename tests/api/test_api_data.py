@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BUDGET, SIZE_PX
+from small_clips import BUDGET, SIZE_PX
 from synthetic import CLASSES, RECORDS
 
 import ove

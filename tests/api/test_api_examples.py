@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import SIZE_PX
+from small_clips import SIZE_PX
 
 import ove
 from ove.config import VideoConfig

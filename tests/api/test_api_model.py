@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import published_files
 import pytest
-from conftest import BUDGET, SIZE_PX
+from small_clips import BUDGET, SIZE_PX
 from synthetic import BUDGET as TINY_BUDGET
 from synthetic import GOP, T
 from synthetic import SIZE_PX as TINY_PX

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import BUDGET, SIZE_PX
+from small_clips import BUDGET, SIZE_PX
 
 import ove
 from ove.errors import BadClip, BadInput, ConfigError, Unavailable
