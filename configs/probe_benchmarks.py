@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from ove.probe.annotations.benchmarks import BENCHMARKS
+from ove.probing.annotations.benchmarks import BENCHMARKS
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -10,8 +10,8 @@ from pathlib import Path
 from launch.cli.command import command_parser, run_command
 from ove.errors import BadInput
 from ove.files import write_json, write_text
-from ove.probe.annotations.benchmarks import BENCHMARKS
-from ove.probe.annotations.match import Matched, list_lines, match
+from ove.probing.annotations.benchmarks import BENCHMARKS
+from ove.probing.annotations.match import Matched, list_lines, match
 
 _SHOWN = 5
 """Names printed of each kind; the report has all."""

@@ -15,9 +15,9 @@ from launch.cli.processes import add_options, join_processes
 from ove import distributed as processes
 from ove.config import ProbeConfig
 from ove.files import write_json, write_text
-from ove.probe.compare import compare
-from ove.probe.predictions import check_name, write_predictions
-from ove.probe.report import as_csv, as_json, table
+from ove.probing.compare import compare
+from ove.probing.predictions import check_name, write_predictions
+from ove.probing.report import as_csv, as_json, table
 from ove.shards.shard_set import ShardSet
 
 _MEET_LIMIT_S, _SILENCE_LIMIT_S = 600.0, 60.0

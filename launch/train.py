@@ -14,7 +14,7 @@ from launch.cli.command import command_parser, run_command
 from launch.cli.processes import add_options, join_processes
 from ove import distributed as processes
 from ove.config import RunConfig
-from ove.probe.online import OnlineProbe
+from ove.probing.online import OnlineProbe
 from ove.train.loop import Hooks, train
 from ove.train.monitor.profiler import StepRange, parse_step_range
 from ove.view.batches import FirstBatches

@@ -22,8 +22,8 @@ _FRONT_DOOR = {
     "write_shards": "ove.api.data",
     "batches": "ove.api.data",
     "split": "ove.api.data",
-    "probe": "ove.api.probing",
-    "ProbeResult": "ove.api.probing",
+    "probe": "ove.api.probe",
+    "ProbeResult": "ove.api.probe",
     "OveError": "ove.errors",
 }
 __all__ = list(_FRONT_DOOR)

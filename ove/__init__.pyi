@@ -5,8 +5,8 @@ from ove.api.data import split as split
 from ove.api.data import write_shards as write_shards
 from ove.api.model import Model as Model
 from ove.api.model import load as load
-from ove.api.probing import ProbeResult as ProbeResult
-from ove.api.probing import probe as probe
+from ove.api.probe import ProbeResult as ProbeResult
+from ove.api.probe import probe as probe
 from ove.api.read import EncoderInput as EncoderInput
 from ove.api.read import read as read
 from ove.errors import OveError as OveError

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ove.probe.features import Embeddings, extract
-from ove.probe.heads.knn import knn
+from ove.probing.features import Embeddings, extract
+from ove.probing.heads.knn import knn
 from ove.records import Selection
 
 NUMBER = 3

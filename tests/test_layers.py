@@ -17,13 +17,13 @@ LEVELS = (
     {"tokens", "stream", "labels"},
     {"train"},
     {"features", "plan"},
-    {"probe", "view"},
+    {"probing", "view"},
     {"studies", "api"},
 )
 """Folders and modules of `ove`, lowest first: each may import those of lower levels and none of its own."""
 ONLY_OF_TRAIN = {"ove.train.checkpoints", "ove.train.optimizer"}
 """What `features`, `probe` and `view` may take of `train`."""
-JAX_FOLDERS = {"distributed", "encoder", "centers", "labels", "train", "features", "plan", "probe"}
+JAX_FOLDERS = {"distributed", "encoder", "centers", "labels", "train", "features", "plan", "probing"}
 LEVEL_OF = {folder: level for level, folders in enumerate(LEVELS) for folder in folders}
 SOURCES = sorted((ROOT / "ove").rglob("*.py"))
 
@@ -58,7 +58,7 @@ def test_imports_follow_the_layers(path: Path) -> None:
             assert here in JAX_FOLDERS, f"{path}: jax does not belong in {here}/"
         if parts[0] == "ove" and parts[1] != here:
             assert LEVEL_OF[parts[1]] < LEVEL_OF[here], f"{path}: {here} may not import ove.{parts[1]}"
-            if here in ("features", "probe", "view") and parts[1] == "train":
+            if here in ("features", "probing", "view") and parts[1] == "train":
                 assert ".".join(parts[:3]) in ONLY_OF_TRAIN, f"{path}: of train only checkpoints and optimizer"
 
 

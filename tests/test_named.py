@@ -13,8 +13,8 @@ from ove.config.section import Own, hints_of
 from ove.errors import ConfigError
 from ove.labels.teachers.teacher import TEACHERS
 from ove.named import named
-from ove.probe.heads.heads import HEADS
-from ove.probe.interventions import INTERVENTIONS
+from ove.probing.heads.heads import HEADS
+from ove.probing.interventions import INTERVENTIONS
 from ove.records import CodecSignals, Saliency
 from ove.train.optimizer import SCHEDULES, learning_rate
 from ove.video.motion import COMPENSATIONS

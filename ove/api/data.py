@@ -18,7 +18,7 @@ from ove.config.mapping import from_mapping
 from ove.errors import BadInput, ConfigError
 from ove.files import write_json_lines, write_text
 from ove.prefetch import prefetch
-from ove.probe.dataset import UNKNOWN
+from ove.probing.dataset import UNKNOWN
 from ove.records import MODES
 from ove.shards.assemble import WriteSummary
 from ove.shards.make import write_source

@@ -21,13 +21,13 @@ from ove.errors import BadClip, BadInput, BadShard, ConfigError
 from ove.features.from_files import Outputs, encode_sequences, read_ahead
 from ove.features.frozen import frozen
 from ove.named import named
-from ove.probe.dataset import UNKNOWN, ProbeDataset
-from ove.probe.features import Embeddings, Features
-from ove.probe.heads.attentive import fit
-from ove.probe.heads.heads import HEADS
-from ove.probe.heads.knn import knn
-from ove.probe.heads.linear import fit_linear
-from ove.probe.scores import Predictions, Scores
+from ove.probing.dataset import UNKNOWN, ProbeDataset
+from ove.probing.features import Embeddings, Features
+from ove.probing.heads.attentive import fit
+from ove.probing.heads.heads import HEADS
+from ove.probing.heads.knn import knn
+from ove.probing.heads.linear import fit_linear
+from ove.probing.scores import Predictions, Scores
 from ove.records import MODES
 from ove.shards.manifest import MANIFEST
 from ove.shards.remote.remote_shards import uri_of

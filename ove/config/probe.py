@@ -30,7 +30,7 @@ class ProbeConfig(Section):
     budgets: tuple[Count, ...] = (2048,)
     """Tokens of a clip; each mode is probed at each of them."""
     interventions: tuple[Intervention | Own, ...] = ("none",)
-    """What is done to the codec's patches before the encoder sees them (`ove.probe.interventions`)."""
+    """What is done to the codec's patches before the encoder sees them (`ove.probing.interventions`)."""
     untrained: bool = True
     """Also probe the same encoder with fresh weights."""
     selection: SelectionConfig = field(default_factory=SelectionConfig)

@@ -9,10 +9,10 @@ from ove.config import ProbeConfig
 from ove.errors import BadInput, BadShard, ConfigError
 from ove.features.frozen import Frozen, open_frozen
 from ove.named import named, own_source
-from ove.probe.dataset import ProbeDataset
-from ove.probe.heads.heads import HEADS
-from ove.probe.score_cache import ScoreCache
-from ove.probe.scores import Predictions, Scores, mean_and_half_width
+from ove.probing.dataset import ProbeDataset
+from ove.probing.heads.heads import HEADS
+from ove.probing.score_cache import ScoreCache
+from ove.probing.scores import Predictions, Scores, mean_and_half_width
 from ove.progress import ProgressReport
 from ove.records import MODES
 from ove.shards.shard_set import ShardSet

@@ -14,7 +14,7 @@ from jaxtyping import Int32, UInt8
 from ove.errors import BadShard
 from ove.named import own_source
 from ove.prefetch import prefetch
-from ove.probe.interventions import INTERVENTIONS, OF_ONE_VIDEO, intervene
+from ove.probing.interventions import INTERVENTIONS, OF_ONE_VIDEO, intervene
 from ove.records import MODES
 from ove.shards.schema import VideoRecord
 from ove.shards.shard_set import ShardSet

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float16, Float32, Int, Int32, Shaped
 from ove.errors import BadInput
 from ove.features.frozen import Frozen
 from ove.files import atomic_write, digest, write_array, write_json
-from ove.probe.dataset import Example, ProbeDataset, ahead
+from ove.probing.dataset import Example, ProbeDataset, ahead
 
 SAMPLES_PER_CALL = 16
 """Samples per encoder call; rounded up to a multiple of the local devices."""

@@ -7,8 +7,8 @@ from ove.encoder.encoder import Params
 from ove.errors import BadShard, ConfigError
 from ove.features.frozen import Frozen, frozen
 from ove.named import named
-from ove.probe.dataset import ProbeDataset
-from ove.probe.heads.heads import HEADS
+from ove.probing.dataset import ProbeDataset
+from ove.probing.heads.heads import HEADS
 from ove.records import MODES
 from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView

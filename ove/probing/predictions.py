@@ -8,9 +8,9 @@ from typing import Any
 
 from ove.errors import BadInput, ConfigError
 from ove.files import atomic_write
-from ove.probe.compare import Comparison
-from ove.probe.report import CONDITION
-from ove.probe.scores import TOP_K
+from ove.probing.compare import Comparison
+from ove.probing.report import CONDITION
+from ove.probing.scores import TOP_K
 
 SUFFIXES = (".jsonl", ".csv")
 _PAIR = ("class", "probability")

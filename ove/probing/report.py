@@ -6,7 +6,7 @@ import math
 from statistics import fmean
 from typing import Any
 
-from ove.probe.compare import Comparison, ComparisonRow
+from ove.probing.compare import Comparison, ComparisonRow
 
 CONDITION = ("mode", "budget", "intervention", "untrained")
 """Columns that identify a probe, together with the index of its seed."""

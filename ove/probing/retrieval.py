@@ -8,11 +8,11 @@ import numpy as np
 
 from ove.errors import BadClip, BadShard, ConfigError
 from ove.features.frozen import Frozen
-from ove.probe.dataset import UNKNOWN, Example, ProbeDataset
-from ove.probe.features import embed
-from ove.probe.heads.knn import retrieval_at_1
-from ove.probe.interventions import patches_at
-from ove.probe.scores import Accuracy
+from ove.probing.dataset import UNKNOWN, Example, ProbeDataset
+from ove.probing.features import embed
+from ove.probing.heads.knn import retrieval_at_1
+from ove.probing.interventions import patches_at
+from ove.probing.scores import Accuracy
 from ove.records import Saliency, on_time_grid
 from ove.shards.schema import decode_frames
 from ove.shards.shard_set import ShardSet

@@ -8,7 +8,7 @@ from typing import Any
 from ove.config.mapping import from_mapping, to_mapping
 from ove.errors import ConfigError
 from ove.files import digest, write_json
-from ove.probe.scores import Scores
+from ove.probing.scores import Scores
 
 
 class ScoreCache:

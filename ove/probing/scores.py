@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int32
 from scipy.special import softmax, stdtrit
 
-from ove.probe.dataset import UNKNOWN
+from ove.probing.dataset import UNKNOWN
 
 _NORMAL95 = 1.96
 TOP_K = 5

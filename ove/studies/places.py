@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Int
 
 from ove.features.frozen import open_frozen
-from ove.probe.choices import Choices, choices_of
-from ove.probe.retrieval import CLIP_PARTS, retrieve
-from ove.probe.scores import mean_and_half_width
+from ove.probing.choices import Choices, choices_of
+from ove.probing.retrieval import CLIP_PARTS, retrieve
+from ove.probing.scores import mean_and_half_width
 from ove.studies.sets import Bench, called
 from ove.studies.study import Column, Study, Value
 from ove.view import plots

@@ -9,8 +9,8 @@ from statistics import fmean
 from matplotlib.figure import Figure
 
 from ove.config.probe import Intervention
-from ove.probe.compare import Comparison, ComparisonRow, compare
-from ove.probe.score_cache import ScoreCache
+from ove.probing.compare import Comparison, ComparisonRow, compare
+from ove.probing.score_cache import ScoreCache
 from ove.shards.shard_set import ShardSet
 from ove.studies.sets import Bench, called
 from ove.studies.study import Column, Study, Value

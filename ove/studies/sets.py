@@ -10,7 +10,7 @@ from ove.config.mapping import from_mapping, merged, to_mapping
 from ove.config.probe import parse_option
 from ove.errors import ConfigError
 from ove.files import digest
-from ove.probe.compare import view_of
+from ove.probing.compare import view_of
 from ove.shards.make import write_source
 from ove.shards.shard_set import ShardSet
 from ove.shards.write import WriteProgress

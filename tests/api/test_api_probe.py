@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ove
-from ove.api.probing import probe
+from ove.api.probe import probe
 from ove.errors import BadInput, ConfigError
 
 CLASSES = ("dark", "light", "medium")

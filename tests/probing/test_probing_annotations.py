@@ -11,8 +11,8 @@ from launch.cli import settings as cli_settings
 from ove.config import ProbeConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadInput
-from ove.probe.annotations.benchmarks import BENCHMARKS
-from ove.probe.annotations.match import Matched, match
+from ove.probing.annotations.benchmarks import BENCHMARKS
+from ove.probing.annotations.match import Matched, match
 
 ROOT = Path(__file__).resolve().parents[2]
 SSV2 = {

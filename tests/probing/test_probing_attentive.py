@@ -12,9 +12,9 @@ from ove.config import EncoderConfig, ProbeConfig
 from ove.encoder import encoder
 from ove.errors import BadInput
 from ove.features.frozen import Frozen, frozen
-from ove.probe.features import Features
-from ove.probe.heads.attentive import fit
-from ove.probe.scores import Scores
+from ove.probing.features import Features
+from ove.probing.heads.attentive import fit
+from ove.probing.scores import Scores
 
 CONFIG = ProbeConfig(epochs=8, batch_size=16, lr=3e-3, lr_end=1e-5)
 CLASSES = 3

@@ -15,10 +15,10 @@ from ove.config import ProbeConfig
 from ove.errors import BadInput
 from ove.features.frozen import Frozen
 from ove.labels.teachers.clip import ClipConfig
-from ove.probe.features import Features
-from ove.probe.heads import attentive
-from ove.probe.heads.attentive import Probe, _Trainer, fit
-from ove.probe.scores import Accuracy, Predictions
+from ove.probing.features import Features
+from ove.probing.heads import attentive
+from ove.probing.heads.attentive import Probe, _Trainer, fit
+from ove.probing.scores import Accuracy, Predictions
 
 Numbers = dict[str, np.ndarray]
 CLASSES, TOKENS, WIDTH, EPS = 3, 5, 4, 0.05

@@ -16,12 +16,12 @@ from ove.config import EncoderConfig, ProbeConfig, SelectionConfig
 from ove.encoder import encoder, published
 from ove.errors import BadShard, ConfigError
 from ove.features.frozen import frozen, open_frozen
-from ove.probe.compare import compare, view_of
-from ove.probe.dataset import ProbeDataset
-from ove.probe.features import Embeddings, Features, stored
-from ove.probe.heads import heads
-from ove.probe.score_cache import ScoreCache
-from ove.probe.scores import Accuracy, Predictions, Scores
+from ove.probing.compare import compare, view_of
+from ove.probing.dataset import ProbeDataset
+from ove.probing.features import Embeddings, Features, stored
+from ove.probing.heads import heads
+from ove.probing.score_cache import ScoreCache
+from ove.probing.scores import Accuracy, Predictions, Scores
 from ove.records import CODEC
 from ove.shards.schema import VideoRecord
 from ove.shards.shard_set import ShardSet

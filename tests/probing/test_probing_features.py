@@ -13,8 +13,8 @@ from ove.config import EncoderConfig, SelectionConfig
 from ove.encoder import encoder
 from ove.errors import BadInput, BadShard
 from ove.features.frozen import Frozen, frozen
-from ove.probe.dataset import UNKNOWN, ProbeDataset
-from ove.probe.features import SAMPLES_PER_CALL, EncodedOnDemand, embed, extract, part_of, stored
+from ove.probing.dataset import UNKNOWN, ProbeDataset
+from ove.probing.features import SAMPLES_PER_CALL, EncodedOnDemand, embed, extract, part_of, stored
 from ove.records import CODEC
 from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView, to_tokens

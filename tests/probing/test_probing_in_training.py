@@ -16,10 +16,10 @@ from ove.config import BatchesConfig, EncoderConfig, EvaluationConfig, ProbeConf
 from ove.encoder import encoder
 from ove.errors import BadShard, ConfigError
 from ove.features.frozen import frozen
-from ove.probe import online as in_training
-from ove.probe.heads import heads
-from ove.probe.online import OnlineProbe
-from ove.probe.scores import Accuracy, Predictions, Scores
+from ove.probing import online as in_training
+from ove.probing.heads import heads
+from ove.probing.online import OnlineProbe
+from ove.probing.scores import Accuracy, Predictions, Scores
 from ove.shards.schema import VideoRecord
 from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView

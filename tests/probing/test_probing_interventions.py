@@ -10,9 +10,9 @@ from synthetic import BUDGET, CLASSES, GOP, GRID, RECORDS, T, frames_of, record_
 
 from ove.config import SelectionConfig
 from ove.errors import BadClip, ConfigError
-from ove.probe import dataset as looks_module
-from ove.probe.dataset import ProbeDataset
-from ove.probe.interventions import intervene
+from ove.probing import dataset as looks_module
+from ove.probing.dataset import ProbeDataset
+from ove.probing.interventions import intervene
 from ove.records import on_time_grid
 from ove.shards.schema import VideoRecord, encode_frames
 from ove.shards.shard_set import ShardSet

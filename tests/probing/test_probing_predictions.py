@@ -12,8 +12,8 @@ from synthetic import BUDGET, CLASSES, GOP, RECORDS, image_record_of, record_of,
 
 from ove.config import ProbeConfig, SelectionConfig
 from ove.errors import BadInput, ConfigError
-from ove.probe.compare import Comparison, compare
-from ove.probe.predictions import prediction_rows, write_predictions
+from ove.probing.compare import Comparison, compare
+from ove.probing.predictions import prediction_rows, write_predictions
 from ove.shards.schema import ImageRecord, VideoRecord
 from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile

@@ -6,10 +6,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ove.errors import BadInput
-from ove.probe.features import Embeddings
-from ove.probe.heads import linear
-from ove.probe.heads.knn import knn, retrieval_at_1
-from ove.probe.heads.linear import fit_linear
+from ove.probing.features import Embeddings
+from ove.probing.heads import linear
+from ove.probing.heads.knn import knn, retrieval_at_1
+from ove.probing.heads.linear import fit_linear
 
 CLASSES, TEMPERATURE = 4, 0.07
 

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from ove.probe.compare import Comparison, ComparisonRow
-from ove.probe.report import as_csv, as_json, table
-from ove.probe.scores import Accuracy, Scores
+from ove.probing.compare import Comparison, ComparisonRow
+from ove.probing.report import as_csv, as_json, table
+from ove.probing.scores import Accuracy, Scores
 
 
 def scores(*top1: float) -> tuple[Scores, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from ove.probe.scores import Accuracies, Accuracy, mean_and_half_width
+from ove.probing.scores import Accuracies, Accuracy, mean_and_half_width
 
 
 def test_top1_top5_and_mean_class() -> None:

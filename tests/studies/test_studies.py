@@ -13,12 +13,12 @@ from synthetic import BUDGET, GOP, GRID, RECORDS, frames_of, record_of, write_se
 from ove.config import ProbeConfig, SelectionConfig
 from ove.errors import ConfigError
 from ove.features.frozen import Frozen, open_frozen
-from ove.probe import retrieval
-from ove.probe.choices import Choices, choices_of
-from ove.probe.compare import Comparison, compare
-from ove.probe.retrieval import retrieve
-from ove.probe.score_cache import ScoreCache
-from ove.probe.scores import Accuracy, Scores
+from ove.probing import retrieval
+from ove.probing.choices import Choices, choices_of
+from ove.probing.compare import Comparison, compare
+from ove.probing.retrieval import retrieve
+from ove.probing.score_cache import ScoreCache
+from ove.probing.scores import Accuracy, Scores
 from ove.records import CODEC, on_time_grid
 from ove.shards.pictures import encode_jpeg
 from ove.shards.schema import VideoRecord
@@ -212,7 +212,7 @@ def test_what_is_kept_is_not_done_again(
     )  # fmt: skip
     cache, lines = ScoreCache(tmp_path), []
     first = compare(config, lines.append, cache)
-    monkeypatch.setattr("ove.probe.heads.heads.knn", None)  # it would raise
+    monkeypatch.setattr("ove.probing.heads.heads.knn", None)  # it would raise
     assert compare(config, lines.append, cache) == first
     assert "cached" in lines[-1] and "cached" not in lines[-3]
     with pytest.raises(TypeError):

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from ove.probe.annotations.match import Table
-from ove.probe.annotations.spans import charades_ego, epic_kitchens, perception_test
-from ove.probe.annotations.whole_videos import diving48, hmdb51, kinetics400, something_something
+from ove.probing.annotations.match import Table
+from ove.probing.annotations.spans import charades_ego, epic_kitchens, perception_test
+from ove.probing.annotations.whole_videos import diving48, hmdb51, kinetics400, something_something
 
 
 @dataclass(frozen=True)

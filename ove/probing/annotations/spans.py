@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ove.errors import BadInput
-from ove.probe.annotations.match import AnnotationRow, Table, field_of, first_of, read_csv, read_json
+from ove.probing.annotations.match import AnnotationRow, Table, field_of, first_of, read_csv, read_json
 
 _US = 1e-6
 

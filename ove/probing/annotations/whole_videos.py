@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from ove.errors import BadInput
-from ove.probe.annotations.match import AnnotationRow, Table, field_of, first_of, read_csv, read_json
+from ove.probing.annotations.match import AnnotationRow, Table, field_of, first_of, read_csv, read_json
 
 _HMDB_USE = {"train": "1", "val": "2"}
 """In a line of an HMDB51 split; 0: the video is not used."""

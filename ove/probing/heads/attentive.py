@@ -18,9 +18,9 @@ from ove.encoder.pool import Pool
 from ove.errors import BadInput
 from ove.features.frozen import Frozen
 from ove.prefetch import prefetch
-from ove.probe.dataset import UNKNOWN
-from ove.probe.features import TokenSource, of_all, part_of
-from ove.probe.scores import Accuracies, Accuracy, Predictions, Scores
+from ove.probing.dataset import UNKNOWN
+from ove.probing.features import TokenSource, of_all, part_of
+from ove.probing.scores import Accuracies, Accuracy, Predictions, Scores
 
 HEAD_WIDTH = 64
 _LINEAR_SCALE = 1e-3

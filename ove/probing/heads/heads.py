@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ove.config import ProbeConfig
 from ove.features.frozen import Frozen
-from ove.probe.dataset import ProbeDataset
-from ove.probe.features import Embeddings, EncodedOnDemand, OnProgress, TokenSource, embed, extract, stored
-from ove.probe.heads.attentive import fit
-from ove.probe.heads.knn import knn
-from ove.probe.heads.linear import fit_linear
-from ove.probe.scores import Predictions, Scores
+from ove.probing.dataset import ProbeDataset
+from ove.probing.features import Embeddings, EncodedOnDemand, OnProgress, TokenSource, embed, extract, stored
+from ove.probing.heads.attentive import fit
+from ove.probing.heads.knn import knn
+from ove.probing.heads.linear import fit_linear
+from ove.probing.scores import Predictions, Scores
 
 Result = tuple[Scores, Predictions]
 

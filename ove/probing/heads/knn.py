@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from ove.errors import BadInput
-from ove.probe.features import Embeddings
-from ove.probe.scores import Accuracies, Predictions, Scores
+from ove.probing.features import Embeddings
+from ove.probing.scores import Accuracies, Predictions, Scores
 
 TEMPERATURE = 0.07
 """The vote of a neighbour with cosine c has the weight exp(c / TEMPERATURE)."""

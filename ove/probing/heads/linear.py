@@ -6,8 +6,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float32
 
-from ove.probe.features import Embeddings
-from ove.probe.scores import Accuracies, Predictions, Scores
+from ove.probing.features import Embeddings
+from ove.probing.scores import Accuracies, Predictions, Scores
 
 _STEPS = 300
 _TOLERANCE = 1e-5
