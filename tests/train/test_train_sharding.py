@@ -12,7 +12,17 @@ from tiny_run import N_CENTERS, config_of, replace_encoder
 from ove.config import MeshConfig
 from ove.errors import ConfigError
 from ove.train.init import init_state
-from ove.train.sharding import axis_sizes, check_division, leaf_name, make_mesh, placement, state_shardings
+from ove.train.sharding import (
+    axis_sizes,
+    check_division,
+    leaf_name,
+    make_mesh,
+    placement,
+    sharded_axes,
+    sharded_axes_of_layer,
+    spec_of,
+    state_shardings,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +50,36 @@ def test_neighbours_share_parameters_and_banks() -> None:
     assert [d.id for d in mesh.devices[0].ravel()] == [0, 1, 2, 3]
     assert placement(mesh).bank_axes == ("fsdp", "bank") and placement(mesh).n_shards == 4
     assert placement(make_mesh(MeshConfig(fsdp=2))).n_shards == 8
+
+
+@dataclasses.dataclass(frozen=True)
+class SliceDevice:
+    """What the mesh asks of a device of several TPU slices."""
+
+    id: int
+    slice_index: int
+    platform: str = "cpu"
+    device_kind: str = "made up"
+    process_index: int = 0
+
+
+def test_slices_lie_along_data_whatever_the_order_of_their_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = [SliceDevice(n, n % 2) for n in range(8)]  # even ones in one slice, odd ones in the other
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    mesh = make_mesh(MeshConfig(fsdp=2, bank=2))
+    assert [[device.id for device in part.ravel()] for part in mesh.devices] == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    mesh = make_mesh(MeshConfig(fsdp=2))
+    assert [[device.id for device in part] for part in mesh.devices] == [[0, 2], [4, 6], [1, 3], [5, 7]]
+    assert [device.id for device in make_mesh().devices.ravel()] == [0, 2, 4, 6, 1, 3, 5, 7]
+
+
+def test_an_axis_of_one_device_cuts_nothing_and_a_layer_has_one_axis_less() -> None:
+    devices = jax.devices()[:2]
+    for fsdp, spec in ((1, P()), (2, P(None, None, "fsdp"))):
+        assert spec_of("params/blocks/mlp/fc1/kernel", make_mesh(MeshConfig(fsdp=fsdp), devices)) == spec
+    specs = {"fc1": {"kernel": P(None, None, "fsdp"), "bias": P()}, "fc2": {"kernel": P(None, "fsdp")}}
+    assert sharded_axes(specs) == (("fc1/kernel", 2), ("fc2/kernel", 1))
+    assert sharded_axes_of_layer(specs) == (("fc1/kernel", 1), ("fc2/kernel", 0))
 
 
 def test_batches_that_cannot_be_split_are_refused() -> None:
