@@ -7,11 +7,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.cli.command import command_parser, run_command
 from ove.errors import BadInput
 from ove.files import write_json, write_text
 from ove.probing.annotations.benchmarks import BENCHMARKS
 from ove.probing.annotations.match import Matched, list_lines, match
+
+from .cli.command import command_parser, run_command
 
 _SHOWN = 5
 """Names printed of each kind; the report has all."""

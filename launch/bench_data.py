@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import jax
 from jax.sharding import Sharding
 
-from launch.cli import settings as cli_settings
-from launch.cli.command import command_parser, run_command
 from ove.config import BatchesConfig, RunConfig
 from ove.errors import ConfigError
 from ove.stream.batch_pipeline import Pipeline
 from ove.stream.head_stream import HeadStream
 from ove.train.feed import to_devices
 from ove.train.sharding import batch_sharding, make_mesh
+
+from .cli import settings as cli_settings
+from .cli.command import command_parser, run_command
 
 STAGES = {
     "read": ("record",),

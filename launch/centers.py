@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from launch.cli.command import command_parser, run_command
 from ove.centers.center_files import write_centers
 from ove.config import RunConfig
 from ove.config.mapping import from_mapping
@@ -24,6 +23,8 @@ from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView, to_tokens
 from ove.train.checkpoints.checkpoint import restore_encoder
 from ove.train.checkpoints.saved_bank import SavedBank, open_bank
+
+from .cli.command import command_parser, run_command
 
 _RECORDS_AT_ONCE = 16
 """Records per encoder call."""

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from launch.cli.command import command_parser, run_command
 from ove.config import EncoderConfig, RunConfig
 from ove.encoder import published
 from ove.encoder.encoder import Encoder
@@ -26,6 +25,8 @@ from ove.tokens.preprocessing import OF_PUBLISHED, OF_RUN, read_preprocessing, s
 from ove.train.checkpoints.checkpoint import Checkpoints, restore_encoder
 from ove.train.init import TrainState
 from ove.train.monitor.guards import init_loss_window
+
+from .cli.command import command_parser, run_command
 
 ORIGIN_FILE = "published.safetensors"
 """Metadata of the published file, in the folder of a converted run."""

@@ -11,9 +11,6 @@ from pathlib import Path
 
 import cv2
 
-from launch.cli.command import command_parser, run_command
-from launch.cli.progress_line import shown
-from launch.cli.settings import budget_option, read_sections
 from ove.config import VideoConfig
 from ove.config.mapping import to_mapping
 from ove.errors import BadClip, ConfigError
@@ -22,6 +19,10 @@ from ove.features.from_files import Outputs, Weights, encode_sequences, open_wei
 from ove.tokens.native import MAX_TOKENS
 from ove.tokens.preprocessing import changed, differences
 from ove.tokens.read import InputConfig, Tokens, read_tokens, resolve_paths
+
+from .cli.command import command_parser, run_command
+from .cli.progress_line import shown
+from .cli.settings import budget_option, read_sections
 
 _SHOWN = 20
 _OF_MODE = {"budget": "codec", "frames": "frames", "max_tokens": "image", "min_tokens": "image"}

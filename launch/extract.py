@@ -11,8 +11,6 @@ from typing import get_args, get_type_hints
 import cv2
 import numpy as np
 
-from launch.cli.command import command_parser, run_command
-from launch.cli.settings import budget_option, read_sections, word_list
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadClip, ConfigError
@@ -28,6 +26,9 @@ from ove.video.select import budget_of, choose_patches, i_frame_flags
 from ove.view.animation import write_animation
 from ove.view.overlay import overlay
 from ove.workers import Died, outcomes
+
+from .cli.command import command_parser, run_command
+from .cli.settings import budget_option, read_sections, word_list
 
 _EXPORTS = ("npz", "mosaics")
 _PICTURES = ("sheet", "video")

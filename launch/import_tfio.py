@@ -11,13 +11,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from launch import shards
-from launch.cli.command import command_parser, run_command
-from launch.tensorflow_environment.install import ENVIRONMENT, environment
-from launch.tensorflow_environment.supervise import read_inputs, read_progress
 from ove.errors import BadShard, ConfigError
 from ove.files import digest, write_json
 from ove.shards.manifest import read_manifest
+
+from . import shards
+from .cli.command import command_parser, run_command
+from .tensorflow_environment.install import ENVIRONMENT, environment
+from .tensorflow_environment.supervise import read_inputs, read_progress
 
 FORMAT_ENDINGS = {
     "tfrecord": (".tfrecord", ".tfrecords", ".tfrec"),

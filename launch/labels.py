@@ -14,10 +14,6 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from launch.cli import settings as cli_settings
-from launch.cli.command import command_parser, run_command
-from launch.cli.processes import add_options, join_processes
-from launch.cli.progress_line import shown
 from ove.config import EnginesConfig, LabelsConfig, TextConfig
 from ove.config.mapping import from_mapping
 from ove.distributed import Processes, exit
@@ -31,12 +27,20 @@ from ove.labels.text.tag_shards import VOCABULARY, TextReport, tag_shards
 from ove.shards.remote.remote_shards import uri_of
 from ove.shards.shard_set import ShardSet
 
+from .cli import settings as cli_settings
+from .cli.command import command_parser, run_command
+from .cli.processes import add_options, join_processes
+from .cli.progress_line import shown
+
 _TASKS = ("embed", "dedup", "kmeans", "assign", "all")
 _IN_PARTS = ("embed", "assign")
 _DOES = {"read": "pictures read", "count": "words counted", "tag": "records tagged"}
 _SCRIPTS_SHOWN = 8
 _PATIENCE_S = 30 * 86400.0
 """How long processes wait for a live one: for the slowest part of the embeddings, for duplicates."""
+
+LEAVE = exit
+"""How the command exits."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -182,4 +186,4 @@ def _ocr_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run_command(main, exit)
+    run_command(main, LEAVE)

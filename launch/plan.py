@@ -9,8 +9,6 @@ from typing import Any
 
 import jax
 
-from launch.cli import settings as cli_settings
-from launch.cli.command import command_parser, run_command
 from ove.config import RunConfig
 from ove.errors import ConfigError
 from ove.plan import costs
@@ -18,6 +16,9 @@ from ove.plan.costs import DEVICE_KINDS, DeviceKind, RunShape
 from ove.plan.programs import collective_bytes, compile_step, materialized_leaves
 from ove.train.monitor.speed import workload
 from ove.train.sharding import check_division, make_mesh
+
+from .cli import settings as cli_settings
+from .cli.command import command_parser, run_command
 
 CENTERS = {"obj": 2_000_000, "vid": 400_000, "ocr": 365_187}
 LABELS = {"obj": 10, "vid": 10, "ocr": 100}
@@ -115,7 +116,7 @@ def _pretend(n_devices: int) -> None:
         return
     os.environ["XLA_FLAGS"] = " ".join([*(flag for flag in flags.split() if not flag.startswith(_FLAG)), wanted])
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.execv(sys.executable, [sys.executable, "-m", "launch.plan", *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, "-m", f"{__package__}.plan", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import jax
 
-from launch.cli import settings as cli_settings
-from launch.cli.command import command_parser, run_command
-from launch.cli.processes import add_options, join_processes
 from ove import distributed as processes
 from ove.config import ProbeConfig
 from ove.files import write_json, write_text
@@ -20,8 +17,15 @@ from ove.probing.predictions import check_name, write_predictions
 from ove.probing.report import as_csv, as_json, table
 from ove.shards.shard_set import ShardSet
 
+from .cli import settings as cli_settings
+from .cli.command import command_parser, run_command
+from .cli.processes import add_options, join_processes
+
 _MEET_LIMIT_S, _SILENCE_LIMIT_S = 600.0, 60.0
 """How long processes wait for each other at the start, and without a sign of life from one."""
+
+LEAVE = processes.exit
+"""How the command exits."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,4 +53,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, processes.exit)
+    run_command(main, LEAVE)

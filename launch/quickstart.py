@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launch.cli import settings as cli_settings
-from launch.cli.command import run_command
 from ove.errors import ConfigError, OveError
 from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile, files_in_folder
+
+from .cli import settings as cli_settings
+from .cli.command import program, run_command
 
 _ROOT = Path(__file__).resolve().parents[1]
 SIZE_PX = 84
@@ -49,10 +50,10 @@ class Commands:
     def run(self, module: str, *arguments: object, name: str = "") -> None:
         """Runs `python -m launch.MODULE ARGUMENTS`, its output on the screen; OveError if it fails."""
         name = name or module
-        words = ["-m", f"launch.{module}", *map(str, arguments)]
+        words = ["-m", f"{__package__}.{module}", *map(str, arguments)]
         print(f"\n[{name}] python {shlex.join(words)}", flush=True)
         before = time.perf_counter()
-        done = subprocess.run([sys.executable, *words], cwd=_ROOT, env=os.environ | _MALLOC, check=False)
+        done = subprocess.run([sys.executable, *words], env=os.environ | _MALLOC, check=False)
         self.seconds[name] = round(time.perf_counter() - before, 1)
         if done.returncode:
             raise OveError(f"the step {name} ended with exit code {done.returncode}; its message stands above.")
@@ -60,9 +61,11 @@ class Commands:
 
 def main() -> None:
     """Parses the arguments and runs the commands."""
-    parser = argparse.ArgumentParser(prog="bash launch/quickstart.sh", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program("quickstart"), description=__doc__)
     parser.add_argument("videos", nargs="?", type=Path, metavar="VIDEO_DIR", help="a folder of videos; subfolders give labels")
-    parser.add_argument("--out", type=Path, default=_ROOT / "runs" / "quickstart")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs", "quickstart"), help="folder for all that is made (default: runs/quickstart)"
+    )
     parser.add_argument("--smoke", action="store_true", help="a run of about a minute, to see that everything works")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -4,9 +4,6 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from launch.cli.command import run_command
-from launch.cli.progress_line import shown
-from launch.cli.settings import read_sections, word_list
 from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import ConfigError
@@ -14,6 +11,10 @@ from ove.shards.assemble import WriteSummary
 from ove.shards.make import write_source
 from ove.shards.write import WriteProgress
 from ove.sources.quarantine import QUARANTINE
+
+from .cli.command import program, run_command
+from .cli.progress_line import shown
+from .cli.settings import read_sections, word_list
 
 IMAGES_PER_SHARD = 1024
 """A picture takes about a tenth of the bytes of a clip."""
@@ -55,7 +56,7 @@ def _report(summary: WriteSummary, out: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m launch.shards",
+        prog=program("shards"),
         description="Writes videos or pictures into shards. Started again, it goes on where it stopped. What cannot be used is "
         "set aside in quarantine.jsonl with its reason.",
         epilog="SOURCE: a folder (class names from its subfolders), a list (.txt: path<TAB>label a line; .csv, .jsonl: columns "

@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from launch.cli.command import command_parser, run_command
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
@@ -24,6 +23,8 @@ from ove.video.select import choose_patches
 from ove.view.colours import masks
 from ove.view.moments import moments
 from ove.view.record import image_sheet, in_words, video_sheet
+
+from .cli.command import command_parser, run_command
 
 _SUFFIX = ".arrayrecord"
 _NEAR = 5

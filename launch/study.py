@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from launch.cli import settings as cli_settings
-from launch.cli.command import command_parser, run_command
 from ove.config import StudyConfig
 from ove.studies import places, probes
 from ove.studies.html_report import write_page
 from ove.studies.sets import Bench
 from ove.studies.study import Study, markdown, write_study
+
+from .cli import settings as cli_settings
+from .cli.command import command_parser, run_command
 
 STUDIES: dict[str, Callable[[Bench], Study]] = {
     "budget": probes.budget,

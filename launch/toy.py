@@ -8,8 +8,9 @@ from pathlib import Path
 
 import cv2
 
-from launch.cli.command import command_parser, run_command
 from ove.toy import CLASSES, write_video
+
+from .cli.command import command_parser, run_command
 
 SPLITS = {"train": 0, "probe": 1_000_003, "val": 2_000_003}
 """Added to the seed, so that splits share no video; runs have seeds below a million."""

@@ -9,15 +9,19 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from launch.cli import settings as cli_settings
-from launch.cli.command import command_parser, run_command
-from launch.cli.processes import add_options, join_processes
 from ove import distributed as processes
 from ove.config import RunConfig
 from ove.probing.online import OnlineProbe
 from ove.train.loop import Hooks, train
 from ove.train.monitor.profiler import StepRange, parse_step_range
 from ove.view.batches import FirstBatches
+
+from .cli import settings as cli_settings
+from .cli.command import command_parser, run_command
+from .cli.processes import add_options, join_processes
+
+LEAVE = processes.exit
+"""How the command exits."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,4 +46,4 @@ def _hooks(config: RunConfig, workdir: Path, span: StepRange | None) -> Hooks:
 
 
 if __name__ == "__main__":
-    run_command(main, processes.exit)
+    run_command(main, LEAVE)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from launch.cli.command import command_parser, run_command
 from ove.errors import BadShard, ConfigError, Unavailable
 from ove.records import BANKS
 from ove.shards.labels import NONE, read_labels, verify_labels
 from ove.shards.manifest import Manifest, read_manifest
 from ove.shards.remote.remote_shards import local_file, local_folder
 from ove.shards.verify import Problem, Verified, verify
+
+from .cli.command import command_parser, run_command
 
 _SHOWN = 12
 """Classes, codecs and so on that are named; the rest is counted."""

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ove.errors import OveError
@@ -11,7 +12,12 @@ from ove.errors import OveError
 def command_parser(name: str, about: str | None, **more: Any) -> argparse.ArgumentParser:
     """Returns the parser of `python -m launch.NAME`, whose help begins with `about`, line by line as it is written."""
     raw = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(prog=f"python -m launch.{name}", description=about, formatter_class=raw, **more)
+    return argparse.ArgumentParser(prog=program(name), description=about, formatter_class=raw, **more)
+
+
+def program(name: str) -> str:
+    """Returns how a command was called, for its help: `ove NAME` or `python -m launch.NAME`."""
+    return f"ove {name}" if Path(sys.argv[0]).stem == "ove" else f"python -m launch.{name}"
 
 
 def run_command(main: Callable[[], int | None], leave: Callable[[int], object] = sys.exit) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib.util
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,8 @@ from ove.errors import ConfigError
 
 _T = TypeVar("_T")
 _PREFIX = "--config."
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+"""Beside this package, in the repository and in a wheel."""
 
 
 def parse_with_config(
@@ -40,8 +43,11 @@ def load_config(file_and_argument: str) -> dict[str, Any]:
     """Returns the nested dictionary of `get_config(arg)` in a configuration file; ConfigError if it cannot be used."""
     name, _, argument = file_and_argument.partition(":")
     path = Path(name)
+    if not path.is_file() and re.fullmatch(r"\w+", name):
+        path = CONFIGS / f"{name}.py"
     if not path.is_file():
-        raise ConfigError(f"{name}: no such configuration file; those of the project are in configs/.")
+        known = ", ".join(sorted(found.stem for found in CONFIGS.glob("[a-z]*.py")))
+        raise ConfigError(f"{name}: no such configuration file; give a file, or the name of one that comes with ove: {known}.")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{name}: not a Python file; a configuration file ends in .py and defines get_config(arg).")

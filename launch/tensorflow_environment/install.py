@@ -25,6 +25,8 @@ def environment(folder: Path, say: Callable[[str], None]) -> Path:
     An installation takes minutes and the network; `say` logs it. Of several processes one installs, the others wait.
     Unavailable without Python 3.11 or 3.12, without enough disk, or if the installation fails.
     """
+    if not REQUIREMENTS.is_file():
+        raise Unavailable("TensorFlow's environment is made in a clone of the repository only; use `launch.import_tfio` there.")
     interpreter, marker = folder / "bin" / "python", folder / "installed"
     wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
     with locked(folder.with_name(f".{folder.name}.lock")):

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from launch.tensorflow_environment.install import ROOT
 from ove.errors import BadClip, Unavailable
 from ove.files import write_json
+
+from .install import ROOT
 
 _STEP_S = 0.2
 

@@ -25,7 +25,7 @@ os.environ.setdefault("S3_DISABLE_MULTI_PART_DOWNLOAD", "1")
 
 import tensorflow as tf
 
-from launch.tensorflow_environment.readers import READERS, CannotRead, Columns, Row
+from .readers import READERS, CannotRead, Columns, Row
 
 _PR_SET_PDEATHSIG = 1
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"GIF8": "gif", b"BM": "bmp", b"\x1aE\xdf\xa3": "mkv", b"FLV": "flv"}

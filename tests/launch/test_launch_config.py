@@ -38,7 +38,10 @@ def test_settings_replace_what_the_file_says() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--config=nowhere.py"], r"nowhere\.py: no such configuration file; those of the project are in configs/\."),
+        (
+            ["--config=nowhere.py"],
+            r"nowhere\.py: no such configuration file; give a file, or the name of one .*: labels, .*toy\.",
+        ),
         ([f"--config={TOY}:smok"], r"toy\.py:smok cannot be used: .*knows no argument 'smok'"),
         ([f"--config={TOY}", "--config.train.stepz=3"], r"unknown configuration key train\.stepz; did you mean train\.steps\?"),
         ([f"--config={TOY}", "--config.train.steps=many"], r"train\.steps = 'many' is of type str; int is expected"),
