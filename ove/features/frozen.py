@@ -4,7 +4,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from ove.features.from_files import is_run, open_weights, params_fingerprint
 from ove.labels.teachers.clip import ClipConfig, tower_skeleton
 from ove.labels.teachers.clip_files import is_clip, load_clip
 from ove.records import MODES
+from ove.tokens.read import InputConfig
 
 Compute = Literal["float32", "bfloat16"]
 What = Literal["tokens", "embeddings"]
@@ -45,6 +46,8 @@ class Frozen:
     mesh: Mesh
     part: tuple[int, int] = (0, 1)
     """(index, count): the part of the samples that this process takes."""
+    inputs: InputConfig | None = None
+    """What it was trained on, where its files say."""
 
     def check(self, modes: tuple[str, ...]) -> None:
         """Raises ConfigError for modes that are unknown, or that it cannot see."""
@@ -112,7 +115,7 @@ def _open_clip(path: Path, compute: Compute) -> Frozen:
 def _open_ours(path: Path, compute: Compute) -> Frozen:
     weights = open_weights(path, compute)
     name = f"{path}" if weights.step is None else f"step {weights.step} of {path}"
-    return _placed(Frozen, f"encoder of {name}", weights.config, weights.params, compute)
+    return replace(_placed(Frozen, f"encoder of {name}", weights.config, weights.params, compute), inputs=weights.inputs)
 
 
 OPENERS: Mapping[str, tuple[Callable[[Path], bool], Callable[[Path, Compute], Frozen]]] = {

@@ -17,6 +17,7 @@ from ove.progress import ProgressReport
 from ove.records import MODES
 from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView
+from ove.tokens.preprocessing import differences
 
 _DECIDES = (
     "probe",
@@ -100,6 +101,8 @@ def compare(config: ProbeConfig, log: Log, cache: ScoreCache | None = None) -> C
             "give the files labels by subfolder or list, and write the shards again."
         )
     log(f"{encoder.name}; {len(sets[0])} {sets[0].kind}s to train the probe, {len(sets[1])} to score it")
+    for sentence in _unlike_training(config, encoder, sets[0]):
+        log(f"note: the encoder was trained on other inputs: {sentence}")
     encoders = {False: encoder} | ({True: encoder.untrained(config.seeds[0])} if config.untrained else {})
     rows, n_unknown = [], 0
     for fresh, condition in itertools.product(encoders, _conditions(config)):
@@ -129,6 +132,16 @@ def _check(config: ProbeConfig, encoder: Frozen, sets: tuple[ShardSet, ShardSet]
     for (mode, budget, _), shards in itertools.product(_conditions(config), sets):
         if shards.kind == "video":
             view_of(config, budget).check(shards.grid_tyx, {MODES.index(mode)})
+
+
+def _unlike_training(config: ProbeConfig, encoder: Frozen, shards: ShardSet) -> list[str]:
+    """Lists what clips are otherwise than those that the encoder was trained on, for each budget in mode codec."""
+    trained = encoder.inputs
+    if trained is None or trained.mode == "image" or shards.kind == "image" or "codec" not in config.modes:
+        return []
+    video = shards.manifest.video_config(config.selection)
+    found = [differences(trained, replace(trained, mode="codec", video=video, budget=budget)) for budget in config.budgets]
+    return list(dict.fromkeys(itertools.chain.from_iterable(found)))
 
 
 def _view(config: ProbeConfig, budget: int, encoder: Frozen, shards: ShardSet) -> TokenView:

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ove.config import SelectionConfig, VideoConfig
+from ove.config.mapping import from_mapping
 from ove.errors import BadShard
 from ove.files import digest, write_json
 from ove.shards.schema import SHARD_SCHEMA_VERSION
@@ -52,6 +54,13 @@ class Manifest:
     """The configuration of the run."""
     fingerprint: str
     """Changes with any byte of any shard."""
+
+    def video_config(self, selection: SelectionConfig) -> VideoConfig:
+        """Returns the settings that clips were made with, at the grid that they have; `selection` is the reader's own."""
+        values = dict(self.made_with.get("video", {}))
+        if self.grid_tyx:
+            values |= {"n_frames": self.grid_tyx[0], "size_px": self.size_px, "patch_px": self.patch_px}
+        return replace(from_mapping(VideoConfig, values, "video."), selection=selection)
 
 
 def fingerprint_of_shards(shards: Sequence[Shard]) -> str:

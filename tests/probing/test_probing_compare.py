@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from synthetic import BUDGET, CLASSES, GOP, RECORDS, image_record_of, record_of, write_image_set, write_set
+from synthetic import BUDGET, CLASSES, GOP, RECORDS, SIZE_PX, T, image_record_of, record_of, write_image_set, write_set
 
-from ove.config import EncoderConfig, ProbeConfig, SelectionConfig
+from ove.config import EncoderConfig, ProbeConfig, SelectionConfig, VideoConfig
 from ove.encoder import encoder, published
 from ove.errors import BadShard, ConfigError
 from ove.features.frozen import frozen, open_frozen
@@ -27,6 +28,8 @@ from ove.shards.schema import VideoRecord
 from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView, to_tokens
+from ove.tokens.preprocessing import OF_PUBLISHED, save_preprocessing
+from ove.tokens.read import InputConfig
 
 ENCODER = EncoderConfig(layers=1, width=64, heads=1, mlp=64)
 VAL = 13
@@ -113,6 +116,18 @@ def test_probes_learn_from_the_training_set_and_are_scored_on_the_other(config: 
     assert scores.last.top1 == sum(right) / VAL and sum(right) <= VAL - 2
     assert lines[0] == f"encoder of {weights}; {RECORDS} videos to train the probe, {VAL} to score it"
     assert lines[-1] == f"2 of {VAL} videos are of classes that {config.train_shards} lacks; they count as wrong"
+
+
+def test_what_differs_from_training_is_said(config: ProbeConfig, weights: Path, tmp_path: Path) -> None:
+    shutil.copytree(weights, tmp_path / "weights")
+    trained = InputConfig("codec", VideoConfig(n_frames=T, size_px=SIZE_PX, selection=SelectionConfig(gop_frames=GOP)), BUDGET)
+    once = dataclasses.replace(config, weights=str(tmp_path / "weights"), untrained=False)
+    for difference, config_now in ((None, once), ("budget = 12 (trained: 16)", dataclasses.replace(once, budgets=(12,)))):
+        save_preprocessing(tmp_path / "weights" / OF_PUBLISHED, trained)
+        lines: list[str] = []
+        compare(config_now, lines.append)
+        notes = [line for line in lines if line.startswith("note: ")]
+        assert notes == ([f"note: the encoder was trained on other inputs: {difference}"] if difference else [])
 
 
 SCORES = Scores(Accuracy(0.5, 1.0, 0.25, VAL), Accuracy(0.75, 1.0, 0.5, VAL), 3, Accuracy(1.0, 1.0, 1.0, RECORDS))

@@ -6,11 +6,10 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from ove.config import RunConfig, VideoConfig
-from ove.config.mapping import from_mapping, to_mapping
+from ove.config import RunConfig
+from ove.config.mapping import to_mapping
 from ove.distributed import Processes
 from ove.errors import ConfigError
 from ove.files import NO_LOCKS, append_json_line, lock, naming, reopen_json_lines, write_json, write_text
@@ -101,11 +100,7 @@ def save_inputs(config: RunConfig, pipeline: Pipeline, workdir: Path) -> None:
     """Writes how the samples of the run (of its first head) were made, for whoever uses the encoder."""
     head = next((head for head in config.batches.heads if head.bank == "vid"), config.batches.heads[0])
     stream = pipeline.streams[head.bank]
-    manifest = stream.sources[0].shards.manifest
-    values = dict(manifest.made_with.get("video", {})) | {"patch_px": config.batches.patch_px}
-    if manifest.grid_tyx:  # those that the records have, whoever wrote them
-        values |= {"n_frames": manifest.grid_tyx[0], "size_px": manifest.size_px}
-    video = replace(from_mapping(VideoConfig, values, "video."), selection=config.batches.selection)
+    video = stream.sources[0].shards.manifest.video_config(config.batches.selection)
     if head.bank == "vid":
         budget = head.budget_tokens or config.batches.budget_tokens
         mode: InputMode = "codec" if config.batches.share_codec else "frames"
