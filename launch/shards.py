@@ -59,9 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         prog=program("shards"),
         description="Writes videos or pictures into shards. Started again, it goes on where it stopped. What cannot be used is "
         "set aside in quarantine.jsonl with its reason.",
-        epilog="SOURCE: a folder (class names from its subfolders), a list (.txt: path<TAB>label a line; .csv, .jsonl: columns "
-        "path, label, and obj, vid, ocr with lists of class centers), a WebDataset tar, a TFRecord or a Parquet file, or a "
-        "folder of these. docs/data_format.md says more.",
+        epilog="SOURCE: a folder (class names from its subfolders), a list (.txt: path, path<TAB>label or path number a line; "
+        ".csv, .jsonl: columns path, label, and obj, vid, ocr with lists of class centers), a WebDataset tar, a TFRecord or a "
+        "Parquet file, or a folder of these. docs/data_format.md says more.",
     )
     parser.add_argument("--videos", type=Path, metavar="SOURCE", help="where videos come from")
     parser.add_argument("--images", type=Path, metavar="SOURCE", help="where pictures come from")
@@ -79,7 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--preset", dest="video.preset", choices=[*VideoConfig.PRESETS], help="of the video settings (default: paper)")
     add("--store", dest="shards.store", type=word_list, metavar="FORMS", help="of frames,h264,mosaics (default: frames)")
     add("--image-column", dest="shards.image_column", metavar="NAME", help="of the files, in Parquet and TFRecord")
+    add("--path-column", dest="shards.path_column", metavar="NAME", help="of the paths, in CSV and JSONL")
     add("--label-column", dest="shards.label_column", metavar="NAME", help="column, JSON key or extension with the class name")
+    number("--label-folder", dest="shards.label_folder", help="the N-th folder above a file is its class (default: topmost)")
+    add("--root", dest="shards.root", metavar="DIR", help="where relative paths of a list start (default: the list's folder)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.sampling=consecutive")
     return parser
 

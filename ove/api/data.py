@@ -25,6 +25,7 @@ from ove.shards.make import write_source
 from ove.shards.remote.remote_shards import uri_of
 from ove.shards.shard_set import ShardSet
 from ove.shards.write import WriteProgress
+from ove.sources.folders import named_by_folder
 from ove.sources.inputs import find_inputs
 from ove.stream.modes import TokenView, to_tokens
 
@@ -44,6 +45,10 @@ def write_shards(
     size: int = 224,
     store: str | Sequence[str] = ("frames",),
     records_per_shard: int | None = None,
+    path_column: str = "",
+    label_column: str = "",
+    label_folder: int = 0,
+    root: PathLike = "",
     workers: int | None = None,
     progress: Callable[[WriteProgress], None] = lambda found: None,
     **video: Any,
@@ -58,6 +63,11 @@ def write_shards(
         size: side in pixels of the square frames of videos.
         store: how frames are stored: ``"frames"`` (JPEG), ``"h264"``, ``"mosaics"``, or several.
         records_per_shard: by default 64 videos or 1,024 pictures.
+        path_column: where a ``.csv`` or ``.jsonl`` list, or a dictionary, has the path; by default ``path``.
+        label_column: the same for the class name; by default ``label``.
+        label_folder: the class of a file is the n-th folder above it: 1, the folder that holds it; by default the topmost
+            below ``samples``. In lists only where a file has no class name.
+        root: the folder at which relative paths of a list start; by default the list's own.
         workers: processes; by default one a core, 0 for none but this one.
         progress: called with how many files are done.
         **video: other keys of the video section (:class:`ove.config.VideoConfig`).
@@ -77,17 +87,25 @@ def write_shards(
         raise ConfigError(f"kind = {kind!r} is none of video, image.")
     forms = tuple(store.split(",")) if isinstance(store, str) else tuple(store)
     shards = {"store": forms, "workers": workers, "records_per_shard": records_per_shard or (64 if kind == "video" else 1024)}
-    configs = from_mapping(VideoConfig, {"size_px": size} | video, "video."), from_mapping(ShardsConfig, shards, "shards.")
+    reading = reading_of(path_column, label_column, label_folder, root)
+    video_config = from_mapping(VideoConfig, {"size_px": size} | video, "video.")
     folder = _local(out, "shards are written")
     if isinstance(samples, (str, os.PathLike)):
-        return write_source(kind, _local(samples, "samples are read"), folder, *configs, progress)
-    rows = [_row(sample) for sample in samples]
+        config = from_mapping(ShardsConfig, shards | reading, "shards.")
+        return write_source(kind, _local(samples, "samples are read"), folder, video_config, config, progress)
+    config = from_mapping(ShardsConfig, shards, "shards.")
+    rows = _rows(samples, reading)
     if not rows:
         raise BadInput("samples is empty; give at least one file.")
     with tempfile.TemporaryDirectory(prefix="ove_") as scratch:
         listed = Path(scratch) / "samples.jsonl"
         write_json_lines(listed, rows)
-        return write_source(kind, listed, folder, *configs, progress)
+        return write_source(kind, listed, folder, video_config, config, progress)
+
+
+def reading_of(path_column: str, label_column: str, label_folder: int, root: PathLike) -> dict[str, Any]:
+    """Returns the keys of the shards section that say how samples are listed."""
+    return {"path_column": path_column, "label_column": label_column, "label_folder": label_folder, "root": os.fspath(root)}
 
 
 def _local(path: PathLike, what: str) -> Path:
@@ -96,17 +114,32 @@ def _local(path: PathLike, what: str) -> Path:
     return Path(path).expanduser()
 
 
-def _row(sample: Any) -> dict[str, Any]:
+def _rows(samples: Iterable[Any], reading: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns samples as rows of a list with the columns key, path and label."""
+    config = from_mapping(ShardsConfig, reading, "")
+    return [_row(sample, config) for sample in samples]
+
+
+def _row(sample: Any, config: ShardsConfig) -> dict[str, Any]:
+    path_column, label_column = config.path_column or "path", config.label_column or "label"
     if isinstance(sample, (str, os.PathLike)):
-        sample = {"path": sample}
+        sample = {path_column: sample}
     elif isinstance(sample, tuple) and len(sample) == 2:
-        sample = {"path": sample[0], "label": sample[1]}
-    if not isinstance(sample, Mapping) or not isinstance(sample.get("path"), (str, os.PathLike)):
-        raise BadInput(f"the sample {sample!r} is neither a path, a pair (path, label), nor a mapping with the key path.")
-    given = os.fspath(sample["path"])
-    label = sample.get("label")
-    named = {"label": None if label is None else str(label)} if "label" in sample else {}
-    return {"key": given} | dict(sample) | {"path": str(_local(given, "samples are read").absolute())} | named
+        sample = {path_column: sample[0], label_column: sample[1]}
+    if not isinstance(sample, Mapping) or not isinstance(sample.get(path_column), (str, os.PathLike)):
+        raise BadInput(
+            f"the sample {sample!r} is neither a path, a pair (path, label), nor a mapping with the key {path_column}."
+        )
+    if config.label_column and label_column not in sample:
+        raise BadInput(
+            f"the sample {sample!r} has no key {label_column}, but {', '.join(map(str, sample))}; name one of these."
+        )
+    given, label = os.fspath(sample[path_column]), sample.get(label_column)
+    if label in (None, "") and config.label_folder:
+        label = named_by_folder(given, config.label_folder, "samples")
+    others = {key: value for key, value in sample.items() if key not in (path_column, label_column)}
+    path = _local(Path(config.root) / given if config.root and not uri_of(given) else given, "samples are read").absolute()
+    return {"key": given} | others | {"path": str(path), "label": None if label is None else str(label)}
 
 
 def batches(
@@ -194,7 +227,15 @@ def _batched(
 
 
 def split(
-    samples: Samples, *, val_share: float = 0.2, seed: int = 0, out: PathLike | None = None
+    samples: Samples,
+    *,
+    val_share: float = 0.2,
+    seed: int = 0,
+    out: PathLike | None = None,
+    path_column: str = "",
+    label_column: str = "",
+    label_folder: int = 0,
+    root: PathLike = "",
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Splits labelled files into a training and a validation list, class by class in the same proportion.
 
@@ -203,6 +244,7 @@ def split(
         val_share: share of each class for validation, within 0 and 1; at least one file, and never all of them.
         seed: another one draws other files.
         out: folder to which ``train.csv`` and ``val.csv`` are written, for ``ove.probe`` and the commands.
+        path_column, label_column, label_folder, root: how samples are listed, as in :func:`write_shards`.
 
     Returns:
         Two lists of ``(path, label)``.
@@ -217,7 +259,7 @@ def split(
     if not 0 < val_share < 1:
         raise ConfigError(f"val_share = {val_share} must be between 0 and 1.")
     of_class: dict[str, list[str]] = defaultdict(list)
-    for path, label in labelled_files(samples):
+    for path, label in labelled_files(samples, **reading_of(path_column, label_column, label_folder, root)):
         of_class[label].append(path)
     rng = np.random.default_rng(seed)
     parts: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
@@ -239,20 +281,27 @@ def split(
     return parts
 
 
-def labelled_files(samples: Samples) -> list[tuple[str, str]]:
-    """Lists (absolute path, class name) of samples; BadInput for one without a class name, or a sample within an archive."""
+def labelled_files(samples: Samples, **reading: Any) -> list[tuple[str, str]]:
+    """Lists (absolute path, class name) of samples; BadInput for one without a class name, or a sample within an archive.
+
+    `reading`: what `reading_of` returns.
+    """
     if isinstance(samples, (str, os.PathLike)):
         source = _local(samples, "samples are read")
         with tempfile.TemporaryDirectory(prefix="ove_") as scratch:
-            files = find_inputs(source, "video", ShardsConfig(), Path(scratch)).files
+            found = find_inputs(source, "video", from_mapping(ShardsConfig, reading, ""), Path(scratch))
+        if found.bad:
+            raise BadInput(f"{found.bad[0].reason.removesuffix('.')}; correct the list, or take the line out.")
+        files = found.files
         inside = next((file for file in files if file.inside is not None or file.span_s is not None), None)
         if inside is not None:
             raise BadInput(f"{inside.name}: is a part of a file; write shards of {source} first, and give these.")
         pairs = [(str(file.path.absolute()), file.label) for file in files]
     else:
-        rows = [_row(sample) for sample in samples]
-        pairs = [(row["path"], row.get("label")) for row in rows]
+        pairs = [(row["path"], row["label"]) for row in _rows(samples, reading)]
     without = next((path for path, label in pairs if not label), None)
     if without is not None:
-        raise BadInput(f"{without}: has no class name; put it into a subfolder of that name, or give a list with labels.")
+        raise BadInput(
+            f"{without}: has no class name; put it into a subfolder of that name, give a list with labels, or set label_folder."
+        )
     return [(path, str(label)) for path, label in pairs]

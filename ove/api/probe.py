@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ove.api.data import PAPER_SHARE, PathLike, Samples, labelled_files, split
+from ove.api.data import PAPER_SHARE, PathLike, Samples, labelled_files, reading_of, split
 from ove.api.model import Model
 from ove.api.read import mode_of
 from ove.config import ProbeConfig
@@ -80,6 +80,10 @@ def probe(
     budget: int | None = None,
     labels: PathLike | Mapping[str, str] | None = None,
     val_share: float = 0.2,
+    path_column: str = "",
+    label_column: str = "",
+    label_folder: int = 0,
+    root: PathLike = "",
     threads: int = 2,
     **settings: Any,
 ) -> ProbeResult:
@@ -97,6 +101,7 @@ def probe(
         budget: patches of a clip; by default as in training, of shards one in 8.
         labels: of a feature file: a list with the columns ``path`` and ``label``, or a mapping from path to class name.
         val_share: share of each class to score on where ``val`` is not given.
+        path_column, label_column, label_folder, root: how samples or ``labels`` are listed, as in :func:`ove.write_shards`.
         threads: read ahead by so many threads.
         **settings: keys of the probe section (:class:`ove.config.ProbeConfig`), such as ``epochs=20``, ``lr=1e-3``, ``l2``.
 
@@ -114,6 +119,7 @@ def probe(
         True
     """
     config = from_mapping(ProbeConfig, {"probe": head, "untrained": False} | settings, "probe.")
+    reading = reading_of(path_column, label_column, label_folder, root)
     given = [samples for samples in (train, val) if samples is not None]
     shards = [found for found in map(_shards, given) if found]
     if shards:
@@ -125,10 +131,10 @@ def probe(
     if any(_is_feature_file(samples) for samples in given):
         if head == "attentive":
             raise ConfigError("head = 'attentive' needs all tokens; give the files themselves, or use linear or knn.")
-        pairs_of = [_labelled_features(samples, labels) for samples in given]
+        pairs_of = [_labelled_features(samples, labels, reading) for samples in given]
     else:
         encode = partial(_encoded, _needed(model), mode=mode, budget=budget, all_tokens=head == "attentive", threads=threads)
-        pairs_of = [encode(labelled_files(samples)) for samples in given]
+        pairs_of = [encode(labelled_files(samples, **reading)) for samples in given]
     parts = pairs_of if len(pairs_of) == 2 else _split(pairs_of[0], val_share, config.seeds[0])
     classes = tuple(sorted(set(parts[0].labels)))
     _check_classes(classes, Counter(parts[0].labels))
@@ -247,14 +253,14 @@ def _is_feature_file(samples: Samples) -> bool:
     return isinstance(samples, (str, os.PathLike)) and os.fspath(samples).endswith(".npz")
 
 
-def _labelled_features(samples: Samples, labels: PathLike | Mapping[str, str] | None) -> _Encoded:
+def _labelled_features(samples: Samples, labels: PathLike | Mapping[str, str] | None, reading: Mapping[str, Any]) -> _Encoded:
     """Reads the embeddings of a feature file, with the labels of its files."""
     if not _is_feature_file(samples) or labels is None:
         raise ConfigError(
             "a feature file (.npz) needs labels=, a list or mapping of its files; train and val must be two of a kind."
         )
     path = Path(samples).expanduser()  # type: ignore[arg-type]
-    named_labels = list(labels.items()) if isinstance(labels, Mapping) else labelled_files(labels)
+    named_labels = list(labels.items()) if isinstance(labels, Mapping) else labelled_files(labels, **reading)
     label_of = {str(Path(name).absolute()): label for name, label in named_labels}
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -120,8 +120,15 @@ class ShardsConfig(Section):
     """Pictures whose longer side is more are shrunk to that; 0: none are."""
     image_column: str = ""
     """Where a table (Parquet, TFRecord) has the file itself; "": where it usually is (docs/data_format.md)."""
+    path_column: str = ""
+    """Where a list (CSV, JSONL) has the path; "": `path` and what else is usual."""
     label_column: str = ""
     """Where a list, a table or the JSON of a sample has the class name; "": `label` and what else is usual."""
+    label_folder: Natural = 0
+    """The class name is that of the n-th folder above a file, below the source: 1, the folder that holds it; 2, the one above.
+    0: the topmost. In lists it is taken from the path as written, for lines without a class name."""
+    root: str = ""
+    """Folder at which relative paths of a list start; "": that of the list."""
     centers_obj: Natural = 0
     centers_vid: Natural = 0
     centers_ocr: Natural = 0

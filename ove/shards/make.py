@@ -140,6 +140,9 @@ def write_source(
     """
     decides = to_mapping(shards)
     decides.pop("workers")  # does not affect the records
+    for name in ("path_column", "label_folder", "root"):
+        if not decides[name]:
+            del decides[name]  # so that folders from before these settings are gone on with
     made_with: dict[str, Any] = {"kind": kind, "shards": decides}
     if kind == "video":
         made_with |= {"video": to_mapping(video), "mosaics": mosaic_selection(video, shards)}

@@ -1,11 +1,15 @@
 """Inputs of commands: files in folders (class names from subfolders) and in lists (a path and a label a line)."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from ove.errors import BadClip
+from ove.errors import BadClip, ConfigError
 from ove.sources.quarantine import BadFile
+
+_NUMBERED = re.compile(r"(.*\.\w+)\s+(\d+)")
+"""A path with a suffix, and the index of its class: `Archery/v_Archery_g01_c01.avi 3`, as in the lists of UCF101."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +66,60 @@ class FoundInputs:
     """Lines, rows and members without a file; archives that end early."""
 
 
-def files_in_folder(folder: Path) -> list[InputFile]:
-    """Lists the files below a folder by path, without hidden ones; the name of its subfolder is a file's label."""
+def files_in_folder(folder: Path, label_folder: int = 0) -> list[InputFile]:
+    """Lists the files below a folder by path, without hidden ones; a file's label is the name of a folder above it.
+
+    `label_folder`: which; 1 is the folder that holds the file, 2 the one above it, 0 the topmost. None where there are fewer.
+    """
     if not folder.is_dir():
         raise BadClip(f"{folder}: no such folder; give a folder of files or a list of paths.")
     found = []
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in relative.parts):
-            found.append(InputFile(path, relative.as_posix(), relative.parts[0] if len(relative.parts) > 1 else None))
+            found.append(InputFile(path, relative.as_posix(), _folder_above(relative, label_folder or len(relative.parts) - 1)))
     return found
 
 
-def files_in_list(list_file: Path) -> list[InputFile]:
-    """Lists the files named in a text file, one a line as `path` or `path<TAB>label`; relative paths start at its folder."""
+def files_in_list(list_file: Path, label_folder: int = 0, root: Path | None = None) -> list[InputFile]:
+    """Lists the files named in a text file, one a line as `path`, `path<TAB>label` or `path number`.
+
+    Relative paths start at `root`, by default the list's folder. With `label_folder`, lines without a class name have that of
+    the n-th folder in their path, and numbers after a path are not read as one; ConfigError for a path of fewer folders.
+    """
     found = []
-    for line in list_file.read_text(encoding="utf-8").splitlines():
+    for line in list_file.read_text(encoding="utf-8-sig").splitlines():
         if not line.strip() or line.startswith("#"):
             continue
-        name, _, label = line.rstrip("\n").partition("\t")
-        found.append(InputFile(list_file.parent / name.strip(), name.strip(), label.strip() or None))
+        name, _, label = (part.strip() for part in line.partition("\t"))
+        if not label and (numbered := _NUMBERED.fullmatch(name)):
+            name, label = numbered[1], "" if label_folder else numbered[2]
+        label = label or (named_by_folder(name, label_folder, str(list_file)) if label_folder else "")
+        found.append(InputFile((root or list_file.parent) / name, name, label or None))
     if repeated := first_repeated(file.key for file in found):
         raise BadClip(f"{list_file}: names {repeated} twice; list every file once.")
     return found
+
+
+def named_by_folder(name: str, label_folder: int, source: str) -> str:
+    """Returns the name of the n-th folder above a file, of the path as it is written; ConfigError if it has fewer."""
+    label = _folder_above(PurePath(name), label_folder)
+    if label is None:
+        raise too_few_folders(name, label_folder, source)
+    return label
+
+
+def too_few_folders(name: str, label_folder: int, source: str) -> ConfigError:
+    """Returns the error for a file that has no n-th folder above it."""
+    return ConfigError(
+        f"{source}: {name} has fewer than {label_folder} folders above it, but its class is that of folder {label_folder} "
+        f"(shards.label_folder = {label_folder}); give a smaller number, or move the file."
+    )
+
+
+def _folder_above(path: PurePath, n: int) -> str | None:
+    folders = [part for part in path.parent.parts if part != path.anchor]
+    return folders[-n] if 1 <= n <= len(folders) and folders[-n] != ".." else None
 
 
 def first_repeated(keys: Iterable[str]) -> str | None:

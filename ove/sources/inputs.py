@@ -13,7 +13,7 @@ import pyarrow
 
 from ove.config import ShardsConfig
 from ove.errors import BadClip
-from ove.sources.folders import FoundInputs, InputFile, files_in_folder, files_in_list, first_repeated
+from ove.sources.folders import FoundInputs, InputFile, files_in_folder, files_in_list, first_repeated, too_few_folders
 from ove.sources.lists import is_table, rows_of_list
 from ove.sources.parquet import read_row, rows_in_parquet
 from ove.sources.quarantine import BadFile
@@ -49,22 +49,25 @@ def find_inputs(source: Path, kind: str, config: ShardsConfig, scratch: Path) ->
     """Finds the inputs of a folder (files and archives), a list (text, CSV, JSONL) or an archive (tar, TFRecord, Parquet).
 
     `kind`, "video" or "image", tells what to look for in archives. Compressed tars and TFRecord files are decompressed to
-    hidden files `.….tmp` in `scratch`. BadClip for a source that does not exist or holds nothing.
+    hidden files `.….tmp` in `scratch`. BadClip for a source that does not exist, holds nothing or lacks a column that `config`
+    names; ConfigError for a file with fewer folders above it than `config.label_folder`.
     """
     if not source.exists():
         raise BadClip(f"{source}: no such file or folder; give a folder, a list of paths or an archive.")
     if source.is_dir():
         found = FoundInputs([], [])
-        for file in files_in_folder(source):
+        for file in files_in_folder(source, config.label_folder):
             inside = _samples(file.path, file.key, kind, config, scratch)
+            if inside is None and config.label_folder and file.label is None and is_media(file.path.suffix.lower()[1:], kind):
+                raise too_few_folders(file.key, config.label_folder, str(source))
             found.files.extend([file] if inside is None else inside.files)
             found.bad.extend([] if inside is None else inside.bad)
     elif is_table(source):
-        found = rows_of_list(source, config.label_column)
+        found = rows_of_list(source, config)
     elif is_media(source.suffix.lower()[1:], kind):
         found = FoundInputs([InputFile(source, source.name, None)], [])
     else:
-        found = _samples(source, source.name, kind, config, scratch) or FoundInputs(_listed(source), [])
+        found = _samples(source, source.name, kind, config, scratch) or FoundInputs(_listed(source, config), [])
     if not found.files:
         reason = f"; the first: {found.bad[0].reason}" if found.bad else ""
         raise BadClip(f"{source}: holds no files that could be {kind}s{reason}")
@@ -91,9 +94,9 @@ def archive_format(path: Path) -> str | None:
     return next((form for form, known in ARCHIVE_FORMATS.items() if known.fits(name)), None)
 
 
-def _listed(source: Path) -> list[InputFile]:
+def _listed(source: Path, config: ShardsConfig) -> list[InputFile]:
     try:
-        return files_in_list(source)
+        return files_in_list(source, config.label_folder, Path(config.root).expanduser() if config.root else None)
     except UnicodeDecodeError as error:
         raise BadClip(
             f"{source}: is no list of paths in UTF-8 text, and no archive by its name; give one of the two."

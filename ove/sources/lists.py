@@ -3,17 +3,19 @@
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ove.config import ShardsConfig
 from ove.errors import BadClip
 from ove.records import BANKS
-from ove.sources.folders import FoundInputs, InputFile
+from ove.sources.folders import FoundInputs, InputFile, named_by_folder
 from ove.sources.quarantine import BadFile
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name")
 LABEL_COLUMNS = ("label", "class", "class_name")
+_DEFAULTS = ShardsConfig()
 
 
 def is_table(path: Path) -> bool:
@@ -21,34 +23,52 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
-def rows_of_list(path: Path, label_column: str = "") -> FoundInputs:
+def rows_of_list(path: Path, config: ShardsConfig = _DEFAULTS) -> FoundInputs:
     """Reads the files named by the rows of a list; rows without a file, or with one named before, are bad.
 
     CSV with column names in its first line, or a JSON object a line. Columns: `path`, `label` (a class name), a list of
     integers for any of the banks obj, vid, ocr (in CSV as JSON or separated by spaces), `start_s` and `end_s` in seconds for a
-    part of a video, and `key` of the record (else its path and span). Relative paths start at the list's folder. BadClip for a
-    list without the column `path`.
+    part of a video, and `key` of the record (else its path and span). `config.path_column` and `label_column` name others for
+    the first two, `root` the folder at which relative paths start, by default the list's. BadClip for a list without a column
+    that is needed, ConfigError for a path of fewer folders than `config.label_folder`.
     """
     files: list[InputFile] = []
     bad: list[BadFile] = []
     seen: set[str] = set()
-    for number, row in _rows(path):
+    path_columns = (config.path_column,) if config.path_column else PATH_COLUMNS
+    label_columns = (config.label_column,) if config.label_column else LABEL_COLUMNS
+    root = Path(config.root).expanduser() if config.root else path.parent
+    columns: dict[str, None] = {}
+    for number, row in _rows(path, path_columns):
         try:
             if isinstance(row, ValueError):
                 raise row
-            name = _first(row, PATH_COLUMNS)
+            columns.update(dict.fromkeys(row))
+            name = _first(row, path_columns)
             if not isinstance(name, str) or not name.strip():
-                raise ValueError(f"has no column {PATH_COLUMNS[0]} with the path of a file")
+                raise ValueError(f"has no column {path_columns[0]} with the path of a file, but {', '.join(row) or 'none'}")
             span = _span(row)
             key = class_name(row.get("key")) or name.strip() + (f"#{span[0]:g}-{span[1]:g}" if span else "")
             if key in seen:
                 raise ValueError(f"names {key} a second time; list every file (or span) once")
-            label = class_name(_first(row, (label_column,) if label_column else LABEL_COLUMNS))
-            files.append(InputFile(path.parent / name.strip(), key, label, bank_labels(row), span_s=span))
+            label = class_name(_first(row, label_columns))
+            if label is None and config.label_folder:
+                label = named_by_folder(name.strip(), config.label_folder, str(path))
+            files.append(InputFile(root / name.strip(), key, label, bank_labels(row), span_s=span))
             seen.add(key)
         except ValueError as error:
             bad.append(BadFile(str(path), f"{path}: line {number}: {error}.", number))
+    for asked in filter(None, (config.path_column, config.label_column)):
+        if columns and asked not in columns:
+            raise _lacks(path, asked, columns)
     return FoundInputs(files, bad)
+
+
+def _lacks(path: Path, column: str, columns: Iterable[str]) -> BadClip:
+    return BadClip(
+        f"{path}: has no column {column}, but {', '.join(columns) or 'none'}; name the right ones in shards.path_column and "
+        "shards.label_column."
+    )
 
 
 def bank_labels(row: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -99,12 +119,13 @@ def _first(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
     return next((row[column] for column in columns if row.get(column) not in (None, "")), None)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+def _rows(path: Path, path_columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     """Yields (number of the line, row or what is wrong with it)."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             if path.suffix.lower() in (".csv", ".tsv"):
-                yield from _csv_rows(path, csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+                reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+                yield from _csv_rows(path, reader, path_columns)
                 return
             for number, line in enumerate(lines, 1):
                 if line.strip():
@@ -121,12 +142,12 @@ def _json_row(line: str) -> dict[str, Any] | ValueError:
     return row if isinstance(row, dict) else ValueError("is no JSON object")
 
 
-def _csv_rows(path: Path, reader: csv.DictReader) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
+def _csv_rows(
+    path: Path, reader: csv.DictReader, path_columns: tuple[str, ...]
+) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
     columns = reader.fieldnames or []
-    if not set(PATH_COLUMNS) & set(columns):
-        raise BadClip(
-            f"{path}: its first line names the columns {', '.join(columns) or 'none'}; one of them must be {PATH_COLUMNS[0]}."
-        )
+    if not set(path_columns) & set(columns):
+        raise _lacks(path, path_columns[0], columns)
     try:
         for row in reader:
             extra = ValueError("has more values than columns; put values with commas into quotation marks")

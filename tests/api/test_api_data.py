@@ -10,7 +10,7 @@ from small_clips import BUDGET, SIZE_PX
 from synthetic import CLASSES, RECORDS
 
 import ove
-from ove.errors import BadInput, ConfigError
+from ove.errors import BadClip, BadInput, ConfigError
 from ove.shards.shard_set import ShardSet
 
 
@@ -113,3 +113,48 @@ def test_shards_are_not_written_to_a_folder_named_like_a_bucket(tmp_path: Path, 
     with pytest.raises(ConfigError, match="s3://bucket/shards: shards are written on this machine only"):
         ove.write_shards("s3://bucket/shards", ["a.mp4"])
     assert not list(tmp_path.iterdir())
+
+
+def test_classes_and_paths_may_be_named_otherwise(tmp_path: Path) -> None:
+    for name in ("a/run/x/1.mp4", "a/run/x/2.mp4", "b/jump/x/1.mp4", "b/jump/x/2.mp4"):
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    halves = [(f"{place}/x", place.split("/")[1]) for place in ("a/run", "b/jump")]
+    for part in ove.split(tmp_path / "videos", val_share=0.5, label_folder=2):
+        assert sorted((Path(path).parent, label) for path, label in part) == [
+            (tmp_path / "videos" / place, label) for place, label in halves
+        ]
+    (tmp_path / "list.csv").write_text("clip,verb,label\n" + "".join(f"{n}.mp4,{'pq'[n % 2]},z\n" for n in range(4)))
+    rows = [{"clip": f"{n}.mp4", "verb": "pq"[n % 2], "label": "z"} for n in range(4)]
+    named: dict[str, Any] = {"path_column": "clip", "label_column": "verb", "root": tmp_path / "elsewhere"}
+    expected = [(str(tmp_path / "elsewhere" / f"{n}.mp4"), "pq"[n % 2]) for n in range(4)]
+    for samples in (tmp_path / "list.csv", rows, [(row["clip"], row["verb"]) for row in rows]):
+        train, val = ove.split(samples, val_share=0.5, **named)
+        assert sorted(train + val) == expected
+    with pytest.raises(BadInput, match="has no key noun, but clip, verb, label"):
+        ove.split(rows, path_column="clip", label_column="noun")
+    with pytest.raises(BadClip, match=r"list\.csv: has no column noun, but clip, verb, label"):
+        ove.split(tmp_path / "list.csv", path_column="clip", label_column="noun")
+    assert [part[0][1] for part in ove.split(["x/p/1.mp4", "y/p/2.mp4"], label_folder=1)] == ["p", "p"]
+
+
+def test_lines_of_a_list_that_name_no_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,label\na.mp4,a\nb.mp4,a\na.mp4,a\n")
+    with pytest.raises(BadInput, match=r"list\.csv: line 4: names a\.mp4 a second time.*; correct the list"):
+        ove.split(tmp_path / "list.csv")
+
+
+def test_shards_take_their_classes_from_other_columns_and_folders(videos: list[Path], tmp_path: Path) -> None:
+    root = videos[0].parents[1]
+    first, second = (path.relative_to(root).as_posix() for path in videos[:2])
+    (tmp_path / "list.csv").write_text(f"file name,action\n{first},\n{second},jump\n")
+    own: dict[str, Any] = {"path_column": "file name", "label_column": "action"}
+    quick: dict[str, Any] = {"size": SIZE_PX, "workers": 0, "sampling": "consecutive"}
+    with pytest.raises(ConfigError, match=rf"list\.csv: {first} has fewer than 2 folders"):
+        ove.write_shards(tmp_path / "1", tmp_path / "list.csv", label_folder=2, root=root, **own, **quick)
+    ove.write_shards(tmp_path / "1", tmp_path / "list.csv", root=root, **own, **quick)
+    assert dict(ShardSet.open(tmp_path / "1").names) == {first: None, second: "jump"}
+    rows = [{"file name": str(videos[0]), "action": ""}, {"file name": videos[1], "action": "jump"}]
+    ove.write_shards(tmp_path / "2", rows, label_folder=1, **own, **quick)
+    assert dict(ShardSet.open(tmp_path / "2").names) == {str(videos[0]): videos[0].parent.name, str(videos[1]): "jump"}

@@ -95,7 +95,7 @@ def test_lists_give_labels_and_bad_rows_are_named(tmp_path: Path, suffix: str) -
 
 def test_a_list_without_paths_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("name,label\na.png,b\n")
-    with pytest.raises(BadClip, match="one of them must be path"):
+    with pytest.raises(BadClip, match="has no column path, but name, label; name the right ones"):
         _images(tmp_path / "list.csv", tmp_path / "out")
 
 
