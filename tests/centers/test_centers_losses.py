@@ -1,16 +1,19 @@
 """Each loss on a sample with unused slots, in chunks, beside the same written pair by pair in float64."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import own_functions
 import pytest
 from bank_problem import placement_on
 
 from ove.centers.bank import init_bank
 from ove.centers.losses import LossInputs, LossParts, own_parts, raw_parts, sigmoid_parts
+from ove.centers.objective import LOSSES, loss_of
 from ove.centers.sample import RowSample
 from ove.centers.softmax import margin_softmax_parts
 from ove.config import CentersConfig
@@ -151,3 +154,43 @@ def test_every_part_of_a_loss_is_that_of_the_pairs_one_by_one(
     for sums, pairs in ((found.positives, positive), (found.negatives, negative)):
         logits = [logit(kind, (at[0], at[1], np.array(shown)), *pair) for pair in pairs]
         np.testing.assert_allclose(sums, [sum(logits), len(pairs)], rtol=1e-5, atol=1e-5)
+
+
+def operations(jaxpr: Any) -> Iterator[Any]:
+    """All of a program, those of its parts too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for part in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda part: hasattr(part, "eqns")):
+            if hasattr(getattr(part, "jaxpr", part), "eqns"):
+                yield from operations(getattr(part, "jaxpr", part))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_a_loss_says_of_its_cost_is_what_its_program_does(name: str) -> None:
+    config, placement = CentersConfig(loss=name), placement_on(2)
+    bank = init_bank(jax.random.key(0), 2 * C, E, config, positives=1, negatives=1)
+    sample = RowSample(jnp.array(IDS, jnp.int32), jnp.array(DRAWN), jnp.array(DRAWN), jnp.int32(0))
+    slots = jnp.array(KNOWN, jnp.int32), jnp.array(CHOSEN, jnp.int32)
+    loss, spec = loss_of(config), jax.P()
+
+    def part(bank, e):
+        return tuple(loss.parts(LossInputs(e, bank, sample, *slots, FRACTION, placement, config)))
+
+    in_shard = jax.shard_map(part, mesh=placement.mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    program = list(operations(jax.make_jaxpr(in_shard)(bank, jnp.ones((B, E))).jaxpr))
+    summed = sum(each.size for step in program if step.primitive.name.startswith("psum") for each in map(aval, step.invars))
+    assert summed == B * (loss.sums[0] + loss.sums[1] * len(CHOSEN[0]))
+    products = [step for step in program if step.primitive.name == "dot_general" and B in aval(step.invars[0]).shape]
+    pairs = [step for step in products if len(IDS) in (*aval(step.invars[0]).shape, *aval(step.invars[1]).shape)]
+    assert loss.flops == 2 * len(pairs)
+
+
+def aval(variable: Any) -> Any:
+    return variable.aval
+
+
+def test_ones_own_loss_costs_six_unless_it_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CentersConfig(loss="own_functions:sigmoid")
+    assert loss_of(config).flops == 6
+    monkeypatch.setattr(own_functions.sigmoid, "flops", 10, raising=False)
+    assert loss_of(config).flops == 10
