@@ -115,6 +115,8 @@ def test_probes_learn_from_the_training_set_and_are_scored_on_the_other(config: 
     right = [found.classes[best] == name for best, name in zip(predictions.classes[:, 0], names, strict=True)]
     assert scores.last.top1 == sum(right) / VAL and sum(right) <= VAL - 2
     assert lines[0] == f"encoder of {weights}; {RECORDS} videos to train the probe, {VAL} to score it"
+    top1 = scores.last.top1
+    assert lines[-2] == f"codec {BUDGET} tokens: top-1 {top1:.1%} (best epoch {top1:.1%})" and scores.best.top1 == top1
     assert lines[-1] == f"2 of {VAL} videos are of classes that {config.train_shards} lacks; they count as wrong"
 
 

@@ -154,6 +154,9 @@ def test_what_does_not_fit_is_said_before_the_run_begins(folders: dict[str, Path
     bare = write_set(tmp_path / "bare", 4, labelled=False)
     with pytest.raises(BadShard, match="bare: an evaluation needs labels of at least two classes, found 0"):
         OnlineProbe(with_(train_shards=str(bare)))
+    single = write_set(tmp_path / "single", 1)
+    with pytest.raises(BadShard, match="single: an evaluation needs labels of at least two classes, found 1"):
+        OnlineProbe(with_(train_shards=str(single)))
     with pytest.raises(BadShard, match="0000 has no label"):
         OnlineProbe(with_(val_shards=str(bare)))(ENCODER, params(0))
 
