@@ -73,9 +73,13 @@ def parser() -> argparse.ArgumentParser:
     add("--budget", type=budget_option, help="codec: patches of a clip, or a share like 0.125 (default: as in training)")
     add("--frames", type=int, help="frames: whole frames of a video (default: as in training)")
     add("--size", type=int, help="square of so many pixels (default: videos as in training, images as they are)")
+    add("--preset", dest="video.preset", choices=[*VideoConfig.PRESETS], help="of the video settings (default: as in training)")
+    add("--sampling", dest="video.sampling", metavar="NAME", help="of 64 frames: uniform, consecutive, energy, pool")
+    add("--source", dest="video.source", choices=("auto", "bitstream", "transcode"), help="of signals (default: auto)")
     add("--max-tokens", type=int, help=f"image: most patches (default {MAX_TOKENS})")
     add("--min-tokens", type=int, help="image: enlarge smaller ones to so many patches (default: never)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
+    parser.add_settings_help({"video": VideoConfig})
     add("--compute", choices=("float32", "bfloat16"), default="float32", help="type of activations")
     add("--batch", type=int, default=16384, metavar="TOKENS", help="tokens in the encoder at a time (16384)")
     add("--threads", type=int, help="threads that read files ahead (default: one a core)")
@@ -108,9 +112,9 @@ def _input_config(options: argparse.Namespace, weights: Weights) -> InputConfig:
     for name in given:
         if _OF_MODE[name] != options.mode:
             raise ConfigError(f"--{name.replace('_', '-')} has no meaning in mode {options.mode}, only in {_OF_MODE[name]}.")
-    if is_image and options.set:
-        raise ConfigError("--set is about videos and has no meaning in mode image.")
     values = {f"video.{key}": value for key, value in read_sections(options, "video")["video"].items()}
+    if is_image and values:
+        raise ConfigError(f"{', '.join(values)}: settings of videos have no meaning in mode image.")
     if options.size is not None:
         values["size_px" if is_image else "video.size_px"] = options.size
     if "frames" in given:

@@ -123,6 +123,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--sampling", dest="video.sampling", metavar="NAME", help="of 64 frames: uniform (default), consecutive, energy, pool")
     add("--workers", type=int, default=2, help="processes (default 2); 0: none, and no guard against crashes")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
+    parser.add_settings_help({"video": VideoConfig})
     # A bare --overlay is a sheet, and does not swallow the name of a video.
     for place, word in enumerate(arguments):
         if word == "--overlay" and arguments[place + 1 : place + 2] not in [[kind] for kind in _PICTURES]:

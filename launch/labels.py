@@ -109,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shards", type=Path, required=True, help="folder that launch.shards wrote")
     parser.add_argument("--config", metavar="FILE[:ARG]", help="a configuration file; its section labels is used")
     parser.add_argument("--set", action="append", default=[], metavar="labels.KEY=VALUE", help="any setting of LabelsConfig")
+    parser.add_settings_help({"labels": LabelsConfig})
     parser.add_argument("--bank", action="append", choices=("vid", "obj"), help="only this one (default: all there are)")
     number = functools.partial(parser.add_argument, type=int, metavar="N")
     number("--centers", dest="labels.n_centers", help="class centers per bank (default: 64)")
@@ -182,6 +183,7 @@ def _ocr_parser() -> argparse.ArgumentParser:
     add("--engine", dest="engines.engine", choices=("local", "ray"), help="this machine (default) or a Ray cluster")
     add("--workers", dest="engines.workers", type=int, metavar="N", help="processes of the local engine (default: 2)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. text.min_confidence=0.7")
+    parser.add_settings_help({"text": TextConfig, "engines": EnginesConfig})
     return parser
 
 

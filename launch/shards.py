@@ -12,7 +12,7 @@ from ove.shards.make import write_source
 from ove.shards.write import WriteProgress
 from ove.sources.quarantine import QUARANTINE
 
-from .cli.command import program, run_command
+from .cli.command import CommandParser, program, run_command
 from .cli.progress_line import shown
 from .cli.settings import read_sections, word_list
 
@@ -55,7 +55,7 @@ def _report(summary: WriteSummary, out: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=program("shards"),
         description="Writes videos or pictures into shards. Started again, it goes on where it stopped. What cannot be used is "
         "set aside in quarantine.jsonl with its reason.",
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     number("--label-folder", dest="shards.label_folder", help="the N-th folder above a file is its class (default: topmost)")
     add("--root", dest="shards.root", metavar="DIR", help="where relative paths of a list start (default: the list's folder)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.sampling=consecutive")
+    parser.add_settings_help({"video": VideoConfig, "shards": ShardsConfig})
     return parser
 
 

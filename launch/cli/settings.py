@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 from ove.config.mapping import from_mapping, merged, renamed
 from ove.errors import ConfigError
 
+from .command import SETTING, CommandParser
+
 _T = TypeVar("_T")
-_PREFIX = "--config."
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 """Beside this package, in the repository and in a wheel."""
 
@@ -28,13 +29,15 @@ def parse_with_config(
     file, a file without `get_config` or that refuses ARG, an unknown key or a wrong type.
     """
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a file of configs/; ARG is for example `smoke`")
-    parser.epilog = "Any key of the configuration can be set with --config.section.key=VALUE."
+    parser.epilog = "Any key can be set with --config.section.key=VALUE or --set section.key=VALUE; --help-config lists them."
+    if isinstance(parser, CommandParser):
+        parser.add_settings_help({"": cls})
     arguments, rest = parser.parse_known_args(argv)
     values = renamed(cls, load_config(arguments.config))
     for option in rest:
-        if not option.startswith(_PREFIX) or "=" not in option:
+        if not option.startswith(SETTING) or "=" not in option:
             parser.error(f"unknown argument {option}; settings are given as --config.section.key=VALUE")
-        key, _, text = option.removeprefix(_PREFIX).partition("=")
+        key, _, text = option.removeprefix(SETTING).partition("=")
         values = merged(values, renamed(cls, {key: _literal(text)}))
     return arguments, from_mapping(cls, values)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from launch import shards
 from launch.cli import settings as cli_settings
-from launch.cli.command import run_command
+from launch.cli.command import command_parser, run_command
 from ove.config import RunConfig
 from ove.errors import ConfigError
 
@@ -119,3 +120,24 @@ def test_errors_of_the_program_itself_keep_their_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run_command(main)
+
+
+@pytest.mark.parametrize("spelling", ["--set video.fusion=max", "--set=video.fusion=max", "--config.video.fusion=max"])
+def test_settings_are_given_in_either_way_where_a_command_reads_sections(spelling: str) -> None:
+    options = shards._parser().parse_args(["--out", "x", *spelling.split()])
+    assert cli_settings.read_sections(options, "video") == {"video": {"fusion": "max"}}
+
+
+@pytest.mark.parametrize("spelling", ["--set train.steps=7", "--set=train.steps=7", "--config.train.steps=7"])
+def test_settings_are_given_in_either_way_where_a_command_reads_a_file(spelling: str) -> None:
+    _, config = cli_settings.parse_with_config(command_parser("train", ""), RunConfig, ["--config=toy", *spelling.split()])
+    assert config.train.steps == 7
+
+
+def test_all_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli_settings.parse_with_config(command_parser("train", ""), RunConfig, ["--help-config"])
+    lines = capsys.readouterr().out.splitlines()
+    assert exit_.value.code == 0
+    at = lines.index("batches.selection.rule = 'patches'  (patches|frames|module:name)")
+    assert lines[at + 1] == "    `patches`: I-frames and top-K; `frames`: whole frames, evenly spaced, for comparison."

@@ -65,7 +65,7 @@ def test_the_page_runs_from_top_to_bottom(folder: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert "not used: photos/notes.txt" in printed and "photos/one.jpg" in printed
     assert f"(1, 256, {WIDTH}) (1, {WIDTH})" in printed and f"(1, 2048, {WIDTH})" in printed
-    assert f"(1, 1, 512, {WIDTH})" in printed and "(336, 588)" in printed
+    assert f"(1, 1, 512, {WIDTH})" in printed and "(336, 588, 3)" in printed
     assert names["first_frame"].shape == (256, WIDTH)
     np.testing.assert_allclose(names["embeddings"][0], np.load("photos.npz")["pooled"][0], rtol=0, atol=1e-4)
     assert {path.name for path in (folder / "copy").iterdir()} == {"config.json", "model.safetensors"}
