@@ -17,7 +17,7 @@ from ove.errors import BadClip, ConfigError
 from ove.features.feature_file import FeatureFile
 from ove.features.from_files import Outputs, Weights, encode_sequences, open_weights, params_fingerprint, read_ahead
 from ove.tokens.native import MAX_TOKENS
-from ove.tokens.preprocessing import changed, differences
+from ove.tokens.preprocessing import changed, differs_from_training
 from ove.tokens.read import InputConfig, Tokens, read_tokens, resolve_paths
 
 from .cli.command import command_parser, run_command
@@ -121,7 +121,7 @@ def _input_config(options: argparse.Namespace, weights: Weights) -> InputConfig:
         given["n_frames"] = given.pop("frames")
     base = trained or InputConfig("codec", VideoConfig(patch_px=weights.config.patch_px))
     config = changed(base, mode=options.mode, **values, **given)
-    for difference in differences(trained, config) if trained else ():
+    for difference in differs_from_training(trained, config) if trained else ():
         print(f"note: the weights were trained on other inputs: {difference}", file=sys.stderr)
     return config
 

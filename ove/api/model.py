@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 from ove.api.read import EncoderInput, read_as
 from ove.config import EncoderConfig, VideoConfig
 from ove.features.from_files import FileFeatures, Outputs, Weights, encode_sequences, open_weights
-from ove.tokens.preprocessing import differences
+from ove.tokens.preprocessing import differs_from_training
 from ove.tokens.read import InputConfig, Tokens
 
 _log = logging.getLogger("ove")
@@ -83,7 +83,7 @@ class Model:
     def _as_input(self, source: Any) -> EncoderInput:
         if not isinstance(source, EncoderInput):
             return self.read(source)
-        told = "; ".join(differences(self.weights.inputs, source.config)) if self.weights.inputs else ""
+        told = "; ".join(differs_from_training(self.weights.inputs, source.config)) if self.weights.inputs else ""
         if told:
             self._tell(f"{self.name} was trained on other inputs than {source.name}: {told}")
         return source

@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Float32, Int32, Shaped, UInt8
 from PIL import Image
 
-from ove.api.source import Source, local_file
+from ove.api.source import Source, as_local_file
 from ove.errors import BadClip, BadInput, ConfigError
 from ove.records import TIME_STEPS
 from ove.sources.images import begins_like_an_image
 from ove.tokens.native import resize
 from ove.tokens.preprocessing import changed
-from ove.tokens.read import InputConfig, InputMode, Reading, Tokens, image_input, read_input, whole_frames
+from ove.tokens.read import InputConfig, InputMode, Reading, Tokens, image_input, read_file, whole_frames
 from ove.view.overlay import overlay
 
 _SEPARATE = {"frames": "n_frames", "size": "size_px"}
@@ -126,11 +126,11 @@ def read_as(source: Any, config: InputConfig, *, mode: str = "auto", **options: 
     given = {_SEPARATE.get(key, key): value for key, value in options.items() if value is not None}
     if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) and hasattr(source, "__array__"):
         return _of_array(np.asarray(source), mode, config, given)
-    with local_file(source) as (path, name):
+    with as_local_file(source) as (path, name):
         if mode == "auto":
             mode = mode_of(path, config)
         config = _configured(config, mode, given)
-        return _made(name, config, read_input(path, config))
+        return _made(name, config, read_file(path, config))
 
 
 def mode_of(path: Path, config: InputConfig) -> InputMode:

@@ -20,7 +20,7 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
 
 @contextlib.contextmanager
-def local_file(source: Source) -> Iterator[tuple[Path, str]]:
+def as_local_file(source: Source) -> Iterator[tuple[Path, str]]:
     """Yields a local file with the contents of `source`, and its name; a copy, if one is needed, is deleted afterwards.
 
     URLs may be https://, s3://, gs:// or another scheme of fsspec; `~` is expanded. BadClip, with the name that the user gave,

@@ -17,7 +17,7 @@ from ove.progress import ProgressReport
 from ove.records import MODES
 from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView
-from ove.tokens.preprocessing import differences
+from ove.tokens.preprocessing import differs_from_training
 
 _DECIDES = (
     "probe",
@@ -140,7 +140,9 @@ def _unlike_training(config: ProbeConfig, encoder: Frozen, shards: ShardSet) -> 
     if trained is None or trained.mode == "image" or shards.kind == "image" or "codec" not in config.modes:
         return []
     video = shards.manifest.video_config(config.selection)
-    found = [differences(trained, replace(trained, mode="codec", video=video, budget=budget)) for budget in config.budgets]
+    found = [
+        differs_from_training(trained, replace(trained, mode="codec", video=video, budget=budget)) for budget in config.budgets
+    ]
     return list(dict.fromkeys(itertools.chain.from_iterable(found)))
 
 

@@ -81,7 +81,7 @@ def changed(config: InputConfig, **options: Any) -> InputConfig:
     return from_mapping(InputConfig, values)
 
 
-def differences(trained: InputConfig, used: InputConfig) -> list[str]:
+def differs_from_training(trained: InputConfig, used: InputConfig) -> list[str]:
     """Lists what is `used` otherwise than in training, as `video.size_px = 224 (trained: 84)`."""
     keys = {"codec": ("budget",), "frames": ("n_frames",), "image": ("size_px", "min_tokens", "max_tokens")}[used.mode]
     pairs = [(key, getattr(trained, key), getattr(used, key)) for key in keys if used.mode == trained.mode]

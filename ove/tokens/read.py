@@ -105,11 +105,11 @@ class InputConfig:
 
 
 def read_tokens(path: Path, config: InputConfig) -> Tokens:
-    """Returns the tokens of one file, and keeps nothing else of it; otherwise as `read_input`."""
-    return read_input(path, config).tokens
+    """Returns the tokens of one file, and keeps nothing else of it; otherwise as `read_file`."""
+    return read_file(path, config).tokens
 
 
-def read_input(path: Path, config: InputConfig) -> Reading:
+def read_file(path: Path, config: InputConfig) -> Reading:
     """Reads one file as `config` says; BadClip, with file and reason, if it cannot be used in that mode.
 
     codec: of the sampled frames (64), I-frames whole and the most salient patches of the others, t = number of the sampled

@@ -236,7 +236,10 @@ def test_files_are_read_a_little_ahead_and_in_order(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         (["--mode", "image", "--budget", "512"], "--budget has no meaning in mode image, only in codec"),
-        (["--mode", "image", "--set", "video.gop_frames=8"], "video.gop_frames: settings of videos have no meaning in mode image"),
+        (
+            ["--mode", "image", "--set", "video.gop_frames=8"],
+            "video.gop_frames: settings of videos have no meaning in mode image",
+        ),
         (["--mode", "codec", "--max-tokens", "512"], "--max-tokens has no meaning in mode codec, only in image"),
         (["--mode", "codec", "--budget", "100"], "budget_tokens = 100 is below the 512 patches that must be kept"),
         (["--mode", "codec", "--size", "100"], "size_px = 100 is not a multiple"),
