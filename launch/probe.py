@@ -15,7 +15,7 @@ from ove.files import write_json, write_text
 from ove.probing.compare import compare
 from ove.probing.predictions import check_name, write_predictions
 from ove.probing.report import as_csv, as_json, table
-from ove.shards.shard_set import ShardSet
+from ove.shards.joined import open_shards
 
 from .cli import settings as cli_settings
 from .cli.command import command_parser, run_command
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_json(arguments.out, as_json(comparison), indent=2)
         write_text(arguments.out.with_suffix(".csv"), as_csv(comparison))
     if arguments.predictions:
-        write_predictions(arguments.predictions, comparison, ShardSet.open(config.val_shards).names)
+        write_predictions(arguments.predictions, comparison, open_shards(config.val_shards).names)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ from ove.probing.heads.knn import knn
 from ove.probing.heads.linear import fit_linear
 from ove.probing.scores import Predictions, Scores
 from ove.records import MODES
+from ove.shards.joined import Shards, open_shards
 from ove.shards.manifest import MANIFEST
 from ove.shards.remote.remote_shards import uri_of
-from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView
 from ove.tokens.preprocessing import changed
 from ove.tokens.read import Tokens, read_tokens
@@ -72,8 +72,8 @@ class ProbeResult:
 
 def probe(
     model: Model | None,
-    train: Samples,
-    val: Samples | None = None,
+    train: Samples | Sequence[PathLike],
+    val: Samples | Sequence[PathLike] | None = None,
     *,
     head: Literal["linear", "knn", "attentive"] = "linear",
     mode: Literal["codec", "frames", "image"] | None = None,
@@ -92,8 +92,8 @@ def probe(
     Args:
         model: from `ove.load`; None if `train` is a feature file.
         train: labelled samples to train on: a list (``.csv`` with the columns ``path`` and ``label``), a folder whose
-            subfolders are class names, an iterable of ``(path, label)`` pairs, a folder of shards, or a feature file (``.npz``
-            of ``launch.encode``), which is not encoded again.
+            subfolders are class names, an iterable of ``(path, label)`` pairs, a folder of shards or several
+            (``["shards/a", "shards/b"]``), or a feature file (``.npz`` of ``launch.encode``), which is not encoded again.
         val: samples to score on, of the same kind; without it, ``val_share`` of each class of ``train`` (not of shards).
         head: ``"linear"`` (logistic regression on embeddings), ``"knn"`` (nothing is trained), or ``"attentive"`` (a learned
             query over all tokens).
@@ -153,12 +153,28 @@ def _needed(model: Model | None) -> Model:
     return model
 
 
-def _shards(samples: Samples) -> ShardSet | None:
-    if not isinstance(samples, (str, os.PathLike)):
+def _shards(samples: Samples | Sequence[PathLike]) -> Shards | None:
+    """Opens a folder of shards, or several; None for other samples."""
+    if isinstance(samples, (str, os.PathLike)):
+        folder = _shard_folder(samples)
+        return None if folder is None else open_shards(folder)
+    if not isinstance(samples, (list, tuple)) or not all(isinstance(one, (str, os.PathLike)) for one in samples):
         return None
-    path = Path(samples).expanduser()
-    is_uri = uri_of(os.fspath(samples)) is not None
-    return ShardSet.open(str(samples) if is_uri else path) if is_uri or (path / MANIFEST).is_file() else None
+    folders = [_shard_folder(one) for one in samples]
+    if not any(folders):
+        return None
+    for one, folder in zip(samples, folders, strict=True):
+        if folder is None:
+            raise ConfigError(f"{os.fspath(one)}: is no folder of shards, unlike others of the list; give nothing but these.")
+    return open_shards([folder for folder in folders if folder is not None])
+
+
+def _shard_folder(given: PathLike) -> str | None:
+    """Returns the folder or URI of shards, None for another path."""
+    path = Path(given).expanduser()
+    if uri_of(os.fspath(given)) is not None:
+        return os.fspath(given)
+    return str(path) if (path / MANIFEST).is_file() else None
 
 
 def _check_classes(classes: Sequence[str], counts: Mapping[str, int]) -> None:
@@ -167,9 +183,7 @@ def _check_classes(classes: Sequence[str], counts: Mapping[str, int]) -> None:
         raise BadInput(f"a probe needs training samples of at least two classes, found {said}.")
 
 
-def _of_shards(
-    model: Model, sets: Sequence[ShardSet], mode: str | None, budget: int | None, config: ProbeConfig
-) -> ProbeResult:
+def _of_shards(model: Model, sets: Sequence[Shards], mode: str | None, budget: int | None, config: ProbeConfig) -> ProbeResult:
     train, val = sets
     classes = tuple(train.classes)
     _check_classes(classes, {})

@@ -22,8 +22,10 @@ class ProbeConfig(Section):
 
     weights: str = ""
     """Folder of a training run, folder or file of published weights, or folder of a CLIP vision tower."""
-    train_shards: str = ""
-    val_shards: str = ""
+    train_shards: str | tuple[str, ...] = ""
+    """Folder of labelled shards to train probes on, or several, which are joined."""
+    val_shards: str | tuple[str, ...] = ""
+    """The same to score them on."""
     probe: Head | Own = "attentive"
     """`attentive`: a learned query over all tokens; `linear`: logistic regression on embeddings; `knn`: nothing is trained."""
     modes: tuple[Mode, ...] = ("codec", "frames")
@@ -62,6 +64,10 @@ class ProbeConfig(Section):
     """The attentive probe is trained once with each; fresh weights of `untrained` are those of the first."""
 
     def check(self) -> None:
+        for name in ("train_shards", "val_shards"):
+            folders = getattr(self, name)
+            if isinstance(folders, tuple) and len(set(folders)) < max(len(folders), 1):
+                raise ConfigError(f"probe.{name} = {list(folders)} must be a folder, or several, each once.")
         for name in ("modes", "budgets", "interventions", "seeds"):
             if not getattr(self, name):
                 raise ConfigError(f"probe.{name} is empty; name at least one.")

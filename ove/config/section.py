@@ -85,7 +85,7 @@ def checked(hint: Any, value: Any, where: str, nested: Callable[[type, Mapping, 
         if value is None and type(None) in parts:
             return None
         if Own not in parts:
-            fitting = (part for part in parts if isinstance(part, type) and isinstance(value, part))
+            fitting = (part for part in parts if isinstance(value, _types_of(part)))
             return checked(next(fitting, parts[0]), value, where, nested)
         if isinstance(value, str) and _OWN.fullmatch(value):
             return value
@@ -107,6 +107,13 @@ def checked(hint: Any, value: Any, where: str, nested: Callable[[type, Mapping, 
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise ConfigError(f"{where} = {value!r} is of type {type(value).__name__}; {hint.__name__} is expected.")
     return value
+
+
+def _types_of(hint: Any) -> tuple[type, ...]:
+    """Returns the types of values that a part of a union takes; none for what is no type or tuple."""
+    if typing.get_origin(hint) is tuple:
+        return (list, tuple)
+    return (hint,) if isinstance(hint, type) else ()
 
 
 def _choice(hint: Any, value: Any, where: str, more: str = "") -> Any:

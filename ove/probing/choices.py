@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int64
 
 from ove.errors import BadClip, BadShard
 from ove.records import Saliency
-from ove.shards.shard_set import ShardSet
+from ove.shards.joined import Shards
 from ove.stream.modes import TokenView
 
 
@@ -44,7 +44,7 @@ class Choices:
         return float(-(known * np.log(known)).sum() / np.log(len(share))) if len(share) > 1 else 1.0
 
 
-def choices_of(shards: ShardSet, view: TokenView, progress: Callable[[int, int], None] = lambda done, total: None) -> Choices:
+def choices_of(shards: Shards, view: TokenView, progress: Callable[[int, int], None] = lambda done, total: None) -> Choices:
     """Selects patches of every clip in mode codec; ConfigError for an unfit budget, BadShard for a damaged record."""
     n_frames, rows, columns = shards.grid_tyx
     tokens = np.zeros((len(shards), n_frames), np.int64)

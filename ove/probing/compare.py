@@ -15,7 +15,7 @@ from ove.probing.score_cache import ScoreCache
 from ove.probing.scores import Predictions, Scores, mean_and_half_width
 from ove.progress import ProgressReport
 from ove.records import MODES
-from ove.shards.shard_set import ShardSet
+from ove.shards.joined import Shards, open_shards, sets_of
 from ove.stream.modes import TokenView
 from ove.tokens.preprocessing import differs_from_training
 
@@ -90,9 +90,12 @@ def compare(config: ProbeConfig, log: Log, cache: ScoreCache | None = None) -> C
     """
     if set(config.interventions) != {"none"} and "codec" not in config.modes:
         raise ConfigError("interventions change the patches that the codec chose; add codec to modes.")
+    for name in ("weights", "train_shards", "val_shards"):
+        if not getattr(config, name):
+            raise ConfigError(f"probe.{name} is not set; name it in the configuration, or with --config.{name}=….")
     encoder = open_frozen(Path(config.weights), config.compute)
     encoder.check(config.modes)
-    sets = ShardSet.open(config.train_shards), ShardSet.open(config.val_shards)
+    sets = open_shards(config.train_shards), open_shards(config.val_shards)
     _check(config, encoder, sets)
     classes = tuple(sets[0].classes)
     if len(classes) < 2:
@@ -118,7 +121,7 @@ def view_of(config: ProbeConfig, budget: int) -> TokenView:
     return TokenView(budget, config.selection)
 
 
-def _check(config: ProbeConfig, encoder: Frozen, sets: tuple[ShardSet, ShardSet]) -> None:
+def _check(config: ProbeConfig, encoder: Frozen, sets: tuple[Shards, Shards]) -> None:
     """Raises ConfigError if sets, modes and budgets do not fit, BadInput if there are more processes than samples."""
     for shards in sets:
         if shards.kind == "image" and set(config.modes) != {"image"}:
@@ -134,19 +137,21 @@ def _check(config: ProbeConfig, encoder: Frozen, sets: tuple[ShardSet, ShardSet]
             view_of(config, budget).check(shards.grid_tyx, {MODES.index(mode)})
 
 
-def _unlike_training(config: ProbeConfig, encoder: Frozen, shards: ShardSet) -> list[str]:
+def _unlike_training(config: ProbeConfig, encoder: Frozen, shards: Shards) -> list[str]:
     """Lists what clips are otherwise than those that the encoder was trained on, for each budget in mode codec."""
     trained = encoder.inputs
     if trained is None or trained.mode == "image" or shards.kind == "image" or "codec" not in config.modes:
         return []
-    video = shards.manifest.video_config(config.selection)
+    videos = [part.manifest.video_config(config.selection) for part in sets_of(shards)]
     found = [
-        differs_from_training(trained, replace(trained, mode="codec", video=video, budget=budget)) for budget in config.budgets
+        differs_from_training(trained, replace(trained, mode="codec", video=video, budget=budget))
+        for video in videos
+        for budget in config.budgets
     ]
     return list(dict.fromkeys(itertools.chain.from_iterable(found)))
 
 
-def _view(config: ProbeConfig, budget: int, encoder: Frozen, shards: ShardSet) -> TokenView:
+def _view(config: ProbeConfig, budget: int, encoder: Frozen, shards: Shards) -> TokenView:
     """Returns `view_of`, with a common size for pictures."""
     view = view_of(config, budget)
     if shards.kind == "video":
@@ -173,7 +178,7 @@ def _row(
     encoder: Frozen,
     fresh: bool,
     condition: _Condition,
-    sets: tuple[ShardSet, ShardSet],
+    sets: tuple[Shards, Shards],
     classes: tuple[str, ...],
     config: ProbeConfig,
     log: Log,

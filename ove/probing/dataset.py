@@ -16,8 +16,8 @@ from ove.named import own_source
 from ove.prefetch import prefetch
 from ove.probing.interventions import INTERVENTIONS, OF_ONE_VIDEO, intervene
 from ove.records import MODES
+from ove.shards.joined import Shards
 from ove.shards.schema import VideoRecord
-from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView, to_tokens
 from ove.video.select import IFRAME_POLICIES, SELECTION_RULES
 
@@ -38,9 +38,9 @@ class Example:
 
 @dataclass(frozen=True)
 class ProbeDataset:
-    """The samples of a shard set in one mode at one budget."""
+    """The samples of a shard set, or of several, in one mode at one budget."""
 
-    shards: ShardSet
+    shards: Shards
     classes: tuple[str, ...]
     """Class names of the training set, by class index."""
     mode: str

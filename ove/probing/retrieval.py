@@ -14,8 +14,8 @@ from ove.probing.heads.knn import retrieval_at_1
 from ove.probing.interventions import patches_at
 from ove.probing.scores import Accuracy
 from ove.records import Saliency, on_time_grid
+from ove.shards.joined import Shards
 from ove.shards.schema import decode_frames
-from ove.shards.shard_set import ShardSet
 from ove.stream.modes import TokenView
 from ove.video.patches import all_positions, frames_to_patches, positions
 
@@ -40,7 +40,7 @@ class Retrieval:
 
 
 def retrieve(
-    encoder: Frozen, shards: ShardSet, view: TokenView, parts: ClipParts, progress: Callable[[int, int], None]
+    encoder: Frozen, shards: Shards, view: TokenView, parts: ClipParts, progress: Callable[[int, int], None]
 ) -> Retrieval:
     """Measures same-video retrieval over all videos of a set; they need no labels.
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ove.config.probe import Intervention
 from ove.probing.compare import Comparison, ComparisonRow, compare
 from ove.probing.score_cache import ScoreCache
-from ove.shards.shard_set import ShardSet
+from ove.shards.joined import open_shards
 from ove.studies.sets import Bench, called
 from ove.studies.study import Column, Study, Value
 from ove.view import plots
@@ -58,7 +58,7 @@ def budget(bench: Bench) -> Study:
         plots.Curve(mode, [r.budget for r in rows], [r.top1()[0] for r in rows], [r.top1()[1] for r in rows])
         for mode, rows in by_mode.items()
     ]
-    patches = math.prod(ShardSet.open(config.val_shards).grid_tyx)
+    patches = math.prod(open_shards(config.val_shards).grid_tyx)
     ticks = {float(r.budget): f"{r.budget:,}\n({r.budget / patches:.1%})" for r in found.rows}
     figure = plots.curves(curves, "tokens of a clip (of all patches)", "top-1, %", ("chance", 1 / found.n_classes), ticks)
     rows = [(r.mode, r.budget, r.budget / patches, *_scores(r)) for r in found.rows]

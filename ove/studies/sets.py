@@ -1,6 +1,6 @@
 """The shards of a study: the probe's, or others written from the same videos with other settings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from ove.config.probe import parse_option
 from ove.errors import ConfigError
 from ove.files import digest
 from ove.probing.compare import view_of
+from ove.shards.joined import Shards, open_shards
 from ove.shards.make import write_source
 from ove.shards.shard_set import ShardSet
 from ove.shards.write import WriteProgress
@@ -55,10 +56,10 @@ class Bench:
         train = self._written(self.config.train_videos, "train", sections, option) if need_train else config.train_shards
         return replace(config, train_shards=train, val_shards=val)
 
-    def choices(self, option: str) -> tuple[ShardSet, TokenView]:
+    def choices(self, option: str) -> tuple[Shards, TokenView]:
         """Returns the validation shards and the view of an option."""
         config = self.with_option(option, need_train=False)
-        return ShardSet.open(config.val_shards), view_of(config, self.config.budget_tokens)
+        return open_shards(config.val_shards), view_of(config, self.config.budget_tokens)
 
     def _written(self, videos: str, split: str, sections: Mapping[str, Mapping[str, Any]], option: str) -> str:
         if not videos:
@@ -73,12 +74,16 @@ class Bench:
         return str(folder)
 
 
-def _made_with(folder: str) -> Mapping[str, Any]:
-    """Returns the sections `video` and `shards` that a folder was written with."""
-    made = ShardSet.open(folder).manifest.made_with
-    if not all(isinstance(made.get(section), dict) for section in ("video", "shards")):
-        raise ConfigError(f"{folder}: does not tell how it was made, so no option can be tried; write it anew.")
-    return made
+def _made_with(folders: str | Sequence[str]) -> Mapping[str, Any]:
+    """Returns the sections `video` and `shards` that a folder, or each of several, was written with."""
+    given = (folders,) if isinstance(folders, str) else tuple(folders)
+    found = [ShardSet.open(folder).manifest.made_with for folder in given]
+    for folder, made in zip(given, found, strict=True):
+        if not all(isinstance(made.get(section), dict) for section in ("video", "shards")):
+            raise ConfigError(f"{folder}: does not tell how it was made, so no option can be tried; write it anew.")
+        if any(made[section] != found[0][section] for section in ("video", "shards")):
+            raise ConfigError(f"{given[0]} and {folder} were written with other settings, so no option can be tried on both.")
+    return found[0]
 
 
 def called(option: str, base: str = "as configured") -> str:

@@ -1,15 +1,19 @@
 """`ove.probe` on files, shards and features, whose classes a frozen encoder of random weights can tell by their brightness."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from synthetic import RECORDS, record_of, write_set
 
 import ove
 from ove.api.probe import probe
 from ove.errors import BadInput, ConfigError
+from ove.shards.schema import VideoRecord
+from ove.sources.folders import InputFile
 
 CLASSES = ("dark", "light", "medium")
 
@@ -75,6 +79,39 @@ def test_shards_give_what_the_probe_of_shards_gives(model: ove.Model, shard_fold
     result = probe(model, shard_folder, shard_folder, head="knn", neighbours=1, budget=16, selection={"gop_frames": 4})
     assert result.classes == ("dark", "light") and result.n_train == len(result.names) == 24
     assert result.top1 == np.mean(result.predictions.classes[:, 0] == result.labels) == 1  # each sample is its own neighbour
+
+
+def test_several_folders_of_shards_are_one_set(model: ove.Model, shard_folder: Path, tmp_path: Path) -> None:
+    other = write_set(tmp_path / "other", 4, labelled_otherwise)
+    result = probe(
+        model, [str(shard_folder), other], (other,), head="knn", neighbours=1, budget=16, selection={"gop_frames": 4}
+    )
+    assert (result.classes, result.n_train, len(result.names)) == (("dark", "grey", "light"), RECORDS + 4, 4)
+    assert [result.classes[index] for index in result.labels] == ["dark", "grey", "dark", "grey"] and result.top1 == 1
+    with pytest.raises(ConfigError, match="pictures: is no folder of shards, unlike others"):
+        probe(model, [shard_folder, tmp_path / "pictures"], shard_folder)
+
+
+def labelled_otherwise(file: InputFile) -> VideoRecord:
+    """Other records than those of the other folder, whose light ones are called grey."""
+    record = record_of(dataclasses.replace(file, key=str(int(file.key) + 50)))
+    return dataclasses.replace(record, key=file.key, label="grey" if file.label == "light" else file.label)
+
+
+def test_the_split_files_of_others_are_read(model: ove.Model, pictures: list[tuple[str, str]], tmp_path: Path) -> None:
+    root = Path(pictures[0][0]).parents[1]
+    lines = {"train.txt": pictures[::2], "val.txt": pictures[1::2]}
+    for name, pairs in lines.items():
+        (tmp_path / name).write_text("".join(f"{label}/{Path(path).name} 7\n" for path, label in pairs))
+    chosen: dict[str, Any] = {"head": "knn", "neighbours": 1, "root": root}
+    result = probe(model, str(tmp_path / "train.txt"), tmp_path / "val.txt", label_folder=1, **chosen)
+    assert result.classes == CLASSES and result.names == tuple(path for path, _ in pictures[1::2]) and result.top1 == 1
+    with pytest.raises(BadInput, match=r"at least two classes, found 7 \(12\)"):
+        probe(model, tmp_path / "train.txt", tmp_path / "val.txt", **chosen)
+    (tmp_path / "tabs.csv").write_text("clip,kind\n" + "".join(f"{path},{label}\n" for path, label in pictures))
+    columns = {"path_column": "clip", "label_column": "kind"}
+    result = probe(model, tmp_path / "tabs.csv", head="knn", neighbours=1, val_share=0.25, **columns)
+    assert result.classes == CLASSES and (result.n_train, len(result.names)) == (18, 6)
 
 
 def test_features_are_not_encoded_again(model: ove.Model, pictures: list[tuple[str, str]], tmp_path: Path) -> None:

@@ -87,6 +87,24 @@ def test_an_option_that_changes_the_signals_writes_shards_once(tmp_path: Path, c
     assert again.folder == found.folder and "2 files were done already" in capsys.readouterr().out
 
 
+def test_folders_that_are_joined_must_be_written_alike(tmp_path: Path) -> None:
+    quality = {"a": "80", "b": "80", "c": "81"}
+    for index, name in enumerate(quality):
+        write_video(tmp_path / "videos" / name, 7, index)
+        words = ["--size", "28", "--frames", "8", "--set", "shards.workers=0", "--set", f"shards.jpeg_quality={quality[name]}"]
+        shards.main(["--videos", str(tmp_path / "videos" / name), "--out", str(tmp_path / name), *words])
+    a, b, c = (str(tmp_path / name) for name in quality)
+
+    def bench(*val: str) -> Bench:
+        return Bench(StudyConfig(ProbeConfig(val_shards=val), 16, val_videos=str(tmp_path / "videos")), tmp_path, print)
+
+    assert len(bench(a, b).choices("")[0]) == 2
+    found, _ = bench(a, b).choices("sampling=consecutive")
+    assert len(found) == 3 and found.grid_tyx == (8, 2, 2)  # of all videos of val_videos
+    with pytest.raises(ConfigError, match=f"{a} and {c} were written with other settings"):
+        bench(a, b, c).choices("sampling=consecutive")
+
+
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [

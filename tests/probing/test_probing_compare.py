@@ -14,6 +14,7 @@ import pytest
 from synthetic import BUDGET, CLASSES, GOP, RECORDS, SIZE_PX, T, image_record_of, record_of, write_image_set, write_set
 
 from ove.config import EncoderConfig, ProbeConfig, SelectionConfig, VideoConfig
+from ove.config.mapping import from_mapping, to_mapping
 from ove.encoder import encoder, published
 from ove.errors import BadShard, ConfigError
 from ove.features.frozen import frozen, open_frozen
@@ -21,9 +22,11 @@ from ove.probing.compare import compare, view_of
 from ove.probing.dataset import ProbeDataset
 from ove.probing.features import Embeddings, Features, stored
 from ove.probing.heads import heads
+from ove.probing.predictions import prediction_rows
 from ove.probing.score_cache import ScoreCache
 from ove.probing.scores import Accuracy, Predictions, Scores
 from ove.records import CODEC
+from ove.shards.joined import open_shards
 from ove.shards.schema import VideoRecord
 from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
@@ -118,6 +121,61 @@ def test_probes_learn_from_the_training_set_and_are_scored_on_the_other(config: 
     top1 = scores.last.top1
     assert lines[-2] == f"codec {BUDGET} tokens: top-1 {top1:.1%} (best epoch {top1:.1%})" and scores.best.top1 == top1
     assert lines[-1] == f"2 of {VAL} videos are of classes that {config.train_shards} lacks; they count as wrong"
+
+
+HALF = RECORDS // 2
+
+
+def later(file: InputFile) -> VideoRecord:
+    """The record that stands `HALF` later in the whole set."""
+    return dataclasses.replace(record_of(dataclasses.replace(file, key=f"{int(file.key) + HALF:04d}")), key=file.key)
+
+
+def test_two_folders_are_probed_as_the_one_that_they_were_cut_from(config: ProbeConfig, tmp_path: Path) -> None:
+    parts = tuple(str(write_set(tmp_path / name, HALF, make)) for name, make in (("1", record_of), ("2", later)))
+    once = dataclasses.replace(config, probe="linear", untrained=False)
+    cut = dataclasses.replace(once, train_shards=parts, val_shards=(config.val_shards, parts[1]))
+    lines: list[str] = []
+    whole, found = compare(once, print), compare(cut, lines.append, ScoreCache(tmp_path / "scores"))
+    assert (found.n_train, found.n_val, found.n_unknown, found.classes) == (RECORDS, VAL + HALF, 2, CLASSES)
+    ((expected,), (predictions,)) = whole.rows[0].predictions, found.rows[0].predictions
+    np.testing.assert_array_equal(predictions.classes[:VAL], expected.classes)
+    np.testing.assert_allclose(predictions.probabilities[:VAL], expected.probabilities, atol=1e-6)
+    rows = list(prediction_rows(found, open_shards(cut.val_shards).names))
+    assert [row["key"] for row in rows] == [
+        *(f"{config.val_shards}/{n:04d}" for n in range(VAL)),
+        *(f"{parts[1]}/{n:04d}" for n in range(HALF)),
+    ]
+    assert lines[-1].endswith(f"of classes that {parts[0]}, {parts[1]} lacks; they count as wrong")
+    for again, is_known in ((cut, True), (dataclasses.replace(cut, train_shards=parts[::-1]), False), (once, False)):
+        lines.clear()
+        compare(again, lines.append, ScoreCache(tmp_path / "scores"))
+        assert any(line.endswith(", cached") for line in lines) == is_known
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "sentence"),
+    [
+        ({"train_shards": ()}, ConfigError, r"probe.train_shards = \[\] must be a folder, or several, each once"),
+        ({"val_shards": ("a", "b", "a")}, ConfigError, r"probe.val_shards = \['a', 'b', 'a'\] must be a folder, or several"),
+        ({"train_shards": ""}, ConfigError, "probe.train_shards is not set; name it in the configuration, or with --config"),
+        ({"weights": ""}, ConfigError, "probe.weights is not set"),
+        ({"val_shards": 3}, ConfigError, "val_shards = 3 is of type int; str is expected"),
+        ({"val_shards": ("a", 3)}, ConfigError, r"val_shards\[1\] = 3 is of type int; str is expected"),
+    ],
+)
+def test_folders_that_cannot_be_meant_are_refused(
+    config: ProbeConfig, changes: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        compare(dataclasses.replace(config, **changes), print)
+
+
+def test_a_folder_or_a_list_of_them_is_read_from_a_mapping(config: ProbeConfig) -> None:
+    for given, kept in (("a", "a"), (["a", "b"], ("a", "b")), (("a",), ("a",))):
+        read = from_mapping(ProbeConfig, {"train_shards": given})
+        assert read.train_shards == kept
+        assert from_mapping(ProbeConfig, to_mapping(read)) == read
 
 
 def test_what_differs_from_training_is_said(config: ProbeConfig, weights: Path, tmp_path: Path) -> None:
