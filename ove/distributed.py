@@ -171,10 +171,18 @@ class Processes:
         said = self.all_gather(name, word)
         other = [index for index, theirs in enumerate(said) if theirs != said[0]]
         if other:
+            self.end_together(name)
             raise ConfigError(
                 f"process {', '.join(map(str, other))} has another {name} than process 0; start all with the same command and "
                 "the same files."
             )
+
+    def end_together(self, name: str) -> None:
+        """Is called by all before all raise: none goes before every process has heard why, and the first, through which they
+        hear of each other, goes last."""
+        self.barrier(f"end of {name}")
+        if self.index == 0 and self.count > 1:
+            time.sleep(_FIRST_GOES_LAST_S)
 
     @contextlib.contextmanager
     def as_process_lost(self) -> Iterator[None]:
@@ -205,9 +213,7 @@ class Processes:
         said = self.all_gather(name, str(failed or ""))
         if not any(said):
             return
-        self.barrier(f"end of {name}")
-        if self.index == 0:  # through it all hear of each other
-            time.sleep(_FIRST_GOES_LAST_S)
+        self.end_together(name)
         if failed is not None:
             raise failed
         index, sentence = next((index, text) for index, text in enumerate(said) if text)

@@ -193,6 +193,7 @@ class Checkpoints:
             said = self._processes.all_gather(f"{what} of checkpoint {step}", str(mine or ""))
             problems = [problem for problem in said if problem]
             if problems:
+                self._processes.end_together(f"{what} of checkpoint {step}")  # it may have been the last one
                 raise DamagedCheckpoint(problems[0]) from mine
 
     def _arrays(self, step: int, leaves: Mapping[str, Leaf], target: Any) -> Any:

@@ -33,6 +33,7 @@ def claimed(workdir: Path, processes: Processes, report: Callable[[str], None]) 
                 refusal = str(error)
         refusal = processes.all_gather("the claim of the workdir", refusal, 2 * processes.limit_s)[0]
         if refusal:
+            processes.end_together("the claim of the workdir")
             raise ConfigError(refusal)
         yield
 
