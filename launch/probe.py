@@ -1,8 +1,11 @@
-"""python -m launch.probe --config=configs/probe_toy.py: probes a frozen encoder and prints a table of scores.
+"""python -m launch.probe --config=configs/probe.py: probes a frozen encoder and prints a table of scores.
+
+python -m launch.probe --features FILE.npz --labels labels.csv: probes what launch.encode wrote, without encoding again.
 
 On several machines, once on each, as `launch.train`: each computes features and scores of a part of the samples.
 """
 
+import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +13,9 @@ from pathlib import Path
 import jax
 
 from ove import distributed as processes
+from ove.api.probe import probe
 from ove.config import ProbeConfig
+from ove.errors import ConfigError
 from ove.files import write_json, write_text
 from ove.probing.compare import compare
 from ove.probing.predictions import check_name, write_predictions
@@ -34,8 +39,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--out", type=Path, help="write scores and table to this JSON file, and a CSV beside it")
     add("--predictions", type=Path, metavar="FILE", help="write per-sample predictions for the validation set (.jsonl or .csv)")
+    of_features = parser.add_argument_group("features that are there already (without --config)")
+    add = of_features.add_argument
+    add("--features", type=Path, metavar="FILE", help="a feature file of launch.encode (.npz)")
+    add("--labels", type=Path, metavar="LIST", help="class names of its files: .csv (columns path, label), .jsonl or .txt")
+    add("--val-share", type=float, metavar="SHARE", help="of each class, to score on (default: 0.2)")
+    add("--head", choices=("linear", "knn"), help="default: linear")
+    add("--path-column", metavar="NAME", help="of --labels (default: path)")
+    add("--label-column", metavar="NAME", help="of --labels (default: label)")
+    add("--label-folder", type=int, metavar="N", help="the N-th folder above a file is its class; --labels is not needed then")
+    add("--root", type=Path, metavar="DIR", help="where relative paths of --labels start (default: the list's folder)")
     add_options(parser)
-    arguments, config = cli_settings.parse_with_config(parser, ProbeConfig, argv)
+    arguments, config = cli_settings.parse_with_config(parser, ProbeConfig, argv, unless="features")
+    if _probed_features(arguments, config):
+        return
     if arguments.predictions:
         check_name(arguments.predictions)
     join_processes(arguments, _MEET_LIMIT_S, _SILENCE_LIMIT_S)
@@ -50,6 +67,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_text(arguments.out.with_suffix(".csv"), as_csv(comparison))
     if arguments.predictions:
         write_predictions(arguments.predictions, comparison, open_shards(config.val_shards).names)
+
+
+def _probed_features(arguments: argparse.Namespace, config: ProbeConfig) -> bool:
+    """Probes the feature file that is named, and prints the result; False if there is none."""
+    names = ("labels", "val_share", "head", "path_column", "label_column", "label_folder", "root")
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.features is None:
+        if given:
+            raise ConfigError(
+                f"--{next(iter(given)).replace('_', '-')} goes with --features; name a feature file, or leave it out."
+            )
+        return False
+    if arguments.out or arguments.predictions:
+        raise ConfigError("--out and --predictions are written of shards only; leave them out with --features.")
+    if not {"labels", "label_folder"} & given.keys():
+        raise ConfigError("--features needs class names; give --labels LIST or --label-folder N.")
+    settings = {name: getattr(config, name) for name in ("l2", "neighbours", "seeds")}
+    print(probe(None, arguments.features, **given, **settings))
+    return True
 
 
 if __name__ == "__main__":

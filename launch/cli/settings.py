@@ -21,19 +21,25 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def parse_with_config(
-    parser: argparse.ArgumentParser, cls: type[_T], argv: Sequence[str] | None = None
+    parser: argparse.ArgumentParser, cls: type[_T], argv: Sequence[str] | None = None, unless: str = ""
 ) -> tuple[argparse.Namespace, _T]:
     """Adds `--config` to the parser, parses, and returns the arguments with the configuration of type `cls`.
+
+    With the option `unless`, no file needs to be given: settings then begin with the defaults.
 
     Numbers, lists, True and False are read as Python literals, anything else as a string; ConfigError for a missing
     file, a file without `get_config` or that refuses ARG, an unknown key or a wrong type.
     """
-    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="a file of configs/; ARG is for example `smoke`")
+    parser.add_argument(
+        "--config", required=not unless, metavar="FILE[:ARG]", help="a file of configs/; ARG is for example `smoke`"
+    )
     parser.epilog = "Any key can be set with --config.section.key=VALUE or --set section.key=VALUE; --help-config lists them."
     if isinstance(parser, CommandParser):
         parser.add_settings_help({"": cls})
     arguments, rest = parser.parse_known_args(argv)
-    values = renamed(cls, load_config(arguments.config))
+    if arguments.config is None and getattr(arguments, unless) is None:
+        parser.error(f"the following arguments are required: --config, or --{unless}")
+    values = {} if arguments.config is None else renamed(cls, load_config(arguments.config))
     for option in rest:
         if not option.startswith(SETTING) or "=" not in option:
             parser.error(f"unknown argument {option}; settings are given as --config.section.key=VALUE")

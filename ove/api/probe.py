@@ -32,6 +32,7 @@ from ove.records import MODES
 from ove.shards.joined import Shards, open_shards
 from ove.shards.manifest import MANIFEST
 from ove.shards.remote.remote_shards import uri_of
+from ove.sources.folders import named_by_folder
 from ove.stream.modes import TokenView
 from ove.tokens.preprocessing import changed
 from ove.tokens.read import Tokens, read_tokens
@@ -99,7 +100,8 @@ def probe(
             query over all tokens).
         mode: how samples are looked at; by default as the encoder was trained.
         budget: patches of a clip; by default as in training, of shards one in 8.
-        labels: of a feature file: a list with the columns ``path`` and ``label``, or a mapping from path to class name.
+        labels: of a feature file: a list with the columns ``path`` and ``label``, or a mapping from path to class name; not
+            needed with ``label_folder``.
         val_share: share of each class to score on where ``val`` is not given.
         path_column, label_column, label_folder, root: how samples or ``labels`` are listed, as in :func:`ove.write_shards`.
         threads: read ahead by so many threads.
@@ -269,13 +271,12 @@ def _is_feature_file(samples: Samples) -> bool:
 
 def _labelled_features(samples: Samples, labels: PathLike | Mapping[str, str] | None, reading: Mapping[str, Any]) -> _Encoded:
     """Reads the embeddings of a feature file, with the labels of its files."""
-    if not _is_feature_file(samples) or labels is None:
+    if not _is_feature_file(samples) or (labels is None and not reading["label_folder"]):
         raise ConfigError(
-            "a feature file (.npz) needs labels=, a list or mapping of its files; train and val must be two of a kind."
+            "a feature file (.npz) needs labels=, a list or mapping of its files, or label_folder=; train and val must be two "
+            "of a kind."
         )
     path = Path(samples).expanduser()  # type: ignore[arg-type]
-    named_labels = list(labels.items()) if isinstance(labels, Mapping) else labelled_files(labels, **reading)
-    label_of = {str(Path(name).absolute()): label for name, label in named_labels}
     try:
         with np.load(path, allow_pickle=False) as file:
             if "pooled" not in file:
@@ -287,6 +288,11 @@ def _labelled_features(samples: Samples, labels: PathLike | Mapping[str, str] | 
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{path}: is no feature file of launch.encode ({error}).") from error
+    if labels is None:
+        named_labels = [(name, named_by_folder(name, reading["label_folder"], str(path))) for name in names]
+    else:
+        named_labels = list(labels.items()) if isinstance(labels, Mapping) else labelled_files(labels, **reading)
+    label_of = {str(Path(name).absolute()): label for name, label in named_labels}
     keys = [str(Path(name).absolute()) for name in names]
     if without := [name for name, key in zip(names, keys, strict=True) if key not in label_of]:
         raise BadInput(

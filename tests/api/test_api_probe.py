@@ -122,6 +122,8 @@ def test_features_are_not_encoded_again(model: ove.Model, pictures: list[tuple[s
     assert result.n_train == 18 and result.top1 == 1
     with pytest.raises(BadInput, match=r"features\.npz: 1 of 24 files have no label, the first .*dark/0\.png"):
         probe(None, tmp_path / "features.npz", labels=dict(pictures[1:]))
+    same = probe(None, tmp_path / "features.npz", label_folder=1, head="linear", val_share=0.25)
+    assert same.names == result.names and same.labels.tolist() == result.labels.tolist() and same.top1 == 1
     with pytest.raises(ConfigError, match="needs labels="):
         probe(None, tmp_path / "features.npz")
     (tmp_path / "other.npz").write_bytes(b"nothing")

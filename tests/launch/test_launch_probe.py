@@ -4,10 +4,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic import BUDGET, CLASSES, GOP, RECORDS, write_set
 
 from launch import probe
+from launch.cli.settings import load_config
+from ove.config import ProbeConfig
+from ove.config.mapping import from_mapping
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +71,67 @@ def test_shards_without_labels_are_refused(ask: Callable, arguments: list[str], 
     assert f"{bare}: a probe needs labels of at least two classes, found 0; give the files labels" in answer.err
     answer = ask(probe.main, *arguments, f"--config.val_shards={bare}")
     assert answer.code == 2 and "0000 has no label; give the files labels" in answer.err
+
+
+def test_the_configuration_for_own_shards(ask: Callable, trained_run: Path, shard_folder: Path, tmp_path: Path) -> None:
+    plain = from_mapping(ProbeConfig, load_config("probe"))
+    assert (plain.budgets, plain.modes) == ((2048,), ("codec", "frames"))
+    words = ["--config=probe:smoke", "--config.budgets=[16]", "--config.gop_frames=4", f"--config.weights={trained_run}"]
+    answer = ask(probe.main, *words)
+    assert answer.code == 2 and "probe.train_shards is not set; name it in the configuration" in answer.err
+    other = write_set(tmp_path / "other", 3)
+    words += [f"--config.train_shards=['{shard_folder}','{other}']", f"--config.val_shards={other}"]
+    answer = ask(probe.main, *words, f"--predictions={tmp_path / 'said.csv'}")
+    assert answer.code == 0 and f"{RECORDS + 3} videos to train the probe, 3 to score it" in answer.out
+    said = (tmp_path / "said.csv").read_text().splitlines()[1:]
+    assert len(said) == 3 and all(",000" in line for line in said)  # one folder to score on: keys are those of its records
+    assert "knows no argument 'large'" in ask(probe.main, "--config=probe:large").err
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> Path:
+    """20 vectors of two classes that one coordinate tells apart, in folders of two names."""
+    rng, levels = np.random.default_rng(0), np.arange(20) % 2
+    vectors = rng.normal(size=(20, 4)).astype(np.float32)
+    vectors[:, 2] = 8 * levels - 4
+    names = [str(tmp_path / "clips" / CLASSES[level] / f"{n}.mp4") for n, level in enumerate(levels)]
+    np.savez(tmp_path / "features.npz", files=np.array(names), pooled=vectors)
+    rows = "".join(
+        f"{name},{CLASSES[level]},{'ab'[n // 10]}\n" for n, (name, level) in enumerate(zip(names, levels, strict=True))
+    )
+    (tmp_path / "labels.csv").write_text(f"path,label,half\n{rows}")
+    return tmp_path / "features.npz"
+
+
+@pytest.mark.parametrize("head", ["linear", "knn"])
+def test_features_are_probed_without_a_configuration(ask: Callable, features: Path, head: str) -> None:
+    labels = features.with_name("labels.csv")
+    words = ["--features", features, "--labels", labels, "--head", head]
+    answer = ask(probe.main, *words, "--val-share=0.4", "--set=neighbours=3")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("top-1 100.0% ") and answer.out.endswith("on 8 samples of 2 classes, 12 to train on\n")
+    answer = ask(probe.main, *words)
+    assert "on 4 samples of 2 classes, 16 to train on" in answer.out
+    by_chance = ask(probe.main, *words, "--label-column=half", "--val-share=0.5").out
+    assert by_chance.startswith("top-1 ") and not by_chance.startswith("top-1 100.0%")
+    by_folder = ask(probe.main, "--features", features, "--label-folder=1", "--head", head, "--val-share=0.4")
+    assert by_folder.out.startswith("top-1 100.0% ") and "12 to train on" in by_folder.out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--features=f.npz"], "--features needs class names; give --labels LIST or --label-folder N"),
+        (["--features=f.npz", "--labels=l.csv", "--out=o.json"], "--out and --predictions are written of shards only"),
+        (["--features=f.npz", "--label-folder=1"], "f.npz: is no feature file of launch.encode"),
+        (
+            ["--features=f.npz", "--label-folder=1", "--set=neighbors=3"],
+            "unknown configuration key neighbors; did you mean neigh",
+        ),
+        (["--config=probe", "--val-share=0.3"], "--val-share goes with --features; name a feature file"),
+        ([], "the following arguments are required: --config, or --features"),
+    ],
+)
+def test_options_of_features_that_do_not_fit_are_said(ask: Callable, words: list[str], sentence: str) -> None:
+    answer = ask(probe.main, *words)
+    assert answer.code == 2 and sentence in answer.err
