@@ -97,7 +97,7 @@ class FrozenClip(Frozen):
         return _clip(self.config, self.compute, rows_columns, what, self.params, *self._rows(patches))
 
 
-def open_frozen(path: Path, compute: Compute = "float32") -> Frozen:
+def open_frozen(path: Path | str, compute: Compute = "float32") -> Frozen:
     """Opens an encoder with the first of OPENERS that fits the path; BadCheckpoint if none does."""
     path = local_weights(path)
     for fits, opener in OPENERS.values():

@@ -42,7 +42,7 @@ _WEBP_ALPHA, _WEBP_ANIMATION = 0x10, 0x02
 """Flags of an extended WebP file."""
 
 
-def read_image(path: Path, data: bytes | None = None) -> UInt8[np.ndarray, "H W 3"]:
+def read_image(path: Path | str, data: bytes | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """Reads an image file as RGB; BadClip, naming file and reason, if it is no whole image of an accepted format.
 
     With `data`, the bytes of the file, `path` only names it in errors. Applies the EXIF orientation; gray becomes three equal
@@ -50,6 +50,7 @@ def read_image(path: Path, data: bytes | None = None) -> UInt8[np.ndarray, "H W 
     ignored, also of CMYK. Of several pictures the first is read. Floating-point pictures, whose range is unknown, are refused,
     and so are rotated or mirrored AVIF files, for which OpenCV does nothing.
     """
+    path = Path(path)
     kind, data = _contents(path) if data is None else (_kind(path, data[:16]), data)
     if kind == "AVIF" and (b"irot" in data[:4096] or b"imir" in data[:4096]):
         raise BadClip(f"{path}: an AVIF file to be rotated or mirrored, which is not supported; convert it to PNG or JPEG.")

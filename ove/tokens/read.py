@@ -104,19 +104,19 @@ class InputConfig:
         return self.mode != "image" or self.size_px is not None
 
 
-def read_tokens(path: Path, config: InputConfig) -> Tokens:
+def read_tokens(path: Path | str, config: InputConfig) -> Tokens:
     """Returns the tokens of one file, and keeps nothing else of it; otherwise as `read_file`."""
     return read_file(path, config).tokens
 
 
-def read_file(path: Path, config: InputConfig) -> Reading:
+def read_file(path: Path | str, config: InputConfig) -> Reading:
     """Reads one file as `config` says; BadClip, with file and reason, if it cannot be used in that mode.
 
     codec: of the sampled frames (64), I-frames whole and the most salient patches of the others, t = number of the sampled
     frame; frames: whole frames sampled uniformly, t = clamp(round(i / (n − 1) · 63), 0, 63) of frame i of n; image: t = 0.
     """
     readers: dict[str, Callable[[Path, InputConfig], Reading]] = {"codec": _codec, "frames": _frames, "image": _image}
-    return readers[config.mode](path, config)
+    return readers[config.mode](Path(path), config)
 
 
 def resolve_paths(names: Sequence[str]) -> list[Path]:

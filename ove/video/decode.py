@@ -19,8 +19,11 @@ from ove.video.sampling import WITHOUT_ENERGIES, sample_indices
 from ove.video.select import i_frame_flags
 from ove.video.span import VideoSpan
 
+PAPER = VideoConfig()
+"""The default settings."""
 
-def read_video(path: Path, config: VideoConfig, span: VideoSpan | None = None) -> tuple[Clip, CodecSignals]:
+
+def read_video(path: Path | str, config: VideoConfig = PAPER, span: VideoSpan | None = None) -> tuple[Clip, CodecSignals]:
     """Reads the sampled frames of a file, or of a span of it, and their signals, turned as the file says.
 
     Signals come from the bitstream where possible, at the size of the coded picture; else, or by `config.source`, the sampled
@@ -29,6 +32,7 @@ def read_video(path: Path, config: VideoConfig, span: VideoSpan | None = None) -
     video of one size; with `config.truncated` = "keep" the frames that decode are kept and `Clip.cut` says what was wrong
     (spec §2). A span is decoded from the key frame before it; `Clip.frame_index` and `n_decoded` count its frames alone.
     """
+    path = Path(path)
     deadline = Deadline(path, config.time_limit_s)
     packets = None if config.sampling in WITHOUT_ENERGIES else PacketTable()
     found = survey(path, deadline, packets.add if packets else None, span)

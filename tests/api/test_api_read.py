@@ -14,7 +14,11 @@ import pytest
 from small_clips import BUDGET, SIZE_PX
 
 import ove
+from ove.config import VideoConfig
 from ove.errors import BadClip, BadInput, ConfigError, Unavailable
+from ove.sources.images import read_image
+from ove.tokens.read import InputConfig, read_tokens
+from ove.video.decode import read_video
 
 read = partial(ove.read, size=SIZE_PX, budget=BUDGET)
 SIDE = SIZE_PX // 14
@@ -141,3 +145,12 @@ def test_what_is_seen_is_drawn(clip: ove.EncoderInput, tmp_path: Path) -> None:
     assert written is not None and written.shape[1::-1] == picture.size
     frames = ove.read(clip.frames[:3], size=SIZE_PX).show()
     assert frames.size == (3 * SIZE_PX, SIZE_PX)
+
+
+def test_the_rooms_take_strings_too(videos: list[Path], tmp_path: Path) -> None:
+    clip, _ = read_video(str(videos[0]), VideoConfig(size_px=SIZE_PX))
+    np.testing.assert_array_equal(clip.frames, read(videos[0]).frames)
+    picture = np.full((14, 14, 3), 7, np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    np.testing.assert_array_equal(read_image(str(tmp_path / "a.png")), picture)
+    assert len(read_tokens(str(tmp_path / "a.png"), InputConfig("image")).patches) == 1
