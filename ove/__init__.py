@@ -21,7 +21,7 @@ _FRONT_DOOR = {
     "Model": "ove.api.model",
     "write_shards": "ove.api.data",
     "batches": "ove.api.data",
-    "split": "ove.api.data",
+    "split": "ove.api.samples",
     "probe": "ove.api.probe",
     "ProbeResult": "ove.api.probe",
     "OveError": "ove.errors",

@@ -1,7 +1,6 @@
 """What `ove/__init__.py` imports when it is first used, for type checkers and editors."""
 
 from ove.api.data import batches as batches
-from ove.api.data import split as split
 from ove.api.data import write_shards as write_shards
 from ove.api.model import Model as Model
 from ove.api.model import load as load
@@ -9,4 +8,5 @@ from ove.api.probe import ProbeResult as ProbeResult
 from ove.api.probe import probe as probe
 from ove.api.read import EncoderInput as EncoderInput
 from ove.api.read import read as read
+from ove.api.samples import split as split
 from ove.errors import OveError as OveError

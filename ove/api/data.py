@@ -1,38 +1,29 @@
-"""`ove.write_shards`, `ove.batches`, `ove.split`: labelled files → shards → batches, and into two lists."""
+"""`ove.write_shards` and `ove.batches`: labelled files → shards → batches."""
 
-import csv
-import io
 import itertools
 import os
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from ove.api.samples import PathLike, Samples, local_path, reading_of, rows_of
 from ove.config import SelectionConfig, ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadInput, ConfigError
-from ove.files import write_json_lines, write_text
+from ove.files import write_json_lines
 from ove.prefetch import prefetch
 from ove.probing.dataset import UNKNOWN
 from ove.records import MODES
 from ove.shards.assemble import WriteSummary
 from ove.shards.make import write_source
-from ove.shards.remote.remote_shards import uri_of
 from ove.shards.shard_set import ShardSet
 from ove.shards.write import WriteProgress
-from ove.sources.folders import named_by_folder
-from ove.sources.inputs import find_inputs
 from ove.stream.modes import TokenView, to_tokens
 
-PathLike = str | os.PathLike[str]
-Samples = PathLike | Iterable[PathLike | tuple[PathLike, str] | Mapping[str, Any]]
-"""A folder (class names from its subfolders), list or archive; or paths, (path, class name) pairs, or mappings with the keys
-of a list (`path`, `label`, `start_s`, `end_s`, `key`, and class centers of the banks `obj`, `vid`, `ocr`)."""
 PAPER_SHARE = 8
 """The paper keeps one patch in so many: 2,048 of 16,384."""
 
@@ -89,57 +80,18 @@ def write_shards(
     shards = {"store": forms, "workers": workers, "records_per_shard": records_per_shard or (64 if kind == "video" else 1024)}
     reading = reading_of(path_column, label_column, label_folder, root)
     video_config = from_mapping(VideoConfig, {"size_px": size} | video, "video.")
-    folder = _local(out, "shards are written")
+    folder = local_path(out, "shards are written")
     if isinstance(samples, (str, os.PathLike)):
         config = from_mapping(ShardsConfig, shards | reading, "shards.")
-        return write_source(kind, _local(samples, "samples are read"), folder, video_config, config, progress)
+        return write_source(kind, local_path(samples, "samples are read"), folder, video_config, config, progress)
     config = from_mapping(ShardsConfig, shards, "shards.")
-    rows = _rows(samples, reading)
+    rows = rows_of(samples, reading)
     if not rows:
         raise BadInput("samples is empty; give at least one file.")
     with tempfile.TemporaryDirectory(prefix="ove_") as scratch:
         listed = Path(scratch) / "samples.jsonl"
         write_json_lines(listed, rows)
         return write_source(kind, listed, folder, video_config, config, progress)
-
-
-def reading_of(path_column: str, label_column: str, label_folder: int, root: PathLike) -> dict[str, Any]:
-    """Returns the keys of the shards section that say how samples are listed."""
-    return {"path_column": path_column, "label_column": label_column, "label_folder": label_folder, "root": os.fspath(root)}
-
-
-def _local(path: PathLike, what: str) -> Path:
-    if uri := uri_of(os.fspath(path)):
-        raise ConfigError(f"{uri}: {what} on this machine only; give a local path, and copy the folder.")
-    return Path(path).expanduser()
-
-
-def _rows(samples: Iterable[Any], reading: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns samples as rows of a list with the columns key, path and label."""
-    config = from_mapping(ShardsConfig, reading, "")
-    return [_row(sample, config) for sample in samples]
-
-
-def _row(sample: Any, config: ShardsConfig) -> dict[str, Any]:
-    path_column, label_column = config.path_column or "path", config.label_column or "label"
-    if isinstance(sample, (str, os.PathLike)):
-        sample = {path_column: sample}
-    elif isinstance(sample, tuple) and len(sample) == 2:
-        sample = {path_column: sample[0], label_column: sample[1]}
-    if not isinstance(sample, Mapping) or not isinstance(sample.get(path_column), (str, os.PathLike)):
-        raise BadInput(
-            f"the sample {sample!r} is neither a path, a pair (path, label), nor a mapping with the key {path_column}."
-        )
-    if config.label_column and label_column not in sample:
-        raise BadInput(
-            f"the sample {sample!r} has no key {label_column}, but {', '.join(map(str, sample))}; name one of these."
-        )
-    given, label = os.fspath(sample[path_column]), sample.get(label_column)
-    if label in (None, "") and config.label_folder:
-        label = named_by_folder(given, config.label_folder, "samples")
-    others = {key: value for key, value in sample.items() if key not in (path_column, label_column)}
-    path = _local(Path(config.root) / given if config.root and not uri_of(given) else given, "samples are read").absolute()
-    return {"key": given} | others | {"path": str(path), "label": None if label is None else str(label)}
 
 
 def batches(
@@ -224,84 +176,3 @@ def _batched(
                     break
                 stacked = {name: np.stack([one[name] for one in now]) for name in ("patches", "positions", "labels")}
                 yield stacked | {"keys": [one["keys"] for one in now]}
-
-
-def split(
-    samples: Samples,
-    *,
-    val_share: float = 0.2,
-    seed: int = 0,
-    out: PathLike | None = None,
-    path_column: str = "",
-    label_column: str = "",
-    label_folder: int = 0,
-    root: PathLike = "",
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Splits labelled files into a training and a validation list, class by class in the same proportion.
-
-    Args:
-        samples: a folder whose subfolders are class names, a list with labels, or an iterable of ``(path, label)`` pairs.
-        val_share: share of each class for validation, within 0 and 1; at least one file, and never all of them.
-        seed: another one draws other files.
-        out: folder to which ``train.csv`` and ``val.csv`` are written, for ``ove.probe`` and the commands.
-        path_column, label_column, label_folder, root: how samples are listed, as in :func:`write_shards`.
-
-    Returns:
-        Two lists of ``(path, label)``.
-
-    Raises:
-        BadInput: for a file without a label, or a class of one file.
-        ConfigError: for a share that is not between 0 and 1.
-
-    Examples:
-        >>> train, val = ove.split("videos", val_share=0.25, out="lists")
-    """
-    if not 0 < val_share < 1:
-        raise ConfigError(f"val_share = {val_share} must be between 0 and 1.")
-    of_class: dict[str, list[str]] = defaultdict(list)
-    for path, label in labelled_files(samples, **reading_of(path_column, label_column, label_folder, root)):
-        of_class[label].append(path)
-    rng = np.random.default_rng(seed)
-    parts: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
-    for label in sorted(of_class):
-        paths = sorted(of_class[label])
-        if len(paths) < 2:
-            raise BadInput(f"class {label} has one file, {paths[0]}; give each class at least two, or leave it out.")
-        n_val = min(max(round(val_share * len(paths)), 1), len(paths) - 1)
-        order = rng.permutation(len(paths))
-        for number, index in enumerate(order.tolist()):
-            parts[number < n_val].append((paths[index], label))
-    if out is not None:
-        folder = _local(out, "lists are written")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, part in zip(("train.csv", "val.csv"), parts, strict=True):
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([("path", "label"), *part])
-            write_text(folder / name, text.getvalue())
-    return parts
-
-
-def labelled_files(samples: Samples, **reading: Any) -> list[tuple[str, str]]:
-    """Lists (absolute path, class name) of samples; BadInput for one without a class name, or a sample within an archive.
-
-    `reading`: what `reading_of` returns.
-    """
-    if isinstance(samples, (str, os.PathLike)):
-        source = _local(samples, "samples are read")
-        with tempfile.TemporaryDirectory(prefix="ove_") as scratch:
-            found = find_inputs(source, "video", from_mapping(ShardsConfig, reading, ""), Path(scratch))
-        if found.bad:
-            raise BadInput(f"{found.bad[0].reason.removesuffix('.')}; correct the list, or take the line out.")
-        files = found.files
-        inside = next((file for file in files if file.inside is not None or file.span_s is not None), None)
-        if inside is not None:
-            raise BadInput(f"{inside.name}: is a part of a file; write shards of {source} first, and give these.")
-        pairs = [(str(file.path.absolute()), file.label) for file in files]
-    else:
-        pairs = [(row["path"], row["label"]) for row in _rows(samples, reading)]
-    without = next((path for path, label in pairs if not label), None)
-    if without is not None:
-        raise BadInput(
-            f"{without}: has no class name; put it into a subfolder of that name, give a list with labels, or set label_folder."
-        )
-    return [(path, str(label)) for path, label in pairs]

@@ -2,9 +2,8 @@
 
 import logging
 import os
-import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,16 +11,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ove.api.data import PAPER_SHARE, PathLike, Samples, labelled_files, reading_of, split
+from ove.api.data import PAPER_SHARE
+from ove.api.encoded_files import encode_files, is_feature_file, labelled_features, split_files
 from ove.api.model import Model
-from ove.api.read import mode_of
+from ove.api.samples import PathLike, Samples, labelled_files, reading_of
 from ove.config import ProbeConfig
 from ove.config.mapping import from_mapping
-from ove.errors import BadClip, BadInput, BadShard, ConfigError
-from ove.features.from_files import Outputs, encode_sequences, read_ahead
+from ove.errors import BadInput, BadShard, ConfigError
 from ove.features.frozen import frozen
 from ove.named import named
-from ove.probing.dataset import UNKNOWN, ProbeDataset
+from ove.probing.dataset import ProbeDataset
 from ove.probing.features import Embeddings, Features
 from ove.probing.heads.attentive import fit
 from ove.probing.heads.heads import HEADS
@@ -32,10 +31,7 @@ from ove.records import MODES
 from ove.shards.joined import Shards, open_shards
 from ove.shards.manifest import MANIFEST
 from ove.shards.remote.remote_shards import uri_of
-from ove.sources.folders import named_by_folder
 from ove.stream.modes import TokenView
-from ove.tokens.preprocessing import changed
-from ove.tokens.read import Tokens, read_tokens
 
 _log = logging.getLogger("ove")
 _SHOWN = 5
@@ -130,14 +126,16 @@ def probe(
         return _of_shards(_needed(model), shards, mode, budget, config)
     if head not in _OF_FEATURES:
         raise ConfigError(f"head = {head!r} works on shards only; write shards of the samples (`ove.write_shards`).")
-    if any(_is_feature_file(samples) for samples in given):
+    if any(is_feature_file(samples) for samples in given):
         if head == "attentive":
             raise ConfigError("head = 'attentive' needs all tokens; give the files themselves, or use linear or knn.")
-        pairs_of = [_labelled_features(samples, labels, reading) for samples in given]
+        pairs_of = [labelled_features(samples, labels, reading) for samples in given]
     else:
-        encode = partial(_encoded, _needed(model), mode=mode, budget=budget, all_tokens=head == "attentive", threads=threads)
+        encode = partial(
+            encode_files, _needed(model), mode=mode, budget=budget, all_tokens=head == "attentive", threads=threads
+        )
         pairs_of = [encode(labelled_files(samples, **reading)) for samples in given]
-    parts = pairs_of if len(pairs_of) == 2 else _split(pairs_of[0], val_share, config.seeds[0])
+    parts = pairs_of if len(pairs_of) == 2 else split_files(pairs_of[0], val_share, config.seeds[0])
     classes = tuple(sorted(set(parts[0].labels)))
     _check_classes(classes, Counter(parts[0].labels))
     of_train, of_val = (part.features(classes) for part in parts)
@@ -203,102 +201,6 @@ def _of_shards(model: Model, sets: Sequence[Shards], mode: str | None, budget: i
     scores, predictions = run(encoder, of_train, of_val, len(classes), config, lambda done, total: None)[0]
     names = tuple(key for key, _ in val.names)
     return ProbeResult(scores, classes, names, of_val.labels(), predictions, len(train))
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """What an encoder made of labelled files: one vector (D,) or all tokens (N, D) of each."""
-
-    names: tuple[str, ...]
-    labels: tuple[str, ...]
-    values: np.ndarray
-    set_aside: tuple[str, ...] = ()
-
-    def features(self, classes: Sequence[str]) -> Embeddings | Features:
-        index = {name: number for number, name in enumerate(classes)}
-        labels = np.array([index.get(label, UNKNOWN) for label in self.labels], np.int32)
-        if self.values.ndim == 3:
-            return Features(self.values.astype(np.float16), labels)
-        norms = np.linalg.norm(self.values, axis=1, keepdims=True)
-        return Embeddings((self.values / np.maximum(norms, 1e-30)).astype(np.float32), labels)
-
-    def part(self, indices: Sequence[int]) -> "_Encoded":
-        return _Encoded(
-            tuple(self.names[i] for i in indices), tuple(self.labels[i] for i in indices), self.values[list(indices)]
-        )
-
-
-def _split(found: _Encoded, val_share: float, seed: int) -> list[_Encoded]:
-    parts = split(zip(found.names, found.labels, strict=True), val_share=val_share, seed=seed)
-    index = {str(Path(name).absolute()): number for number, name in enumerate(found.names)}
-    return [found.part([index[name] for name, _ in part]) for part in parts]
-
-
-def _encoded(
-    model: Model, pairs: Sequence[tuple[str, str]], *, mode: Any, budget: int | None, all_tokens: bool, threads: int
-) -> _Encoded:
-    """Reads and encodes files; those that cannot be used are set aside and named in the log."""
-    label_of = dict(pairs)
-    mode = mode or mode_of(Path(next(iter(label_of))), model.inputs)
-    inputs = changed(model.inputs, mode=mode, **({} if budget is None else {"budget": budget}))
-    names: list[str] = []
-    bad: list[str] = []
-
-    def set_aside(path: Path, reason: str) -> None:
-        bad.append(reason)
-        if len(bad) <= _SHOWN:
-            _log.warning("set aside: %s", reason)
-
-    def read() -> Iterator[Tokens]:
-        for path, tokens in read_ahead(list(map(Path, label_of)), partial(read_tokens, config=inputs), threads, set_aside):
-            names.append(str(path))
-            yield tokens
-
-    outputs = Outputs(pooled=not all_tokens, tokens=all_tokens)
-    found = list(encode_sequences(model.weights, read(), outputs, longest=inputs.longest, equal=inputs.all_equal))
-    if not found:
-        raise BadClip(f"none of the {len(label_of)} files could be used; the first: {bad[0] if bad else 'no file'}")
-    values = [one.tokens if all_tokens else one.pooled for one in found]
-    if len({len(value) for value in values if value is not None}) > 1:
-        raise ConfigError("head = 'attentive' needs samples of equally many tokens; use linear or knn for these.")
-    stacked = np.stack([value for value in values if value is not None])
-    return _Encoded(tuple(names), tuple(label_of[name] for name in names), stacked, tuple(bad))
-
-
-def _is_feature_file(samples: Samples) -> bool:
-    return isinstance(samples, (str, os.PathLike)) and os.fspath(samples).endswith(".npz")
-
-
-def _labelled_features(samples: Samples, labels: PathLike | Mapping[str, str] | None, reading: Mapping[str, Any]) -> _Encoded:
-    """Reads the embeddings of a feature file, with the labels of its files."""
-    if not _is_feature_file(samples) or (labels is None and not reading["label_folder"]):
-        raise ConfigError(
-            "a feature file (.npz) needs labels=, a list or mapping of its files, or label_folder=; train and val must be two "
-            "of a kind."
-        )
-    path = Path(samples).expanduser()  # type: ignore[arg-type]
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if "pooled" not in file:
-                raise BadInput(
-                    f"{path}: holds no embeddings (pooled); encode the files again without --hidden or --tokens alone."
-                )
-            names, values = file["files"].tolist(), file["pooled"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(f"{path}: is no feature file of launch.encode ({error}).") from error
-    if labels is None:
-        named_labels = [(name, named_by_folder(name, reading["label_folder"], str(path))) for name in names]
-    else:
-        named_labels = list(labels.items()) if isinstance(labels, Mapping) else labelled_files(labels, **reading)
-    label_of = {str(Path(name).absolute()): label for name, label in named_labels}
-    keys = [str(Path(name).absolute()) for name in names]
-    if without := [name for name, key in zip(names, keys, strict=True) if key not in label_of]:
-        raise BadInput(
-            f"{path}: {len(without)} of {len(names)} files have no label, the first {without[0]}; add them to labels."
-        )
-    return _Encoded(tuple(names), tuple(label_of[key] for key in keys), values)
 
 
 def _fit(
