@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from synthetic import BUDGET, CLASSES, GOP, RECORDS, write_set
 
+import ove
 from launch import probe
 from launch.cli.settings import load_config
 from ove.config import ProbeConfig
@@ -75,7 +77,9 @@ def test_shards_without_labels_are_refused(ask: Callable, arguments: list[str], 
 
 def test_the_configuration_for_own_shards(ask: Callable, trained_run: Path, shard_folder: Path, tmp_path: Path) -> None:
     plain = from_mapping(ProbeConfig, load_config("probe"))
-    assert (plain.budgets, plain.modes) == ((2048,), ("codec", "frames"))
+    smoke = from_mapping(ProbeConfig, load_config("probe:smoke"))
+    assert (plain.budgets, plain.modes, smoke.modes) == ((2048,), ("codec", "frames"), ("codec",))
+    assert smoke.epochs < plain.epochs and smoke.budgets < plain.budgets
     words = ["--config=probe:smoke", "--config.budgets=[16]", "--config.gop_frames=4", f"--config.weights={trained_run}"]
     answer = ask(probe.main, *words)
     assert answer.code == 2 and "probe.train_shards is not set; name it in the configuration" in answer.err
@@ -116,6 +120,22 @@ def test_features_are_probed_without_a_configuration(ask: Callable, features: Pa
     assert by_chance.startswith("top-1 ") and not by_chance.startswith("top-1 100.0%")
     by_folder = ask(probe.main, "--features", features, "--label-folder=1", "--head", head, "--val-share=0.4")
     assert by_folder.out.startswith("top-1 100.0% ") and "12 to train on" in by_folder.out
+
+
+def test_settings_of_heads_arrive(ask: Callable, features: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of l2 by another result; neighbours beyond the nearest weigh too little for that."""
+    words = ["--features", features, "--labels", features.with_name("labels.csv"), "--label-column=half", "--val-share=0.5"]
+    said = []
+    for l2 in (1e-3, 1e6):
+        asked: dict[str, Any] = {"labels": features.with_name("labels.csv"), "label_column": "half", "val_share": 0.5}
+        result = ove.probe(None, features, **asked, l2=l2, seeds=(5,))
+        assert ask(probe.main, *words, f"--set=l2={l2}", "--set=seeds=[5]").out == f"{result}\n"
+        said.append(str(result))
+    assert said[0] != said[1]
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(probe, "probe", lambda model, features, **settings: calls.append(settings))
+    ask(probe.main, *words, "--set=neighbours=9", "--config.seeds=(1, 2)")
+    assert (calls[0]["neighbours"], calls[0]["seeds"]) == (9, (1, 2))
 
 
 @pytest.mark.parametrize(
