@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args(argv)
+    for name in (*SPLITS, "workers"):
+        if getattr(arguments, name) < (name == "workers"):
+            parser.error(f"--{name} {getattr(arguments, name)} must be at least {int(name == 'workers')}")
     for split, offset in SPLITS.items():
         n = getattr(arguments, split)
         if n > 0:

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import cv2
 
+from ove.errors import ConfigError
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -137,8 +139,9 @@ def _alone(function: Callable[[T], R], item: T) -> R | Died:
         process.join()
         assert process.exitcode is not None
         if not started:
-            raise RuntimeError(
-                f"worker processes end before they begin (exit code {process.exitcode}); see the messages above."
+            raise ConfigError(
+                f"worker processes end before they begin (exit code {process.exitcode}); see the messages above. In a script of "
+                'your own, call this below `if __name__ == "__main__":`, for workers import the script; or give workers = 0.'
             ) from None
         return Died(process.exitcode)
     finally:

@@ -1,6 +1,7 @@
 """`ove.write_shards` and `ove.batches`: labelled files → shards → batches."""
 
 import itertools
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,8 @@ def write_shards(
         label_folder: the class of a file is the n-th folder above it: 1, the folder that holds it; by default the topmost
             below ``samples``. In lists only where a file has no class name.
         root: the folder at which relative paths of a list start; by default the list's own.
-        workers: processes; by default one a core, 0 for none but this one.
+        workers: processes, by default one a core; 0 for none but this one. Worker processes import the script that calls this:
+            in a script, call it below ``if __name__ == "__main__":``.
         progress: called with how many files are done.
         **video: other keys of the video section (:class:`ove.config.VideoConfig`).
 
@@ -74,6 +76,11 @@ def write_shards(
         >>> ove.write_shards("shards", [("video.mp4", "run"), ("other.mp4", "jump")], size=84, workers=0).n_good
         2
     """
+    if multiprocessing.parent_process() is not None:
+        raise ConfigError(
+            "ove.write_shards was called while a worker process imports your script; call it below "
+            '`if __name__ == "__main__":`, or give workers=0.'
+        )
     if kind not in ("video", "image"):
         raise ConfigError(f"kind = {kind!r} is none of video, image.")
     forms = tuple(store.split(",")) if isinstance(store, str) else tuple(store)

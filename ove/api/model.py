@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 
 from ove.api.read import EncoderInput, read_as
 from ove.config import EncoderConfig, VideoConfig
+from ove.errors import BadInput, ConfigError
 from ove.features.from_files import FileFeatures, Outputs, Weights, encode_sequences, open_weights
 from ove.tokens.preprocessing import differs_from_training
 from ove.tokens.read import InputConfig, Tokens
@@ -50,14 +51,20 @@ class Model:
 
     @overload
     def __call__(
-        self, inputs: list[Any] | tuple[Any, ...], *, tokens: bool = ..., hidden: int | None = ..., batch_tokens: int = ...
+        self,
+        inputs: list[Any] | tuple[Any, ...],
+        *,
+        tokens: bool = ...,
+        hidden: int | None = ...,
+        batch_tokens: int = ...,
+        **options: Any,
     ) -> list[FileFeatures]: ...
     @overload
     def __call__(
-        self, inputs: Any, *, tokens: bool = ..., hidden: int | None = ..., batch_tokens: int = ...
+        self, inputs: Any, *, tokens: bool = ..., hidden: int | None = ..., batch_tokens: int = ..., **options: Any
     ) -> FileFeatures: ...
     def __call__(
-        self, inputs: Any, *, tokens: bool = False, hidden: int | None = None, batch_tokens: int = 16384
+        self, inputs: Any, *, tokens: bool = False, hidden: int | None = None, batch_tokens: int = 16384, **options: Any
     ) -> FileFeatures | list[FileFeatures]:
         """Encodes inputs; a list is packed into rows together, and the result of each is independent of the others.
 
@@ -67,6 +74,7 @@ class Model:
             tokens: also return the token of every patch.
             hidden: also return the tokens after this many blocks.
             batch_tokens: tokens that go through the encoder at a time.
+            **options: of `ove.read`, such as ``budget=512``, for inputs that are still to be read.
 
         Returns:
             For each input ``.pooled`` (D,), one embedding (None for weights without a pooling head), ``.tokens`` and
@@ -76,13 +84,15 @@ class Model:
             BadClip, BadInput, Unavailable: see `ove.read`.
         """
         several = isinstance(inputs, (list, tuple))
-        read = [self._as_input(one) for one in (inputs if several else [inputs])]
+        read = [self._as_input(one, options) for one in (inputs if several else [inputs])]
         found = list(self._encoded([one.tokens for one in read], tokens, hidden, batch_tokens))
         return found if several else found[0]
 
-    def _as_input(self, source: Any) -> EncoderInput:
+    def _as_input(self, source: Any, options: dict[str, Any]) -> EncoderInput:
         if not isinstance(source, EncoderInput):
-            return self.read(source)
+            return self.read(source, **options)
+        if options:
+            raise ConfigError(f"{source.name}: has been read already; give {', '.join(options)} to ove.read.")
         told = "; ".join(differs_from_training(self.weights.inputs, source.config)) if self.weights.inputs else ""
         if told:
             self._tell(f"{self.name} was trained on other inputs than {source.name}: {told}")
@@ -123,4 +133,6 @@ def load(
         >>> [out.pooled.shape for out in model(["video.mp4", "photo.jpg"])]
         [(64,), (64,)]
     """
+    if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
+        raise BadInput(f"name = {name!r}: give the name of a model on the hub, or the path of weights or of a run.")
     return Model(open_weights(Path(name), compute, revision), str(name))

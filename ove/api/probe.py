@@ -13,7 +13,7 @@ import numpy as np
 
 from ove.api.data import PAPER_SHARE
 from ove.api.encoded_files import encode_files, is_feature_file, labelled_features, split_files
-from ove.api.model import Model
+from ove.api.model import Model, load
 from ove.api.samples import PathLike, Samples, labelled_files, reading_of
 from ove.config import ProbeConfig
 from ove.config.mapping import from_mapping
@@ -68,7 +68,7 @@ class ProbeResult:
 
 
 def probe(
-    model: Model | None,
+    model: Model | PathLike | None,
     train: Samples | Sequence[PathLike],
     val: Samples | Sequence[PathLike] | None = None,
     *,
@@ -87,7 +87,7 @@ def probe(
     """Trains a probe on a frozen encoder and scores it.
 
     Args:
-        model: from `ove.load`; None if `train` is a feature file.
+        model: from `ove.load`, or what that takes; None if `train` is a feature file.
         train: labelled samples to train on: a list (``.csv`` with the columns ``path`` and ``label``), a folder whose
             subfolders are class names, an iterable of ``(path, label)`` pairs, a folder of shards or several
             (``["shards/a", "shards/b"]``), or a feature file (``.npz`` of ``launch.encode``), which is not encoded again.
@@ -118,6 +118,7 @@ def probe(
     """
     config = from_mapping(ProbeConfig, {"probe": head, "untrained": False} | settings, "probe.")
     reading = reading_of(path_column, label_column, label_folder, root)
+    model = load(model) if isinstance(model, (str, os.PathLike)) else model
     given = [samples for samples in (train, val) if samples is not None]
     shards = [found for found in map(_shards, given) if found]
     if shards:

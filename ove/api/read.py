@@ -69,7 +69,11 @@ class EncoderInput:
             pixels = np.concatenate(list(self.frames), axis=1)
         picture = Image.fromarray(pixels)
         if path is not None:
-            picture.save(Path(path).expanduser())
+            file = Path(path).expanduser()
+            if file.suffix.lower() not in Image.registered_extensions():
+                raise ConfigError(f"{file}: is of no kind of picture that can be written; end it with .png or .jpg.")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(file)
         return picture
 
 

@@ -40,6 +40,8 @@ def local_path(path: PathLike, what: str) -> Path:
 def rows_of(samples: Iterable[Any], reading: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns samples as rows of a list with the columns key, path and label."""
     config = from_mapping(ShardsConfig, reading, "")
+    if not isinstance(samples, Iterable):
+        raise BadInput(f"samples = {samples!r}: give a folder, a list file, or an iterable of paths and (path, label) pairs.")
     return [_row(sample, config) for sample in samples]
 
 
@@ -95,8 +97,8 @@ def split(
     Examples:
         >>> train, val = ove.split("videos", val_share=0.25, out="lists")
     """
-    if not 0 < val_share < 1:
-        raise ConfigError(f"val_share = {val_share} must be between 0 and 1.")
+    if not isinstance(val_share, (int, float)) or not 0 < val_share < 1:
+        raise ConfigError(f"val_share = {val_share!r} must be between 0 and 1.")
     of_class: dict[str, list[str]] = defaultdict(list)
     for path, label in labelled_files(samples, **reading_of(path_column, label_column, label_folder, root)):
         of_class[label].append(path)
@@ -138,6 +140,8 @@ def labelled_files(samples: Samples, **reading: Any) -> list[tuple[str, str]]:
         pairs = [(str(file.path.absolute()), file.label) for file in files]
     else:
         pairs = [(row["path"], row["label"]) for row in rows_of(samples, reading)]
+    if not pairs:
+        raise BadInput("no samples were given; give at least one file with its class name.")
     without = next((path for path, label in pairs if not label), None)
     if without is not None:
         raise BadInput(

@@ -67,6 +67,8 @@ def open_weights(name: Path | str, compute: Literal["float32", "bfloat16"] = "fl
     if is_run(path):
         config, params, step = restore_encoder(path)
         return Weights(dataclasses.replace(config, compute=compute), params, step, read_preprocessing(path))
+    if is_run(path / "train") and not published.holds_weights(path):
+        raise BadCheckpoint(f"{path}: is no run itself, but holds one; give {path / 'train'}.")
     if not path.exists():
         raise BadCheckpoint(
             f"{path}: no such weights; give a folder with config.json and model.safetensors, a file of weights, the "
@@ -110,6 +112,11 @@ class FileFeatures:
     pooled: Float32[np.ndarray, "D"] | None
     tokens: Float32[np.ndarray, "n D"] | None
     hidden: Float32[np.ndarray, "n D"] | None
+
+    def __repr__(self) -> str:
+        parts = {"pooled": self.pooled, "tokens": self.tokens, "hidden": self.hidden}
+        shapes = ", ".join(f"{name} {value.shape}" for name, value in parts.items() if value is not None)
+        return f"<ove.FileFeatures of {len(self.seen.patches)} patches: {shapes}>"
 
 
 def encode_sequences(

@@ -1,5 +1,8 @@
 """Shards, batches and lists through the front door, compared with the files that they were made from."""
 
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -158,3 +161,22 @@ def test_shards_take_their_classes_from_other_columns_and_folders(videos: list[P
     rows = [{"file name": str(videos[0]), "action": ""}, {"file name": videos[1], "action": "jump"}]
     ove.write_shards(tmp_path / "2", rows, label_folder=1, **own, **quick)
     assert dict(ShardSet.open(tmp_path / "2").names) == {str(videos[0]): videos[0].parent.name, str(videos[1]): "jump"}
+
+
+def test_a_script_without_a_guard_is_told_so(videos: list[Path], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"import ove\nove.write_shards('out', [({str(videos[0])!r}, 'a')], size=56)\n")
+    environment = os.environ | {"PYTHONPATH": str(Path(ove.__file__).parents[1])}
+    made = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert made.returncode == 1
+    last = made.stderr.strip().splitlines()[-1]
+    assert last.startswith("ove.errors.ConfigError: worker processes end before they begin") and "__main__" in last
+
+
+@pytest.mark.parametrize("samples", [None, 3])
+def test_what_cannot_be_gone_through_is_refused(tmp_path: Path, samples: Any) -> None:
+    for call in (lambda: ove.write_shards(tmp_path, samples), lambda: ove.split(samples)):
+        with pytest.raises(BadInput, match="give a folder, a list file, or an iterable"):
+            call()
+    with pytest.raises(BadInput, match="no samples were given"):
+        ove.split([])

@@ -28,7 +28,7 @@ def test_reading_a_video_needs_no_jax() -> None:
 def test_every_name_is_there_and_in_the_stub() -> None:
     stub = ast.parse((ROOT / "ove" / "__init__.pyi").read_text())
     typed = {alias.asname: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert set(typed) == set(ove.__all__) <= set(dir(ove))
+    assert set(typed) == set(ove.__all__) == set(dir(ove))
     for name, module in typed.items():
         assert getattr(ove, name) is getattr(sys.modules[str(module)], name)
         assert getattr(ove, name).__doc__

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import published_files
@@ -15,7 +16,7 @@ from synthetic import SIZE_PX as TINY_PX
 
 import ove
 from ove.config import SelectionConfig, VideoConfig
-from ove.errors import BadCheckpoint
+from ove.errors import BadCheckpoint, BadInput, ConfigError
 from ove.tokens.preprocessing import OF_PUBLISHED, OF_RUN, read_preprocessing, save_preprocessing
 from ove.tokens.read import InputConfig
 
@@ -107,3 +108,22 @@ def test_another_projects_preprocessing_says_nothing(tmp_path: Path) -> None:
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadCheckpoint, match=r"no such weights; give a folder .* or ORGANISATION/MODEL"):
         ove.load(tmp_path / "a" / "b")
+
+
+def test_options_of_reading_are_taken_for_what_is_still_to_be_read(model: ove.Model, videos: list[Path]) -> None:
+    found = model(videos[0], size=SIZE_PX, budget=BUDGET)
+    assert len(found.seen.patches) == BUDGET and repr(found) == f"<ove.FileFeatures of {BUDGET} patches: pooled (64,)>"
+    with pytest.raises(ConfigError, match=r"has been read already; give budget to ove\.read"):
+        model(ove.read(videos[0], size=SIZE_PX, budget=BUDGET), budget=64)
+
+
+@pytest.mark.parametrize("name", [None, 3, ""])
+def test_what_is_no_name_is_refused(name: Any) -> None:
+    with pytest.raises(BadInput, match="give the name of a model on the hub"):
+        ove.load(name)
+
+
+def test_a_folder_that_holds_a_run_points_to_it(trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "train").symlink_to(trained_run)
+    with pytest.raises(BadCheckpoint, match=r"is no run itself, but holds one; give .*train"):
+        ove.load(tmp_path)

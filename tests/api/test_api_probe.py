@@ -54,7 +54,7 @@ def test_a_probe_on_files_learns_what_can_be_seen(
 
 
 def test_a_folder_is_split_class_by_class(model: ove.Model, pictures: list[tuple[str, str]]) -> None:
-    result = probe(model, Path(pictures[0][0]).parents[1], head="knn", neighbours=1, val_share=0.25)
+    result = probe(model.name, Path(pictures[0][0]).parents[1], head="knn", neighbours=1, val_share=0.25)
     assert (result.n_train, len(result.names)) == (18, 6) and result.top1 == 1
 
 

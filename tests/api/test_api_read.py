@@ -154,3 +154,9 @@ def test_the_rooms_take_strings_too(videos: list[Path], tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), picture)
     np.testing.assert_array_equal(read_image(str(tmp_path / "a.png")), picture)
     assert len(read_tokens(str(tmp_path / "a.png"), InputConfig("image")).patches) == 1
+
+
+def test_a_kind_of_picture_that_cannot_be_written_is_refused(clip: ove.EncoderInput, tmp_path: Path) -> None:
+    clip.show(tmp_path / "new" / "seen.png")
+    with pytest.raises(ConfigError, match=r"seen\.xyz: is of no kind of picture"):
+        clip.show(tmp_path / "seen.xyz")
