@@ -140,8 +140,8 @@ def _alone(function: Callable[[T], R], item: T) -> R | Died:
         assert process.exitcode is not None
         if not started:
             raise ConfigError(
-                f"worker processes end before they begin (exit code {process.exitcode}); see the messages above. In a script of "
-                'your own, call this below `if __name__ == "__main__":`, for workers import the script; or give workers = 0.'
+                f"worker processes end before they begin (exit code {process.exitcode}); see the messages above. In your own "
+                'script, call this below `if __name__ == "__main__":`, for workers import the script; or give workers = 0.'
             ) from None
         return Died(process.exitcode)
     finally:
