@@ -97,7 +97,9 @@ def _toy_videos(commands: Commands, out: Path, smoke: bool, seed: int) -> dict[s
 
 def _own_videos(folder: Path, out: Path) -> dict[str, Path]:
     """Writes lists of videos for training and, with two or more classes of two or more videos, for scoring."""
-    found = files_in_folder(folder.resolve())
+    found = files_in_folder(folder.resolve()) if folder.is_dir() else []
+    if not found:
+        raise ConfigError(f"{folder}: holds no files, or is no folder; give a folder of videos.")
     if len(found) > MAX_VIDEOS:
         print(f"{folder}: {len(found)} files; the quickstart takes {MAX_VIDEOS}, evenly over all of them.")
         found = [found[i * len(found) // MAX_VIDEOS] for i in range(MAX_VIDEOS)]

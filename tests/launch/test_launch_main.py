@@ -28,7 +28,7 @@ def test_every_command_is_in_a_group() -> None:
 def test_help_lists_the_commands_and_one_of_them_runs(tmp_path: Path) -> None:
     listed = asked("launch", "--help")
     assert listed.returncode == 0 and all(f"  {name} " in listed.stdout for group in GROUPS.values() for name in group)
-    drawn = asked("launch", "toy", "--out", str(tmp_path), "--train", "1")
+    drawn = asked("launch", "toy", "--out", str(tmp_path), "--train", "1", "--probe", "0", "--val", "0")
     assert drawn.returncode == 0, drawn.stderr
     assert len(list((tmp_path / "train").rglob("*.mp4"))) == 1
 
@@ -66,7 +66,9 @@ def test_a_wheel_has_one_package_with_commands_and_configurations(tmp_path: Path
     assert {"ove/py.typed", "ove/__init__.pyi", "ove/configs/toy.py", "ove/launch/cli/command.py"} <= files
     assert {f"ove/{path.relative_to(ROOT / 'ove')}" for path in (ROOT / "ove").rglob("*.py")} <= files
     empty.mkdir()
-    made = asked("ove.launch", "toy", "--out", "videos", "--train", "1", cwd=empty, PYTHONPATH=str(site))
+    made = asked(
+        "ove.launch", "toy", "--out", "videos", "--train", "1", "--probe", "0", "--val", "0", cwd=empty, PYTHONPATH=str(site)
+    )
     assert made.returncode == 0 and list(empty.rglob("*.mp4")), made.stderr
     planned = asked("ove.launch", "plan", "--config=toy", "--devices", "1", cwd=empty, PYTHONPATH=str(site))
     assert planned.returncode == 0, planned.stderr
