@@ -66,9 +66,8 @@ def test_a_wheel_has_one_package_with_commands_and_configurations(tmp_path: Path
     assert {"ove/py.typed", "ove/__init__.pyi", "ove/configs/toy.py", "ove/launch/cli/command.py"} <= files
     assert {f"ove/{path.relative_to(ROOT / 'ove')}" for path in (ROOT / "ove").rglob("*.py")} <= files
     empty.mkdir()
-    made = asked(
-        "ove.launch", "toy", "--out", "videos", "--train", "1", "--probe", "0", "--val", "0", cwd=empty, PYTHONPATH=str(site)
-    )
+    words = ["toy", "--out", "videos", "--train", "1", "--probe", "0", "--val", "0"]
+    made = asked("ove.launch", *words, cwd=empty, PYTHONPATH=str(site))
     assert made.returncode == 0 and list(empty.rglob("*.mp4")), made.stderr
     planned = asked("ove.launch", "plan", "--config=toy", "--devices", "1", cwd=empty, PYTHONPATH=str(site))
     assert planned.returncode == 0, planned.stderr

@@ -32,7 +32,7 @@ class Run:
 def quickstart(out: Path, *arguments: object, cwd: Path = ROOT) -> Run:
     """Runs the command in a process of its own, on one device as users do; `out` may be relative to `cwd`."""
     words = [sys.executable, "-m", "launch.quickstart", "--out", out, *arguments]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([str(word) for word in words], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     return Run(cwd / out, done.returncode, done.stdout, done.stderr)
 
