@@ -91,6 +91,7 @@ def leaves(workdir: Path) -> dict[str, Leaf]:
         return checkpoints.meta(STEPS).leaves
 
 
+@pytest.mark.slow
 def test_killed_before_the_first_save_between_two_and_during_one(
     trained_run: Path, shard_folder: Path, compiled_programs: Path, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def small(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, batches=batches, encoder=dataclasses.replace(config.encoder, layers=1))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_padding_on_four_devices(config: RunConfig, tmp_path: Path) -> None:
     config = small(config)
 
@@ -105,6 +106,7 @@ def test_a_run_goes_on_with_other_padding_on_four_devices(config: RunConfig, tmp
         np.testing.assert_allclose(float(metrics[name]), float(expected[name]), rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_mesh_may_have_another_shape(config: RunConfig, on_one: Outcome) -> None:
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "model"))
     state, abstract, _ = state_on(config, 1)
