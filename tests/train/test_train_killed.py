@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tiny_run import STEPS, config_of
 from train_processes import EXACT, ROOT
 
