@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Shaped, UInt8
 from PIL import Image
 
+from ove.api.samples import local_path
 from ove.api.source import Source, as_local_file
 from ove.errors import BadClip, BadInput, ConfigError
 from ove.records import TIME_STEPS
@@ -69,8 +70,8 @@ class EncoderInput:
             pixels = np.concatenate(list(self.frames), axis=1)
         picture = Image.fromarray(pixels)
         if path is not None:
-            file = Path(path).expanduser()
-            if file.suffix.lower() not in Image.registered_extensions():
+            file = local_path(path, "pictures are written")
+            if Image.registered_extensions().get(file.suffix.lower()) not in Image.SAVE:
                 raise ConfigError(f"{file}: is of no kind of picture that can be written; end it with .png or .jpg.")
             file.parent.mkdir(parents=True, exist_ok=True)
             picture.save(file)

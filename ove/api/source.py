@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 
 from ove.config import RemoteConfig
 from ove.errors import BadClip, BadInput
-from ove.shards.remote.fetch import BrokeOff, download
-from ove.shards.remote.remote_shards import uri_of
+from ove.shards.remote.remote_shards import fetch, uri_of
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 """A path, the bytes of a file, a binary file object, or a URL."""
@@ -37,24 +36,13 @@ def as_local_file(source: Source) -> Iterator[tuple[Path, str]]:
     with tempfile.TemporaryDirectory(prefix="ove_") as folder:
         path = Path(folder) / f"input{suffix}"
         if uri:
-            _fetch(uri, path)
+            fetch(uri, path, RemoteConfig.from_environment())
         else:
             _copy(source, path, name)
         try:
             yield path, name
         except BadClip as error:
             raise BadClip(str(error).replace(str(path), name), error.position) from error
-
-
-def _fetch(uri: str, path: Path) -> None:
-    config = RemoteConfig.from_environment()
-    for left in reversed(range(config.attempts)):
-        try:
-            download(uri, path, config)
-            break
-        except BrokeOff:
-            if not left:
-                raise
 
 
 def _copy(source: Any, path: Path, name: str) -> None:

@@ -1,18 +1,17 @@
 """Weights by their name on the Hugging Face hub, `organisation/model`: downloaded once, verified, read from the local cache."""
 
-import hashlib
 import importlib
 import re
 from pathlib import Path
 from typing import Any
 
 from ove.errors import BadCheckpoint, Unavailable
+from ove.files import sha256_of
 
 _FILES = ("*.json", "*.safetensors")
 """What is downloaded of a model: never code, never pickles."""
 _NAME = re.compile(r"(?:hf:/{1,2})?(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*?)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_READ_BYTES = 1 << 22
 
 
 def local_weights(name: Path | str, revision: str | None = None) -> Path:
@@ -61,11 +60,7 @@ def _verify(file: Path, repo: str) -> None:
     expected = file.resolve().name
     if not _SHA256.fullmatch(expected):
         return
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_READ_BYTES):
-            digest.update(block)
-    if digest.hexdigest() != expected:
+    if sha256_of(file) != expected:
         raise BadCheckpoint(
             f"{file}: is damaged (its SHA-256 sum is not that of {repo} on the hub); delete {file.resolve()} and try again."
         )

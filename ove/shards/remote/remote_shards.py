@@ -61,7 +61,7 @@ def local_folder(folder: Path | str) -> Path:
     # Into the cache itself first: the folder depends on the contents.
     arriving = config.cache / f".{_name(uri)}-{os.getpid()}-{threading.get_ident()}.tmp"
     try:
-        _fetch(join(uri, MANIFEST), arriving, config)
+        fetch(join(uri, MANIFEST), arriving, config)
         manifest = arriving.read_bytes()
     except NotThere as error:
         raise Unavailable(
@@ -98,7 +98,7 @@ def local_file(folder: Path, name: str, whole: Callable[[Path], bool] | None = N
     if whole is None:
         path.unlink(missing_ok=True)
     try:
-        keep(path, 0, lambda temporary: _fetch(join(uri, name), temporary, config, whole), config)
+        keep(path, 0, lambda temporary: fetch(join(uri, name), temporary, config, whole), config)
     except NotThere:
         path.unlink(missing_ok=True)
     return path
@@ -155,14 +155,14 @@ class RemoteShards:
         path, uri = self._folder / shard.file, join(self.uri, shard.file)
         if not path.exists():
             try:
-                keep(path, shard.bytes, lambda temporary: _fetch(uri, temporary, self._config, _is(uri, shard)), self._config)
+                keep(path, shard.bytes, lambda temporary: fetch(uri, temporary, self._config, _is(uri, shard)), self._config)
             except (BadShard, Unavailable) as error:
                 self._failed[shard.file] = error
                 raise
         return path
 
 
-def _fetch(uri: str, target: Path, config: RemoteConfig, whole: Callable[[Path], bool] | None = None) -> None:
+def fetch(uri: str, target: Path, config: RemoteConfig, whole: Callable[[Path], bool] | None = None) -> None:
     """Downloads a file; tries up to `config.attempts` times if it breaks off or does not arrive `whole`."""
     for attempt in range(1, config.attempts + 1):
         # A name for each attempt: the thread of an abandoned one may still be writing.

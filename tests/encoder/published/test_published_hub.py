@@ -17,13 +17,14 @@ from ove.encoder.published.hub import local_weights
 _TENSORS = np.random.default_rng(0).bytes(200_000)
 _SCRIPT = """
 import importlib.util, json, sys
+from ove.errors import OveError
 spec = importlib.util.spec_from_file_location("hub", sys.argv[1])  # by its file: the package would import JAX
 hub = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(hub)
 for name in sys.argv[2:]:
     try:
         print(json.dumps(["path", str(hub.local_weights(name))]))
-    except Exception as error:
+    except OveError as error:
         print(json.dumps([type(error).__name__, str(error)]))
 """
 
