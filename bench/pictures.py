@@ -1,6 +1,6 @@
 """The pictures of the documentation, from a video that is drawn (`ove.view.street`).
 
-python bench/pictures.py [--out docs/images] [--quick]; writes overlay.jpg (the sheet of `launch.extract --overlay`) and
+python bench/pictures.py [--out docs/images] [--quick]; writes overlay.jpg (the sheet of `ove extract --overlay`) and
 presets.jpg; the last line is one JSON object. --quick: without --out into a temporary folder, to see that it works.
 """
 

@@ -1,7 +1,7 @@
 """Measures CLIP towers of full size with random weights, and one pass of k-means at their width.
 
 `python bench/teacher.py [--quick] [--towers B/32 H/14] [--compute float32]`. Towers are those of
-`ove.labels.teachers.clip` with batches as `launch.labels embed` makes them; decoding and cutting are timed apart, per picture
+`ove.labels.teachers.clip` with batches as `ove labels embed` makes them; decoding and cutting are timed apart, per picture
 of 640×480. Rates are those of the median call: programs have been compiled before. An operation is an addition or a
 multiplication; those of a tower are counted from its sizes. The last line is JSON.
 """

@@ -10,7 +10,7 @@ encoder and bank, to see that it runs, without PyTorch where that is missing. Ne
 
 python bench/train.py --loop [--config configs/toy.py] [--shards DIR] [--steps 60]
 
-runs `launch.train` itself for so many steps, by default on toy videos that are made for it, and tells what its log says of the
+runs `ove train` itself for so many steps, by default on toy videos that are made for it, and tells what its log says of the
 host: `host_share`, `host_wait`, `data_wait` (docs/watching.md), medians over the logged lines after the first.
 The last line of either is one JSON object.
 """
@@ -148,7 +148,7 @@ class Other:
 
 
 def real_loop(options: argparse.Namespace) -> None:
-    """A run of launch.train, as one would start it, and what it says of its host."""
+    """A run of `ove train`, as one would start it, and what it says of its host."""
 
     def launch(name: str, *words: object) -> None:
         done = subprocess.run([sys.executable, "-m", f"launch.{name}", *map(str, words)], cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--serve", choices=["torch", "margin_softmax", "sigmoid"], help=argparse.SUPPRESS)
-    parser.add_argument("--loop", action="store_true", help="the host's share in a run of launch.train")
+    parser.add_argument("--loop", action="store_true", help="the host's share in a run of `ove train`")
     parser.add_argument("--config", default="configs/toy.py", help="of the run")
     parser.add_argument("--shards", type=Path, help="what it is trained on")
     parser.add_argument("--steps", type=int, default=60)

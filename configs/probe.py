@@ -9,7 +9,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ValueError(f"configs/probe.py knows no argument {arg!r}; leave it out or use smoke")
     c = ConfigDict()
     c.weights = ""  # a run, published weights or the name of a model on the Hugging Face hub
-    c.train_shards = ""  # of `launch.shards`; several folders: ["shards/a", "shards/b"]
+    c.train_shards = ""  # of `ove shards`; several folders: ["shards/a", "shards/b"]
     c.val_shards = ""
     c.probe = "attentive"
     c.modes = ("codec", "frames")

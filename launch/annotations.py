@@ -1,6 +1,6 @@
-"""`python -m launch.annotations ssv2 --annotations DIR --videos DIR --split train --out LIST.jsonl`: a benchmark as a list.
+"""`ove annotations ssv2 --annotations DIR --videos DIR --split train --out LIST.jsonl`: a benchmark as a list.
 
-`python -m launch.shards --videos` takes the list. `….report.json` beside it names everything that was left out.
+`ove shards --videos` takes the list. `….report.json` beside it names everything that was left out.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""python -m launch.bench_data --config=configs/toy.py …: measures the data pipeline by stages and names the bottleneck."""
+"""ove bench_data --config=configs/toy.py …: measures the data pipeline by stages and names the bottleneck."""
 
 import cProfile
 import os

@@ -1,4 +1,4 @@
-"""python -m launch.centers export|report RUN …: class centers of a training run, as files or as a page with samples."""
+"""ove centers export|report RUN …: class centers of a training run, as files or as a page with samples."""
 
 import argparse
 import html

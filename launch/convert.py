@@ -1,4 +1,4 @@
-"""python -m launch.convert SOURCE DEST: published weights ↔ the folder of a run."""
+"""ove convert SOURCE DEST: published weights ↔ the folder of a run."""
 
 import argparse
 import contextlib
@@ -132,7 +132,7 @@ def _check(options: argparse.Namespace, from_run: bool, to: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = command_parser("convert", "Published weights to the folder of a run, which launch.probe reads, and back.")
+    parser = command_parser("convert", "Published weights to the folder of a run, which `ove probe` reads, and back.")
     add = parser.add_argument
     add("source", type=Path, metavar="SOURCE", help="hub name, published folder or file, or run folder")
     add("dest", type=Path, metavar="DEST", help="folder to write to")

@@ -1,4 +1,4 @@
-"""`python -m launch.encode --weights DIR --inputs FILE… --mode codec|frames|image --out features.npz`: features of files."""
+"""`ove encode --weights DIR --inputs FILE… --mode codec|frames|image --out features.npz`: features of files."""
 
 import argparse
 import functools

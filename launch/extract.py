@@ -1,4 +1,4 @@
-"""`python -m launch.extract VIDEO… --out DIR`: codec signals, saliency and selected patches of videos."""
+"""`ove extract VIDEO… --out DIR`: codec signals, saliency and selected patches of videos."""
 
 import argparse
 import sys

@@ -1,7 +1,7 @@
-"""`python -m launch.import_tfio URI… --image COLUMN --out DIR`: writes shards of data sets that TensorFlow can read.
+"""`ove import_tfio URI… --image COLUMN --out DIR`: writes shards of data sets that TensorFlow can read.
 
 TFRecord, Parquet, Avro, LMDB and HDF5 files, and single files, on s3:// and the other file systems of tensorflow-io.
-TensorFlow is in an environment of its own (`.venv-tfio`, installed on first use). Other arguments go to `launch.shards`.
+TensorFlow is in an environment of its own (`.venv-tfio`, installed on first use). Other arguments go to `ove shards`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`python -m launch.labels [embed|dedup|kmeans|assign|all|ocr] --shards DIR`: labels of records, beside the shards.
+"""`ove labels [embed|dedup|kmeans|assign|all|ocr] --shards DIR`: labels of records, beside the shards.
 
 embed: a teacher's embeddings; dedup: duplicates; kmeans: class centers; assign: the nearest centers of every record; all (the
 default): one after the other. Each resumes where it was interrupted. ocr: words in pictures, see `ocr --help`.
@@ -106,7 +106,7 @@ def _caches(options: argparse.Namespace, config: LabelsConfig) -> list[StepCache
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("labels", __doc__)
     parser.add_argument("task", nargs="?", choices=(*_TASKS, "ocr"), default="all")
-    parser.add_argument("--shards", type=Path, required=True, help="folder that launch.shards wrote")
+    parser.add_argument("--shards", type=Path, required=True, help="folder that `ove shards` wrote")
     parser.add_argument("--config", metavar="FILE[:ARG]", help="a configuration file; its section labels is used")
     parser.add_argument("--set", action="append", default=[], metavar="labels.KEY=VALUE", help="any setting of LabelsConfig")
     parser.add_settings_help({"labels": LabelsConfig})

@@ -1,4 +1,4 @@
-"""python -m launch.plan --config=FILE[:ARG] --devices N: estimates a run's cost on devices, without having them."""
+"""ove plan --config=FILE[:ARG] --devices N: estimates a run's cost on devices, without having them."""
 
 import math
 import os

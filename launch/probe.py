@@ -1,8 +1,8 @@
-"""python -m launch.probe --config=configs/probe.py: probes a frozen encoder and prints a table of scores.
+"""ove probe --config=configs/probe.py: probes a frozen encoder and prints a table of scores.
 
-python -m launch.probe --features FILE.npz --labels labels.csv: probes what launch.encode wrote, without encoding again.
+ove probe --features FILE.npz --labels labels.csv: probes what `ove encode` wrote, without encoding again.
 
-On several machines, once on each, as `launch.train`: each computes features and scores of a part of the samples.
+On several machines, once on each, as `ove train`: each computes features and scores of a part of the samples.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--predictions", type=Path, metavar="FILE", help="write per-sample predictions for the validation set (.jsonl or .csv)")
     of_features = parser.add_argument_group("features that are there already (without --config)")
     add = of_features.add_argument
-    add("--features", type=Path, metavar="FILE", help="a feature file of launch.encode (.npz)")
+    add("--features", type=Path, metavar="FILE", help="a feature file of `ove encode` (.npz)")
     add("--labels", type=Path, metavar="LIST", help="class names of its files: .csv (columns path, label), .jsonl or .txt")
     add("--val-share", type=float, metavar="SHARE", help="of each class, to score on (default: 0.2)")
     add("--head", choices=("linear", "knn"), help="default: linear")

@@ -1,6 +1,6 @@
 """Runs all steps on a CPU, each as a command that one could type: videos → signals → shards → labels → training → probe.
 
-python -m launch.quickstart [VIDEO_DIR] [--out DIR]; without VIDEO_DIR on toy videos. Ends with the probe's table, and
+ove quickstart [VIDEO_DIR] [--out DIR]; without VIDEO_DIR on toy videos. Ends with the probe's table, and
 leaves overlay.png, report.md and report.json in the output folder. Started again, it goes on where it stopped.
 """
 

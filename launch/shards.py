@@ -1,4 +1,4 @@
-"""`python -m launch.shards --videos|--images SOURCE --out DIR`: writes files, lists and archives into shards."""
+"""`ove shards --videos|--images SOURCE --out DIR`: writes files, lists and archives into shards."""
 
 import argparse
 from functools import partial

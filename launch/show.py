@@ -1,4 +1,4 @@
-"""`python -m launch.show SHARDS [KEY]`: lists the keys of a shard folder, or prints and draws one record."""
+"""`ove show SHARDS [KEY]`: lists the keys of a shard folder, or prints and draws one record."""
 
 import argparse
 import difflib

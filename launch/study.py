@@ -1,4 +1,4 @@
-"""python -m launch.study STUDY|all --config=configs/study_toy.py --out DIR: the paper's tables and figures on one encoder.
+"""ove study STUDY|all --config=configs/study_toy.py --out DIR: the paper's tables and figures on one encoder.
 
 Writes STUDY.md, .csv, .json, .png and .svg, and report.html with all studies in the folder. Resumes if interrupted.
 """

@@ -1,4 +1,4 @@
-"""python -m launch.toy --out DIR: writes labelled toy videos to DIR/train, DIR/probe and DIR/val (a subfolder a class)."""
+"""ove toy --out DIR: writes labelled toy videos to DIR/train, DIR/probe and DIR/val (a subfolder a class)."""
 
 import multiprocessing
 from collections.abc import Sequence

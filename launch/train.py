@@ -1,4 +1,4 @@
-"""python -m launch.train --config=configs/toy.py --workdir=DIR: trains, or goes on where the run in DIR stopped.
+"""ove train --config=configs/toy.py --workdir=DIR: trains, or goes on where the run in DIR stopped.
 
 On several machines, once on each: under SLURM, Open MPI and GKE as it is, on Cloud TPU with --distributed, elsewhere with
 --coordinator=HOST:PORT --num-processes=N --process-id=I. Exits with 0 when done; 75 when SIGTERM stopped it and it saved, and

@@ -1,4 +1,4 @@
-"""`python -m launch.verify SHARDS…`: checks every checksum and record of shard folders, and summarises them."""
+"""`ove verify SHARDS…`: checks every checksum and record of shard folders, and summarises them."""
 
 import argparse
 import os

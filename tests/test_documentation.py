@@ -44,14 +44,14 @@ class Parsed(Exception):
 
 
 def commands(text: str) -> Iterator[tuple[str, list[str], bool]]:
-    """Module, arguments and whether they are all there, of each `python -m launch.…` and of the quickstart on a page."""
+    """Module, arguments and whether they are all there, of each `ove …` and of the quickstart on a page."""
     text = re.sub(r"\\\n\s*", "", text)
     blocks = "\n".join(re.findall(r"```(?:bash|\w*)\n(.*?)```", text, re.DOTALL))
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     whole = [*blocks.splitlines(), *(line for line in prose.splitlines() if line.startswith("    "))]
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
     for line, is_whole in [*((line, True) for line in whole), *((span, False) for span in spans)]:
-        found = re.fullmatch(r"\s*(?:python -m launch\.(\w+)|bash launch/(quickstart)\.sh)(.*)", line)
+        found = re.fullmatch(r"\s*(?:(?:\.venv/bin/)?ove ([a-z_]+)|bash launch/(quickstart)\.sh)( .+)", line)
         if found:
             words = shlex.split(re.sub(r"[\[\]](?!['\"])", " ", found[3]), comments=True)
             words = [NUMBER.sub(r"\g<1>1", word) for word in words if word not in ("…", "&")]
@@ -106,10 +106,10 @@ def test_commands_have_the_options_that_are_shown(name: str, understand: Callabl
 
 def test_every_command_is_told_of() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    heads = (re.match(r'"""`?python -m launch\.(\w+)', path.read_text()) for path in (ROOT / "launch").glob("*.py"))
+    heads = (re.match(r'"""`?ove ([a-z_]+)', path.read_text()) for path in (ROOT / "launch").glob("*.py"))
     modules = {head[1] for head in heads if head}
     assert len(modules) > 10
-    assert not [name for name in modules if f"launch.{name}" not in text]
+    assert not [name for name in modules if f"ove {name}" not in text]
     assert len(list(commands((ROOT / "docs" / "walkthrough.md").read_text()))) > 15
 
 

@@ -1,4 +1,4 @@
-"""`python -m launch.train` as a test starts it: one process, or several on this machine that meet at a free port."""
+"""`ove train` as a test starts it: one process, or several on this machine that meet at a free port."""
 
 import json
 import os

@@ -26,7 +26,7 @@ def environment(folder: Path, say: Callable[[str], None]) -> Path:
     Unavailable without Python 3.11 or 3.12, without enough disk, or if the installation fails.
     """
     if not REQUIREMENTS.is_file():
-        raise Unavailable("TensorFlow's environment is made in a clone of the repository only; use `launch.import_tfio` there.")
+        raise Unavailable("TensorFlow's environment is made in a clone of the repository only; use `ove import_tfio` there.")
     interpreter, marker = folder / "bin" / "python", folder / "installed"
     wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
     with locked(folder.with_name(f".{folder.name}.lock")):
@@ -61,7 +61,7 @@ def _find_python() -> str:
             return candidate
     raise Unavailable(
         f"TensorFlow 2.16 needs Python 3.11 or 3.12, and {' and '.join(candidates)} is none; install one, or name it: "
-        "PYTHON=/path/to/python3.12 python -m launch.import_tfio …"
+        "PYTHON=/path/to/python3.12 ove import_tfio …"
     )
 
 

@@ -89,7 +89,7 @@ def _crash(code: int, doing: str, work: Path) -> str:
     last = f" It said: {' '.join(said[-2:])[-300:]}." if said else ""
     return (
         f"{doing}: the process with TensorFlow was {how}.{last} Its readers crash on damaged files, and the one for Parquet on "
-        f"columns with missing values: leave those out, or copy the file here and give it to `python -m launch.shards`. "
+        f"columns with missing values: leave those out, or copy the file here and give it to `ove shards`. "
         f"All it said is in {work / 'log.txt'}; the same command goes on after the last finished part."
     )
 

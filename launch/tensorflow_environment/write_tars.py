@@ -1,6 +1,6 @@
 """`python -m launch.tensorflow_environment.write_tars JOB.json`: rows of TensorFlow's readers → WebDataset tars, part by part.
 
-Run by `launch.import_tfio` with the interpreter of `.venv-tfio`. `progress.json` names a part once it is on the disk under its
+Run by `ove import_tfio` with the interpreter of `.venv-tfio`. `progress.json` names a part once it is on the disk under its
 name; an interrupted run resumes after the last part. The exit code means nothing: tensorflow-io aborts at exit after using s3://.
 """
 

@@ -90,7 +90,7 @@ def encode_files(
 
 
 def is_feature_file(samples: Samples) -> bool:
-    """Returns whether a source is named like what `launch.encode` writes."""
+    """Returns whether a source is named like what `ove encode` writes."""
     return isinstance(samples, (str, os.PathLike)) and os.fspath(samples).endswith(".npz")
 
 
@@ -114,7 +114,7 @@ def labelled_features(
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"{path}: is no feature file of launch.encode ({error}).") from error
+        raise BadInput(f"{path}: is no feature file of `ove encode` ({error}).") from error
     if labels is None:
         named_labels = [(name, named_by_folder(name, reading["label_folder"], str(path))) for name in names]
     else:

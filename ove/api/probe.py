@@ -90,7 +90,7 @@ def probe(
         model: from `ove.load`, or what that takes; None if `train` is a feature file.
         train: labelled samples to train on: a list (``.csv`` with the columns ``path`` and ``label``), a folder whose
             subfolders are class names, an iterable of ``(path, label)`` pairs, a folder of shards or several
-            (``["shards/a", "shards/b"]``), or a feature file (``.npz`` of ``launch.encode``), which is not encoded again.
+            (``["shards/a", "shards/b"]``), or a feature file (``.npz`` of ``ove encode``), which is not encoded again.
         val: samples to score on, of the same kind; without it, ``val_share`` of each class of ``train`` (not of shards).
         head: ``"linear"`` (logistic regression on embeddings), ``"knn"`` (nothing is trained), or ``"attentive"`` (a learned
             query over all tokens).

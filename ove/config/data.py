@@ -186,7 +186,7 @@ class HeadConfig(Section):
         if self.bank == "vid" and (self.size_px or self.augment not in ("auto", "none")):
             raise ConfigError(
                 f"head vid: size_px = {self.size_px} and augment = {self.augment!r} are for images; clips have the size that "
-                "they were stored at (`--size` of launch.shards)."
+                "they were stored at (`--size` of `ove shards`)."
             )
 
 
@@ -195,7 +195,7 @@ class BatchesConfig(Section):
     """From shards to batches (spec §2, §4)."""
 
     shards: str = ""
-    """Folder that `launch.shards` wrote, for the heads that name none of their own."""
+    """Folder that `ove shards` wrote, for the heads that name none of their own."""
     budget_tokens: Count = 2048
     """Tokens of one clip in every video mode; a multiple of the patches of a frame."""
     share_codec: NonNegative = 0.5

@@ -90,7 +90,7 @@ class StudyConfig(Section):
     the paper has nothing left to choose."""
     train_videos: str = ""
     val_videos: str = ""
-    """Sources (as `launch.shards --videos`) of the probe's shards; for options that change the signals."""
+    """Sources (as `ove shards --videos`) of the probe's shards; for options that change the signals."""
     options: tuple[str, ...] = ()
     """Study `ablation`: each is "KEY=VALUE" of the video section, or several with commas; all else as in the probe's shards."""
     maps: tuple[str, ...] = ("",)

@@ -106,7 +106,7 @@ class EvaluationConfig(Section):
     val_shards: str = ""
     """Labelled shards that it is scored on."""
     probe: Head | Own = "knn"
-    """As in `launch.probe`, with its defaults."""
+    """As in `ove probe`, with its defaults."""
     modes: tuple[Mode, ...] = ("codec",)
     """How the shards are seen; budget, I-frames and policy are those of `batches`."""
     neighbours: Count = 10

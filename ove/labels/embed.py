@@ -88,7 +88,7 @@ def open_embeddings(
     out: Path, shards: ShardSet, bank: BankName, identity: Mapping[str, Any], store: Literal["float32", "float16"]
 ) -> Embedded:
     """Maps what `embed_shards` wrote for these records and this `teacher_identity`; BadShard if it is missing or differs."""
-    remedy = f"run `python -m launch.labels embed --shards {shards.folder}` with these settings."
+    remedy = f"run `ove labels embed --shards {shards.folder}` with these settings."
     about = _read_about(out)
     if about is None:
         raise BadShard(f"{out}: holds no embeddings of the bank {bank}; {remedy}")

@@ -24,10 +24,10 @@ def working(folder: Path, part: WorkPart = WHOLE, remedy: str = "wait for it or 
     The system releases the lock when this process ends. `WHOLE` first deletes what killed commands left half-written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sentence = f"{folder}: another launch.labels works on it; {remedy}."
+    sentence = f"{folder}: another `ove labels` works on it; {remedy}."
     mine: AbstractContextManager[object] = nullcontext()
     if part != WHOLE:
-        part_sentence = f"{folder}: another launch.labels does part {part[0]}/{part[1]}; wait for it or do another part."
+        part_sentence = f"{folder}: another `ove labels` does part {part[0]}/{part[1]}; wait for it or do another part."
         mine = locked(folder / f".lock-{name_of(part)}", BadShard(part_sentence))
     with locked(folder / ".lock", BadShard(sentence), shared=part != WHOLE), mine:
         if part == WHOLE:

@@ -103,7 +103,7 @@ class ProbeDataset:
         if name is None:
             raise BadShard(
                 f"{self.shards.folder}: {key} has no label; give the files labels by subfolder or list, then run "
-                "launch.shards again."
+                "`ove shards` again."
             )
         return self.classes.index(name) if name in self.classes else UNKNOWN
 

@@ -189,4 +189,4 @@ def _path(folder: Path, bank: BankName) -> Path:
 
 
 def _remedy(folder: Path) -> str:
-    return f"run `python -m launch.labels --shards {os.fspath(folder)}`."
+    return f"run `ove labels --shards {os.fspath(folder)}`."

@@ -75,13 +75,15 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def read_manifest(folder: Path) -> Manifest:
     """Reads the manifest of a shard folder; BadShard if it is missing, damaged or of another version."""
+    if folder.exists() and not folder.is_dir():
+        raise BadShard(f"{folder}: is a file, not a shard folder; give the folder that `ove shards` wrote.")
     if not folder.is_dir():
-        raise BadShard(f"{folder}: no such shard folder; write one with `python -m launch.shards INPUT --out {folder}`.")
+        raise BadShard(f"{folder}: no such shard folder; write one with `ove shards --videos INPUT --out {folder}`.")
     path = folder / MANIFEST
     if not path.is_file():
         raise BadShard(
             f"{folder}: holds no {MANIFEST}, so it is no finished shard folder; "
-            f"run (again) `python -m launch.shards INPUT --out {folder}`."
+            f"run (again) `ove shards --videos INPUT --out {folder}`."
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

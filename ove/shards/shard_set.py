@@ -47,12 +47,10 @@ class ShardSet:
         for shard in manifest.shards:
             path = folder / shard.file
             if not path.is_file():
-                raise BadShard(f"{path}: is missing, though {folder} lists it; run the same `python -m launch.shards` again.")
+                raise BadShard(f"{path}: is missing, though {folder} lists it; run the same `ove shards` again.")
             size = path.stat().st_size
             if size != shard.bytes:
-                raise BadShard(
-                    f"{path}: has {size} bytes, {shard.bytes} were written; run the same `python -m launch.shards` again."
-                )
+                raise BadShard(f"{path}: has {size} bytes, {shard.bytes} were written; run the same `ove shards` again.")
         return shards
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,7 +100,7 @@ class ShardSet:
         except (RuntimeError, IndexError) as error:
             raise BadShard(
                 f"{self.folder / self.manifest.shards[n].file}: record {place} is damaged ({error}); "
-                "delete the file and run the same `python -m launch.shards` again."
+                "delete the file and run the same `ove shards` again."
             ) from error
 
     def record(self, index: int) -> Record:

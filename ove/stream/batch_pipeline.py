@@ -113,7 +113,7 @@ class Pipeline:
             folders = {str(source.shards.folder) for stream in self.streams.values() for source in stream.sources}
             raise TrainingStopped(
                 f"{replaced} of {seen} records were bad, more than batches.max_bad_share = {self.config.max_bad_share:g} "
-                f"allows; check the shards with `python -m launch.verify {' '.join(sorted(folders))}`."
+                f"allows; check the shards with `ove verify {' '.join(sorted(folders))}`."
             )
 
 

@@ -127,7 +127,7 @@ class HeadStream:
         raise BadShard(
             f"{source.shards.folder}: {_TRIES} records in a row cannot be used for the head {self.bank}"
             + (f" (the last: {bad[-1].reason})" if bad else f", for they have no labels of the bank {self.bank}")
-            + "; check the folder with `python -m launch.verify`."
+            + "; check the folder with `ove verify`."
         )
 
     def _read(self, number: int, index: int) -> Record:

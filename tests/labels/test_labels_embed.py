@@ -53,7 +53,7 @@ def test_killed_and_started_again_gives_the_same_bytes(write_kinds: Write, tmp_p
     half = first.name.replace("000000", "000001")
     first.with_name(f".{half}.{name_of(WHOLE)}.tmp").write_bytes(b"half of a file")
     written = first.stat().st_mtime_ns
-    with pytest.raises(BadShard, match=r"lacks 3 of 4 files of embeddings.*run `python -m launch\.labels embed"):
+    with pytest.raises(BadShard, match=r"lacks 3 of 4 files of embeddings.*run `ove labels embed"):
         open_embeddings(killed, shards, "vid", teacher_identity(CONFIG), "float32")
     assert embed_shards(shards, "vid", teacher, killed, CONFIG, progress=lambda done, total: told.append((done, total))) == 12
     assert first.stat().st_mtime_ns == written and told[-1] == (17, 17)

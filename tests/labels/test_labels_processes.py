@@ -1,4 +1,4 @@
-"""launch.labels as several processes is one job: the same bytes as one process writes, and an end together."""
+"""ove labels as several processes is one job: the same bytes as one process writes, and an end together."""
 
 import os
 import shutil

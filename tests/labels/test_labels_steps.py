@@ -1,4 +1,4 @@
-"""The steps of launch.labels one at a time, shared out, with changed settings, on damaged records, and with wrong inputs."""
+"""The steps of ove labels one at a time, shared out, with changed settings, on damaged records, and with wrong inputs."""
 
 import itertools
 import json
@@ -63,7 +63,7 @@ def test_what_was_made_with_other_settings_is_not_used(write_kinds: Write, tmp_p
     with pytest.raises(BadShard, match="duplicates have not been looked for with these settings; run the task dedup first"):
         _run(tmp_path, *one, *NEAR, task="kmeans")
     for task in ("dedup", "kmeans", "assign"):
-        with pytest.raises(BadShard, match=r"holds embeddings made with .*; run `python -m launch\.labels embed"):
+        with pytest.raises(BadShard, match=r"holds embeddings made with .*; run `ove labels embed"):
             _run(tmp_path, *one, *NEAR, "--set", "labels.store=float16", task=task)
     _run(tmp_path, *one, "--centers", 3)
     after = read_labels(tmp_path, "obj")
@@ -165,7 +165,7 @@ def test_a_set_with_records_without_labels_trains(damaged: Path, tmp_path: Path)
     [
         (["--part", "0/2"], ConfigError, r"--part shares out the tasks embed and assign, not all; name one"),
         (["dedup"], ConfigError, r"labels\.duplicates = 'keep': nothing to do; give --set labels\.duplicates=near"),
-        (["kmeans"], BadShard, r"holds no embeddings of the bank vid; run `python -m launch\.labels embed --shards"),
+        (["kmeans"], BadShard, r"holds no embeddings of the bank vid; run `ove labels embed --shards"),
         (["kmeans", "--from", "other"], ConfigError, "nothing to do for kmeans"),
         (["--from", "other"], BadShard, "other"),
         (["--config", "configs/none.py"], ConfigError, "no such configuration file"),

@@ -1,4 +1,4 @@
-"""`python -m launch.import_tfio`: what can be told without TensorFlow; slowly, every format for real in its environment."""
+"""`ove import_tfio`: what can be told without TensorFlow; slowly, every format for real in its environment."""
 
 import argparse
 import base64

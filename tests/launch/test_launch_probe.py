@@ -143,7 +143,7 @@ def test_settings_of_heads_arrive(ask: Callable, features: Path, monkeypatch: py
     [
         (["--features=f.npz"], "--features needs class names; give --labels LIST or --label-folder N"),
         (["--features=f.npz", "--labels=l.csv", "--out=o.json"], "--out and --predictions are written of shards only"),
-        (["--features=f.npz", "--label-folder=1"], "f.npz: is no feature file of launch.encode"),
+        (["--features=f.npz", "--label-folder=1"], "f.npz: is no feature file of `ove encode`"),
         (
             ["--features=f.npz", "--label-folder=1", "--set=neighbors=3"],
             "unknown configuration key neighbors; did you mean neigh",

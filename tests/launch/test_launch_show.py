@@ -1,4 +1,4 @@
-"""`python -m launch.show`: keys are listed, records printed and drawn, and a key that comes near is suggested."""
+"""`ove show`: keys are listed, records printed and drawn, and a key that comes near is suggested."""
 
 from pathlib import Path
 

@@ -44,7 +44,7 @@ CASES: list[tuple[list[str], str]] = [
     (["--config.centers.loss=raw"], "(centers.loss 'sigmoid' → 'raw')"),
     (["--config.batches.seed=5"], "(batches.seed 0 → 5)"),
     (["--config.train.stepz=5"], "unknown configuration key train.stepz; did you mean train.steps?"),
-    (["--config.batches.shards=/no/such"], "/no/such: no such shard folder; write one with `python -m launch.shards"),
+    (["--config.batches.shards=/no/such"], "/no/such: no such shard folder; write one with `ove shards"),
     (["--config.batches.budget_tokens=18"], "budget_tokens = 18 is not 1 to 8 times the 4 patches of a frame"),
     (["--config.encoder.head=False"], "encoder.pooling_head is False; training needs the pooling head"),
     (["--config.batches.heads=[]"], "batches.heads is empty; name at least one bank"),
@@ -70,7 +70,7 @@ def test_missing_labels_say_what_to_run(ask: Callable, config: Path, tmp_path: P
     (shards / "labels" / "obj.json").unlink()
     answer = ask(train.main, f"--config={config}", f"--workdir={tmp_path}/new", f"--config.batches.shards={shards}")
     assert answer.code == 2 and answer.err.count("\n") == 1
-    assert f"no labels of the bank obj; run `python -m launch.labels --shards {shards}`" in answer.err
+    assert f"no labels of the bank obj; run `ove labels --shards {shards}`" in answer.err
     assert not (tmp_path / "new").exists()
 
 

@@ -1,4 +1,4 @@
-"""`python -m launch.verify`: sound folders are described, damaged ones named with what is wrong, and the exit code tells."""
+"""`ove verify`: sound folders are described, damaged ones named with what is wrong, and the exit code tells."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`python -m launch.shards` as a person types it: good files in, bad files named, one sentence where nothing works."""
+"""`ove shards` as a person types it: good files in, bad files named, one sentence where nothing works."""
 
 import json
 import os

@@ -75,7 +75,7 @@ def test_new_labels_replace_the_old_ones_which_stay_readable_where_they_are_open
 
 def test_missing_stale_and_damaged_labels_say_what_to_run(tmp_path: Path) -> None:
     write_set(tmp_path, 6)
-    with pytest.raises(BadShard, match=r"no labels of the bank obj; run `python -m launch\.labels --shards"):
+    with pytest.raises(BadShard, match=r"no labels of the bank obj; run `ove labels --shards"):
         read_labels(tmp_path, "obj")
     write_labels(tmp_path, "obj", np.zeros((6, 1), np.int32), np.ones((1, 3), np.float32), {})
     about = tmp_path / "labels" / "obj.json"
@@ -95,5 +95,5 @@ def test_missing_stale_and_damaged_labels_say_what_to_run(tmp_path: Path) -> Non
     read_labels(tmp_path, "obj")
     for count, level in ((7, 0), (6, 9)):
         write_set(tmp_path, count, level)
-        with pytest.raises(BadShard, match=r"made for other shards.*run `python -m launch\.labels"):
+        with pytest.raises(BadShard, match=r"made for other shards.*run `ove labels"):
             read_labels(tmp_path, "obj")

@@ -1,4 +1,4 @@
-"""`python -m launch.bench_data` names every stage of every head, and one bottleneck."""
+"""`ove bench_data` names every stage of every head, and one bottleneck."""
 
 from pathlib import Path
 

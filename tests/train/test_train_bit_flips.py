@@ -23,7 +23,7 @@ def run(trained_run: Path, tmp_path: Path) -> Path:
 
 
 class Restored:
-    """What `launch.train` would go on from."""
+    """What `ove train` would go on from."""
 
     def __init__(self, run: Path) -> None:
         abstract, shardings = abstract_on(config_of(Path()), 8)

@@ -78,7 +78,7 @@ def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
 def read_vocabulary(path: Path) -> Vocabulary:
     """Reads a vocabulary; BadShard if it is missing or empty, or has a line that is not `word<TAB>count`."""
     if not path.is_file():
-        raise BadShard(f"{path}: no such vocabulary; make one with `python -m launch.labels ocr --shards …`.")
+        raise BadShard(f"{path}: no such vocabulary; make one with `ove labels ocr --shards …`.")
     found: dict[str, int] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         word, _, count = line.partition("\t")

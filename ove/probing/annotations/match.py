@@ -99,7 +99,7 @@ def match(table: Table, videos: Path) -> Matched:
 
 
 def list_lines(matched: Matched) -> list[str]:
-    """Returns a line of JSON per sample for `launch.shards`: path, key, label and, of a span, start_s and end_s."""
+    """Returns a line of JSON per sample for `ove shards`: path, key, label and, of a span, start_s and end_s."""
     lines = []
     for sample in matched.samples:
         entry: dict[str, Any] = {"path": str(sample.path.absolute()), "key": sample.row.key, "label": sample.row.label}
