@@ -1,4 +1,4 @@
-"""Atomic writes, JSON and its digests, and locks."""
+"""Atomic writes, JSON and its digests, locks, and names that come from outside."""
 
 import contextlib
 import errno
@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,48 @@ from ove.errors import OveError, Unavailable
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Error numbers of file systems without locks."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a write that found no room: on the disk, within the quota, within the largest size of a file."""
+LONGEST_NAME = 255
+"""Bytes of a file's name, on all usual file systems."""
+_LONGEST_PATH = 1024
+_APPENDED = 55
+"""Bytes that temporary names may add to a name."""
+_NOT_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")
+"""Categories of Unicode: control characters, bytes that are not UTF-8, ends of lines and paragraphs."""
+
+
+def inside(folder: Path, name: object, source: Path | str, error: type[OveError], nested: bool = False) -> Path:
+    """Returns `folder / name` for a name read from a file or the network; raises `error`, naming `source`, if it is harmful.
+
+    Allowed is the visible name of a file in the folder itself or, with `nested`, in a folder below it. Links in the folder are
+    followed: whoever owns the folder has made them.
+    """
+    if problem := _problem_of(name, nested):
+        shown = ascii(name)
+        raise error(
+            f"{source}: names the file {shown[:80]}{'…' if len(shown) > 80 else ''}, which {problem}; it is not used. Get the "
+            "data from a place that you trust, or correct the name."
+        )
+    return folder / str(name)
+
+
+def _problem_of(name: object, nested: bool) -> str:
+    """Returns why a name from outside may not be used; empty if it may."""
+    if not isinstance(name, str) or not name:
+        return "is no name"
+    if "\\" in name or any(unicodedata.category(letter) in _NOT_IN_NAMES for letter in name):
+        return "has characters that are not allowed in it"
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return "leads out of its folder"
+    if len(parts) > 1 and not nested:
+        return "lies in another folder"
+    if any(part.startswith(".") for part in parts):
+        return "is hidden"
+    if any(len(part.encode()) > LONGEST_NAME for part in parts) or len(name) > _LONGEST_PATH:
+        return "is too long"
+    return ""
 
 
 @contextlib.contextmanager
@@ -28,7 +71,7 @@ def atomic_write(path: Path, writer: str = "") -> Iterator[Path]:
     crash. An error in the block removes the file; that of a killed process is left to `remove_leftovers`. Several processes, on
     any machines, may write one file at once: the last wins. A `writer`, a name unique among them, overwrites its own leftovers.
     """
-    temporary = path.with_name(f".{path.name}.{writer or secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{short(path.name)}.{writer or secrets.token_hex(6)}.tmp")
     try:
         with naming(path):
             yield temporary
@@ -39,9 +82,15 @@ def atomic_write(path: Path, writer: str = "") -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def short(name: str) -> str:
+    """Returns a name that can be lengthened by a few dozen bytes: a long one as its digest."""
+    data = os.fsencode(name)
+    return name if len(data) <= LONGEST_NAME - _APPENDED else hashlib.sha256(data).hexdigest()
+
+
 def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Deletes what killed processes have left of files `name` (a pattern); only while holding the folder's lock."""
-    for leftover in folder.glob(f".{name}.*tmp"):
+    for leftover in folder.glob(f".{short(name)}.*tmp"):
         leftover.unlink(missing_ok=True)
 
 
@@ -53,7 +102,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file of UTF-8 whole or not at all, with line ends as given."""
-    write_bytes(path, text.encode())
+    write_bytes(path, encoded(text))
 
 
 def write_array(path: Path, array: Shaped[np.ndarray, "..."], writer: str = "") -> None:
@@ -65,7 +114,7 @@ def write_array(path: Path, array: Shaped[np.ndarray, "..."], writer: str = "") 
 def write_json(path: Path, value: Mapping[str, Any], indent: int = 1) -> None:
     """Writes a JSON file whole or not at all, unless it has this content already."""
     text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
-    if not path.exists() or path.read_bytes() != text.encode():
+    if not path.exists() or path.read_bytes() != encoded(text):
         write_text(path, text)
 
 
@@ -76,7 +125,7 @@ def write_json_lines(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
 
 def append_json_line(path: Path, entry: Mapping[str, Any]) -> None:
     """Appends a line to a file; this process must have called `reopen_json_lines` on it before."""
-    with naming(path), path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write(_line(entry))
 
 
@@ -94,7 +143,17 @@ def reopen_json_lines(path: Path, keep: Callable[[dict[str, Any]], bool] = lambd
 
 def digest(value: Any) -> str:
     """Returns the SHA-256 of a JSON value, hexadecimal; the order of keys does not matter."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(encoded(json.dumps(value, sort_keys=True, ensure_ascii=False))).hexdigest()
+
+
+def encoded(text: str) -> bytes:
+    r"""Returns UTF-8, in which bytes of file names that are not stand as `\udcXX`, which JSON reads back as the same name."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def printable(name: str) -> str:
+    r"""Returns a file name as text that can be printed and stored anywhere, with `\udcXX` for bytes that are not UTF-8."""
+    return encoded(name).decode()
 
 
 def sha256_of(path: Path) -> str:
@@ -105,13 +164,24 @@ def sha256_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Adds `path` to OS errors that name no file, as when the disk is full."""
+    """Adds `path` to OS errors that name no file, and makes OS errors of those of libraries that report a full disk."""
     try:
         yield
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
+    except Exception as error:
+        if isinstance(error, OveError) or (isinstance(error, OSError) and error.filename is not None):
             raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        code = error.errno if isinstance(error, OSError) else None
+        code = code or _full_in(str(error))
+        if code is None:
+            raise
+        raise OSError(code, os.strerror(code), str(path)) from error
+
+
+def _full_in(message: str) -> int | None:
+    """Returns the error number of a full disk, if a library's message means one."""
+    if "requested and" in message and message.endswith("written"):  # NumPy
+        return errno.ENOSPC
+    return next((code for code in DISK_FULL if os.strerror(code) in message), None)
 
 
 @contextlib.contextmanager

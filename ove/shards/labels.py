@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Shaped
 
 from ove.errors import BadShard
-from ove.files import atomic_write, write_json
+from ove.files import atomic_write, inside, write_json
 from ove.records import BankName
 from ove.shards.manifest import read_manifest
 from ove.shards.remote.remote_shards import local_file, local_folder, origin, uri_of
@@ -145,7 +145,8 @@ def _write_array(folder: Path, name: str, array: Shaped[np.ndarray, "N _"]) -> d
 
 def _open(folder: Path, bank: BankName, about: Mapping[str, Any], name: str) -> np.ndarray:
     entry = about[name]
-    path = local_file(folder, f"labels/{entry['file']}", functools.partial(_holds, sha256=entry["sha256"]))
+    name = inside(folder / "labels", entry["file"], _path(folder, bank), BadShard).name
+    path = local_file(folder, f"labels/{name}", functools.partial(_holds, sha256=entry["sha256"]))
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from ove.config import SelectionConfig, VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard
-from ove.files import digest, write_json
+from ove.files import digest, inside, write_json
 from ove.shards.schema import SHARD_SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
@@ -90,6 +90,8 @@ def read_manifest(folder: Path) -> Manifest:
         version = values.pop("schema_version")
         if version == SHARD_SCHEMA_VERSION:
             shards = [Shard(**shard) for shard in values.pop("shards")]
+            for shard in shards:
+                inside(folder, shard.file, path, BadShard)
             grid = values.pop("grid_tyx")
             spans = {bank: (int(low), int(high)) for bank, (low, high) in values.pop("labels_per_record").items()}
             return Manifest(shards=shards, grid_tyx=grid and tuple(grid), labels_per_record=spans, **values)

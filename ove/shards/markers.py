@@ -90,9 +90,8 @@ def read_group(out: Path, n: int, inputs: str) -> Group | None:
     if values.get("inputs") != inputs:
         return None
     shard = Shard(**values["shard"]) if values["shard"] else None
-    if shard is not None and not (out / shard.file).is_file():
-        return None
-    if shard is not None and (out / shard.file).stat().st_size != shard.bytes:
+    path = shard_path(out, n)
+    if shard is not None and (shard.file != path.name or not path.is_file() or path.stat().st_size != shard.bytes):
         return None
     form = values["form"]
     if form is not None:

@@ -8,6 +8,8 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet as pq
 
+from ove.errors import BadClip
+from ove.files import inside
 from ove.records import BANKS
 from ove.sources.folders import ByteRange, FoundInputs, InputFile, Inside
 from ove.sources.lists import LABEL_COLUMNS, bank_labels, class_name
@@ -47,7 +49,7 @@ def read_row(
     values = table.slice(row, 1).to_pylist()[0]
     media = values[column]
     if isinstance(media, dict):
-        media = media.get("bytes") or (media.get("path") and path.parent / media["path"])
+        media = media.get("bytes") or (media.get("path") and inside(path.parent, media["path"], path, BadClip, nested=True))
     if not media:
         raise ValueError(f"has nothing in the column {column}")
     label: str | None = None

@@ -1,11 +1,14 @@
 """Shard folders at URIs: what is fetched, when, how often, and what is said when it cannot be."""
 
+import gc
 import json
 import multiprocessing
 import os
 import pickle
 import shutil
+import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +25,8 @@ from ove.errors import BadShard, ConfigError, Unavailable
 from ove.shards.labels import read_centers, read_labels, write_labels
 from ove.shards.remote import cache
 from ove.shards.remote import remote_shards as remote
-from ove.shards.remote.remote_shards import join, local_folder, uri_of
+from ove.shards.remote.remote_shards import join, local_file, local_folder, uri_of
+from ove.shards.remote.remote_shards import pause_s as remote_pause_s
 from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
 
@@ -166,12 +170,40 @@ def test_each_attempt_waits_longer_than_the_one_before(server: Server, monkeypat
     monkeypatch.setenv("OVE_ATTEMPTS", "4")
     waited: list[float] = []
     monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(remote, "pause_s", lambda attempt: remote_pause_s(attempt, lambda: 1.0))
     shards = ShardSet.open(server.url)
     assert waited == [], "nothing is waited for where the first attempt succeeds"
     server.tricks["00000.arrayrecord"] = "cut"
     with pytest.raises(Unavailable):
         shards.record(0)
-    assert waited == [0.5, 1.0, 1.5], "nor after the last one"
+    assert waited == [0.5, 1.0, 2.0], "nor after the last one"
+
+
+def test_pauses_double_up_to_a_limit_and_are_drawn_from_their_upper_half() -> None:
+    assert [remote_pause_s(attempt, lambda: 1.0) for attempt in (1, 2, 3, 6, 7, 50)] == [0.5, 1.0, 2.0, 16.0, 30.0, 30.0]
+    assert [remote_pause_s(attempt, lambda: 0.0) for attempt in (1, 2, 50)] == [0.25, 0.5, 15.0]
+    assert remote_pause_s(3, lambda: 0.5) == 1.5
+    assert len({remote_pause_s(1) for _ in range(20)}) == 20, "two processes do not wait equally long"
+
+
+def test_records_of_a_lost_shard_keep_nothing_alive(server: Server) -> None:
+    shards = ShardSet.open(server.url)
+    server.tricks["00001.arrayrecord"] = bytes(1 << 20)
+
+    class Batch:
+        """Stands in for the rows that are being filled when a record cannot be read."""
+
+    def fill() -> weakref.ref[Batch]:
+        batch = Batch()
+        try:
+            shards.record(8)
+        except BadShard as error:
+            assert "is not what was written there" in str(error)
+        return weakref.ref(batch)
+
+    left = [fill() for _ in range(5)]
+    gc.collect()
+    assert [ref() for ref in left] == [None] * 5
 
 
 @pytest.mark.parametrize(
@@ -227,6 +259,69 @@ def test_the_cache_drops_what_was_used_longest_ago_and_nothing_in_use(tmp_path: 
         os.utime(config.cache / "newer" / cache.LEASE)
         with pytest.raises(Unavailable, match=r"has no room.*OVE_CACHE_GB"):
             _fill(config.cache, "newest", 1000, config)
+
+
+def test_room_is_counted_along_and_not_by_looking_at_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _config(tmp_path / "cache", 1.0)
+    _fill(config.cache, "old", 1000, config)
+    looked_at: list[Path] = []
+    real = cache._bytes_in
+    monkeypatch.setattr(cache, "_bytes_in", lambda folder: looked_at.append(folder) or real(folder))
+    for number in range(5):
+        cache.keep(config.cache / "old" / str(number), 7, lambda path: path.write_bytes(bytes(7)) and None, config)
+    cache.keep(config.cache / "old" / "label", 0, lambda path: path.write_bytes(bytes(50)) and None, config)
+    cache.keep(config.cache / "old" / "label", 0, lambda path: path.write_bytes(bytes(40)) and None, config, again=True)
+    with pytest.raises(OSError, match="broken"):
+        cache.keep(config.cache / "old" / "lost", 900, _broken, config)
+    assert not looked_at
+    assert json.loads((config.cache / ".sizes.json").read_text()) == {"old": 1000 + 5 * 7 + 40} == {"old": _all_bytes(config)}
+    (config.cache / ".sizes.json").write_text('{"old": 10')  # cut off by a crash
+    _fill(config.cache, "new", 5, config)
+    assert json.loads((config.cache / ".sizes.json").read_text()) == {"old": 1075, "new": 5}
+
+
+def _broken(path: Path) -> None:
+    raise OSError("broken")
+
+
+def _all_bytes(config: RemoteConfig) -> int:
+    return sum(path.stat().st_size for path in config.cache.rglob("*") if path.is_file() and path.parent != config.cache)
+
+
+def test_a_count_that_is_too_large_is_made_anew_before_a_file_is_refused(tmp_path: Path) -> None:
+    config = _config(tmp_path / "cache", 2e-6)
+    (config.cache / "set").mkdir()
+    (config.cache / ".sizes.json").write_text('{"set": 1900, "gone": 5000}')
+    assert _fill(config.cache, "set", 1000, config).exists()
+    assert json.loads((config.cache / ".sizes.json").read_text()) == {"set": 1000}
+
+
+def test_a_link_in_the_cache_is_not_followed_out_of_it(tmp_path: Path) -> None:
+    config = _config(tmp_path / "cache", 1.0)
+    (config.cache / "set").mkdir()
+    (tmp_path / "home").mkdir()
+    (config.cache / "set" / "labels").symlink_to(tmp_path / "home")
+    with pytest.raises(Unavailable, match="labels: leads out of the cache"):
+        cache.keep(config.cache / "set" / "labels" / "x", 1, lambda path: path.write_bytes(b"x") and None, config)
+    assert not list((tmp_path / "home").iterdir())
+
+
+def test_a_label_file_that_is_fetched_again_is_there_all_the_time(server: Server) -> None:
+    folder = local_folder(server.url)
+    path = local_file(folder, "labels/vid.json")
+    missing, ended = [], threading.Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            missing.append(not path.exists())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(20):
+        local_file(folder, "labels/vid.json")
+    ended.set()
+    watcher.join()
+    assert server.asked.count("labels/vid.json") == 21 and len(missing) > 100 and not any(missing)
 
 
 def test_a_set_larger_than_the_cache_is_refused_at_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from jaxtyping import Shaped
 
 from ove.encoder.published.torch_file import read_torch
 from ove.errors import BadCheckpoint
+from ove.files import inside
 
 SAFETENSORS = "model.safetensors"
 METADATA = {"format": "pt"}
@@ -110,7 +111,8 @@ def find_weights(path: Path, wanted: Callable[[str], bool]) -> WeightFiles:
     if not file.name.endswith(".index.json"):
         tensors, metadata = read_tensors(file, wanted)
         return WeightFiles(path, None, dict.fromkeys(tensors, file), {file: tensors}, metadata)
-    return WeightFiles(path, file, {name: file.parent / shard for name, shard in _weight_map(file).items()}, {})
+    holds = {name: inside(file.parent, shard, file, BadCheckpoint) for name, shard in _weight_map(file).items()}
+    return WeightFiles(path, file, holds, {})
 
 
 def read_tensors(path: Path, wanted: Callable[[str], bool]) -> tuple[Tensors, Mapping[str, str]]:
@@ -149,7 +151,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         valid = all(isinstance(name, str) and isinstance(shard, str) for name, shard in names.items())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadCheckpoint(f"{index}: is not an index of weights ({error!r}); download it again.") from error
-    if not valid or any(Path(shard).name != shard for shard in names.values()):
+    if not valid:
         raise BadCheckpoint(f"{index}: is not an index of weights: it must map names of tensors to files beside it.")
     return names
 

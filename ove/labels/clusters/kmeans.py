@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Float32, Int32
 
 from ove.distributed import broadcast_json, broadcast_one_to_all, is_main
-from ove.errors import ConfigError
-from ove.files import digest, write_array, write_json
+from ove.errors import BadShard, ConfigError
+from ove.files import digest, inside, write_array, write_json
 from ove.labels.clusters.assign import nearest
 from ove.labels.clusters.lloyd import assign_pass, update_centers
 from ove.labels.clusters.points import Points, as_points, unit
@@ -145,7 +145,7 @@ def _resume(
     state: dict[str, Any] | None = broadcast_json(mesh, found)
     if state is None or state["settings"] != settings:
         return 0, None, []
-    centers = np.load(workdir / state["file"]) if is_main(mesh) else np.empty(shape, np.float32)
+    centers = np.load(inside(workdir, state["file"], path, BadShard)) if is_main(mesh) else np.empty(shape, np.float32)
     return state["done"], broadcast_one_to_all(mesh, centers), [Iteration(**p) for p in state["passes"]]
 
 

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import random
 import re
 import threading
 import time
@@ -28,8 +29,8 @@ R = TypeVar("R")
 _ORIGIN = ".origin.json"
 _URI = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/(/?)([^/].*|/.*)", re.DOTALL)
 _DIGITS = 24
-_PAUSE_S = 0.5
-"""Before the second attempt; twice as long before the third, and so on."""
+_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+"""Before the second attempt; doubled before each further one, up to the longest."""
 _STATUS = re.compile(r"HTTP status code: (\d{3})")
 _ERRNO = {"404": errno.ENOENT, "401": errno.EACCES, "403": errno.EACCES}
 
@@ -95,10 +96,8 @@ def local_file(folder: Path, name: str, whole: Callable[[Path], bool] | None = N
     if uri is None or (whole is not None and path.exists()):
         return path
     config = RemoteConfig.from_environment()
-    if whole is None:
-        path.unlink(missing_ok=True)
     try:
-        keep(path, 0, lambda temporary: fetch(join(uri, name), temporary, config, whole), config)
+        keep(path, 0, lambda temporary: fetch(join(uri, name), temporary, config, whole), config, again=whole is None)
     except NotThere:
         path.unlink(missing_ok=True)
     return path
@@ -112,7 +111,7 @@ class RemoteShards:
         self._folder = folder
         self._config = RemoteConfig.from_environment()
         weakref.finalize(self, os.close, lease(folder))
-        self._failed: dict[str, Exception] = {}
+        self._failed: dict[str, tuple[type[BadShard | Unavailable], str]] = {}
 
     @property
     def native(self) -> bool:
@@ -151,13 +150,14 @@ class RemoteShards:
         Unavailable if it cannot be fetched, BadShard if it is not what was written; the same at once when asked again.
         """
         if shard.file in self._failed:
-            raise self._failed[shard.file]
+            kind, message = self._failed[shard.file]
+            raise kind(message)  # a new one: an exception keeps alive what every raise of it has passed through
         path, uri = self._folder / shard.file, join(self.uri, shard.file)
         if not path.exists():
             try:
                 keep(path, shard.bytes, lambda temporary: fetch(uri, temporary, self._config, _is(uri, shard)), self._config)
             except (BadShard, Unavailable) as error:
-                self._failed[shard.file] = error
+                self._failed[shard.file] = type(error), str(error)
                 raise
         return path
 
@@ -179,9 +179,17 @@ def fetch(uri: str, target: Path, config: RemoteConfig, whole: Callable[[Path], 
         except (BrokeOff, BadShard):
             if attempt == config.attempts:
                 raise
-            time.sleep(_PAUSE_S * attempt)
+            time.sleep(pause_s(attempt))
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def pause_s(attempt: int, draw: Callable[[], float] = random.random) -> float:
+    """Returns how long to wait after failed attempt 1, 2, …: between half and all of a time that doubles, drawn by `draw`.
+
+    Drawn without a seed, so that the processes of a job do not ask an overloaded server again all at once.
+    """
+    return min(_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S) * (0.5 + 0.5 * draw())
 
 
 def _is(uri: str, shard: Shard) -> Callable[[Path], bool]:

@@ -119,7 +119,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12
         (2, drop_from_index, "model-00001.safetensors holds encoder.layers.0.layer_norm1.bias, but it does not"),
         (2, lambda d: (d / "model-00001.safetensors").write_bytes(POINTER), "run `git lfs pull` in its folder"),
         (2, lambda d: (d / "model.safetensors.index.json").write_text("{}"), "index.json: is not an index of weights"),
-        (2, lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../a"}}'), "files beside it"),
+        (2, lambda d: (d / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../a"}}'), "leads out of"),
         (2, lambda d: (d / "model.safetensors.index.json").unlink(), "holds several files that could be the weights (model-0"),
     ],
 )
