@@ -19,6 +19,7 @@ from jaxtyping import Float32, Int, Shaped
 
 from ove.centers.placement import padded
 from ove.centers.shuffle import center_of
+from ove.config import bounded_json, limits
 from ove.errors import BadInput
 from ove.files import atomic_write
 
@@ -193,9 +194,11 @@ def _open_safetensors(path: Path) -> np.ndarray:
     """Maps the centers of a safetensors file: 8 bytes with the length of a JSON header, the header, the data."""
     with path.open("rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
+        if excess := limits().excess("max_header_bytes", start - 8, "bytes of header"):
+            raise ValueError(excess)
         if start > path.stat().st_size:
             raise ValueError("its header is truncated")
-        tensors: dict[str, Any] = json.loads(file.read(start - 8))
+        tensors: dict[str, Any] = bounded_json(file.read(start - 8))
     tensors = {name: about for name, about in tensors.items() if name != "__metadata__" and len(about["shape"]) == 2}
     if TENSOR not in tensors and len(tensors) != 1:
         raise ValueError(f"has {len(tensors)} tensors with two axes, none of them called {TENSOR}")

@@ -2,6 +2,7 @@
 
 from ove.config.data import BatchesConfig, HeadConfig, RemoteConfig, SelectionConfig, ShardsConfig, VideoConfig, video_preset
 from ove.config.labels import EnginesConfig, LabelsConfig, TextConfig
+from ove.config.limits import LimitsConfig, bounded_json, limits, read_bounded_json
 from ove.config.model import CentersConfig, EncoderConfig
 from ove.config.probe import ProbeConfig, StudyConfig
 from ove.config.train import BankRates, EvaluationConfig, MeshConfig, RunConfig, TrainConfig
@@ -15,6 +16,7 @@ __all__ = [
     "EvaluationConfig",
     "HeadConfig",
     "LabelsConfig",
+    "LimitsConfig",
     "MeshConfig",
     "ProbeConfig",
     "RemoteConfig",
@@ -25,5 +27,8 @@ __all__ = [
     "TextConfig",
     "TrainConfig",
     "VideoConfig",
+    "bounded_json",
+    "limits",
+    "read_bounded_json",
     "video_preset",
 ]

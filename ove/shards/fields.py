@@ -1,5 +1,6 @@
 """Fields of a record to MessagePack and back: arrays as maps, other values of exactly the expected type."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from ove.errors import BadShard
+
+_MOST_AXES, _MOST_OF_AN_AXIS = 4, 1 << 31
 
 
 def pack_array(value: Shaped[np.ndarray, "..."], dtype: str) -> dict[str, Any]:
@@ -23,7 +26,10 @@ def unpack_array(value: Any, dtype: str, name: str) -> Shaped[np.ndarray, "..."]
         raise BadShard(f"field {name} of a record has dtype {value['dtype']!r}, expected {dtype!r}; write the shards again.")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise BadShard(f"field {name} of a record has shape {shape!r}, expected a list of sizes; write the shards again.")
-    wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    # In Python's integers, for NumPy's overflow; the largest axis also of an empty array, which NumPy cannot make.
+    wanted = math.prod(shape) * np.dtype(dtype).itemsize
+    if len(shape) > _MOST_AXES or max(shape, default=0) > _MOST_OF_AN_AXIS:
+        raise BadShard(f"field {name} of a record has shape {shape!r:.80}, which no record has; write the shards again.")
     if len(value["data"]) != wanted:
         raise BadShard(f"field {name} of a record has {len(value['data'])} bytes, expected {wanted}; write the shards again.")
     native = np.dtype(dtype).newbyteorder("=")

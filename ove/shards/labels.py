@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int32, Shaped
 
+from ove.config import read_bounded_json
 from ove.errors import BadShard
 from ove.files import atomic_write, inside, write_json
 from ove.records import BankName
@@ -171,14 +172,21 @@ def _read(folder: Path, bank: BankName) -> dict[str, Any]:
     if not path.is_file():
         raise BadShard(f"{path}: no labels of the bank {bank}; {_remedy(folder)}")
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = read_bounded_json(path)
         whole = about["schema_version"] == VERSION and {"fingerprint", "n_centers", "labels", "centers"} <= about.keys()
+        whole = whole and all(_is_entry(about[name]) for name in ("labels", "centers") if name == "labels" or about[name])
         version = about["schema_version"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, bank, repr(error)) from error
     if not whole:
         raise _damaged(folder, bank, f"schema_version {version!r}, keys {', '.join(about)}")
     return about
+
+
+def _is_entry(entry: Any) -> bool:
+    """Returns whether an entry names a file beside the JSON, and says what it holds."""
+    texts = [entry[name] for name in ("file", "dtype", "sha256")]
+    return all(isinstance(text, str) for text in texts) and isinstance(entry["shape"], list)
 
 
 def _damaged(folder: Path, bank: BankName, what: str) -> BadShard:

@@ -1,18 +1,19 @@
 """`manifest.json`: what a shard set consists of; written last, so that a folder without one is unfinished."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ove.config import SelectionConfig, VideoConfig
+from ove.config import SelectionConfig, VideoConfig, read_bounded_json
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard
 from ove.files import digest, inside, write_json
 from ove.shards.schema import SHARD_SCHEMA_VERSION
 
 MANIFEST = "manifest.json"
+_MOST = 1 << 53
+"""Above it, numbers of a manifest are of no set that exists."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,41 @@ def read_manifest(folder: Path) -> Manifest:
             f"run (again) `ove shards --videos INPUT --out {folder}`."
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_bounded_json(path)
         version = values.pop("schema_version")
         if version == SHARD_SCHEMA_VERSION:
-            shards = [Shard(**shard) for shard in values.pop("shards")]
+            shards = [_shard(shard) for shard in values.pop("shards")]
             for shard in shards:
                 inside(folder, shard.file, path, BadShard)
+            _check_fields(values)
             grid = values.pop("grid_tyx")
             spans = {bank: (int(low), int(high)) for bank, (low, high) in values.pop("labels_per_record").items()}
             return Manifest(shards=shards, grid_tyx=grid and tuple(grid), labels_per_record=spans, **values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadShard(f"{path}: is damaged ({type(error).__name__}: {error}); write the shards again.") from error
     raise BadShard(f"{path}: has schema_version {version!r}, this code reads {SHARD_SCHEMA_VERSION}; write the shards again.")
+
+
+def _shard(values: dict[str, Any]) -> Shard:
+    """Returns one entry of the list of shards; ValueError if a field is of another kind than this code writes."""
+    shard = Shard(**values)
+    if not isinstance(shard.file, str) or not isinstance(shard.sha256, str):
+        raise ValueError(f"a shard is called {shard.file!r:.80}, with the checksum {shard.sha256!r:.80}")
+    if not all(type(n) is int and 0 <= n < _MOST for n in (shard.records, shard.bytes)):
+        raise ValueError(f"{shard.file} has {shard.records!r:.40} records in {shard.bytes!r:.40} bytes")
+    return shard
+
+
+def _check_fields(values: dict[str, Any]) -> None:
+    """Raises ValueError for a field of another kind than this code writes."""
+    texts = values["classes"], values["forms"], [values["kind"], values["fingerprint"]]
+    if not all(isinstance(part, list) and all(isinstance(text, str) for text in part) for part in texts):
+        raise ValueError("classes, forms, kind and fingerprint must be texts")
+    sizes = [values["records"], *values["banks"].values(), *(n for span in values["labels_per_record"].values() for n in span)]
+    form = [values["size_px"], values["patch_px"], *(values["grid_tyx"] or [None])]
+    if not all(type(n) is int and 0 <= n < _MOST for n in [*sizes, *(n for n in form if n is not None)]):
+        raise ValueError("records, banks, labels_per_record, size_px, patch_px and grid_tyx must be numbers from 0 on")
+    if len(form) not in (3, 5) or (len(form) == 5) != (None not in form):
+        raise ValueError(f"grid_tyx is {values['grid_tyx']!r:.40}, size_px {form[0]!r:.40} and patch_px {form[1]!r:.40}")
+    if not isinstance(values["made_with"], dict) or not isinstance(values["mosaics"], dict | None):
+        raise ValueError("made_with and mosaics must be objects")

@@ -6,10 +6,13 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from ove.config import limits
 from ove.errors import BadShard
+from ove.sources.image_size import image_size
 from ove.sources.images import IMAGE_SIGNATURES
 
-_JPEG_START, _PNG_START, _WEBP_START = STARTS = tuple(IMAGE_SIGNATURES[kind][0] for kind in ("JPEG", "PNG", "WebP"))
+_KINDS = ("JPEG", "PNG", "WebP")
+_JPEG_START, _PNG_START, _WEBP_START = STARTS = tuple(IMAGE_SIGNATURES[kind][0] for kind in _KINDS)
 """First bytes of the formats that records may hold."""
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
 MOSAIC_QUALITY = 95
@@ -54,11 +57,20 @@ def picture_format(data: bytes) -> str:
 
 
 def decode_picture(data: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
-    """Decodes a whole JPEG, PNG or WebP file to RGB, ignoring its orientation; None for other or damaged files."""
+    """Decodes a whole JPEG, PNG or WebP file to RGB, ignoring its orientation; None for other or damaged files.
+
+    BadShard for more pixels than `LimitsConfig` allows.
+    """
     whole = data.endswith((_JPEG_END, _PNG_END)) or (data.startswith(_WEBP_START) and whole_picture(data) == data)
     if not whole or not data.startswith(STARTS):
         return None
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    size = image_size(next(kind for kind in _KINDS if data.startswith(IMAGE_SIGNATURES[kind])), data)
+    if size is not None and (excess := limits().excess("max_picture_pixels", size.pixels, "pixels")):
+        raise BadShard(f"a picture of {size.width}×{size.height} has {excess}; make it smaller or raise the limit.")
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # of a header that asks for the impossible
+        return None
 
 
 def _jpeg_scan(data: bytes) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float16, Float64, Int32, UInt8, UInt16
 
+from ove.config import limits
 from ove.errors import BadShard
 from ove.shards import h264_clip
 from ove.shards.fields import check_array, check_record_labels, check_types, pack_array, unpack_array
@@ -96,6 +97,8 @@ class VideoRecord:
 
 Record = VideoRecord | ImageRecord
 _KINDS: dict[str, type[VideoRecord] | type[ImageRecord]] = {"video": VideoRecord, "image": ImageRecord}
+_MOST_FIELDS = 256
+"""Of a record, or of the labels by bank in it."""
 _FORMER = ("residual_exact",)
 """Fields of older records, which are skipped (this one was always true)."""
 
@@ -139,7 +142,9 @@ def unpack(data: bytes) -> Record:
     BadShard, naming the field, for another version or kind, a missing or unknown field, a wrong type, shape or dtype.
     """
     try:
-        packed = msgpack.unpackb(data, raw=False, strict_map_key=True)
+        # Without the bound, a list is allocated at the length that it claims.
+        most = limits().max_record_items
+        packed = msgpack.unpackb(data, raw=False, strict_map_key=True, max_array_len=most, max_map_len=_MOST_FIELDS)
     except (ValueError, msgpack.UnpackException) as error:
         raise BadShard(f"a record of {len(data)} bytes is not msgpack ({error}); write the shards again.") from error
     if not isinstance(packed, dict):
@@ -150,7 +155,7 @@ def unpack(data: bytes) -> Record:
             f"a record has schema_version {version!r}, this code reads {SHARD_SCHEMA_VERSION}; write the shards again."
         )
     kind = packed.pop("kind", None)
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise BadShard(f"a record has kind {kind!r}, which is none of {', '.join(_KINDS)}; write the shards again.")
     for name in _FORMER:
         packed.pop(name, None)
@@ -179,6 +184,7 @@ def decode_frames(record: VideoRecord, which: Sequence[int], form: str = "") -> 
     predicted from. BadShard for a JPEG that is cut off, of another size or none, and for a stream that does not hold exactly
     T pictures of that size. Flipped bits are left to the shard's checksums: decoders pass over many of them.
     """
+    _check_clip(record, len(which), "frames")
     if not record.frames or form == "h264":
         try:
             return h264_clip.decode_clip(record.h264, len(record.frame_index), record.size_px, which)
@@ -194,6 +200,7 @@ def decode_frames(record: VideoRecord, which: Sequence[int], form: str = "") -> 
 def decode_mosaics(record: VideoRecord) -> UInt8[np.ndarray, "N P"]:
     """Decodes the patches of `mosaic_flat`, flattened as (row, column, channel); BadShard as in `decode_frames`."""
     size, patch = record.size_px, record.patch_px
+    _check_clip(record, len(record.mosaics), "mosaics")
     images = np.empty((len(record.mosaics), size, size, 3), np.uint8)
     for place in range(len(record.mosaics)):
         images[place] = decode_mosaic(record, place)
@@ -215,6 +222,12 @@ def decode_image(record: ImageRecord) -> UInt8[np.ndarray, "H W 3"]:
             "write the shards again."
         )
     return picture
+
+
+def _check_clip(record: VideoRecord, n_pictures: int, what: str) -> None:
+    """Raises BadShard for pictures that together take more memory than allowed."""
+    if excess := limits().excess("max_clip_bytes", n_pictures * record.size_px**2 * 3, "bytes"):
+        raise BadShard(f"{record.key}: its {n_pictures} {what} of size_px = {record.size_px} have {excess}; raise the limit.")
 
 
 def _square(record: VideoRecord, data: bytes, what: str) -> UInt8[np.ndarray, "S S 3"]:

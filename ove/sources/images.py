@@ -1,5 +1,6 @@
 """An image file → upright RGB pixels of 8 bits a channel; anything but a whole image is refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -7,7 +8,9 @@ import cv2
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
+from ove.config import limits
 from ove.errors import BadClip
+from ove.sources.image_size import image_size
 
 IMAGE_SIGNATURES: dict[str, tuple[bytes, ...]] = {
     "JPEG": (b"\xff\xd8\xff",),
@@ -38,12 +41,14 @@ _TURNS = {
 }
 """EXIF orientation → whether to transpose, then the steps of rows and of columns (EXIF 2.3, §4.6.4)."""
 _WHITE_16 = 65535
+_STRIP_PIXELS = 1 << 20
+"""Pixels that are blended at a time, so that a picture takes little more memory than its pixels."""
 _WEBP_ALPHA, _WEBP_ANIMATION = 0x10, 0x02
 """Flags of an extended WebP file."""
 
 
 def read_image(path: Path | str, data: bytes | None = None) -> UInt8[np.ndarray, "H W 3"]:
-    """Reads an image file as RGB; BadClip, naming file and reason, if it is no whole image of an accepted format.
+    """Reads an image file as RGB; BadClip, naming file and reason, if it is no whole image of an accepted format and size.
 
     With `data`, the bytes of the file, `path` only names it in errors. Applies the EXIF orientation; gray becomes three equal
     channels; 16 bits a channel are scaled to 8 (value / 257, rounded); transparent parts are put on white; colour profiles are
@@ -54,18 +59,32 @@ def read_image(path: Path | str, data: bytes | None = None) -> UInt8[np.ndarray,
     kind, data = _contents(path) if data is None else (_kind(path, data[:16]), data)
     if kind == "AVIF" and (b"irot" in data[:4096] or b"imir" in data[:4096]):
         raise BadClip(f"{path}: an AVIF file to be rotated or mirrored, which is not supported; convert it to PNG or JPEG.")
+    check_size(f"{path}", kind, data)
     transparent = _decode(path, kind, data, cv2.IMREAD_UNCHANGED) if _may_be_transparent(kind, data) else None
     if transparent is not None and transparent.ndim == 3 and transparent.shape[2] == 4:
         # OpenCV returns 8-bit TIFF colours already multiplied by their opacity.
-        picture = _on_white(_sixteen_bits(path, transparent), multiplied=kind == "TIFF" and transparent.dtype == np.uint8)
+        picture = _on_white(path, transparent, multiplied=kind == "TIFF" and transparent.dtype == np.uint8)
     else:
         # 10 and 12 bits of AVIF would come as small 16-bit numbers.
         depth = 0 if kind == "AVIF" else cv2.IMREAD_ANYDEPTH
         picture = _decode(path, kind, data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION | depth)
     if picture.dtype != np.uint8:
-        picture = ((_sixteen_bits(path, picture).astype(np.uint32) + 128) // 257).astype(np.uint8)
+        picture = _eight_bits(path, picture)
     rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
     return np.ascontiguousarray(_upright(rgb, _orientation(kind, data)))
+
+
+def check_size(name: str, kind: str, data: bytes) -> None:
+    """Raises BadClip for a file whose header announces more pixels, or bytes of them, than `LimitsConfig` allows."""
+    size = image_size(kind, data)
+    if size is None:
+        return  # the decoder finds no header either
+    bounds = ("max_picture_pixels", size.pixels, "pixels"), ("max_picture_bytes", size.decoded_bytes, "bytes when decoded")
+    for bound in bounds:
+        if excess := limits().excess(*bound):
+            raise BadClip(
+                f"{name}: its picture of {size.width}×{size.height} has {excess}; make it smaller or raise the limit."
+            )
 
 
 def begins_like_an_image(head: bytes) -> bool:
@@ -115,6 +134,8 @@ def _contents(path: Path) -> tuple[str, bytes]:
     if not path.is_file():
         raise BadClip(f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}, not an image; name image files.")
     try:
+        if excess := limits().excess("max_input_bytes", path.stat().st_size, "bytes"):
+            raise BadClip(f"{path}: has {excess}; make the picture smaller or raise the limit.")
         with path.open("rb") as file:
             head = file.read(16)
             return _kind(path, head), head + file.read()
@@ -157,12 +178,29 @@ def _sixteen_bits(path: Path, picture: Shaped[np.ndarray, "H W C"]) -> Shaped[np
     return picture
 
 
-def _on_white(bgra: Shaped[np.ndarray, "H W 4"], multiplied: bool) -> Shaped[np.ndarray, "H W 3"]:
-    """Blends 16-bit colours over white by their opacity."""
-    colour, alpha = bgra[..., :3].astype(np.uint64), bgra[..., 3:].astype(np.uint64)
-    if not multiplied:
-        colour = (colour * alpha + _WHITE_16 // 2) // _WHITE_16
-    return np.minimum(colour + (_WHITE_16 - alpha), _WHITE_16).astype(np.uint16)
+def _on_white(path: Path, bgra: Shaped[np.ndarray, "H W 4"], multiplied: bool) -> UInt8[np.ndarray, "H W 3"]:
+    """Blends colours over white by their opacity, at 16 bits."""
+    made = np.empty((*bgra.shape[:2], 3), np.uint8)
+    for strip in _strips(bgra):
+        deep = _sixteen_bits(path, bgra[strip]).astype(np.uint32)  # 65535² and a half fit
+        colour, alpha = deep[..., :3], deep[..., 3:]
+        if not multiplied:
+            colour = (colour * alpha + _WHITE_16 // 2) // _WHITE_16
+        made[strip] = (np.minimum(colour + (_WHITE_16 - alpha), _WHITE_16) + 128) // 257
+    return made
+
+
+def _eight_bits(path: Path, picture: Shaped[np.ndarray, "H W C"]) -> UInt8[np.ndarray, "H W C"]:
+    made = np.empty(picture.shape, np.uint8)
+    for strip in _strips(picture):
+        made[strip] = (_sixteen_bits(path, picture[strip]).astype(np.uint32) + 128) // 257
+    return made
+
+
+def _strips(picture: Shaped[np.ndarray, "H W C"]) -> Iterator[slice]:
+    """Yields slices of rows that together are the picture."""
+    rows = max(1, _STRIP_PIXELS // max(1, picture.shape[1]))
+    yield from (slice(start, start + rows) for start in range(0, len(picture), rows))
 
 
 def _may_be_transparent(kind: str, data: bytes) -> bool:

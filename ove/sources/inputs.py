@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import re
+import shutil
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pyarrow
 
-from ove.config import ShardsConfig
+from ove.config import ShardsConfig, limits
 from ove.errors import BadClip
 from ove.sources.folders import FoundInputs, InputFile, files_in_folder, files_in_list, first_repeated, too_few_folders
 from ove.sources.lists import is_table, rows_of_list
@@ -28,6 +29,10 @@ _DECOMPRESS: dict[str, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAF
     ".xz": lzma.LZMAFile,
     ".txz": lzma.LZMAFile,
 }
+_CHECKED_BYTES = 1 << 26
+"""Between two looks at the room that is left."""
+_LEAVES_BYTES, _LEAVES_SHARE = 10**10, 0.05
+"""Unpacking leaves so much of the disk free, whichever is less."""
 _SHARD_NAME = re.compile(r"-\d{5}-of-\d{5}$")
 """How names of TFRecord files end that TensorFlow's tools have written (train-00000-of-01024)."""
 
@@ -119,14 +124,30 @@ def _decompressed(path: Path, scratch: Path) -> tuple[Path | None, list[BadFile]
     if opener is None:
         return None, []
     scratch.mkdir(parents=True, exist_ok=True)
+    checked = -1
     copy = scratch / f".{zlib.crc32(str(path.absolute()).encode()):08x}-{path.stem}.tmp"
     try:
         with opener(path) as packed, copy.open("wb") as plain:
             while block := packed.read1(1 << 16):  # small blocks, so that little is lost before a cut
                 plain.write(block)
+                if plain.tell() // _CHECKED_BYTES > checked:
+                    checked = plain.tell() // _CHECKED_BYTES
+                    _check_room(path, scratch, plain.tell())
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
         return copy, [BadFile(str(path), f"{path}: cannot be decompressed to its end ({error}); get a whole copy.")]
     return copy, []
+
+
+def _check_room(path: Path, scratch: Path, written: int) -> None:
+    """Raises BadClip for an archive that unpacks to more than allowed, or would fill the disk."""
+    if excess := limits().excess("max_unpacked_bytes", written, "bytes unpacked"):
+        raise BadClip(f"{path}: has {excess}; unpack it yourself, or raise the limit.")
+    room = shutil.disk_usage(scratch)
+    if room.free < min(_LEAVES_SHARE * room.total, _LEAVES_BYTES):
+        raise BadClip(
+            f"{path}: is unpacked to {written:,} bytes, and the disk of {scratch} has only {room.free:,} bytes free; make "
+            "room, or unpack it yourself elsewhere."
+        )
 
 
 def _from_tar(file: InputFile, kind: str, config: ShardsConfig) -> Contents:
@@ -158,6 +179,8 @@ def _from_parquet(file: InputFile, kind: str, config: ShardsConfig) -> Contents:
 def _bytes_of(file: InputFile, start: int, size: int) -> bytes:
     assert file.inside is not None
     archive = file.inside.archive or file.path
+    if excess := limits().excess("max_input_bytes", size, "bytes"):
+        raise ValueError(f"has {excess}; leave it out or raise the limit")
     with archive.open("rb") as data:
         data.seek(start)
         found = data.read(size)

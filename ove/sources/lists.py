@@ -1,13 +1,12 @@
 """CSV and JSONL lists: a row for each file, with its path, its class name and the labels of each bank."""
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ove.config import ShardsConfig
+from ove.config import ShardsConfig, bounded_json
 from ove.errors import BadClip
 from ove.records import BANKS
 from ove.sources.folders import FoundInputs, InputFile, named_by_folder
@@ -105,7 +104,7 @@ def _integers(bank: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, str):
         text = value.strip()
         try:
-            value = json.loads(text) if text.startswith("[") else [int(word) for word in text.replace(",", " ").split()]
+            value = bounded_json(text) if text.startswith("[") else [int(word) for word in text.replace(",", " ").split()]
         except ValueError:
             value = text
     if isinstance(value, int) and not isinstance(value, bool):
@@ -136,7 +135,7 @@ def _rows(path: Path, path_columns: tuple[str, ...]) -> Iterator[tuple[int, dict
 
 def _json_row(line: str) -> dict[str, Any] | ValueError:
     try:
-        row = json.loads(line)
+        row = bounded_json(line)
     except ValueError as error:
         return ValueError(f"is no JSON ({error})")
     return row if isinstance(row, dict) else ValueError("is no JSON object")

@@ -1,13 +1,13 @@
 """Parquet files with a column of encoded files, as in Hugging Face data sets: {bytes, path} and class names."""
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet as pq
 
+from ove.config import bounded_json, limits
 from ove.errors import BadClip
 from ove.files import inside
 from ove.records import BANKS
@@ -28,6 +28,8 @@ def rows_in_parquet(path: Path, key: str, image_column: str = "") -> FoundInputs
     try:
         with pq.ParquetFile(path) as table:
             groups = [table.metadata.row_group(n).num_rows for n in range(table.num_row_groups)]
+            if excess := limits().excess("max_archive_inputs", sum(groups), "rows"):
+                raise ValueError(f"{excess}; split the file or raise the limit")
             file_column(table.schema_arrow, image_column)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         return FoundInputs([], [BadFile(str(path), f"{path}: cannot be used as a Parquet file: {error}.")])
@@ -95,13 +97,19 @@ def _row_group(
         wanted = (label_column,) if label_column else (*LABEL_COLUMNS, *names)
         labels = [name for name in dict.fromkeys(wanted) if name in schema.names]
         banks = [bank for bank in BANKS if bank in schema.names]
+        if not 0 <= group < file.num_row_groups:
+            raise ValueError(f"it has no row group {group}")
+        about = file.metadata.row_group(group)
+        size = sum(about.column(n).total_uncompressed_size for n in range(about.num_columns))
+        if excess := limits().excess("max_row_group_bytes", size, "bytes in a row group"):
+            raise ValueError(f"{excess}; write smaller row groups or raise the limit")
         return file.read_row_group(group, list({column, *labels, *banks}), use_threads=False), column, labels, names
 
 
 def _features(schema: pyarrow.Schema) -> dict[str, dict[str, Any]]:
     """Returns Hugging Face's description of the columns; empty without one."""
     try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        features = bounded_json((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
     return {name: feature for name, feature in features.items() if isinstance(feature, dict)}

@@ -1,12 +1,13 @@
 """WebDataset tars: files with one name up to the first dot are one sample (`000123.jpg`, `000123.cls`, …)."""
 
-import json
+import io
 import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ove.config import bounded_json, limits
 from ove.sources.folders import ByteRange, FoundInputs, InputFile, Inside
 from ove.sources.lists import LABEL_COLUMNS, bank_labels, class_name
 from ove.sources.quarantine import BadFile
@@ -16,6 +17,19 @@ MEDIA = {
     "video": ("mp4", "mkv", "webm", "mov", "avi", "m4v", "mpg", "mpeg", "ts", "flv", "wmv", "3gp", "ogv", "h264", "264"),
 }
 """Last part of the extension of a sample's picture or video."""
+
+
+class _NoLonger(io.BufferedReader):
+    """A file that is never asked for more than it holds: tarfile asks for what a header claims, and Python allocates that."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self._length = self.seek(0, io.SEEK_END)
+        self.seek(0)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Reads up to `size` bytes."""
+        return super().read(min(size, self._length) if size is not None and size >= 0 else -1)
 
 
 def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) -> FoundInputs:
@@ -28,10 +42,13 @@ def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) ->
     samples: dict[str, list[ByteRange]] = {}
     archive = copy or path
     length = archive.stat().st_size
-    position = 0
+    position = n_members = 0
     try:
-        with tarfile.open(archive, "r:") as tar:
+        with _NoLonger(io.FileIO(archive)) as content, tarfile.open(fileobj=content, mode="r:") as tar:
             while (member := tar.next()) is not None:
+                n_members += 1
+                if excess := limits().excess("max_archive_inputs", n_members, "members"):
+                    return FoundInputs([], [BadFile(str(path), f"{path}: has {excess}; split it or raise the limit.")])
                 tar.members.clear()  # type: ignore[attr-defined]  # kept by tarfile, a kilobyte each
                 position = member.offset
                 folder, _, file = member.name.removeprefix("./").rpartition("/")
@@ -44,7 +61,7 @@ def samples_in_tar(path: Path, key: str, kind: str, copy: Path | None = None) ->
                     samples.pop(name, None)
                     break
                 samples.setdefault(name, []).append(ByteRange(sys.intern(extension.lower()), member.offset_data, member.size))
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
         reason = f"{path}: is no whole tar file ({error}); {len(samples)} samples before byte {position} can be read."
         bad.append(BadFile(str(path), reason, position))
     files = []
@@ -71,7 +88,7 @@ def labels_of_sample(parts: Mapping[str, bytes], label_column: str) -> tuple[str
     """
     about: dict[str, Any] = {}
     if "json" in parts:
-        about = json.loads(parts["json"])
+        about = bounded_json(parts["json"])
         if not isinstance(about, dict):
             raise ValueError("its .json holds no object")
     candidates: Sequence[str] = (label_column,) if label_column else ("cls", *LABEL_COLUMNS)

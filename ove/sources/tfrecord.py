@@ -11,6 +11,7 @@ from typing import Any
 
 import google_crc32c
 
+from ove.config import limits
 from ove.sources.folders import ByteRange, FoundInputs, InputFile, Inside
 from ove.sources.lists import LABEL_COLUMNS, bank_labels, class_name
 from ove.sources.quarantine import BadFile
@@ -39,6 +40,8 @@ def records_in_tfrecord(path: Path, key: str, copy: Path | None = None) -> Found
             head = data.read(_HEAD)
             whole = len(head) == _HEAD and masked_crc(head[:8]) == head[8:]
             size = int.from_bytes(head[:8], "little") if whole else 0
+            if excess := limits().excess("max_archive_inputs", len(files) + 1, "records"):
+                return FoundInputs([], [BadFile(str(path), f"{path}: has {excess}; split it or raise the limit.")])
             if not whole or position + _HEAD + size + _CRC > length:
                 reason = (
                     "it ends within a record" if whole or len(head) < _HEAD else "a length does not agree with its checksum"

@@ -4,11 +4,10 @@ A training run has it in preprocessing.json, a published folder in preprocessor_
 transformers' image processors can use of it.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-from ove.config import VideoConfig
+from ove.config import VideoConfig, read_bounded_json
 from ove.config.mapping import from_mapping, merged, renamed, to_mapping
 from ove.errors import BadCheckpoint, ConfigError
 from ove.files import write_json
@@ -55,10 +54,10 @@ def read_preprocessing(folder: Path) -> InputConfig | None:
         if not path.is_file():
             continue
         try:
-            values = json.loads(path.read_bytes())
+            values = read_bounded_json(path)
             ours = values if name == OF_RUN else values.get(_OUR_KEY)
             return None if ours is None else from_mapping(InputConfig, ours)
-        except (ValueError, AttributeError, TypeError, RecursionError, ConfigError) as error:
+        except (ValueError, AttributeError, TypeError, ConfigError) as error:
             raise BadCheckpoint(f"{path}: cannot be used ({error}); restore it, or delete it and give the settings.") from error
     return None
 

@@ -14,6 +14,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from ove.config import limits
 from ove.errors import BadClip
 from ove.video.span import VideoSpan, packets_of, time_in_video_s
 
@@ -33,8 +34,6 @@ _TOLD_APART = frozenset(
     ["png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "gif", "apng", "image2", "tty", "wav", "mp3", "flac", "aac"]
 )
 """Demuxers that may open a file only to name its kind. No others may: playlists, for example, open further files."""
-MOST_PIXELS = 1 << 26
-"""Of a picture: 8192×8192. Damaged headers announce larger ones, which take gigabytes before they fail."""
 _NEVER_PADDED = frozenset(["vp8", "vp9", "av1"])
 """Codecs that never write long runs of zeros, and whose decoders silently return a blank picture for such a packet."""
 _WIPED = bytes(64)
@@ -171,7 +170,7 @@ def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool, span: Vid
         context.thread_count = 1  # measured: automatic threading is slower for single clips, and workers run in parallel
         if keep_packets:  # takes a tenth of the time of decoding
             context.flags2 |= Flags2.export_mvs
-        context.options = {"max_pixels": str(MOST_PIXELS)}
+        context.options = {"max_pixels": str(limits().max_frame_pixels)}
         waiting: dict[int, tuple[bytes, float | None, bytes, float | None]] = {}
         n_decoded, size = 0, (0, 0)
         for number, packet in enumerate(_packets(container, stream, span)):
@@ -278,8 +277,6 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     name = stream.codec.canonical_name if stream.codec_context is not None else "of an unknown kind"
     if name not in CODECS:
         raise BadClip(f"{path}: its video codec is {name}, which is not accepted; convert it to H.264.")
-    if stream.width * stream.height > MOST_PIXELS:
-        raise BadClip(
-            f"{path}: its picture of {stream.width}×{stream.height} pixels is larger than {MOST_PIXELS:,}; scale it down."
-        )
+    if excess := limits().excess("max_frame_pixels", stream.width * stream.height, "pixels"):
+        raise BadClip(f"{path}: its picture of {stream.width}×{stream.height} has {excess}; scale it down or raise the limit.")
     return stream

@@ -11,7 +11,6 @@ from video_files import P_ONLY, moving_texture
 
 from ove.config import SelectionConfig, VideoConfig
 from ove.errors import BadClip
-from ove.video import demux
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
 from ove.video.select import select
@@ -244,6 +243,6 @@ def test_a_playlist_opens_no_other_file(tmp_path, write_video):
 
 
 def test_pictures_of_absurd_size_are_refused(tmp_path, write_video, monkeypatch):
-    monkeypatch.setattr(demux, "MOST_PIXELS", 96 * 96 - 1)
-    with pytest.raises(BadClip, match="96×96 pixels is larger than"):
+    monkeypatch.setenv("OVE_MAX_FRAME_PIXELS", str(96 * 96 - 1))
+    with pytest.raises(BadClip, match="96×96 has 9,216 pixels, more than OVE_MAX_FRAME_PIXELS = 9,215 allows"):
         read_video(write_video("large.mp4", moving_texture(4, 96)), SMALL)

@@ -1,12 +1,11 @@
 """The configuration of a published model, `config.json`, to ours and back."""
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ove.config import EncoderConfig
+from ove.config import EncoderConfig, read_bounded_json
 from ove.errors import BadCheckpoint, ConfigError
 
 MODEL_TYPE = "onevision_encoder"
@@ -55,9 +54,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 def parse_config(path: Path) -> tuple[dict[str, Any], str]:
     """Reads a config.json: its JSON object and its text; BadCheckpoint if it is not one."""
     try:
+        values = read_bounded_json(path)
         text = path.read_bytes().decode()
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BadCheckpoint(f"{path}: is not JSON ({error}); download it again, or correct it.") from error
     if not isinstance(values, dict):
         raise BadCheckpoint(f"{path}: must be a JSON object with the sizes of the model; download it again.")

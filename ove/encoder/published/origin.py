@@ -10,6 +10,7 @@ from jaxtyping import Shaped
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from ove.config import bounded_json
 from ove.encoder.published.weight_files import METADATA, read_safetensors
 from ove.errors import BadCheckpoint
 from ove.files import atomic_write
@@ -47,7 +48,7 @@ def read_origin(path: Path) -> Origin:
     """Reads what `write_origin` wrote; BadCheckpoint if the file is something else."""
     extra_tensors, metadata = read_safetensors(path)
     try:
-        fields = {_OLD_NAMES.get(name, name): value for name, value in json.loads(metadata[_KEY]).items()}
+        fields = {_OLD_NAMES.get(name, name): value for name, value in bounded_json(metadata[_KEY]).items()}
         return Origin(**fields, extra_tensors={name: np.array(tensor) for name, tensor in extra_tensors.items()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadCheckpoint(f"{path}: does not say where weights came from; delete it to go on without.") from error

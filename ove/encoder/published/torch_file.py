@@ -8,8 +8,10 @@ that describe tensors are known, each answered by code of this file, and any oth
 import collections
 import io
 import itertools
+import math
 import mmap
 import pickle
+import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
+from ove.config import limits
 from ove.errors import BadCheckpoint
 
 _DTYPES: dict[str, np.dtype] = {
@@ -100,6 +103,8 @@ class _Archive:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             with zipfile.ZipFile(path) as archive:
+                if excess := limits().excess("max_archive_inputs", len(archive.infolist()), "parts"):
+                    raise self.bad(f"has {excess}; raise the limit if you trust the file")
                 self._members = {info.filename: info for info in archive.infolist()}
         except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
             raise self.bad(f"is truncated or damaged ({error}); download or save it again") from error
@@ -111,6 +116,9 @@ class _Archive:
             raise self.bad("is a TorchScript program; save the state_dict() of the model with torch.save instead")
         if self.has("byteorder") and bytes(self.read("byteorder")).strip() != b"little":
             raise self.bad("was written on a big-endian machine; save it again on another")
+
+    def __len__(self) -> int:
+        return len(self._bytes)
 
     def bad(self, what: str) -> BadCheckpoint:
         return BadCheckpoint(f"{self.path}: {what}.")
@@ -140,7 +148,11 @@ class _Unpickler(pickle.Unpickler):
     """Builds what torch.save saved, with arrays for tensors; knows no other names than those of tensors."""
 
     def __init__(self, archive: _Archive):
-        super().__init__(io.BytesIO(archive.read("data.pkl")))
+        content = archive.read("data.pkl")
+        if excess := limits().excess("max_header_bytes", len(content), "bytes"):
+            raise archive.bad(f"holds a description of tensors of {excess}; raise the limit if you trust the file")
+        self._check_memo(archive, bytes(content))
+        super().__init__(io.BytesIO(content))
         self._archive = archive
         # Made anew for each file: a pickle may set attributes on what it is given.
         members = dict.fromkeys(("__setstate__", "__setitem__", "append", "extend"), _nothing)
@@ -159,6 +171,13 @@ class _Unpickler(pickle.Unpickler):
             **{("torch", name): name for name in _DTYPES},
             **dict.fromkeys(_INERT, self._inert),
         }
+
+    @staticmethod
+    def _check_memo(archive: _Archive, content: bytes) -> None:
+        """Refuses a pickle that numbers an object beyond all it could hold: Python allocates a table up to that number."""
+        for operation, argument, _ in pickletools.genops(content):
+            if "PUT" in operation.name and argument is not None and argument > len(content):
+                raise archive.bad(f"is damaged: a pickle of {len(content):,} bytes has no object number {argument:,}")
 
     def find_class(self, module: str, name: str) -> Any:
         known = self._known.get((module, name))
@@ -211,6 +230,11 @@ class _Unpickler(pickle.Unpickler):
         if (last + 1) * dtype.itemsize > len(values):
             raise self._archive.bad(
                 f"is damaged: a tensor of shape {list(size)} needs more than the {len(values):,} bytes of data/{storage.key}; "
+                "download or save it again"
+            )
+        if math.prod(size) * dtype.itemsize > len(self._archive):
+            raise self._archive.bad(
+                f"is damaged: a tensor of shape {list(size)} is larger than the {len(self._archive):,} bytes of the file; "
                 "download or save it again"
             )
         flat = values[offset * dtype.itemsize : (last + 1) * dtype.itemsize].view(dtype)

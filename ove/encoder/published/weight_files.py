@@ -1,6 +1,5 @@
 """Where the tensors of a published model lie: one file or several with an index, in safetensors or torch's format."""
 
-import json
 import math
 import mmap
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
+from ove.config import bounded_json, limits, read_bounded_json
 from ove.encoder.published.torch_file import read_torch
 from ove.errors import BadCheckpoint
 from ove.files import inside
@@ -40,8 +40,9 @@ _DTYPES = {
     "BOOL": np.bool_,
 }
 """Safetensors' names of number types."""
-_MOST_HEADER_BYTES = 100_000_000
-"""Of a safetensors file; the format allows no more."""
+
+_MOST_OF_AN_AXIS, _MOST_AXES = 1 << 48, 32
+"""What NumPy can describe, also of tensors without elements."""
 
 Tensors = dict[str, Shaped[np.ndarray, "..."]]
 """Name → read-only view of a file's bytes: nothing is read before it is used."""
@@ -147,9 +148,9 @@ def _file_in(folder: Path) -> Path:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        names = json.loads(index.read_bytes())["weight_map"]
+        names = read_bounded_json(index)["weight_map"]
         valid = all(isinstance(name, str) and isinstance(shard, str) for name, shard in names.items())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadCheckpoint(f"{index}: is not an index of weights ({error!r}); download it again.") from error
     if not valid:
         raise BadCheckpoint(f"{index}: is not an index of weights: it must map names of tensors to files beside it.")
@@ -168,17 +169,22 @@ def read_safetensors(path: Path) -> tuple[Tensors, Mapping[str, str]]:
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     start = 8 + int.from_bytes(content[:8], "little")
-    if start > _MOST_HEADER_BYTES:
-        raise BadCheckpoint(f"{path}: is not a safetensors file; download it again, or name it by its true format.")
+    if excess := limits().excess("max_header_bytes", start - 8, "bytes"):
+        raise BadCheckpoint(
+            f"{path}: is not a safetensors file: its header would have {excess}; download it again, or name it by its true "
+            "format."
+        )
     if start > size:
         raise BadCheckpoint(
             f"{path}: is truncated within its header ({size:,} of at least {start:,} bytes); download it again."
         )
     try:
-        header: dict[str, Any] = json.loads(content[8:start])
+        header: dict[str, Any] = bounded_json(content[8:start])
+        if excess := limits().excess("max_archive_inputs", len(header), "tensors"):
+            raise ValueError(excess)
         metadata = {str(name): str(text) for name, text in header.pop("__metadata__", {}).items()}
         places = {name: _place(spec) for name, spec in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadCheckpoint(f"{path}: its header is damaged ({error!r}); download it again.") from error
     end = start
     for place in sorted(places.values(), key=lambda place: (place.begin, place.end)):
@@ -205,7 +211,7 @@ class _Place:
 
 def _place(spec: Mapping[str, Any]) -> _Place:
     shape, (begin, end) = tuple(spec["shape"]), spec["data_offsets"]
-    if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+    if not all(type(n) is int and 0 <= n < _MOST_OF_AN_AXIS for n in (*shape, begin, end)) or len(shape) > _MOST_AXES:
         raise ValueError(f"shape {spec['shape']}, offsets {spec['data_offsets']}")
     # Of a type that numpy lacks, only the bytes: it is no encoder's, but may be in the file of a larger model.
     dtype = np.dtype(_DTYPES.get(spec["dtype"], np.void(1).dtype))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ove.config import read_bounded_json
 from ove.errors import BadInput
 
 
@@ -120,8 +121,8 @@ def first_of(folder: Path, names: Sequence[str]) -> Path:
 def read_json(path: Path, kind: type) -> Any:
     """Reads a JSON file whose outermost value is a list or dict (`kind`); BadInput otherwise."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+        value = read_bounded_json(path)
+    except ValueError as error:
         raise BadInput(f"{path}: is no JSON ({error}); download it again.") from error
     if not isinstance(value, kind):
         raise BadInput(f"{path}: holds a {type(value).__name__}, not a {kind.__name__}; it is another file than it should be.")

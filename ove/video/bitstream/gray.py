@@ -16,6 +16,7 @@ from av.video.frame import PictureType, VideoFrame
 from einops import repeat
 from jaxtyping import Bool, Float32, Int16, Shaped, UInt8, UInt16
 
+from ove.config import limits
 from ove.records import CELL_PX
 
 _MANY = 0.3
@@ -24,6 +25,12 @@ _MANY = 0.3
 
 class NoBitstreamSignals(Exception):
     """The bitstream gives no exact signals; the message says why."""
+
+
+def check_picture(width: int, height: int) -> None:
+    """Raises NoBitstreamSignals for a header whose pictures have more pixels than a video's may have."""
+    if excess := limits().excess("max_frame_pixels", width * height, "pixels"):
+        raise NoBitstreamSignals(f"a header of it has pictures of {width}×{height}: {excess}")
 
 
 class GrayDecoder(ABC):

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 
 from ove.video.bitstream import h264_syntax as h264
-from ove.video.bitstream.gray import NoBitstreamSignals, decode_one, luma_of, open_decoder
+from ove.video.bitstream.gray import NoBitstreamSignals, check_picture, decode_one, luma_of, open_decoder
 from ove.video.bitstream.gray_nal import GrayNal, ParameterSets
 from ove.video.bitstream.nal import BitWriter, annex_b, clear_bits, cut_bits, escaped, splice_bits, unescaped
 
@@ -138,6 +138,7 @@ def gray_access_unit(sps: h264.Sps, pps_id: int) -> list[bytes]:
     Every macroblock is Intra 16×16 with DC prediction and no coefficients: without neighbours, or with gray ones, DC predicts
     2^(bits−1). `pps_id` must be one that the stream does not use. (Syntax 7.3.2.2, 7.3.3, 7.3.4, 7.3.5, 9.2.1.)
     """
+    check_picture(16 * sps.width_mbs, 16 * sps.height_mbs)
     pps = BitWriter(0x68)
     pps.unsigned(pps_id)
     pps.unsigned(sps.sps_id)

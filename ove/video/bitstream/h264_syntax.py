@@ -12,6 +12,10 @@ _PROFILES_WITH_CHROMA_FORMAT = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 1
 _P, _B, _I, _SP, _SI = range(5)
 """slice_type modulo 5 (table 7-6)."""
 _MAX_REFERENCES = 32
+_MAX_SPS_ID, _MAX_PPS_ID, _MAX_CYCLE = 31, 255, 255
+"""Of seq_parameter_set_id, pic_parameter_set_id and num_ref_frames_in_pic_order_cnt_cycle (7.4.2.1.1, 7.4.2.2)."""
+_MAX_NUM_BITS = 16
+"""Of frame_num and pic_order_cnt_lsb."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ def split_avcc(extradata: bytes) -> tuple[int, list[bytes]]:
             size = int.from_bytes(extradata[at : at + 2], "big")
             nals.append(extradata[at + 2 : at + 2 + size])
             at += 2 + size
+    if at > len(extradata):
+        raise ValueError("the stream header ends in the middle of a parameter set")
     return length_bytes, nals
 
 
@@ -90,23 +96,23 @@ def read_sps(nal: bytes) -> Sps:
     r.bits(8)
     profile = r.bits(8)
     r.bits(16)
-    sps_id, chroma_format_idc, separate_colour_plane = r.unsigned(), 1, False
+    sps_id, chroma_format_idc, separate_colour_plane = r.count(_MAX_SPS_ID, "seq_parameter_set_id"), 1, False
     if profile in _PROFILES_WITH_CHROMA_FORMAT:
-        chroma_format_idc = r.unsigned()
+        chroma_format_idc = r.count(3, "chroma_format_idc")
         separate_colour_plane = chroma_format_idc == 3 and r.flag()
         r.unsigned()
         r.unsigned()
         r.bits(1)
         if r.flag():
             _skip_scaling_lists(r, 8 if chroma_format_idc != 3 else 12)
-    frame_num_bits, poc_type = r.unsigned() + 4, r.unsigned()
-    poc_lsb_bits = r.unsigned() + 4 if poc_type == 0 else 0
+    frame_num_bits, poc_type = r.count(_MAX_NUM_BITS - 4, "log2_max_frame_num_minus4") + 4, r.count(2, "pic_order_cnt_type")
+    poc_lsb_bits = r.count(_MAX_NUM_BITS - 4, "log2_max_pic_order_cnt_lsb_minus4") + 4 if poc_type == 0 else 0
     delta_pic_order_always_zero = False
     if poc_type == 1:
         delta_pic_order_always_zero = r.flag()
         r.signed()
         r.signed()
-        for _ in range(r.unsigned()):
+        for _ in range(r.count(_MAX_CYCLE, "num_ref_frames_in_pic_order_cnt_cycle")):
             r.signed()
     r.unsigned()
     r.bits(1)
@@ -150,7 +156,8 @@ def read_pps(nal: bytes) -> Pps:
     """Reads the PPS in a NAL unit; ValueError if it ends too early."""
     r = BitReader(unescaped(nal))
     r.bits(8)
-    pps_id, sps_id, cabac, bottom_field_pic_order = r.unsigned(), r.unsigned(), r.flag(), r.flag()
+    pps_id, sps_id = r.count(_MAX_PPS_ID, "pic_parameter_set_id"), r.count(_MAX_SPS_ID, "seq_parameter_set_id")
+    cabac, bottom_field_pic_order = r.flag(), r.flag()
     num_slice_groups = r.unsigned() + 1
     if num_slice_groups > 1:
         return Pps(pps_id, sps_id, cabac, bottom_field_pic_order, num_slice_groups)

@@ -12,7 +12,7 @@ FIRST_IRAP, LAST_IRAP, IDR = 16, 23, (19, 20)
 """nal_unit_type of the pictures at which decoding may begin, and of those after which nothing refers back (table 7-1)."""
 _B, _P = 0, 1
 """slice_type (table 7-7)."""
-_MAX_REFERENCES = 16
+_MAX_REFERENCES, _MAX_LONG_TERM = 16, 32
 
 
 def read_slice_pps_id(nal: bytes) -> int:
@@ -70,8 +70,8 @@ def _skip_references(r: BitReader, sps: Sps) -> tuple[int, bool]:
         chosen = sets[r.bits((len(sets) - 1).bit_length())]
     n_pictures = sum(used for _, used in chosen)
     if sps.long_term_ref_pics:
-        listed = r.unsigned() if sps.lt_used_by_curr_pic else 0
-        for i in range(listed + r.unsigned()):
+        listed = r.count(_MAX_LONG_TERM, "num_long_term_sps") if sps.lt_used_by_curr_pic else 0
+        for i in range(listed + r.count(_MAX_LONG_TERM, "num_long_term_pics")):
             if i < listed:
                 n_pictures += sps.lt_used_by_curr_pic[r.bits((len(sps.lt_used_by_curr_pic) - 1).bit_length())]
             else:

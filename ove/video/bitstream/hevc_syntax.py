@@ -11,6 +11,11 @@ from ove.video.bitstream.nal import BitReader, unescaped
 NAL_VPS, NAL_SPS, NAL_PPS = 32, 33, 34
 _PROFILE_BITS, _LEVEL_BITS = 88, 8
 _MAX_REF_PICS = 16
+_MAX_SPS_ID, _MAX_PPS_ID, _MAX_SETS, _MAX_LONG_TERM, _MAX_TILES = 15, 63, 64, 32, 1024
+"""Of sps_seq_parameter_set_id, pps_pic_parameter_set_id, num_short_term_ref_pic_sets, num_long_term_ref_pics_sps (7.4.3), and
+far above the tiles across or down of any level (A.4.1)."""
+_MAX_BLOCK_BITS = 6
+"""Of a coding tree block: 64 pixels."""
 
 StRefPicSet = Sequence[tuple[int, bool]]
 """Short-term reference pictures (7.4.8), the earlier ones first: difference in POC, and whether the picture uses each."""
@@ -80,6 +85,8 @@ def split_hvcc(extradata: bytes) -> tuple[int, list[bytes]]:
             size = int.from_bytes(extradata[at : at + 2], "big")
             nals.append(extradata[at + 2 : at + 2 + size])
             at += 2 + size
+            if at > len(extradata):
+                raise ValueError("the stream header ends in the middle of a parameter set")
     return length_bytes, nals
 
 
@@ -97,18 +104,20 @@ def read_sps(nal: bytes) -> Sps:
     present = [(r.flag(), r.flag()) for _ in range(8 if sub_layers else 0)][:sub_layers]
     for profile, level in present:
         r.bits(_PROFILE_BITS * profile + _LEVEL_BITS * level)
-    sps_id, chroma_format = r.unsigned(), r.unsigned()
+    sps_id, chroma_format = r.count(_MAX_SPS_ID, "sps_seq_parameter_set_id"), r.count(3, "chroma_format_idc")
     separate_colour_plane = chroma_format == 3 and r.flag()
     width, height = r.unsigned(), r.unsigned()
     for _ in range(4 if r.flag() else 0):
         r.unsigned()
     r.unsigned()
     r.unsigned()
-    poc_lsb_bits = r.unsigned() + 4
+    poc_lsb_bits = r.count(12, "log2_max_pic_order_cnt_lsb_minus4") + 4
     for _ in range(3 * (sub_layers + 1) if r.flag() else 3):
         r.unsigned()
     block_bits = r.unsigned() + 3
     block_bits += r.unsigned()
+    if block_bits > _MAX_BLOCK_BITS:
+        raise ValueError(f"coding tree blocks of 2 ** {block_bits} pixels are above 2 ** {_MAX_BLOCK_BITS}")
     for _ in range(4):
         r.unsigned()
     if r.flag() and r.flag():
@@ -121,12 +130,12 @@ def read_sps(nal: bytes) -> Sps:
         r.unsigned()
         r.bits(1)
     st_ref_pic_sets: list[StRefPicSet] = []
-    count = r.unsigned()
+    count = r.count(_MAX_SETS, "num_short_term_ref_pic_sets")
     for _ in range(count):
         st_ref_pic_sets.append(read_st_ref_pic_set(r, st_ref_pic_sets, count))
     long_term_ref_pics = r.flag()
     used = []
-    for _ in range(r.unsigned() if long_term_ref_pics else 0):
+    for _ in range(r.count(_MAX_LONG_TERM, "num_long_term_ref_pics_sps") if long_term_ref_pics else 0):
         r.bits(poc_lsb_bits)
         used.append(r.flag())
     size = 1 << block_bits
@@ -186,7 +195,8 @@ def read_st_ref_pic_set(r: BitReader, known: Sequence[StRefPicSet], count: int) 
 def read_pps(nal: bytes) -> Pps:
     """Reads the PPS in a NAL unit; ValueError if it ends too early."""
     r = BitReader(unescaped(nal), skip_bits=16)
-    pps_id, sps_id, dependent_slice_segments = r.unsigned(), r.unsigned(), r.flag()
+    pps_id, sps_id = r.count(_MAX_PPS_ID, "pps_pic_parameter_set_id"), r.count(_MAX_SPS_ID, "pps_seq_parameter_set_id")
+    dependent_slice_segments = r.flag()
     output_flag_present, num_extra_slice_header_bits = r.flag(), r.bits(3)
     _, cabac_init_present, num_ref_idx = r.bits(1), r.flag(), (r.unsigned() + 1, r.unsigned() + 1)
     r.signed()
@@ -198,7 +208,7 @@ def read_pps(nal: bytes) -> Pps:
     slice_chroma_qp_offsets, weighted_pred_bit = r.flag(), r.position
     weighted_pred, weighted_bipred, _, tiles, rows = r.flag(), r.flag(), r.bits(1), r.flag(), r.flag()
     if tiles:
-        boundaries = r.unsigned() + r.unsigned()
+        boundaries = r.count(_MAX_TILES, "num_tile_columns_minus1") + r.count(_MAX_TILES, "num_tile_rows_minus1")
         for _ in range(0 if r.flag() else boundaries):
             r.unsigned()
         r.bits(1)

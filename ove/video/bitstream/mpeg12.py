@@ -6,7 +6,7 @@ after it. Clause numbers are those of ITU-T H.262 (02/2012); MPEG-1 (ISO/IEC 111
 
 import re
 
-from ove.video.bitstream.gray import GrayPictures, NoBitstreamSignals
+from ove.video.bitstream.gray import GrayPictures, NoBitstreamSignals, check_picture
 from ove.video.bitstream.nal import BitReader, BitWriter
 
 _START = b"\x00\x00\x01"
@@ -78,6 +78,7 @@ def gray_picture(sequence: bytes) -> bytes:
             e.bits(12)
             mpeg2, progressive, chroma_blocks = True, e.flag(), 1 << e.bits(2)
             width, height = width + (e.bits(2) << 12), height + (e.bits(2) << 12)
+    check_picture(width, height)
     columns, rows = -(-width // 16), -(-height // 16) if progressive else 2 * -(-height // 32)
     picture = BitWriter(*_PICTURE)
     picture.raw("0" * 10, "001", "1" * 16)  # order of display, type I, no buffer model

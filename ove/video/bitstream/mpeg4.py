@@ -4,7 +4,7 @@ Streams with B-pictures are not supported: FFmpeg exports zero for all their vec
 on those that their future reference skipped. Clause numbers are those of ISO/IEC 14496-2:2004.
 """
 
-from ove.video.bitstream.gray import GrayPictures, NoBitstreamSignals
+from ove.video.bitstream.gray import GrayPictures, NoBitstreamSignals, check_picture
 from ove.video.bitstream.nal import BitReader, BitWriter
 
 _VOP = b"\x00\x00\x01\xb6"
@@ -86,6 +86,7 @@ def gray_vop(layer: bytes) -> bytes:
     if estimated or partitioned or layered or r.flag():
         raise NoBitstreamSignals("it uses partitions, scalability or complexity estimation")
 
+    check_picture(width, height)
     vop = BitWriter(*_VOP)
     vop.raw("00", "0", "1", "0" * time_bits, "1", "1", "000")  # I; time 0; coded; DC always by its own code
     vop.raw("00" if interlaced else "", "00001")  # no field order; quantiser 1

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 
 _START = b"\x00\x00\x01"
+_MOST_ZEROS = 32
+"""Before an Exp-Golomb number: none of the standards has a longer one."""
 
 
 class BitReader:
@@ -14,22 +16,25 @@ class BitReader:
 
     def __init__(self, payload: bytes, skip_bits: int = 0) -> None:
         """`payload`: without emulation prevention (`unescaped`); the first `skip_bits` are not read."""
-        self._value, self._left = int.from_bytes(payload, "big"), 8 * len(payload) - skip_bits
-        self._length = 8 * len(payload)
-        if self._left < 0:
+        self._payload, self._at, self._length = payload, skip_bits, 8 * len(payload)
+        if self._at > self._length:
             raise ValueError("a header ends too early")
 
     @property
     def position(self) -> int:
         """Returns the bits before the next field."""
-        return self._length - self._left
+        return self._at
 
     def bits(self, count: int) -> int:
         """Reads `count` bits as an unsigned number."""
-        if count > self._left:
+        end = self._at + count
+        if end > self._length:
             raise ValueError("a header ends too early")
-        self._left -= count
-        return (self._value >> self._left) & ((1 << count) - 1)
+        # Only the bytes of the field: shifting the whole payload for each would take time by the square of its length.
+        last = -(-end // 8)
+        value = int.from_bytes(self._payload[self._at // 8 : last], "big") >> (8 * last - end)
+        self._at = end
+        return value & ((1 << count) - 1)
 
     def flag(self) -> bool:
         """Reads one bit."""
@@ -40,7 +45,16 @@ class BitReader:
         zeros = 0
         while not self.bits(1):
             zeros += 1
+            if zeros > _MOST_ZEROS:
+                raise ValueError("a number of a header has more than 32 bits")
         return (1 << zeros) - 1 + self.bits(zeros)
+
+    def count(self, most: int, name: str) -> int:
+        """Reads ue(v) that says how many fields follow; ValueError if it is above what the standard allows."""
+        number = self.unsigned()
+        if number > most:
+            raise ValueError(f"{name} = {number} of a header is above {most}")
+        return number
 
     def signed(self) -> int:
         """Reads a signed Exp-Golomb number se(v) (9.1.1)."""

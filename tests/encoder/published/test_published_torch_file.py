@@ -192,3 +192,22 @@ def test_tensors_without_values_are_refused(tmp_path: Path) -> None:
     bare = Call(Name("torch._utils", "_rebuild_tensor_v2"), ("no storage", 0, (1,), (1,), False, None))
     with pytest.raises(BadCheckpoint, match="a tensor has no number type"):
         read_torch(file.write(on_meta, {"w": bare, "s": Stored("float32", "0", 1)}), anything)
+
+
+def test_a_pickle_cannot_number_objects_beyond_its_length(tmp_path: Path) -> None:
+    file = TorchFile()
+    tensor = file.tensor(np.ones(4, np.float32))
+
+    def numbered(parts: dict[str, bytes]) -> dict[str, bytes]:
+        # LONG_BINPUT of object 2³⁰, for which Python would allocate a table of 16 GB.
+        return parts | {"data.pkl": parts["data.pkl"][:-1] + b"r\x00\x00\x00\x40."}
+
+    with pytest.raises(BadCheckpoint, match=r"a pickle of [\d,]+ bytes has no object number 1,073,741,824"):
+        read_torch(file.write(tmp_path / "a.pt", {"w": tensor}, numbered), lambda name: True)
+
+
+def test_a_tensor_is_never_larger_than_its_file(tmp_path: Path) -> None:
+    file = TorchFile()
+    wide = file.view(file.store(np.ones(4, np.float32)), 0, (1 << 40,), (0,))
+    with pytest.raises(BadCheckpoint, match=r"a tensor of shape \[1099511627776\] is larger than the [\d,]+ bytes of the file"):
+        read_torch(file.write(tmp_path / "a.pt", {"w": wide}), lambda name: True)
