@@ -9,6 +9,7 @@
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=TERM@300
+# OVE_RESTARTS=N in the environment: requeue at most N times in all after what is no end by request (default 20).
 # SIGTERM comes 300 s before the time limit, and when the job is preempted: the run saves, and exits with 75.
 set -euo pipefail
 # sbatch runs a copy of this file that lies elsewhere; it starts in the folder in which it was submitted.
@@ -27,16 +28,21 @@ fi
 
 # --kill-on-bad-exit: a task that fails ends the others. srun hands SIGTERM on to all tasks.
 command=(srun --kill-on-bad-exit=1 --label "${PYTHON:-$PWD/.venv/bin/python}" -m launch.train "$@")
+restarts=${OVE_RESTARTS:-20}
 again=(scontrol requeue "${SLURM_JOB_ID:-JOB}")
 if [ "$dry" = 1 ]; then
   printf '%q ' "${command[@]}"; echo
-  printf '%q ' "${again[@]}"; echo "    # if that exits with 75 (told to stop, saved) or 70 (stuck)"
+  printf '%q ' "${again[@]}"; echo "    # after 75 (told to stop, saved); up to $restarts times after 70 (stuck), a crash"
   exit 0
 fi
 
 code=0
 "${command[@]}" || code=$?
+# As one_machine.sh: what a restart cannot mend (0 done, 1 and 2 bad input, 130 interrupted) ends the job. SIGTERM before the run
+# could listen gives 143. SLURM counts the restarts.
 case "$code" in
-  70 | 75) "${again[@]}" ;;
+  0 | 1 | 2 | 130) ;;
+  75) "${again[@]}" ;;
+  *) if [ "${SLURM_RESTART_COUNT:-0}" -lt "$restarts" ]; then "${again[@]}"; fi ;;
 esac
 exit "$code"

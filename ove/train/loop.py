@@ -108,7 +108,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         checkpoints = stack.enter_context(Checkpoints(workdir, limits.max_to_keep, limits.keep_period, processes))
         state, shardings = _first_state(config, mesh, pipeline, checkpoints, report)
         start, steps = int(state.step), limits.steps
-        profiler = Profiler(hooks.profile, workdir, start, steps, writes=speaks)
+        profiler = Profiler(hooks.profile, workdir, start, steps, report, writes=speaks)
         stack.callback(profiler.close)
         log = None
         if speaks:

@@ -13,8 +13,9 @@ from tiny_run import N_CENTERS, STEPS, config_of, state_on
 
 from launch import centers
 from ove.centers.shuffle import row_of
-from ove.errors import BadCheckpoint, BadInput, ConfigError
+from ove.errors import BadCheckpoint, BadInput, ConfigError, DamagedCheckpoint
 from ove.train.checkpoints.checkpoint import Checkpoints
+from ove.train.checkpoints.saved_bank import open_bank
 from ove.train.init_from import load_centroids
 from ove.train.loop import train
 from ove.train.sharding import make_mesh
@@ -83,3 +84,13 @@ def test_what_is_missing_is_named(trained_run: Path, tmp_path: Path) -> None:
         centers.main(["export", str(tmp_path), "--out", "a.npy"])
     with pytest.raises(BadCheckpoint, match="holds no checkpoint of step 3; there are 7, 14"):
         centers.main(["export", str(trained_run), "--step", "3", "--out", "a.npy"])
+
+
+@pytest.mark.parametrize("leaf", ["rows", "rows_positive"])
+def test_a_bank_whose_values_are_not_those_saved_is_refused(trained_run: Path, leaf: str) -> None:
+    bank = open_bank(trained_run, "vid")
+    name = f"banks/vid/{leaf}"
+    other = dataclasses.replace(bank.meta.leaves[name], fingerprint=bank.meta.leaves[name].fingerprint ^ 1)
+    meta = dataclasses.replace(bank.meta, leaves=bank.meta.leaves | {name: other})
+    with pytest.raises(DamagedCheckpoint, match=rf"checkpoints/{STEPS}: cannot be read \({name}: not what was saved"):
+        dataclasses.replace(bank, meta=meta).check()

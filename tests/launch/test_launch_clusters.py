@@ -84,7 +84,7 @@ def test_the_scripts_have_no_mistakes_that_shellcheck_knows() -> None:
             [],
             [
                 f"srun --kill-on-bad-exit=1 --label python-of-the-test {TRAIN}",
-                "scontrol requeue JOB     # if that exits with 75 (told to stop, saved) or 70 (stuck)",
+                "scontrol requeue JOB     # after 75 (told to stop, saved); up to 20 times after 70 (stuck), a crash",
             ],
         ),
     ],
@@ -185,13 +185,21 @@ def test_gpus_are_counted_by_nvidia_smi(say: Say, tmp_path: Path) -> None:
     assert done.returncode == 2 and "error: no GPUs found" in done.stderr
 
 
-@pytest.mark.parametrize(("code", "requeued"), [(0, False), (2, False), (70, True), (75, True)])
-def test_slurm_puts_a_run_that_was_told_to_stop_back_into_the_queue(
-    say: Say, tmp_path: Path, code: int, requeued: bool
+@pytest.mark.parametrize(
+    ("code", "before", "requeued"),
+    [
+        *((code, 0, False) for code in (0, 1, 2, 130)),
+        *((code, 19, True) for code in (69, 70, 75, 134, 137, 139, 143)),
+        *((code, 20, False) for code in (69, 70, 137)),
+        (75, 99, True),
+    ],
+)
+def test_slurm_requeues_what_a_restart_can_mend_but_not_without_end(
+    say: Say, tmp_path: Path, code: int, before: int, requeued: bool
 ) -> None:
     program(tmp_path, "srun", f"exit {code}")
     program(tmp_path, "scontrol", "")
-    done = say("slurm.sh", *WORDS, SLURM_JOB_ID="17", SLURM_SUBMIT_DIR=str(ROOT))
+    done = say("slurm.sh", *WORDS, SLURM_JOB_ID="17", SLURM_RESTART_COUNT=str(before), SLURM_SUBMIT_DIR=str(ROOT))
     assert done.returncode == code
     assert said(tmp_path, "scontrol") == (["requeue 17"] if requeued else [])
     assert said(tmp_path, "srun") == [f"--kill-on-bad-exit=1 --label python-of-the-test {TRAIN}".replace("\\", "")]

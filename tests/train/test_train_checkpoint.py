@@ -15,7 +15,7 @@ from tiny_run import STEPS, abstract_on, config_of, state_on
 
 from ove.errors import BadCheckpoint, ConfigError, DamagedCheckpoint
 from ove.train.checkpoints.checkpoint import Checkpoints, restore_encoder
-from ove.train.checkpoints.integrity import fingerprints
+from ove.train.checkpoints.integrity import fingerprint_of_blocks, fingerprints
 
 
 @pytest.fixture
@@ -175,6 +175,19 @@ def test_changes_of_several_values_count(change: str) -> None:
         bits = changed.reshape(-1).view(np.uint32)
         bits[3], bits[4] = bits[3] + np.uint32(64), bits[4] - np.uint32(64)
     assert fingerprints({"a": jnp.asarray(values)}) != fingerprints({"a": jnp.asarray(changed)})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.int32])
+def test_an_array_read_in_blocks_has_the_fingerprint_of_the_whole(dtype: type) -> None:
+    whole = np.random.default_rng(0).integers(0, 255, (300, 4 * np.dtype(dtype).itemsize), np.uint8).view(dtype)
+
+    def blocks(of: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        return [(start, of[start : start + 128]) for start in (256, 0, 128)]
+
+    assert fingerprint_of_blocks(blocks(whole)) == fingerprints({"a": jnp.asarray(whole)})["a"]
+    flipped = whole.copy()
+    flipped.view(np.uint8)[200, 5] ^= 1
+    assert fingerprint_of_blocks(blocks(flipped)) != fingerprint_of_blocks(blocks(whole))
 
 
 def test_rows_of_zeros_at_the_end_do_not_count() -> None:

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Shaped, UInt32
 
 from ove.errors import DamagedCheckpoint
@@ -80,17 +82,29 @@ def fingerprints(tree: Any) -> dict[str, int]:
     return {leaf_name(path): int(total) for (path, _), total in zip(leaves, jax.device_get(sums), strict=True)}
 
 
+def fingerprint_of_blocks(blocks: Iterable[tuple[int, Shaped[np.ndarray, "..."]]]) -> int:
+    """Returns the fingerprint of an array that is read block by block: index of the first row, rows; in any order."""
+    return sum(int(_sum_of_block(jnp.asarray(block), jnp.uint32(start % 2**32))) for start, block in blocks) % 2**32
+
+
+@jax.jit
+def _sum_of_block(block: Shaped[Array, "n ..."], first_row: UInt32[Array, ""]) -> UInt32[Array, ""]:
+    return _sum(block, first_row)
+
+
 @jax.jit
 def _sums(leaves: list[Array]) -> list[Array]:
     return [_sum(leaf) for leaf in leaves]
 
 
-def _sum(leaf: Shaped[Array, "..."]) -> UInt32[Array, ""]:
+def _sum(leaf: Shaped[Array, "..."], first_row: UInt32[Array, ""] | None = None) -> UInt32[Array, ""]:
     unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
     place = jnp.zeros(leaf.shape, jnp.uint32)
     for axis in range(leaf.ndim):
         place = place * jnp.uint32(leaf.shape[axis]) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+        if axis == 0 and first_row is not None:
+            place = place + first_row
     key = place * jnp.uint32(2654435769)  # 2^32 over the golden ratio
     return jnp.sum(_scrambled(bits ^ key) - _scrambled(key), dtype=jnp.uint32)
 

@@ -20,6 +20,8 @@ _FREE = (
 )
 """Keys that may change within a run: they affect neither the shape of the state nor the order of the data."""
 _FREE_WITH_NEW_DATA = (*_FREE, r"batches\..*")
+_ONLY_AT_THE_START = (r"train\.(seed|init_from)",)
+"""Keys that are free, but act on a fresh state alone."""
 
 
 def place_in_data(pipeline: Pipeline, progress: StreamProgress) -> dict[str, Any]:
@@ -73,12 +75,19 @@ def _restore(
 ) -> TrainState:
     where = f"{checkpoints.folder}/{step}"
     meta = checkpoints.meta(step)
+    differing = _differences(where, meta.config, config)
     may_differ = _FREE_WITH_NEW_DATA if config.batches.allow_new_data else _FREE
-    differing = _differences(where, meta.config, config, may_differ)
-    if differing:
+    refused = [change for key, change in differing.items() if not _matches(may_differ, key)]
+    if refused:
         raise BadCheckpoint(
-            f"{where}: was trained with another configuration ({', '.join(differing)}); use that one or another --workdir."
+            f"{where}: was trained with another configuration ({', '.join(refused)}); use that one or another --workdir."
         )
+    ignored = [change for key, change in differing.items() if _matches(_ONLY_AT_THE_START, key)]
+    applied = [change for key, change in differing.items() if not _matches(_ONLY_AT_THE_START, key)]
+    if applied:
+        report(f"{where}: the run goes on with other settings: {', '.join(applied)}.")
+    if ignored:
+        report(f"{where}: WITHOUT EFFECT on a resumed run: {', '.join(ignored)}; start a run with them in another --workdir.")
     data = dict(meta.data)
     mixture = data.pop("mixture", {})
     if data.pop("fingerprint") != pipeline.fingerprint:
@@ -100,19 +109,23 @@ def _shards(config: RunConfig) -> str:
     return ", ".join(dict.fromkeys(folders))
 
 
-def _differences(where: str, saved: Mapping[str, Any], config: RunConfig, may_differ: tuple[str, ...]) -> list[str]:
-    """Lists `encoder.layers 4 → 12` for every key that differs and may not."""
+def _matches(patterns: tuple[str, ...], key: str) -> bool:
+    return any(re.fullmatch(pattern, key) for pattern in patterns)
+
+
+def _differences(where: str, saved: Mapping[str, Any], config: RunConfig) -> dict[str, str]:
+    """Returns key → `encoder.layers 4 → 12` for every key that differs."""
     try:
         # Through the dataclass, so that keys which were added since then get the value that they stood for.
         before = dict(_flat(to_mapping(from_mapping(RunConfig, saved))))
     except ConfigError as error:
         raise BadCheckpoint(f"{where}: was made by another version of this program: {error}") from error
     after = dict(_flat(to_mapping(config)))
-    return [
-        f"{key} {before.get(key)!r} → {after.get(key)!r}"
+    return {
+        key: f"{key} {before.get(key)!r} → {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not any(re.fullmatch(free, key) for free in may_differ)
-    ]
+        if before.get(key) != after.get(key)
+    }
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

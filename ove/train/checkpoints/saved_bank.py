@@ -15,6 +15,7 @@ from jaxtyping import Int32, Shaped
 from ove.centers.shuffle import row_of
 from ove.errors import BadCheckpoint
 from ove.train.checkpoints.checkpoint import Checkpoints, Meta
+from ove.train.checkpoints.integrity import damaged, few, fingerprint_of_blocks
 
 _BLOCK_ROWS = 65536
 
@@ -34,9 +35,21 @@ class SavedBank:
         """Numbers of a center."""
         return self._table("rows").shape[1]
 
-    def blocks(self) -> Iterator[tuple[int, Shaped[np.ndarray, "n E"]]]:
-        """Rows in their order, without padding, with the number of the first."""
-        table = self._table("rows")
+    def check(self) -> None:
+        """Compares all values with their fingerprints, as every other reader of a checkpoint does; DamagedCheckpoint."""
+        leaves = {f"banks/{self.name}/{leaf}": leaf for leaf in ("rows", "rows_positive")}
+        altered = [
+            name
+            for name, leaf in leaves.items()
+            if fingerprint_of_blocks(self.blocks(leaf)) != self.meta.leaves[name].fingerprint
+        ]
+        if altered:
+            folder = self.workdir.resolve() / "checkpoints" / str(self.step)
+            raise damaged(folder, f"{few(altered)}: not what was saved; --step takes an earlier one")
+
+    def blocks(self, leaf: str = "rows") -> Iterator[tuple[int, Shaped[np.ndarray, "..."]]]:
+        """Yields the rows in their order, without padding, with the number of the first."""
+        table = self._table(leaf)
         for start in range(0, self.n_centers, _BLOCK_ROWS):
             yield start, self._read(table, slice(start, min(start + _BLOCK_ROWS, self.n_centers)))
 
@@ -73,7 +86,10 @@ class SavedBank:
 
 
 def open_bank(workdir: Path, name: str, step: int | None = None) -> SavedBank:
-    """Opens a bank of a run's checkpoint of `step` (by default the newest); BadCheckpoint if there is none of that name."""
+    """Opens a bank of a run's checkpoint of `step` (by default the newest), once its values are checked.
+
+    BadCheckpoint if there is none of that name, DamagedCheckpoint if a value is not what was saved.
+    """
     if not (workdir / "checkpoints").is_dir():
         raise BadCheckpoint(f"{workdir}: holds no checkpoints; give the --workdir of a training run.")
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
@@ -89,4 +105,6 @@ def open_bank(workdir: Path, name: str, step: int | None = None) -> SavedBank:
         raise BadCheckpoint(f"{workdir}: has no bank {name}; its banks are {', '.join(banks) or 'none'}.")
     if "n_centers" not in meta.data or f"banks/{name}/rows_positive" not in meta.leaves:
         raise BadCheckpoint(f"{workdir}: was trained by an older version, whose banks lie in another order; train it again.")
-    return SavedBank(workdir, name, step, meta.data["n_centers"][name], meta)
+    bank = SavedBank(workdir, name, step, meta.data["n_centers"][name], meta)
+    bank.check()
+    return bank

@@ -1,6 +1,7 @@
 """Traces a few steps, for TensorBoard, xprof or Perfetto."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,16 +37,21 @@ def parse_step_range(text: str) -> StepRange:
 class Profiler:
     """Traces the steps of a span into `workdir/profile`; without a span it does nothing."""
 
-    def __init__(self, span: StepRange | None, workdir: Path, done: int, steps: int, writes: bool = True) -> None:
-        """`done`: steps trained before this launch; `steps`: of the whole run. ConfigError if the span is not between them.
+    def __init__(
+        self, span: StepRange | None, workdir: Path, done: int, steps: int, report: Callable[[str], None], writes: bool = True
+    ) -> None:
+        """`done`: steps trained before this launch; `steps`: of the whole run. ConfigError if the span ends after them.
 
-        Of several processes one `writes`.
+        A span that a resumed run has behind it is not traced, and `report` says so: the command that is started again after a
+        preemption must not fail for it. Of several processes one `writes`.
         """
-        if span and not done < span.first <= span.last <= steps:
+        if span and span.last > steps:
             raise ConfigError(
-                f"--profile={span.first}:{span.count} asks for steps {span.first} to {span.last}; this launch trains "
-                f"steps {done + 1} to {steps}."
+                f"--profile={span.first}:{span.count} asks for steps up to {span.last}; the run ends with step {steps}."
             )
+        if span and span.first <= done:
+            report(f"--profile={span.first}:{span.count}: nothing is traced, for this launch resumes at step {done + 1}.")
+            span = None
         self.folder = workdir / FOLDER
         self._span = span if writes else None
         self._is_on = False
