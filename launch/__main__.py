@@ -36,33 +36,39 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
 }
 """Commands by what people want to do; each is the module of that name, and has `--help`."""
 EXITS = """Exit codes: 0 done; 2 bad input, said in one sentence; 69 another process of the run was lost;
-70 ended by the watchdog; 75 preempted, start again to resume; 130 interrupted."""
+70 ended by the watchdog; 75 preempted, start again to resume; 130 interrupted; 141 the reader of the output is gone."""
 
 
 def main() -> None:
     """Runs the command that the first argument names with the others; without one, lists all commands."""
     words = sys.argv[1:]
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(overview())
-        return
-    if words[0] == "--version":
-        print(importlib.import_module("importlib.metadata").version("ove"))
-        return
+    asks = words[:1] in (["-h"], ["--help"], ["help"])
+    if asks and words[1:]:
+        words = [*words[1:], "--help"]
+    elif asks or not words:
+        run_command(lambda: print(overview()))
+    elif words[0] == "--version":
+        run_command(lambda: print(importlib.import_module("importlib.metadata").version("ove")))
+    command = importlib.import_module(f".{_known(words[0])}", __package__)
+    sys.argv = [sys.argv[0], *words[1:]]
+    run_command(command.main, getattr(command, "LEAVE", sys.exit))
+
+
+def _known(word: str) -> str:
+    """Returns the name of a command; exits with 2 if there is none of that name."""
     known = [name for group in GROUPS.values() for name in group]
-    name = words[0].replace("-", "_")
+    name = word.replace("-", "_")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "`ove --help` lists all."
-        print(f"error: ove has no command {words[0]!r}; {hint}", file=sys.stderr)
+        print(f"error: ove has no command {word!r}; {hint}", file=sys.stderr)
         sys.exit(2)
-    sys.argv = [sys.argv[0], *words[1:]]
-    command = importlib.import_module(f".{name}", __package__)
-    run_command(command.main, getattr(command, "LEAVE", sys.exit))
+    return name
 
 
 def overview() -> str:
     """Returns the list of all commands, in groups."""
-    lines = ["usage: ove COMMAND …", "", "Each command has --help."]
+    lines = ["usage: ove COMMAND …", "", "`ove help COMMAND` explains a command."]
     for title, commands in GROUPS.items():
         lines += ["", f"{title}:", *(f"  {name:<12} {about}" for name, about in commands.items())]
     return "\n".join([*lines, "", EXITS])

@@ -63,10 +63,10 @@ def _report(matched: Matched) -> dict[str, object]:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("annotations", __doc__)
     add = parser.add_argument
-    add("benchmark", choices=BENCHMARKS)
+    add("benchmark", choices=BENCHMARKS, help="whose files --annotations holds")
     add("--annotations", type=Path, required=True, help="folder of the annotation files, as they were published")
     add("--videos", type=Path, required=True, help="folder of the videos; subfolders are searched")
-    add("--split", choices=("train", "val"), required=True)
+    add("--split", choices=("train", "val"), required=True, help="which part of the benchmark")
     add("--out", type=Path, required=True, help="the list to write (.jsonl)")
     add("--fold", type=int, choices=(1, 2, 3), help="HMDB51: which of its splits (default: 1)")
     add("--view", choices=("all", "first", "third"), help="Charades-Ego: whose view (default: all)")

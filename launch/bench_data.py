@@ -19,6 +19,7 @@ from ove.train.sharding import batch_sharding, make_mesh
 
 from .cli import settings as cli_settings
 from .cli.command import command_parser, run_command
+from .cli.numbers import number
 
 STAGES = {
     "read": ("record",),
@@ -47,11 +48,11 @@ class HeadSpeed:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures and prints, on the shards and labels of the configuration; trains nothing."""
     parser = command_parser("bench_data", __doc__)
-    parser.add_argument("--steps", type=int, default=20, help="steps over which the whole pipeline is measured")
-    parser.add_argument("--samples", type=int, default=64, help="of each head, over which single stages are measured")
+    parser.add_argument("--steps", type=number(1), default=20, help="steps over which the whole pipeline is measured")
+    parser.add_argument("--samples", type=number(1), default=64, help="of each head, over which single stages are measured")
     options, config = cli_settings.parse_with_config(parser, RunConfig, argv)
-    if not config.batches.heads or min(options.steps, options.samples) < 1:
-        raise ConfigError("batches.heads is empty, or --steps or --samples below 1; there is nothing to measure.")
+    if not config.batches.heads:
+        raise ConfigError("batches.heads is empty; there is nothing to measure.")
     pipeline = Pipeline(config.batches)
     heads = [
         _head_speed(stream, head.batch_size, options.samples)

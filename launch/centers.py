@@ -25,6 +25,7 @@ from ove.train.checkpoints.checkpoint import restore_encoder
 from ove.train.checkpoints.saved_bank import SavedBank, open_bank
 
 from .cli.command import command_parser, run_command
+from .cli.numbers import number
 
 _RECORDS_AT_ONCE = 16
 """Records per encoder call."""
@@ -121,28 +122,21 @@ def _page(title: str, entries: list[dict]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("centers", __doc__)
-    tasks = parser.add_subparsers(dest="task", required=True)
+    tasks = parser.add_subparsers(dest="task", required=True, help="what to do; each has --help")
     export = tasks.add_parser("export", help="write a bank as .npy or .safetensors, in the order of its centers")
     report = tasks.add_parser("report", help="a page with the nearest samples of some centers")
     for task in (export, report):
         task.add_argument("run", type=Path, metavar="RUN", help="the --workdir of a training run")
-        task.add_argument("--bank", choices=BANKS, default="vid")
-        task.add_argument("--step", type=int, metavar="N", help="checkpoint (default: the newest)")
+        task.add_argument("--bank", choices=BANKS, default="vid", help="which (default: vid)")
+        task.add_argument("--step", type=number(0), metavar="N", help="checkpoint (default: the newest)")
     export.add_argument("--out", type=Path, required=True, help="file to write; its ending says the format")
-    export.add_argument("--files", type=int, default=1, metavar="N", help="divide the bank into so many files (default: 1)")
+    export.add_argument("--files", type=number(1), default=1, metavar="N", help="files to divide the bank into (default: 1)")
     report.add_argument("--shards", type=Path, required=True, metavar="DIR", help="folder of shards to look for samples in")
     report.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for index.html and its pictures")
-    report.add_argument("--centers", type=_positive, default=24, metavar="N", help="how many (default: 24)")
-    report.add_argument("--ids", type=int, nargs="+", metavar="C", help="these centers, instead of frequent and random ones")
-    report.add_argument("--nearest", type=_positive, default=8, metavar="M", help="samples for each center (default: 8)")
+    report.add_argument("--centers", type=number(1), default=24, metavar="N", help="how many (default: 24)")
+    report.add_argument("--ids", type=number(0), nargs="+", metavar="C", help="these, instead of frequent and random ones")
+    report.add_argument("--nearest", type=number(1), default=8, metavar="M", help="samples for each center (default: 8)")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from ove.train.init import TrainState
 from ove.train.monitor.guards import init_loss_window
 
 from .cli.command import command_parser, run_command
+from .cli.numbers import number
 
 ORIGIN_FILE = "published.safetensors"
 """Metadata of the published file, in the folder of a converted run."""
@@ -137,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     add("source", type=Path, metavar="SOURCE", help="hub name, published folder or file, or run folder")
     add("dest", type=Path, metavar="DEST", help="folder to write to")
     add("--to", choices=("run", "published"), help="format of DEST (default: the one that SOURCE is not)")
-    add("--step", type=int, metavar="N", help="checkpoint of the run (default: the newest)")
+    add("--step", type=number(0), metavar="N", help="checkpoint of the run (default: the newest)")
     add("--dtype", choices=published.DTYPES, help="of published weights (default: as they came; float32 if trained here)")
     add("--force", action="store_true", help="write into a folder that is not empty")
     return parser

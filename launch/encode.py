@@ -21,8 +21,9 @@ from ove.tokens.preprocessing import changed, differs_from_training
 from ove.tokens.read import InputConfig, Tokens, read_tokens, resolve_paths
 
 from .cli.command import command_parser, run_command
+from .cli.numbers import number, share_or_count
 from .cli.progress_line import shown
-from .cli.settings import budget_option, read_sections
+from .cli.settings import add_settings_help, read_sections
 
 _SHOWN = 20
 _OF_MODE = {"budget": "codec", "frames": "frames", "max_tokens": "image", "min_tokens": "image"}
@@ -70,21 +71,21 @@ def parser() -> argparse.ArgumentParser:
     add("--inputs", required=True, nargs="+", metavar="FILE", help="files, folders, patterns, or @list.txt with a path a line")
     add("--mode", choices=("codec", "frames", "image"), help="how files are looked at (default: as in training, or codec)")
     add("--out", required=True, type=Path, help="the .npz to write")
-    add("--budget", type=budget_option, help="codec: patches of a clip, or a share like 0.125 (default: as in training)")
-    add("--frames", type=int, help="frames: whole frames of a video (default: as in training)")
-    add("--size", type=int, help="square of so many pixels (default: videos as in training, images as they are)")
+    add("--budget", type=share_or_count, help="codec: patches of a clip, or a share like 0.125 (default: as in training)")
+    add("--frames", type=number(1), help="frames: whole frames of a video (default: as in training)")
+    add("--size", type=number(1), help="square of so many pixels (default: videos as in training, images as they are)")
     add("--preset", dest="video.preset", choices=[*VideoConfig.PRESETS], help="of the video settings (default: as in training)")
     add("--sampling", dest="video.sampling", metavar="NAME", help="of 64 frames: uniform, consecutive, energy, pool")
     add("--source", dest="video.source", choices=("auto", "bitstream", "transcode"), help="of signals (default: auto)")
-    add("--max-tokens", type=int, help=f"image: most patches (default {MAX_TOKENS})")
-    add("--min-tokens", type=int, help="image: enlarge smaller ones to so many patches (default: never)")
+    add("--max-tokens", type=number(1), help=f"image: most patches (default {MAX_TOKENS})")
+    add("--min-tokens", type=number(0), help="image: enlarge smaller ones to so many patches (default: never)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
-    parser.add_settings_help({"video": VideoConfig})
+    add_settings_help(parser, {"video": VideoConfig})
     add("--compute", choices=("float32", "bfloat16"), default="float32", help="type of activations")
-    add("--batch", type=int, default=16384, metavar="TOKENS", help="tokens in the encoder at a time (16384)")
-    add("--threads", type=int, help="threads that read files ahead (default: one a core)")
+    add("--batch", type=number(1), default=16384, metavar="TOKENS", help="tokens in the encoder at a time (16384)")
+    add("--threads", type=number(1), help="threads that read files ahead (default: one a core)")
     add("--tokens", action="store_true", help="also keep all tokens, with their positions")
-    add("--hidden", type=int, metavar="LAYER", help="also keep the tokens after so many blocks (0: before the first)")
+    add("--hidden", type=number(0), metavar="LAYER", help="also keep the tokens after so many blocks (0: before the first)")
     add("--strict", action="store_true", help="exit with an error if any file cannot be used")
     add("--verbose", action="store_true", help="say at which size pictures are encoded, and which attention is used")
     return parser
@@ -105,8 +106,6 @@ def _input_config(options: argparse.Namespace, weights: Weights) -> InputConfig:
     """
     trained = weights.inputs
     options.mode = options.mode or (trained.mode if trained else "codec")
-    if options.batch < 1 or (options.threads is not None and options.threads < 1):
-        raise ConfigError(f"--batch {options.batch} and --threads {options.threads} must be at least 1.")
     is_image = options.mode == "image"
     given = {name: getattr(options, name) for name in _OF_MODE if getattr(options, name) is not None}
     for name in given:
@@ -150,8 +149,8 @@ def _encode_all(
     encodings = encode_sequences(
         weights, sequences(), keep, longest=config.longest, batch_tokens=options.batch, equal=config.all_equal
     )
-    for number, encoding in enumerate(encodings):
-        file.add(names[number], encoding)
+    for place, encoding in enumerate(encodings):
+        file.add(names[place], encoding)
         progress("", len(file) + len(bad), len(paths), f"{len(bad)} set aside" if bad else "")
 
 

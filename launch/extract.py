@@ -28,7 +28,8 @@ from ove.view.overlay import overlay
 from ove.workers import Died, outcomes
 
 from .cli.command import command_parser, run_command
-from .cli.settings import budget_option, read_sections, word_list
+from .cli.numbers import number, number_of, share_or_count
+from .cli.settings import add_settings_help, read_sections, word_list
 
 _EXPORTS = ("npz", "mosaics")
 _PICTURES = ("sheet", "video")
@@ -116,14 +117,20 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--export", type=word_list, default=("npz",), metavar="KINDS", help="npz, mosaics, or both with a comma (default npz)")
     add("--signals", action="store_true", help="motion vectors (pixels) and residual go into the .npz, too")
     add("--overlay", choices=_PICTURES, help="draw what is selected: a sheet (also if nothing follows) or a video")
-    add("--budget", type=budget_option, default=2048, help="patches selected per clip, or a share like 0.125 (default 2048)")
-    add("--size", dest="video.size_px", type=int, metavar="PX", help="side of the frames (default 224)")
+    add("--budget", type=share_or_count, default=2048, help="patches selected per clip, or a share like 0.125 (default 2048)")
+    add(
+        "--size",
+        dest="video.size_px",
+        type=number_of(VideoConfig, "size_px"),
+        metavar="PX",
+        help="side of frames (default 224)",
+    )
     add("--preset", dest="video.preset", choices=[*VideoConfig.PRESETS], help="of the video settings (default paper)")
     add("--source", dest="video.source", choices=get_args(_HINTS["source"]), help="of signals (default auto: bitstream first)")
     add("--sampling", dest="video.sampling", metavar="NAME", help="of 64 frames: uniform (default), consecutive, energy, pool")
-    add("--workers", type=int, default=2, help="processes (default 2); 0: none, and no guard against crashes")
+    add("--workers", type=number(0), default=2, help="processes (default 2); 0: none, and no guard against crashes")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. video.percentile_scope=clip")
-    parser.add_settings_help({"video": VideoConfig})
+    add_settings_help(parser, {"video": VideoConfig})
     # A bare --overlay is a sheet, and does not swallow the name of a video.
     for place, word in enumerate(arguments):
         if word == "--overlay" and arguments[place + 1 : place + 2] not in [[kind] for kind in _PICTURES]:
@@ -136,8 +143,6 @@ def _checked(options: argparse.Namespace) -> tuple[VideoConfig, int]:
     config = from_mapping(VideoConfig, read_sections(options, "video")["video"], "video.")
     if unknown := [word for word in options.export if word not in _EXPORTS]:
         raise ConfigError(f"--export {','.join(options.export)}: {unknown[0]!r} is none of {', '.join(_EXPORTS)}.")
-    if options.workers < 0:
-        raise ConfigError(f"--workers {options.workers} must not be negative.")
     grid = (config.n_frames, config.grid, config.grid)
     tokens = budget_of(options.budget, grid)
     flags = i_frame_flags(config.n_frames, config.selection.gop_frames)

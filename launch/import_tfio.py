@@ -17,6 +17,7 @@ from ove.shards.manifest import read_manifest
 
 from . import shards
 from .cli.command import command_parser, run_command
+from .cli.numbers import number
 from .tensorflow_environment.install import ENVIRONMENT, environment
 from .tensorflow_environment.supervise import read_inputs, read_progress
 
@@ -126,7 +127,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--label", metavar="COLUMN", help="the column of class names or numbers")
     add("--key", metavar="COLUMN", help="a column that names the record; it becomes part of the key")
     add("--out", type=Path, required=True, help="folder for the shards")
-    add("--stall", type=float, default=600, metavar="S", help="give up after so long without progress (600)")
+    add(
+        "--stall",
+        type=number(0, above=True, of=float),
+        default=600,
+        metavar="S",
+        help="longest time without progress (600)",
+    )
     add("--environment", type=Path, default=ENVIRONMENT, metavar="DIR", help="where TensorFlow is (.venv-tfio)")
     return parser
 

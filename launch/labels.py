@@ -29,6 +29,7 @@ from ove.shards.shard_set import ShardSet
 
 from .cli import settings as cli_settings
 from .cli.command import command_parser, run_command
+from .cli.numbers import number_of
 from .cli.processes import add_options, join_processes
 from .cli.progress_line import shown
 
@@ -105,17 +106,20 @@ def _caches(options: argparse.Namespace, config: LabelsConfig) -> list[StepCache
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("labels", __doc__)
-    parser.add_argument("task", nargs="?", choices=(*_TASKS, "ocr"), default="all")
+    parser.add_argument("task", nargs="?", choices=(*_TASKS, "ocr"), default="all", help="one step, or all (default: all)")
     parser.add_argument("--shards", type=Path, required=True, help="folder that `ove shards` wrote")
     parser.add_argument("--config", metavar="FILE[:ARG]", help="a configuration file; its section labels is used")
     parser.add_argument("--set", action="append", default=[], metavar="labels.KEY=VALUE", help="any setting of LabelsConfig")
-    parser.add_settings_help({"labels": LabelsConfig})
+    cli_settings.add_settings_help(parser, {"labels": LabelsConfig})
     parser.add_argument("--bank", action="append", choices=("vid", "obj"), help="only this one (default: all there are)")
-    number = functools.partial(parser.add_argument, type=int, metavar="N")
-    number("--centers", dest="labels.n_centers", help="class centers per bank (default: 64)")
-    number("--labels", dest="labels.n_labels", help="nearest centers kept per sample (default: 10)")
-    number("--iterations", dest="labels.iterations", help="of k-means, at most (default: 20)")
-    number("--seed", dest="labels.seed", help="of k-means (default: 0)")
+    for option, key, about in (
+        ("--centers", "n_centers", "class centers per bank (default: 64)"),
+        ("--labels", "n_labels", "nearest centers kept per sample (default: 10)"),
+        ("--iterations", "iterations", "of k-means, at most (default: 20)"),
+        ("--seed", "seed", "of k-means (default: 0)"),
+    ):
+        type_ = number_of(LabelsConfig, key)
+        parser.add_argument(option, dest=f"labels.{key}", type=type_, metavar="N", help=about)
     parser.add_argument("--from", dest="centers_from", type=Path, metavar="DIR", help="use the centers of this labelled folder")
     parser.add_argument("--work", type=Path, metavar="DIR", help="for embeddings and centers (default: SHARDS/labels/steps)")
     parser.add_argument("--part", type=_part, default=WHOLE, metavar="I/N", help="embed, assign: the I-th of N parts, from 0")
@@ -181,9 +185,15 @@ def _ocr_parser() -> argparse.ArgumentParser:
     add("--vocabulary", type=Path, metavar="FILE|DIR", help="use that of a file or of a tagged shard folder")
     add("--config", metavar="FILE[:ARG]", help="a configuration file; its sections text and engines are used")
     add("--engine", dest="engines.engine", choices=("local", "ray"), help="this machine (default) or a Ray cluster")
-    add("--workers", dest="engines.workers", type=int, metavar="N", help="processes of the local engine (default: 2)")
+    add(
+        "--workers",
+        dest="engines.workers",
+        type=number_of(EnginesConfig, "workers"),
+        metavar="N",
+        help="processes (default: 2)",
+    )
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. text.min_confidence=0.7")
-    parser.add_settings_help({"text": TextConfig, "engines": EnginesConfig})
+    cli_settings.add_settings_help(parser, {"text": TextConfig, "engines": EnginesConfig})
     return parser
 
 

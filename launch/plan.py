@@ -19,6 +19,7 @@ from ove.train.sharding import check_division, make_mesh
 
 from .cli import settings as cli_settings
 from .cli.command import command_parser, run_command
+from .cli.numbers import number
 
 CENTERS = {"obj": 2_000_000, "vid": 400_000, "ocr": 365_187}
 LABELS = {"obj": 10, "vid": 10, "ocr": 100}
@@ -31,14 +32,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prints memory, collective bytes and time of one step by formula; with --compile, also those of the program."""
     parser = command_parser("plan", __doc__)
     add = parser.add_argument
-    add("--devices", type=int, required=True, help="GPUs, or chips of a TPU slice (a v5p-256 has 128)")
+    add("--devices", type=number(1), required=True, help="GPUs, or chips of a TPU slice (a v5p-256 has 128)")
     add("--kind", choices=list(DEVICE_KINDS), default="h100", help="device, for memory and time (default: h100)")
     add("--centers", nargs="+", default=[], metavar="BANK=N", help="centers of banks (default: the paper's)")
-    add("--image-px", type=int, default=224, help="side of images whose head names no size_px (default: 224)")
+    add("--image-px", type=number(1), default=224, help="side of images whose head names no size_px (default: 224)")
     add("--compile", action="store_true", help="compile the step for pretended CPU devices, run nothing")
     options, config = cli_settings.parse_with_config(parser, RunConfig, argv)
-    if options.devices < 1:
-        raise ConfigError(f"--devices {options.devices} must be at least 1.")
     if options.compile:
         _pretend(options.devices)
     at = RunShape(config, options.devices, _centers(options.centers), _tokens(config, options.image_px), LABELS)

@@ -24,6 +24,7 @@ from ove.shards.joined import open_shards
 
 from .cli import settings as cli_settings
 from .cli.command import command_parser, run_command
+from .cli.numbers import number
 from .cli.processes import add_options, join_processes
 
 _MEET_LIMIT_S, _SILENCE_LIMIT_S = 600.0, 60.0
@@ -43,11 +44,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = of_features.add_argument
     add("--features", type=Path, metavar="FILE", help="a feature file of `ove encode` (.npz)")
     add("--labels", type=Path, metavar="LIST", help="class names of its files: .csv (columns path, label), .jsonl or .txt")
-    add("--val-share", type=float, metavar="SHARE", help="of each class, to score on (default: 0.2)")
+    add(
+        "--val-share",
+        type=number(0, 1, above=True, of=float),
+        metavar="SHARE",
+        help="of each class, to score on (default: 0.2)",
+    )
     add("--head", choices=("linear", "knn"), help="default: linear")
     add("--path-column", metavar="NAME", help="of --labels (default: path)")
     add("--label-column", metavar="NAME", help="of --labels (default: label)")
-    add("--label-folder", type=int, metavar="N", help="the N-th folder above a file is its class; --labels is not needed then")
+    add(
+        "--label-folder",
+        type=number(1),
+        metavar="N",
+        help="the N-th folder above a file is its class, without --labels",
+    )
     add("--root", type=Path, metavar="DIR", help="where relative paths of --labels start (default: the list's folder)")
     add_options(parser)
     arguments, config = cli_settings.parse_with_config(parser, ProbeConfig, argv, unless="features")

@@ -4,7 +4,6 @@ ove quickstart [VIDEO_DIR] [--out DIR]; without VIDEO_DIR on toy videos. Ends wi
 leaves overlay.png, report.md and report.json in the output folder. Started again, it goes on where it stopped.
 """
 
-import argparse
 import json
 import os
 import shlex
@@ -22,7 +21,8 @@ from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile, files_in_folder
 
 from .cli import settings as cli_settings
-from .cli.command import program, run_command
+from .cli.command import command_parser, run_command
+from .cli.numbers import number
 
 _ROOT = Path(__file__).resolve().parents[1]
 SIZE_PX = 84
@@ -59,16 +59,16 @@ class Commands:
             raise OveError(f"the step {name} ended with exit code {done.returncode}; its message stands above.")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Parses the arguments and runs the commands."""
-    parser = argparse.ArgumentParser(prog=program("quickstart"), description=__doc__)
+    parser = command_parser("quickstart", __doc__)
     parser.add_argument("videos", nargs="?", type=Path, metavar="VIDEO_DIR", help="a folder of videos; subfolders give labels")
     parser.add_argument(
         "--out", type=Path, default=Path("runs", "quickstart"), help="folder for all that is made (default: runs/quickstart)"
     )
     parser.add_argument("--smoke", action="store_true", help="a run of about a minute, to see that everything works")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    parser.add_argument("--seed", type=number(0), default=0, help="of toy videos, training and probe (default: 0)")
+    arguments = parser.parse_args(argv)
     out: Path = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     videos = str(arguments.videos.resolve()) if arguments.videos else "toy"

@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from ove.view.moments import moments
 from ove.view.record import image_sheet, in_words, video_sheet
 
 from .cli.command import command_parser, run_command
+from .cli.numbers import number
 
 _SUFFIX = ".arrayrecord"
 _NEAR = 5
@@ -35,8 +35,6 @@ _BUDGET, _SHARE = 2048, 8
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the keys, or prints and draws a record."""
     options = _parser().parse_args(arguments)
-    if options.budget is not None and options.budget < 1:
-        raise ConfigError(f"--budget {options.budget} must be at least 1 patch.")
     shards, indices = open_shards(options.shards)
     if options.key is None and options.index is None:
         return _list(shards, indices, options.limit)
@@ -145,12 +143,8 @@ def shown_selection(shards: ShardSet, record: VideoRecord, budget: int | None) -
 
 
 def _list(shards: ShardSet, indices: range, limit: int | None) -> int:
-    try:
-        for index, record in _records(shards, indices if limit is None else indices[:limit]):
-            print(index, record.key, record.label or "", sep="\t")
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for index, record in _records(shards, indices if limit is None else indices[:limit]):
+        print(index, record.key, record.label or "", sep="\t")
     if limit is not None and limit < len(indices):
         print(f"… and {len(indices) - limit:,} more", file=sys.stderr)
     return 0
@@ -169,9 +163,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("show", __doc__)
     parser.add_argument("shards", metavar="SHARDS", help="a shard folder, one of its .arrayrecord files, or the URI of either")
     parser.add_argument("key", nargs="?", metavar="KEY", help="of the record to show; without it all keys are listed")
-    parser.add_argument("--index", type=int, metavar="N", help="the record by its number instead of its key (faster)")
-    parser.add_argument("--limit", type=int, metavar="N", help="list no more than so many keys")
-    parser.add_argument("--budget", type=int, metavar="N", help="patches shown as kept (default: as stored, else 2048 or less)")
+    parser.add_argument("--index", type=number(0), metavar="N", help="the record by its number instead of its key (faster)")
+    parser.add_argument("--limit", type=number(1), metavar="N", help="list no more than so many keys")
+    parser.add_argument("--budget", type=number(1), metavar="N", help="patches shown as kept (default: as stored, else 2048)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="name of the picture (default: the key with .png)")
     return parser
 

@@ -29,7 +29,7 @@ STUDIES: dict[str, Callable[[Bench], Study]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the studies, and writes each when it is done."""
     parser = command_parser("study", __doc__)
-    parser.add_argument("study", choices=[*STUDIES, "all"])
+    parser.add_argument("study", choices=[*STUDIES, "all"], help="one study, or all one after the other")
     parser.add_argument("--out", type=Path, required=True, help="folder for tables, figures and what is kept for the next time")
     arguments, config = cli_settings.parse_with_config(parser, StudyConfig, argv)
     bench = Bench(config, arguments.out, partial(print, flush=True))

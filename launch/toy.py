@@ -11,6 +11,7 @@ import cv2
 from ove.toy import CLASSES, write_video
 
 from .cli.command import command_parser, run_command
+from .cli.numbers import number
 
 SPLITS = {"train": 0, "probe": 1_000_003, "val": 2_000_003}
 """Added to the seed, so that splits share no video; runs have seeds below a million."""
@@ -19,16 +20,13 @@ SPLITS = {"train": 0, "probe": 1_000_003, "val": 2_000_003}
 def main(argv: Sequence[str] | None = None) -> None:
     """Renders and encodes missing videos, in parallel processes."""
     parser = command_parser("toy", __doc__)
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--train", type=int, default=640, help="videos to pretrain on (default 640)")
-    parser.add_argument("--probe", type=int, default=160, help="videos to train a probe on (default 160)")
-    parser.add_argument("--val", type=int, default=256, help="videos to score it on (default 256)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", required=True, type=Path, help="folder for the videos")
+    parser.add_argument("--train", type=number(0), default=640, help="videos to pretrain on (default 640)")
+    parser.add_argument("--probe", type=number(0), default=160, help="videos to train a probe on (default 160)")
+    parser.add_argument("--val", type=number(0), default=256, help="videos to score it on (default 256)")
+    parser.add_argument("--seed", type=number(0), default=0, help="another one draws other videos (default 0)")
+    parser.add_argument("--workers", type=number(1), default=2, help="processes (default 2)")
     arguments = parser.parse_args(argv)
-    for name in (*SPLITS, "workers"):
-        if getattr(arguments, name) < (name == "workers"):
-            parser.error(f"--{name} {getattr(arguments, name)} must be at least {int(name == 'workers')}")
     for split, offset in SPLITS.items():
         n = getattr(arguments, split)
         if n > 0:

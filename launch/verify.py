@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ove.errors import BadShard, ConfigError, Unavailable
+from ove.errors import BadShard, Unavailable
 from ove.records import BANKS
 from ove.shards.labels import NONE, read_labels, verify_labels
 from ove.shards.manifest import Manifest, read_manifest
@@ -16,6 +16,7 @@ from ove.shards.remote.remote_shards import local_file, local_folder
 from ove.shards.verify import Problem, Verified, verify
 
 from .cli.command import command_parser, run_command
+from .cli.numbers import number
 
 _SHOWN = 12
 """Classes, codecs and so on that are named; the rest is counted."""
@@ -25,8 +26,6 @@ _BLOCK_ROWS = 1 << 20
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a summary of each folder, then all problems; returns 0 if there are none, else 1."""
     options = _parser().parse_args(arguments)
-    if options.workers < 0:
-        raise ConfigError(f"--workers {options.workers} must not be negative.")
     problems: list[tuple[str, Problem]] = []
     for folder in options.shards:
         try:
@@ -115,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("verify", __doc__)
     parser.add_argument("shards", nargs="+", metavar="SHARDS", help="shard folders, or URIs of some (docs/remote.md)")
     parser.add_argument("--decode", action="store_true", help="also decode every picture of every record")
-    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="processes; 0: none")
+    parser.add_argument("--workers", type=number(0), default=min(8, os.cpu_count() or 1), help="processes; 0: none")
     return parser
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from launch import import_tfio
 from launch.cli import settings as cli_settings
+from launch.cli.command import CommandParser
 from ove.errors import OveError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,7 +88,7 @@ def understand(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, list[str], boo
             importlib.import_module(f"launch.{name}").main()
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
-    monkeypatch.setattr(argparse.ArgumentParser, "error", refuse)
+    monkeypatch.setattr(CommandParser, "error", refuse)
     monkeypatch.setattr(cli_settings, "load_config", lambda name: {} if PLACEHOLDER.fullmatch(name) else load(name))
     monkeypatch.setattr(cli_settings, "from_mapping", check_and_stop)
     monkeypatch.chdir(ROOT)

@@ -1,28 +1,33 @@
 """Runs commands: parsers, and errors as one sentence and an exit code instead of a traceback."""
 
 import argparse
+import os
+import re
+import select
 import sys
-import textwrap
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
-from ove.config.described import keys_of
 from ove.errors import OveError
 
 SETTING = "--config."
 """How a setting begins on the command line."""
+CLOSED_PIPE = 141
+"""Exit code when the reader of our output, such as `head`, has gone: 128 + SIGPIPE, as of other programs."""
+_OUT_OF_RANGE = re.compile(r"argument (?:.*/)?(-\S+): (\S*) must be ")
 
 
 def command_parser(name: str, about: str | None, **more: Any) -> "CommandParser":
-    """Returns the parser of `python -m launch.NAME`, whose help begins with `about`, line by line as it is written."""
+    """Returns the parser of `ove NAME`, whose help begins with `about`, line by line as it is written."""
     raw = argparse.RawDescriptionHelpFormatter
-    return CommandParser(prog=program(name), description=about, formatter_class=raw, **more)
+    return CommandParser(**{"prog": f"ove {name}", "description": about, "formatter_class": raw} | more)
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Takes `--set section.key=VALUE` and `--config.section.key=VALUE` alike, and `--help-config` where there are settings."""
+    """Takes `--set section.key=VALUE` and `--config.section.key=VALUE` alike; says what is wrong in one sentence."""
+
+    words: Sequence[str] = ()
+    """What is being parsed, with settings as the command expects them."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, after settings are written as the command expects them."""
@@ -39,52 +44,56 @@ class CommandParser(argparse.ArgumentParser):
                 found.append(SETTING + assigned)
             else:
                 found.append(word)
+        self.words = found
         return super().parse_known_args(found, namespace)
 
-    def add_settings_help(self, sections: Mapping[str, type]) -> None:
-        """Adds `--help-config`, which lists all keys of the dataclasses with types, defaults and meaning; "": no section."""
-        keys = partial(_all_keys, sections)
-
-        class Listing(argparse.Action):
-            def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
-                print("\n".join(keys()))
-                parser.exit()
-
-        self.add_argument("--help-config", action=Listing, nargs=0, help="list all settings with their meaning")
-
-
-def _all_keys(sections: Mapping[str, type]) -> Iterator[str]:
-    for section, cls in sections.items():
-        for key in keys_of(cls, f"{section}." if section else ""):
-            default = f" = {key.default}" if key.default else ""
-            yield f"{key.name}{default}  ({key.type})"
-            if key.about:
-                yield textwrap.fill(key.about, 100, initial_indent="    ", subsequent_indent="    ")
-
-
-def program(name: str) -> str:
-    """Returns how a command was called, for its help: `ove NAME` or `python -m launch.NAME`."""
-    return f"ove {name}" if Path(sys.argv[0]).stem == "ove" else f"python -m launch.{name}"
+    def error(self, message: str) -> NoReturn:
+        """Prints what is wrong with the arguments and exits with 2."""
+        said = _OUT_OF_RANGE.sub(r"\1 \2 must be ", message).rstrip(".")
+        self.exit(2, f"error: {said}; see `{self.prog} --help`.\n")
 
 
 def run_command(main: Callable[[], int | None], leave: Callable[[int], object] = sys.exit) -> None:
     """Runs `main` and exits through `leave` with its code; prints one of our errors as a sentence on stderr.
 
     Code 2 for bad input, also for files that the system refuses (permissions, full disk); 69 if another process of the run was
-    lost; 130 when interrupted.
+    lost; 130 when interrupted; 141 when nobody reads the output any more.
     """
     try:
-        code = main() or 0
+        code = _code_of(main)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        closed = [_is_closed(stream) for stream in (sys.stdout, sys.stderr)]
+        code = CLOSED_PIPE if any(closed) else _say(f"the system: {error.strerror}.")
+    leave(code)
+
+
+def _code_of(main: Callable[[], int | None]) -> int:
+    try:
+        return main() or 0
+    except SystemExit as exit_:  # of argparse
+        return int(exit_.code or 0)
     except OveError as error:
-        code = _say(str(error), error.exit_code)
+        return _say(str(error), error.exit_code)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        code = _say(f"{error.filename or 'the system'}: {error.strerror}.")
+        return _say(f"{error.filename or 'the system'}: {error.strerror}.")
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
-        code = 130
-    leave(code)
+        return 130
+
+
+def _is_closed(stream: Any) -> bool:
+    """Returns whether the reader of a stream has gone; nothing more is then written to it."""
+    ends = select.poll()
+    ends.register(stream.fileno(), 0)  # errors alone
+    if not ends.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return True
 
 
 def _say(sentence: str, code: int = 2) -> int:

@@ -2,14 +2,16 @@
 
 import argparse
 import ast
+import copy
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
+from ove.config.described import lines_of
 from ove.config.mapping import from_mapping, merged, renamed
 from ove.errors import ConfigError
 
@@ -34,18 +36,61 @@ def parse_with_config(
         "--config", required=not unless, metavar="FILE[:ARG]", help="a file of configs/; ARG is for example `smoke`"
     )
     parser.epilog = "Any key can be set with --config.section.key=VALUE or --set section.key=VALUE; --help-config lists them."
-    if isinstance(parser, CommandParser):
-        parser.add_settings_help({"": cls})
+    add_settings_help(parser, {"": cls})
     arguments, rest = parser.parse_known_args(argv)
     if arguments.config is None and getattr(arguments, unless) is None:
         parser.error(f"the following arguments are required: --config, or --{unless}")
-    values = {} if arguments.config is None else renamed(cls, load_config(arguments.config))
     for option in rest:
         if not option.startswith(SETTING) or "=" not in option:
             parser.error(f"unknown argument {option}; settings are given as --config.section.key=VALUE")
+    return arguments, _config(cls, arguments.config, rest)
+
+
+def _config(cls: type[_T], file: str | None, settings: Sequence[str]) -> _T:
+    """Returns the configuration of a file, if there is one, with the settings of the command line."""
+    values = {} if file is None else renamed(cls, load_config(file))
+    for option in settings:
         key, _, text = option.removeprefix(SETTING).partition("=")
         values = merged(values, renamed(cls, {key: _literal(text)}))
-    return arguments, from_mapping(cls, values)
+    return from_mapping(cls, values)
+
+
+def add_settings_help(parser: argparse.ArgumentParser, sections: Mapping[str, type]) -> None:
+    """Adds `--help-config`: all keys of the dataclasses with value, type and meaning; "": no section.
+
+    Values are those of the other arguments: a file of `--config`, `--set`, options that set a key.
+    """
+
+    class Listing(argparse.Action):
+        def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+            print("\n".join(_listing(parser, sections)))
+            parser.exit()
+
+    parser.add_argument(
+        "--help-config", action=Listing, nargs=0, help="list all settings with their values, as given here, and their meaning"
+    )
+
+
+def _listing(parser: argparse.ArgumentParser, sections: Mapping[str, type]) -> Iterator[str]:
+    options, rest = _settings_alone(parser)
+    if "" in sections:
+        settings = [word for word in rest if word.startswith(SETTING) and "=" in word]
+        yield from lines_of(_config(sections[""], getattr(options, "config", None), settings))
+        return
+    values = read_sections(options, *sections)
+    for section, cls in sections.items():
+        yield from lines_of(from_mapping(cls, values[section], f"{section}."), f"{section}.")
+
+
+def _settings_alone(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
+    """Parses nothing but `--config`, `--set` and options that set a key, none of which must be there."""
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for action in parser._actions:
+        if action.dest in ("config", "set") or "." in action.dest:
+            optional = copy.copy(action)
+            optional.required = False
+            reader._add_action(optional)
+    return reader.parse_known_args(parser.words if isinstance(parser, CommandParser) else None)
 
 
 def load_config(file_and_argument: str) -> dict[str, Any]:
@@ -104,14 +149,6 @@ def read_sections(options: argparse.Namespace, *sections: str) -> dict[str, dict
 def word_list(text: str) -> tuple[str, ...]:
     """Parses words separated by commas."""
     return tuple(word.strip() for word in text.split(","))
-
-
-def budget_option(text: str) -> int | float:
-    """Parses `--budget`: a number of patches, or with a point a share of them."""
-    try:
-        return float(text) if "." in text else int(text)
-    except ValueError as error:
-        raise ConfigError(f"--budget {text}: expected a number of patches such as 2048, or a share such as 0.125.") from error
 
 
 def _literal(text: str) -> Any:

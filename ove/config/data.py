@@ -217,7 +217,7 @@ class BatchesConfig(Section):
     """Past this share of replaced records the run stops, 0…1."""
     allow_new_data: bool = False
     """Goes on from a checkpoint though records, labels, shares or modes have changed since."""
-    seed: int = 0
+    seed: Natural = 0
 
     def check(self) -> None:
         shares = self.share_codec, self.share_frames, self.share_tiling

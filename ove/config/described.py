@@ -1,4 +1,4 @@
-"""Lists the keys of a configuration with their types, defaults and the sentences beside them in the source."""
+"""Lists the keys of a configuration with their types, values and the sentences beside them in the source."""
 
 import ast
 import dataclasses
@@ -24,21 +24,45 @@ class Key:
     """As in Python; empty if it must be given."""
     about: str
     """What the source says, in one line; may be empty."""
+    value: str = ""
+    """As in Python; empty if no configuration was given."""
 
 
-def keys_of(cls: type, prefix: str = "") -> Iterator[Key]:
-    """Yields all keys of a dataclass of settings, those of its sections in their place."""
+def lines_of(config: Any, prefix: str = "") -> Iterator[str]:
+    """Yields a line for each key of a configuration, `key = value  (type; default)`, and the sentence about it below."""
+    for key in keys_of(type(config), prefix, config):
+        kind = key.type if key.value in ("", key.default) else f"{key.type}; default {key.default or 'none'}"
+        shown = key.value or key.default
+        yield f"{key.name}{' = ' if shown else ''}{shown}  ({kind})"
+        if key.about:
+            yield textwrap.fill(key.about, 100, initial_indent="    ", subsequent_indent="    ")
+
+
+def keys_of(cls: type, prefix: str = "", config: Any = None) -> Iterator[Key]:
+    """Yields all keys of a dataclass of settings, those of its sections in their place, with the values of `config`."""
     hints, about = hints_of(cls), _sentences(cls)
     for field in dataclasses.fields(cls):
         hint, name = hints[field.name], f"{prefix}{field.name}"
         if dataclasses.is_dataclass(hint):
-            yield from keys_of(typing.cast(type, hint), f"{name}.")
+            yield from keys_of(typing.cast(type, hint), f"{name}.", getattr(config, field.name, None))
             continue
         default = "" if field.default is dataclasses.MISSING else repr(field.default)
-        yield Key(name, _named(hint), default, about.get(field.name, ""))
+        value = "" if config is None else _value(getattr(config, field.name))
+        yield Key(name, _named(hint), default, about.get(field.name, ""), value)
         for part in typing.get_args(hint):
             if isinstance(part, type) and dataclasses.is_dataclass(part):
                 yield from keys_of(part, f"{name}[i].")
+
+
+def _value(value: Any) -> str:
+    """Returns a value as in Python; sections of a list as mappings of what is not at its default."""
+    if isinstance(value, tuple) and value and all(map(dataclasses.is_dataclass, value)):
+        return repr([{f.name: getattr(one, f.name) for f in dataclasses.fields(one) if _is_set(one, f)} for one in value])
+    return repr(value)
+
+
+def _is_set(config: Any, field: dataclasses.Field) -> bool:
+    return getattr(config, field.name) != field.default
 
 
 def _named(hint: Any) -> str:

@@ -46,7 +46,7 @@ class LabelsConfig(Section):
     """Of k-means over all samples, at most; after `two_level` few are enough."""
     scores: Literal["float32", "bfloat16"] = "float32"
     """Type in which samples and centers are multiplied with each other, for k-means and labels; sums are float32."""
-    seed: int = 0
+    seed: Natural = 0
     barrier_timeout_s: Annotated[float, Bounds(1)] = 600.0
     """How long several processes wait for each other at the start."""
     heartbeat_timeout_s: Annotated[float, Bounds(1)] = 60.0
@@ -74,7 +74,7 @@ class TextConfig(Section):
     """Most words of the vocabulary: the most frequent ones (the size of the paper's bank)."""
     n_tags: Count = 100
     """Tags of each picture that has any."""
-    seed: int = 0
+    seed: Natural = 0
     """Decides which tags are kept where a picture has more."""
 
 

@@ -3,9 +3,11 @@
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from ove.config.section import checked, hints_of
+from ove.config.suggest import suggestion
 from ove.errors import ConfigError
 
 T = TypeVar("T")
@@ -37,12 +39,14 @@ OLD_VALUES: Mapping[tuple[str, str], Callable[[Any], Any]] = {
 """The same for values, by the key that they stood under."""
 
 
-def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "", whole: tuple[type, str] | None = None) -> T:
     """Builds the dataclass `cls` from a nested mapping; a key it lacks or a value that its hint forbids raises ConfigError.
 
     Integers are taken where floats are expected, lists where tuples are; nothing else is converted. Where the class has
     PRESETS, the key `preset` names one, whose values the other keys replace. Old names are read as the new ones.
+    `where`: how the keys begin in messages. `whole`: class and `where` of the configuration that this is a section of.
     """
+    whole = whole or (cls, where)
     values = renamed(cls, values)
     presets = getattr(cls, "PRESETS", None)
     if presets and "preset" in values:
@@ -52,11 +56,10 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     kwargs = {}
     for key, value in values.items():
         if key not in hints:
-            known = [*hints, *OLD_KEYS.get(cls.__name__, ())]
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            hint = f"did you mean {where}{_new_name(cls, near[0])}?" if near else f"known keys: {', '.join(hints)}."
-            raise ConfigError(f"unknown configuration key {where}{key}; {hint}")
-        kwargs[key] = checked(hints[key], value, f"{where}{key}", from_mapping)
+            given = f"{where}{_written(key, value)}"
+            hint = suggestion(*whole, given, OLD_KEYS) or f"known keys: {', '.join(hints)}."
+            raise ConfigError(f"unknown configuration key {given}; {hint}")
+        kwargs[key] = checked(hints[key], value, f"{where}{key}", partial(from_mapping, whole=whole))
     lacking = [f.name for f in dataclasses.fields(cls) if f.name not in kwargs and _has_no_default(f)]  # type: ignore[arg-type]
     if lacking:
         raise ConfigError(f"the configuration lacks {', '.join(where + name for name in lacking)}, which has no default.")
@@ -90,6 +93,14 @@ def merged(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, An
 def to_mapping(config: Any) -> dict[str, Any]:
     """Returns the nested dictionary of a configuration dataclass, ready for JSON."""
     return dataclasses.asdict(config)
+
+
+def _written(key: str, value: Any) -> str:
+    """Returns a key as it was written if it is a section that stands for one key: `trian.steps`."""
+    while isinstance(value, Mapping) and len(value) == 1:
+        (inner,) = value
+        key, value = f"{key}.{inner}", value[inner]
+    return key
 
 
 def _new_name(cls: type, key: str) -> str:

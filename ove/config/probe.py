@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ove.config.data import IframePolicy, SelectionConfig, VideoConfig
 from ove.config.mapping import renamed
-from ove.config.section import Count, NonNegative, Own, Section, Share
+from ove.config.section import Count, Natural, NonNegative, Own, Section, Share
 from ove.errors import ConfigError
 
 Mode = Literal["codec", "frames", "tiling", "image"]
@@ -60,7 +60,7 @@ class ProbeConfig(Section):
     """k of `knn`."""
     l2: NonNegative = 1.0
     """Of `linear`: ½·l2·|W|² beside the summed cross-entropy, features scaled to variance 1."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Natural, ...] = (0,)
     """The attentive probe is trained once with each; fresh weights of `untrained` are those of the first."""
 
     def check(self) -> None:

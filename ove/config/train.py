@@ -67,7 +67,7 @@ class TrainConfig(Section):
     """Samples of each bank and mode that are drawn at the start of a run, into `pictures/`; 0: none."""
     peak_tflops: NonNegative = 0.0
     """10¹² operations a second of one device, for the model FLOPs utilisation; 0: by device (`ove.train.monitor.speed`)."""
-    seed: int = 0
+    seed: Natural = 0
 
     def rate_of(self, bank: str) -> float:
         """Returns the peak learning rate of a bank."""

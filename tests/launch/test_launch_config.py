@@ -1,15 +1,18 @@
 """Configuration files and settings on the command line; all that is wrong with them is said in one sentence."""
 
 import argparse
+import ast
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from launch import shards
+from launch import labels, shards, train
 from launch.cli import settings as cli_settings
 from launch.cli.command import command_parser, run_command
 from ove.config import RunConfig
+from ove.config.mapping import from_mapping
 from ove.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,3 +144,67 @@ def test_all_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_.value.code == 0
     at = lines.index("batches.selection.rule = 'patches'  (patches|frames|module:name)")
     assert lines[at + 1] == "    `patches`: I-frames and top-K; `frames`: whole frames, evenly spaced, for comparison."
+
+
+def listed(capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], object], *words: str) -> dict[str, str]:
+    """Key → value, type and default, as `--help-config` prints them."""
+    with pytest.raises(SystemExit) as exit_:
+        main([*words])
+    assert exit_.value.code == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    return dict(line.split(" = ", 1) for line in lines if " = " in line)
+
+
+def test_settings_are_listed_with_the_values_of_the_file_and_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    found = listed(capsys, train.main, "--help-config")
+    assert found["train.steps"] == "1000  (int (at least 1))" and found["batches.heads"] == "()  (list of HeadConfig)"
+    found = listed(capsys, train.main, "--config=toy:smoke", "--help-config", "--set", "train.lr=0.5", "--config.mesh.fsdp=2")
+    assert found["train.steps"] == "6  (int (at least 1); default 1000)"
+    assert found["train.lr"] == "0.5  (float (at least 0); default 0.001)"
+    assert found["mesh.fsdp"] == "2  (int (at least 1); default 1)"
+    assert found["train.b1"] == "0.9  (float)"
+    assert found["batches.heads"].startswith(
+        "[{'bank': 'vid', 'batch_size': 16, 'negatives': 0.5, 'labels_per_step': 2}, {'bank': 'obj', "
+    )
+    config = cli_settings.parse_with_config(command_parser("train", ""), RunConfig, ["--config=toy:smoke"])[1]
+    heads = listed(capsys, train.main, "--help-config", "--config=toy:smoke")["batches.heads"].rpartition("  (")[0]
+    assert from_mapping(RunConfig, {"batches": {"heads": ast.literal_eval(heads.partition("  (")[0])}}).batches.heads == (
+        config.batches.heads
+    )
+
+
+def test_sections_are_listed_with_the_options_that_set_them(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--help-config", "--size", "112", "--set", "shards.jpeg_quality=80", "--config.video.preset=probe"]
+    found = listed(capsys, shards.main, *words)
+    assert found["video.size_px"] == "112  (int (at least 1); default 224)"
+    assert found["shards.jpeg_quality"] == "80  (int (within 1…100); default 92)"
+    assert found["video.selection.static_fallback"] == "True  (bool; default False)"
+    assert listed(capsys, labels.main, "--config=labels:vid", "--help-config")["labels.n_centers"].startswith("400000  (")
+    assert listed(capsys, labels.main, "ocr", "--help-config", "--workers=7")["engines.workers"].startswith("7  (")
+
+
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ("train.stepz=3", "key train.stepz; did you mean train.steps?"),
+        ("stepz=3", "key stepz; did you mean train.steps?"),
+        ("trian.steps=3", "key trian.steps; did you mean train.steps?"),
+        (
+            "train.budget_tokens=3",
+            "key train.budget_tokens; did you mean batches.budget_tokens or batches.heads[i].budget_tokens?",
+        ),
+        ("encoder.lr=3", "key encoder.lr; did you mean train.lr?"),
+        ("batches.gop=3", "key batches.gop; did you mean batches.selection.gop_frames?"),
+        ("train.acumulate=3", "key train.acumulate; did you mean train.grad_accum_steps?"),
+        (
+            "batches.heads=[{'bank': 'vid', 'batch_size': 1}, {'bank': 'obj', 'batchsize': 1}]",
+            "key batches.heads[1].batchsize; did you mean batches.heads[1].batch_size?",
+        ),
+        ("mesh.zzz=3", "key mesh.zzz; known keys: data, fsdp, bank."),
+        ("zzz.qqq=3", "key zzz.qqq; known keys: batches, encoder, centers, train, evaluation, mesh."),
+    ],
+)
+def test_a_misspelt_key_suggests_the_nearest_of_the_whole_configuration(setting: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as said:
+        parse("--config=toy", f"--config.{setting}")
+    assert str(said.value) == f"unknown configuration {hint}"

@@ -56,8 +56,8 @@ def test_the_page_runs_from_top_to_bottom(folder: Path, capsys: pytest.CaptureFi
     (commands,) = blocks("bash")
     for line in commands.strip().splitlines():
         words = shlex.split(line.replace("clips/*.mp4", "clips/one.mp4"))
-        assert words[:3] == ["python", "-m", "launch.encode"]
-        assert encode.main(words[3:]) == 0
+        assert words[:2] == ["ove", "encode"]
+        assert encode.main(words[2:]) == 0
     capsys.readouterr()
     names: dict[str, Any] = {}
     for block in blocks("python"):

@@ -1,5 +1,6 @@
 """All commands under one name, in the repository and in a wheel."""
 
+import errno
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from launch.__main__ import GROUPS
+from launch.cli.command import run_command
 from launch.cli.settings import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +38,42 @@ def test_help_lists_the_commands_and_one_of_them_runs(tmp_path: Path) -> None:
 def test_an_unknown_command_suggests_the_nearest() -> None:
     refused = asked("launch", "extrakt")
     assert (refused.returncode, refused.stderr) == (2, "error: ove has no command 'extrakt'; did you mean extract?\n")
+
+
+@pytest.mark.parametrize("words", [("help", "toy"), ("-h", "toy"), ("--help", "toy"), ("toy", "--help"), ("toy", "-h")])
+def test_help_of_a_command_is_asked_for_in_any_order(words: tuple[str, ...]) -> None:
+    told = asked("launch", *words)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.startswith("usage: ove toy ") and "--workers" in told.stdout
+
+
+def test_help_of_an_unknown_command_suggests_the_nearest() -> None:
+    refused = asked("launch", "help", "trian")
+    assert (refused.returncode, refused.stderr) == (2, "error: ove has no command 'trian'; did you mean train?\n")
+    refused = asked("launch", "help", "nonsense")
+    assert (refused.returncode, refused.stderr) == (2, "error: ove has no command 'nonsense'; `ove --help` lists all.\n")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["help", "toy"], ["shards", "--help-config"]])
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_reader_that_has_gone_ends_a_command_quietly(words: list[str], buffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "launch", *words]
+    environment = os.environ | {"PYTHONUNBUFFERED": buffered}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=600)
+    os.close(writer)
+    assert ended.stderr == ""
+    assert ended.returncode == 141 or (buffered, words) == ("1", ["help", "toy"])  # argparse ignores it and exits with 0
+
+
+def test_another_broken_pipe_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(SystemExit) as exit_:
+        run_command(main)
+    assert exit_.value.code == 2 and capfd.readouterr().err == "error: the system: Broken pipe.\n"
 
 
 def test_configurations_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

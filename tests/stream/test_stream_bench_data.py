@@ -23,4 +23,4 @@ def test_stages_and_bottleneck_are_named(shard_folder: Path, capsys: pytest.Capt
     assert "the pipeline (1 threads, 0 processes" in text and "device(s): " in text
     assert text.count("bottleneck: ") == 1
     with pytest.raises(ConfigError, match="nothing to measure"):
-        main([f"--config={TOY}", "--steps=0", *settings])
+        main([f"--config={TOY}", *settings, "--config.batches.heads=[]"])

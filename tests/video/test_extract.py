@@ -79,12 +79,9 @@ def test_impossible_requests_are_refused_before_anything_is_decoded(tmp_path, wr
     path, out = str(write_video("v.mp4", moving_texture(10, 64))), ["--out", str(tmp_path / "out")]
     for arguments, told in (
         (["--budget", "100"], "budget_tokens = 100"),
-        (["--budget", "1.5"], "budget = 1.5 is neither"),
-        (["--budget", "many"], "--budget many: expected a number of patches"),
         (["--size", "100"], "size_px = 100"),
         (["--export", "npz,pdf"], "'pdf' is none of npz, mosaics"),
         (["--export", "mosaics", "--budget", "2000"], "multiple of 256, for example 2048"),
-        (["--workers", "-1"], "must not be negative"),
         (["--set", "video.samplin=energy"], "did you mean video.sampling"),
     ):
         with pytest.raises(ConfigError, match=told):
