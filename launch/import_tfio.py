@@ -13,6 +13,7 @@ from typing import Any
 
 from ove.errors import BadShard, ConfigError
 from ove.files import digest, write_json
+from ove.paths import output_folder
 from ove.shards.manifest import read_manifest
 
 from . import shards
@@ -40,12 +41,15 @@ _RECORDS_PER_PART, _BYTES_PER_PART = 1000, 256 << 20
 def main(arguments: list[str] | None = None) -> int:
     """Writes shards of the inputs, unless they were imported before; returns 0 if they contain a record."""
     options, of_shards = _parser().parse_known_args(arguments)
+    options.out = output_folder(options.out, "--out", options.inputs)
     job = make_job(options)
     job["digest"] = digest({**job, "files": [_stamp(uri) for uri in job["inputs"]]})
     made_of = {**job, "shards": of_shards}
     if _imported(options.out, made_of):
         print(f"{options.out}: holds these inputs already; delete {options.out / IMPORTED} to read them again.")
         return 0
+    if "--replace" not in of_shards:
+        _check_inputs(options.out, job["inputs"])
     work = options.out / ".import"
     (work / "parts").mkdir(parents=True, exist_ok=True)
     progress = read_progress(work)
@@ -107,6 +111,19 @@ def _imported(out: Path, made_of: dict[str, Any]) -> bool:
         return about == {**made_of, "fingerprint": read_manifest(out).fingerprint}
     except (FileNotFoundError, ValueError, BadShard):
         return False
+
+
+def _check_inputs(out: Path, inputs: list[str]) -> None:
+    """Raises ConfigError if the folder contains shards of the import of other inputs."""
+    try:
+        before = json.loads((out / IMPORTED).read_text(encoding="utf-8"))["inputs"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return
+    if not set(before) & set(inputs):
+        raise ConfigError(
+            f"{out}: holds shards of {', '.join(map(str, before[:3]))}, not of {', '.join(inputs[:3])}; give another --out, or "
+            "--replace to delete them."
+        )
 
 
 def _stamp(uri: str) -> list[int] | None:

@@ -24,7 +24,7 @@ from ove.labels.parts import WHOLE, WorkPart, working
 from ove.labels.step_cache import LabelJob, StepCache, banks_of, check_size
 from ove.labels.steps import Steps
 from ove.labels.text.tag_shards import VOCABULARY, TextReport, tag_shards
-from ove.shards.remote.remote_shards import uri_of
+from ove.paths import uri_of
 from ove.shards.shard_set import ShardSet
 
 from .cli import settings as cli_settings

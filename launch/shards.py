@@ -6,6 +6,7 @@ from pathlib import Path
 from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import ConfigError
+from ove.paths import output_folder
 from ove.shards.assemble import WriteSummary
 from ove.shards.make import write_source
 from ove.shards.write import WriteProgress
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     if (options.videos is None) == (options.images is None):
         raise ConfigError("give either --videos or --images, with a folder, a list of paths or an archive.")
     kind, source = ("image", options.images) if options.videos is None else ("video", options.videos)
+    out = output_folder(options.out, "--out", [source])
     sections = read_sections(options, "video", "shards")
     if kind == "image":
         sections["shards"].setdefault("records_per_shard", IMAGES_PER_SHARD)
@@ -38,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     def show(found: WriteProgress) -> None:
         progress("", found.done, found.total, f"{found.bad} set aside" if found.bad else "")
 
-    summary = write_source(kind, source, options.out, video, shards, show)
-    _report(summary, options.out)
+    summary = write_source(kind, source, out, video, shards, show, options.replace)
+    _report(summary, out)
     return 0
 
 
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--videos", type=Path, metavar="SOURCE", help="where videos come from")
     parser.add_argument("--images", type=Path, metavar="SOURCE", help="where pictures come from")
     parser.add_argument("--out", type=Path, required=True, help="folder for shards, manifest.json and quarantine.jsonl")
+    parser.add_argument("--replace", action="store_true", help="also over a set of other inputs or settings, which is deleted")
 
     def number(option: str, dest: str, about: str, metavar: str = "N") -> None:
         section, _, key = dest.partition(".")

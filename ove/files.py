@@ -1,4 +1,4 @@
-"""Atomic writes, JSON and its digests, locks, and names that come from outside."""
+"""Atomic writes, JSON and its digests, and locks."""
 
 import contextlib
 import errno
@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import secrets
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,46 +20,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Error numbers of file systems without locks."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a write that found no room: on the disk, within the quota, within the largest size of a file."""
-LONGEST_NAME = 255
-"""Bytes of a file's name, on all usual file systems."""
-_LONGEST_PATH = 1024
-_APPENDED = 55
-"""Bytes that temporary names may add to a name."""
-_NOT_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")
-"""Categories of Unicode: control characters, bytes that are not UTF-8, ends of lines and paragraphs."""
-
-
-def inside(folder: Path, name: object, source: Path | str, error: type[OveError], nested: bool = False) -> Path:
-    """Returns `folder / name` for a name read from a file or the network; raises `error`, naming `source`, if it is harmful.
-
-    Allowed is the visible name of a file in the folder itself or, with `nested`, in a folder below it. Links in the folder are
-    followed: whoever owns the folder has made them.
-    """
-    if problem := _problem_of(name, nested):
-        shown = ascii(name)
-        raise error(
-            f"{source}: names the file {shown[:80]}{'…' if len(shown) > 80 else ''}, which {problem}; it is not used. Get the "
-            "data from a place that you trust, or correct the name."
-        )
-    return folder / str(name)
-
-
-def _problem_of(name: object, nested: bool) -> str:
-    """Returns why a name from outside may not be used; empty if it may."""
-    if not isinstance(name, str) or not name:
-        return "is no name"
-    if "\\" in name or any(unicodedata.category(letter) in _NOT_IN_NAMES for letter in name):
-        return "has characters that are not allowed in it"
-    parts = name.split("/")
-    if any(part in ("", ".", "..") for part in parts):
-        return "leads out of its folder"
-    if len(parts) > 1 and not nested:
-        return "lies in another folder"
-    if any(part.startswith(".") for part in parts):
-        return "is hidden"
-    if any(len(part.encode()) > LONGEST_NAME for part in parts) or len(name) > _LONGEST_PATH:
-        return "is too long"
-    return ""
+_LONGEST_NAME = 200
+"""Bytes of a name to which temporary names can add some: file systems allow 255."""
 
 
 @contextlib.contextmanager
@@ -85,7 +46,7 @@ def atomic_write(path: Path, writer: str = "") -> Iterator[Path]:
 def short(name: str) -> str:
     """Returns a name that can be lengthened by a few dozen bytes: a long one as its digest."""
     data = os.fsencode(name)
-    return name if len(data) <= LONGEST_NAME - _APPENDED else hashlib.sha256(data).hexdigest()
+    return name if len(data) <= _LONGEST_NAME else hashlib.sha256(data).hexdigest()
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:

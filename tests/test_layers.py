@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LEVELS = (
     {"errors"},
-    {"records", "config", "named", "files", "prefetch", "progress"},
+    {"records", "config", "named", "files", "paths", "prefetch", "progress"},
     {"distributed", "workers", "video", "sources", "encoder", "centers", "toy"},
     {"shards"},
     {"tokens", "stream", "labels"},

@@ -15,8 +15,8 @@ from synthetic import write_set
 from ove.config import ShardsConfig
 from ove.encoder.published.weight_files import find_weights
 from ove.errors import BadCheckpoint, BadClip, BadShard, OveError
-from ove.files import inside
 from ove.labels.clusters.kmeans import kmeans
+from ove.paths import inside
 from ove.shards.labels import read_labels
 from ove.shards.manifest import read_manifest
 from ove.shards.markers import read_group

@@ -42,6 +42,7 @@ def write_shards(
     label_folder: int = 0,
     root: PathLike = "",
     workers: int | None = None,
+    replace: bool = False,
     progress: Callable[[WriteProgress], None] = lambda found: None,
     **video: Any,
 ) -> WriteSummary:
@@ -62,6 +63,7 @@ def write_shards(
         root: the folder at which relative paths of a list start; by default the list's own.
         workers: processes, by default one a core; 0 for none but this one. Worker processes import the script that calls this:
             in a script, call it below ``if __name__ == "__main__":``.
+        replace: write over a set of other samples or settings, which is deleted; otherwise it is refused.
         progress: called with how many files are done.
         **video: other keys of the video section (:class:`ove.config.VideoConfig`).
 
@@ -90,7 +92,7 @@ def write_shards(
     folder = local_path(out, "shards are written")
     if isinstance(samples, (str, os.PathLike)):
         config = from_mapping(ShardsConfig, shards | reading, "shards.")
-        return write_source(kind, local_path(samples, "samples are read"), folder, video_config, config, progress)
+        return write_source(kind, local_path(samples, "samples are read"), folder, video_config, config, progress, replace)
     config = from_mapping(ShardsConfig, shards, "shards.")
     rows = rows_of(samples, reading)
     if not rows:
@@ -98,7 +100,7 @@ def write_shards(
     with tempfile.TemporaryDirectory(prefix="ove_") as scratch:
         listed = Path(scratch) / "samples.jsonl"
         write_json_lines(listed, rows)
-        return write_source(kind, listed, folder, video_config, config, progress)
+        return write_source(kind, listed, folder, video_config, config, progress, replace)
 
 
 def batches(

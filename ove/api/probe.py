@@ -20,6 +20,7 @@ from ove.config.mapping import from_mapping
 from ove.errors import BadInput, BadShard, ConfigError
 from ove.features.frozen import frozen
 from ove.named import named
+from ove.paths import uri_of
 from ove.probing.dataset import ProbeDataset
 from ove.probing.features import Embeddings, Features
 from ove.probing.heads.attentive import fit
@@ -30,7 +31,6 @@ from ove.probing.scores import Predictions, Scores
 from ove.records import MODES
 from ove.shards.joined import Shards, open_shards
 from ove.shards.manifest import MANIFEST
-from ove.shards.remote.remote_shards import uri_of
 from ove.stream.modes import TokenView
 
 _log = logging.getLogger("ove")

@@ -15,7 +15,7 @@ from ove.config import ShardsConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadInput, ConfigError
 from ove.files import write_text
-from ove.shards.remote.remote_shards import uri_of
+from ove.paths import uri_of
 from ove.sources.folders import named_by_folder
 from ove.sources.inputs import find_inputs
 

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from ove.config import RemoteConfig
 from ove.errors import BadClip, BadInput
-from ove.shards.remote.remote_shards import fetch, uri_of
+from ove.paths import uri_of
+from ove.shards.remote.remote_shards import fetch
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 """A path, the bytes of a file, a binary file object, or a URL."""

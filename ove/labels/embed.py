@@ -57,14 +57,13 @@ def embed_shards(
 ) -> int:
     """Writes the embeddings of a bank into `out`, `chunk_records` records a file, and returns how many records were new.
 
-    Files of the same records and teacher are kept. `part` (i, n): every n-th file from the i-th on. `progress(done, total)`
-    counts records. Unreadable records are left out and listed; BadShard past `max_bad_share` of a file, ConfigError for
-    embeddings that are not finite.
+    Files of the same records and teacher are kept; those of others are deleted when all of these are there. `part` (i, n):
+    every n-th file from the i-th on. `progress(done, total)` counts records. Unreadable records are left out and listed;
+    BadShard past `max_bad_share` of a file, ConfigError for embeddings that are not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
     about = _about(shards, bank, config)
-    if _read_about(out) != about:
-        _write_about(out, about)
+    write_json(out / ABOUT, about)
     numbers = range(part[0], _count(about), part[1])
     length = config.chunk_records
     total = sum(min(length, len(shards) - n * length) for n in numbers)
@@ -81,6 +80,7 @@ def embed_shards(
             fresh += len(members)
         done += len(members)
         progress(done, total)
+    _forget_others(out, about)
     return fresh
 
 
@@ -98,9 +98,7 @@ def open_embeddings(
         were, are = ({**teacher, "store": kind} for teacher, kind in ((about["teacher"], about["store"]), (identity, store)))
         raise BadShard(f"{out}: holds embeddings made with {were}, and the settings say {are}; {remedy}")
     files = [_chunk(out, about, number) for number in range(_count(about))]
-    there = {path.name for path in out.glob(f"{_prefix(about)}*")}  # listed: on shared disks is_file can miss new files
-    lacking = [file.name for file in files if file.name not in there]
-    if lacking:
+    if lacking := _lacking(out, about):
         raise BadShard(f"{out}: lacks {len(lacking)} of {len(files)} files of embeddings, the first {lacking[0]}; {remedy}")
     tensors: list[Tensors] = []
     bad: dict[int, str] = {}
@@ -196,12 +194,18 @@ def _read_about(out: Path) -> dict[str, Any] | None:
         return None
 
 
-def _write_about(out: Path, about: Mapping[str, Any]) -> None:
-    """Writes the description of `out`, then deletes files of another; other parts may do the same at the same time."""
-    write_json(out / ABOUT, about)
-    for old in out.glob("chunk-*.safetensors"):
-        if not old.name.startswith(_prefix(about)):
-            old.unlink(missing_ok=True)
+def _forget_others(out: Path, about: Mapping[str, Any]) -> None:
+    """Deletes embeddings of other records or settings once all of these are there; other parts may do so at the same time."""
+    if not _lacking(out, about):
+        for old in out.glob("chunk-*.safetensors"):
+            if not old.name.startswith(_prefix(about)):
+                old.unlink(missing_ok=True)
+
+
+def _lacking(out: Path, about: Mapping[str, Any]) -> list[str]:
+    """Returns the files that are missing; lists the folder, as on shared disks is_file can miss new files."""
+    there = {path.name for path in out.glob(f"{_prefix(about)}*")}
+    return [name for n in range(_count(about)) if (name := _chunk(out, about, n).name) not in there]
 
 
 def _count(about: Mapping[str, Any]) -> int:

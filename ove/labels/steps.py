@@ -145,8 +145,6 @@ class Steps:
             )
             identity = chunks.identity
         self._processes.assert_equal("set of embeddings, centers or settings", identity)
-        if self._is_first:
-            chunks.forget_others()
         fresh = label_records(chunks, self._inputs.part, progress=self._progress.of("assigned"))
         with self._processes.all_or_none(f"{self._cache.bank}: labels"):
             if self._is_first:
@@ -155,6 +153,7 @@ class Steps:
                     self._say(f"assigned {fresh:,} records; {len(lacking):,} of {chunks.count:,} pieces are lacking")
                 if not lacking:
                     self._write_labels(chunks, embedded, about)
+                    chunks.forget_others()
 
     def _write_labels(self, chunks: LabelChunks, embedded: Embedded, about: dict[str, object]) -> None:
         about |= {"made_with": self._cache.made_with(), "unreadable": len(embedded.bad)}

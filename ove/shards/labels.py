@@ -18,10 +18,11 @@ from jaxtyping import Float32, Int32, Shaped
 
 from ove.config import read_bounded_json
 from ove.errors import BadShard
-from ove.files import atomic_write, inside, write_json
+from ove.files import atomic_write, write_json
+from ove.paths import inside, uri_of
 from ove.records import BankName
 from ove.shards.manifest import read_manifest
-from ove.shards.remote.remote_shards import local_file, local_folder, origin, uri_of
+from ove.shards.remote.remote_shards import local_file, local_folder, origin
 
 NONE = -1
 """Stands for a missing label."""

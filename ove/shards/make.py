@@ -14,6 +14,7 @@ from jaxtyping import UInt8, UInt16
 from ove.config import ShardsConfig, VideoConfig
 from ove.config.mapping import to_mapping
 from ove.errors import BadClip, ConfigError
+from ove.files import naming
 from ove.records import Saliency
 from ove.shards.assemble import WriteSummary
 from ove.shards.h264_clip import encode_clip
@@ -122,7 +123,8 @@ class RecordMaker:
             yield contents.media
             return
         path = self.scratch / f"{os.getpid()}{contents.suffix}"
-        path.write_bytes(contents.media)
+        with naming(path):
+            path.write_bytes(contents.media)
         try:
             yield path
         except BadClip as error:
@@ -132,11 +134,18 @@ class RecordMaker:
 
 
 def write_source(
-    kind: str, source: Path, out: Path, video: VideoConfig, shards: ShardsConfig, progress: Callable[[WriteProgress], None]
+    kind: str,
+    source: Path,
+    out: Path,
+    video: VideoConfig,
+    shards: ShardsConfig,
+    progress: Callable[[WriteProgress], None],
+    replace: bool = False,
 ) -> WriteSummary:
     """Writes the inputs of a source (a folder, list or archive) into shards in `out`; `kind`: "video" or "image".
 
-    Resumes an earlier call. Errors as in `find_inputs`, `mosaic_selection` and `write_shards`.
+    Resumes an earlier call; with `replace` also over shards of other inputs or settings. Errors as in `find_inputs`,
+    `mosaic_selection` and `write_shards`.
     """
     decides = to_mapping(shards)
     decides.pop("workers")  # does not affect the records
@@ -150,7 +159,7 @@ def write_source(
         inputs = find_inputs(source, kind, shards, scratch)
         make = RecordMaker(kind, video, shards, scratch)
         limit_s = video.time_limit_s + GRACE_S
-        return write_shards(inputs.files, out, make, shards, made_with, progress, limit_s, inputs.bad)
+        return write_shards(inputs.files, out, make, shards, made_with, progress, limit_s, inputs.bad, replace)
 
 
 def mosaic_selection(video: VideoConfig, shards: ShardsConfig) -> dict[str, Any] | None:

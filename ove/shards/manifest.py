@@ -8,7 +8,8 @@ from typing import Any
 from ove.config import SelectionConfig, VideoConfig, read_bounded_json
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard
-from ove.files import digest, inside, write_json
+from ove.files import digest, write_json
+from ove.paths import inside
 from ove.shards.schema import SHARD_SCHEMA_VERSION
 
 MANIFEST = "manifest.json"

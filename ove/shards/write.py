@@ -13,10 +13,11 @@ from typing import Any
 
 from ove.config import ShardsConfig
 from ove.errors import BadClip, BadShard, ConfigError
-from ove.files import lock, locked, remove_leftovers
+from ove.files import DISK_FULL, lock, locked, remove_leftovers
 from ove.shards.assemble import Packed, WriteSummary, finish_folder, finish_group, packed
 from ove.shards.manifest import MANIFEST
 from ove.shards.markers import Group, inputs_of, read_group
+from ove.shards.same_set import check_same_set, note_inputs
 from ove.shards.schema import Record
 from ove.sources.folders import InputFile
 from ove.sources.quarantine import BadFile
@@ -47,6 +48,7 @@ def write_shards(
     progress: Callable[[WriteProgress], None],
     limit_s: float | None = None,
     bad: Sequence[BadFile] = (),
+    replace: bool = False,
 ) -> WriteSummary:
     """Writes the record of every usable input into shards in `out`, and the others to `quarantine.jsonl`.
 
@@ -54,7 +56,8 @@ def write_shards(
     marker with the digest of its inputs (files, sizes, dates, labels, `made_with`) and is skipped while that is unchanged; a
     killed run leaves only temporary files, which the next run removes. The manifest is written last. `make_record` must be
     picklable; it runs in `config.workers` processes, whose number changes no byte, for at most `limit_s` seconds an input.
-    `bad` are inputs already known to be unusable. BadClip if no input is usable.
+    `bad` are inputs already known to be unusable. BadClip if no input is usable, ConfigError if `out` holds shards of other
+    settings or inputs (`check_same_set`), unless they are to be replaced.
     """
     out.mkdir(parents=True, exist_ok=True)
     size = config.records_per_shard
@@ -65,6 +68,9 @@ def write_shards(
         remove_leftovers(out)
         inputs = [inputs_of(group, made_with) for group in groups]
         finished = {n: done for n, digest_ in enumerate(inputs) if (done := read_group(out, n, digest_))}
+        if not replace:
+            check_same_set(out, files, made_with, goes_on=bool(finished))
+        note_inputs(out, files, made_with)
         surplus = [p for p in out.iterdir() if (m := _OWN_FILES.fullmatch(p.name)) and int(m[1]) >= len(groups)]
         if surplus or len(finished) < len(groups):
             # From here on the folder is unfinished, which its readers must see.
@@ -142,5 +148,9 @@ def _try(make_record: Callable[[InputFile], Record], centers: Mapping[str, int],
         raise  # the same for every file
     except BadClip as error:
         return BadFile(file.name, str(error), error.position)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise  # not the file's fault
+        return BadFile(file.name, f"{file.name}: unforeseen {type(error).__name__}: {error}")
     except Exception as error:  # whatever a decoder raises: it goes to the quarantine list with its reason
         return BadFile(file.name, f"{file.name}: unforeseen {type(error).__name__}: {error}")

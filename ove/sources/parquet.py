@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from ove.config import bounded_json, limits
 from ove.errors import BadClip
-from ove.files import inside
+from ove.paths import inside
 from ove.records import BANKS
 from ove.sources.folders import ByteRange, FoundInputs, InputFile, Inside
 from ove.sources.lists import LABEL_COLUMNS, bank_labels, class_name

@@ -148,11 +148,36 @@ def test_embeddings_of_something_else_are_not_used(write_kinds: Write, tmp_path:
     embed_shards(shards, "obj", teacher, out, dataclasses.replace(CONFIG, store="float16"))
     halves = open_embeddings(out, shards, "obj", teacher_identity(CONFIG), "float16")
     assert halves.points.dtype == np.float16 and halves.identity != before
-    assert len(list(out.glob("chunk-*"))) == 2  # the old ones are gone
+    assert len(list(out.glob("chunk-*"))) == 2, "the old ones are gone, now that the new ones are whole"
     path = next(out.glob("chunk-*000000*"))
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(BadShard, match=r"is damaged .*delete it, then run"):
         open_embeddings(out, shards, "obj", teacher_identity(CONFIG), "float16")
+
+
+def test_embeddings_stay_until_those_with_other_settings_are_whole(write_kinds: Write, tmp_path: Path) -> None:
+    write_kinds(tmp_path / "set", 9)
+    shards, teacher, out = ShardSet.open(tmp_path / "set"), Thumbnails(), tmp_path / "work"
+    embed_shards(shards, "obj", teacher, out, CONFIG)
+    before = {path.name: path.read_bytes() for path in out.glob("chunk-*")}
+    other = dataclasses.replace(CONFIG, store="float16")
+
+    def interrupt(done: int, total: int) -> None:
+        if done > CONFIG.chunk_records:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_shards(shards, "obj", teacher, out, other, progress=interrupt)
+    assert (
+        len(list(out.glob("chunk-*"))) > len(before)
+        and before.items() <= {p.name: p.read_bytes() for p in out.glob("chunk-*")}.items()
+    )
+    assert embed_shards(shards, "obj", teacher, out, CONFIG) == 0, "back to the former settings, nothing is computed again"
+    assert {path.name for path in out.glob("chunk-*")} == set(before)
+    embed_shards(shards, "obj", teacher, out, other, part=(0, 2))
+    assert set(before) < {path.name for path in out.glob("chunk-*")}, "a part of them is not the whole"
+    embed_shards(shards, "obj", teacher, out, other, part=(1, 2))
+    assert len(list(out.glob("chunk-*"))) == len(before) and not set(before) & {path.name for path in out.glob("chunk-*")}
 
 
 def test_embeddings_that_are_not_finite_stop_it(write_kinds: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_an_output_that_another_machine_wrote_elsewhere_is_missed(tmp_path: Path
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     def second(attempt, jobs):
-        with pytest.raises(BadShard, match=r"another launch\.labels works on it; wait for it to end"):
+        with pytest.raises(BadShard, match=r"another `ove labels` works on it; wait for it to end"):
             run_here(jobs_of(1), tmp_path)
         yield from ((index, attempt(job)) for index, job in enumerate(jobs))
 

@@ -25,14 +25,14 @@ with working(Path(sys.argv[1])):
 
 
 def test_the_whole_is_alone_and_parts_are_side_by_side(tmp_path: Path) -> None:
-    with working(tmp_path), pytest.raises(BadShard, match=r"another launch\.labels works on it; wait for it or give another"):
+    with working(tmp_path), pytest.raises(BadShard, match=r"another `ove labels` works on it; wait for it or give another"):
         working(tmp_path, (0, 2)).__enter__()
     with working(tmp_path, (0, 2)), working(tmp_path, (1, 2)), working(tmp_path, (0, 3)):
         with pytest.raises(BadShard, match=r"does part 1/2; wait for it or do another part"):
             working(tmp_path, (1, 2)).__enter__()
         half = tmp_path / ".piece.0123.tmp"
         half.touch()
-        with pytest.raises(BadShard, match="another launch"):
+        with pytest.raises(BadShard, match="another `ove labels` works"):
             working(tmp_path).__enter__()
         assert half.exists()
     with working(tmp_path, WHOLE):
@@ -47,7 +47,7 @@ def test_the_command_is_refused_until_the_other_is_gone_however_it_ends(write_ki
     try:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
         for task in (["all"], ["embed", "--part", "0/2"], ["assign"]):
-            with pytest.raises(BadShard, match=r"steps/obj: another launch\.labels works on it"):
+            with pytest.raises(BadShard, match=r"steps/obj: another `ove labels` works on it"):
                 command.main([*task, *arguments])
         assert command.main([*arguments, "--work", str(tmp_path / "elsewhere")]) == 0
         other.send_signal(signal.SIGKILL)
@@ -85,7 +85,7 @@ def test_an_engine_is_for_ocr(write_kinds: Write, tmp_path: Path) -> None:
 
 def test_the_text_of_a_folder_is_read_by_one_at_a_time_and_once(write_kinds: Write, tmp_path: Path) -> None:
     write_kinds(tmp_path, 3)
-    with working(tmp_path / "text"), pytest.raises(BadShard, match=r"text: another launch\.labels works on it; wait for it to"):
+    with working(tmp_path / "text"), pytest.raises(BadShard, match=r"text: another `ove labels` works on it; wait for it to"):
         command.main(["ocr", "--shards", str(tmp_path)])
     with pytest.raises(ConfigError, match="is given more than once"):
         command.main(["ocr", "--shards", str(tmp_path), f"{tmp_path}/../{tmp_path.name}"])

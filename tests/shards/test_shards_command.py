@@ -127,7 +127,7 @@ def test_a_list_gives_labels_and_settings_arrive(mixed_folder: Path, tmp_path: P
 )
 def test_wrong_settings_are_refused(setting: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        command.main(["--videos", str(tmp_path), "--out", str(tmp_path / "out"), "--set", setting])
+        command.main(["--videos", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--set", setting])
 
 
 def test_parts_of_one_video_become_records_of_their_own(video_folder: Path, tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ from remote_servers import Server, serving
 
 from ove.config import RemoteConfig
 from ove.errors import BadShard, ConfigError, Unavailable
+from ove.paths import uri_of
 from ove.shards.labels import read_centers, read_labels, write_labels
 from ove.shards.remote import cache
 from ove.shards.remote import remote_shards as remote
-from ove.shards.remote.remote_shards import join, local_file, local_folder, uri_of
+from ove.shards.remote.remote_shards import join, local_file, local_folder
 from ove.shards.remote.remote_shards import pause_s as remote_pause_s
 from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify

@@ -27,9 +27,9 @@ from ove.sources.folders import files_in_folder
 MADE_WITH = {"video": {"size_px": SIZE_PX}}
 
 
-def _write(videos: Path, out: Path, made_with: dict = MADE_WITH, workers: int = 0, per_shard: int = 3) -> WriteSummary:
-    config = ShardsConfig(records_per_shard=per_shard, workers=workers)
-    return write_shards(files_in_folder(videos), out, make_record, config, made_with, lambda progress: None)
+def _write(videos: Path, out: Path, made_with: dict = MADE_WITH, workers: int = 0, replace: bool = False) -> WriteSummary:
+    config = ShardsConfig(records_per_shard=3, workers=workers)
+    return write_shards(files_in_folder(videos), out, make_record, config, made_with, lambda progress: None, replace=replace)
 
 
 def _shard_bytes(out: Path) -> dict[str, bytes]:
@@ -88,10 +88,11 @@ def test_what_changed_is_made_again(video_folder: Path, tmp_path: Path) -> None:
     assert _write(videos, out).n_earlier == 4
     assert second.n_earlier == 6
     assert second.fingerprint != first.fingerprint
-    assert _write(videos, out, made_with={"video": {"size_px": 42}}).n_earlier == 0
+    other = {"video": {"size_px": 42}}
+    assert _write(videos, out, made_with=other, replace=True).n_earlier == 0
     # Fewer videos: the surplus shards go.
     shutil.rmtree(videos / "left")
-    assert _write(videos, out).n_shards == 2
+    assert _write(videos, out, made_with=other).n_shards == 2
     assert sorted(p.name for p in out.glob("*.arrayrecord")) == ["shard-00000.arrayrecord", "shard-00001.arrayrecord"]
     assert verify(out).problems == []
 
@@ -104,7 +105,7 @@ def test_a_folder_that_is_being_made_again_is_not_read(video_folder: Path, tmp_p
     _write(video_folder, tmp_path)
     config = ShardsConfig(records_per_shard=3, workers=1)
     with pytest.raises(KeyboardInterrupt):
-        write_shards(files_in_folder(video_folder), tmp_path, make_record, config, {"other": 1}, interrupt)
+        write_shards(files_in_folder(video_folder), tmp_path, make_record, config, {"other": 1}, interrupt, replace=True)
     with pytest.raises(BadShard, match=r"holds no manifest\.json"):
         ShardSet.open(tmp_path)
     assert multiprocessing.active_children() == []

@@ -165,7 +165,7 @@ def test_a_set_of_bad_records_is_an_error_and_no_endless_search(tmp_path: Path) 
 
 
 def test_what_is_missing_is_named(shard_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadShard, match=r"no such shard folder.*launch\.shards"):
+    with pytest.raises(BadShard, match=r"no such shard folder.*`ove shards"):
         Pipeline(config_of(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="budget_tokens = 18"):
         Pipeline(config_of(shard_folder, budget_tokens=18))

@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 from ove.config import bounded_json, limits, read_bounded_json
 from ove.encoder.published.torch_file import read_torch
 from ove.errors import BadCheckpoint
-from ove.files import inside
+from ove.paths import inside
 
 SAFETENSORS = "model.safetensors"
 METADATA = {"format": "pt"}

@@ -12,12 +12,13 @@ from jaxtyping import Float, Float32, Int32
 
 from ove.distributed import broadcast_json, broadcast_one_to_all, is_main
 from ove.errors import BadShard, ConfigError
-from ove.files import digest, inside, write_array, write_json
+from ove.files import digest, write_array, write_json
 from ove.labels.clusters.assign import nearest
 from ove.labels.clusters.lloyd import assign_pass, update_centers
 from ove.labels.clusters.points import Points, as_points, unit
 from ove.labels.clusters.search import ScoreDtype, row_mesh
 from ove.labels.clusters.starts import kmeans_plus_plus, random_points, two_level
+from ove.paths import inside
 
 Start = Literal["auto", "spread", "random", "two_level"]
 _SPREAD_AT_MOST = 2**27

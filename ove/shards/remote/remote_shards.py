@@ -20,6 +20,7 @@ from typing import TypeVar
 from ove.config import RemoteConfig
 from ove.errors import BadShard, Unavailable
 from ove.files import locked, sha256_of, write_bytes, write_json
+from ove.paths import uri_of
 from ove.shards.manifest import MANIFEST, Shard
 from ove.shards.remote.cache import keep, lease
 from ove.shards.remote.fetch import BrokeOff, NotThere, download, explained, with_timeout
@@ -27,20 +28,11 @@ from ove.shards.remote.fetch import BrokeOff, NotThere, download, explained, wit
 R = TypeVar("R")
 
 _ORIGIN = ".origin.json"
-_URI = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/(/?)([^/].*|/.*)", re.DOTALL)
 _DIGITS = 24
 _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 """Before the second attempt; doubled before each further one, up to the longest."""
 _STATUS = re.compile(r"HTTP status code: (\d{3})")
 _ERRNO = {"404": errno.ENOENT, "401": errno.EACCES, "403": errno.EACCES}
-
-
-def uri_of(folder: Path | str) -> str | None:
-    """Returns the URI given as a folder, None for a local one; `Path("s3://a/b")`, which merges slashes, counts as s3://a/b."""
-    match = _URI.fullmatch(str(folder))
-    if match is None or match[1] == "file" or (not match[2] and Path(folder).exists()):
-        return None
-    return f"{match[1]}://{match[3].lstrip('/')}"
 
 
 def join(uri: str, name: str) -> str:
