@@ -17,7 +17,7 @@ from ove.encoder.published.weight_files import find_weights
 from ove.errors import BadCheckpoint, BadClip, BadShard, OveError
 from ove.labels.clusters.kmeans import kmeans
 from ove.paths import inside
-from ove.shards.labels import read_labels
+from ove.shards.labels import read_centers, read_labels
 from ove.shards.manifest import read_manifest
 from ove.shards.markers import read_group
 from ove.shards.shard_set import ShardSet
@@ -103,11 +103,11 @@ def test_of_a_remote_manifest_write_nothing_outside_of_the_cache(
 
 
 @every
-@pytest.mark.parametrize("which", ["labels", "centers"])
-def test_of_label_files(name: object, which: str, copied: Path) -> None:
-    _change(copied / "labels" / "vid.json", lambda values: values["labels"].update(file=name))
-    with pytest.raises(BadShard, match=r"vid\.json: names the file"):
-        read_labels(copied, "vid")
+@pytest.mark.parametrize(("which", "read"), [("labels", read_labels), ("centers", read_centers)])
+def test_of_label_files(name: object, which: str, read: Callable, copied: Path) -> None:
+    _change(copied / "labels" / "obj.json", lambda values: values[which].update(file=name))
+    with pytest.raises(BadShard, match=r"obj\.json: (names the file|is damaged)"):
+        read(copied, "obj")
 
 
 @every
