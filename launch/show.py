@@ -14,6 +14,7 @@ from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
 from ove.records import BANKS, Saliency, Selection
+from ove.shards.index import Name
 from ove.shards.labels import NONE, read_labels
 from ove.shards.remote.remote_shards import local_file
 from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image
@@ -72,10 +73,10 @@ def open_shards(place: str) -> tuple[ShardSet, range]:
 def find(shards: ShardSet, indices: range, key: str) -> int:
     """Returns the index of the record with a key; ConfigError, naming similar keys, if there is none."""
     keys = []
-    for index, record in _records(shards, indices):
-        if record.key == key:
+    for index, (found, _) in _names(shards, indices):
+        if found == key:
             return index
-        keys.append(record.key)
+        keys.append(found)
     near = difflib.get_close_matches(key, keys, _NEAR) or [k for k in keys if key.lower() in k.lower()][:_NEAR]
     hint = f"did you mean {', '.join(near)}?" if near else "without KEY this command lists them."
     raise ConfigError(f"{shards.folder}: none of the {len(keys)} records has the key {key!r}; {hint}")
@@ -143,18 +144,22 @@ def shown_selection(shards: ShardSet, record: VideoRecord, budget: int | None) -
 
 
 def _list(shards: ShardSet, indices: range, limit: int | None) -> int:
-    for index, record in _records(shards, indices if limit is None else indices[:limit]):
-        print(index, record.key, record.label or "", sep="\t")
+    for index, (key, label) in _names(shards, indices if limit is None else indices[:limit]):
+        print(index, key, label or "", sep="\t")
     if limit is not None and limit < len(indices):
         print(f"… and {len(indices) - limit:,} more", file=sys.stderr)
     return 0
 
 
-def _records(shards: ShardSet, indices: range) -> Iterator[tuple[int, Record]]:
-    """Yields readable records; names the others on stderr."""
+def _names(shards: ShardSet, indices: range) -> Iterator[tuple[int, Name]]:
+    """Yields names from the index; in a set without one those of readable records, the others are named on stderr."""
     for index in indices:
+        if shards.manifest.index:
+            yield index, shards.names[index]
+            continue
         try:
-            yield index, shards.record(index)
+            record = shards.record(index)
+            yield index, (record.key, record.label)
         except BadShard as error:
             print(f"record {index}: {error}", file=sys.stderr)
 

@@ -9,6 +9,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from ove.errors import BadClip, BadShard
 from ove.files import atomic_write, sha256_of
+from ove.shards.index import write_index
 from ove.shards.manifest import MANIFEST, Manifest, Shard, fingerprint_of_shards, write_manifest
 from ove.shards.markers import BankLabels, Form, Group, marker_path, merged_labels, shard_path, write_group
 from ove.shards.schema import Record, VideoRecord, kind_of, pack
@@ -32,6 +33,7 @@ class Packed:
     """One record as bytes, with what goes into the manifest."""
 
     data: bytes
+    key: str
     label: str | None
     banks: dict[str, BankLabels]
     form: Form
@@ -49,7 +51,7 @@ def packed(record: Record, centers: Mapping[str, int]) -> Packed:
     form = Form(kind_of(record))
     if isinstance(record, VideoRecord):
         form = Form("video", record.size_px, record.patch_px, record.grid_tyx, record.forms)
-    return Packed(pack(record), record.label, banks, form)
+    return Packed(pack(record), record.key, record.label, banks, form)
 
 
 def finish_group(out: Path, n: int, inputs: str, outcomes: Sequence[Packed | BadFile]) -> Group:
@@ -70,7 +72,8 @@ def finish_group(out: Path, n: int, inputs: str, outcomes: Sequence[Packed | Bad
     else:
         path.unlink(missing_ok=True)
     classes = sorted({o.label for o in good if o.label is not None})
-    done = Group(inputs, shard, _common_form(o.form for o in good), classes, merged_labels(o.banks for o in good), bad)
+    form, banks = _common_form(o.form for o in good), merged_labels(o.banks for o in good)
+    done = Group(inputs, shard, form, classes, banks, bad, [(o.key, o.label) for o in good])
     write_group(out, n, done)
     return done
 
@@ -78,7 +81,7 @@ def finish_group(out: Path, n: int, inputs: str, outcomes: Sequence[Packed | Bad
 def finish_folder(
     out: Path, groups: Sequence[Group], bad: Sequence[BadFile], centers: Mapping[str, int], made_with: Mapping[str, Any]
 ) -> Manifest:
-    """Writes the quarantine list and, last, the manifest; `bad` are inputs that are in no group.
+    """Writes the quarantine list, the index and, last, the manifest; `bad` are inputs that are in no group.
 
     BadClip, and no manifest, if no group has a record.
     """
@@ -106,6 +109,7 @@ def finish_folder(
         labels_per_record={bank: (b.fewest if b.records == records else 0, b.most) for bank, b in banks.items()},
         made_with=dict(made_with),
         fingerprint=fingerprint_of_shards(shards),
+        index=write_index(out, [group.names for group in groups if group.shard is not None]),
     )
     write_manifest(out, manifest)
     return manifest

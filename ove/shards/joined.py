@@ -58,7 +58,7 @@ class JoinedShards:
 
     @functools.cached_property
     def names(self) -> tuple[tuple[str, str | None], ...]:
-        """Returns key and class name of every record, in order; reads all records, once. BadShard if one is damaged."""
+        """Returns key and class name of every record, in order; as `ShardSet.names`."""
         pairs = zip(self._folders, self.sets, strict=True)
         return tuple((f"{folder}/{key}", label) for folder, shards in pairs for key, label in shards.names)
 

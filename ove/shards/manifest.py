@@ -56,6 +56,8 @@ class Manifest:
     """The configuration of the run."""
     fingerprint: str
     """Changes with any byte of any shard."""
+    index: str = ""
+    """SHA-256 of `index.jsonl`, hexadecimal; empty in sets without one, of earlier versions."""
 
     def video_config(self, selection: SelectionConfig) -> VideoConfig:
         """Returns the settings that clips were made with, at the grid that they have; `selection` is the reader's own."""
@@ -115,9 +117,9 @@ def _shard(values: dict[str, Any]) -> Shard:
 
 def _check_fields(values: dict[str, Any]) -> None:
     """Raises ValueError for a field of another kind than this code writes."""
-    texts = values["classes"], values["forms"], [values["kind"], values["fingerprint"]]
+    texts = values["classes"], values["forms"], [values["kind"], values["fingerprint"], values.get("index", "")]
     if not all(isinstance(part, list) and all(isinstance(text, str) for text in part) for part in texts):
-        raise ValueError("classes, forms, kind and fingerprint must be texts")
+        raise ValueError("classes, forms, kind, fingerprint and index must be texts")
     sizes = [values["records"], *values["banks"].values(), *(n for span in values["labels_per_record"].values() for n in span)]
     form = [values["size_px"], values["patch_px"], *(values["grid_tyx"] or [None])]
     if not all(type(n) is int and 0 <= n < _MOST for n in [*sizes, *(n for n in form if n is not None)]):

@@ -49,6 +49,8 @@ class Group:
     classes: list[str]
     banks: dict[str, BankLabels]
     bad: list[BadFile]
+    names: list[tuple[str, str | None]] | None = None
+    """Key and class name of each record; None in markers of earlier versions."""
 
 
 def inputs_of(group: Sequence[InputFile], made_with: Mapping[str, Any]) -> str:
@@ -97,7 +99,8 @@ def read_group(out: Path, n: int, inputs: str) -> Group | None:
     if form is not None:
         form = Form(**form | {"grid_tyx": form["grid_tyx"] and tuple(form["grid_tyx"]), "forms": tuple(form["forms"])})
     banks = {bank: BankLabels(**found) for bank, found in values["banks"].items()}
-    return Group(inputs, shard, form, values["classes"], banks, [BadFile(**entry) for entry in values["bad"]])
+    names = values.get("names") and [(key, label) for key, label in values["names"]]
+    return Group(inputs, shard, form, values["classes"], banks, [BadFile(**entry) for entry in values["bad"]], names)
 
 
 def merged_labels(found: Iterable[Mapping[str, BankLabels]]) -> dict[str, BankLabels]:

@@ -10,6 +10,7 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordReader
 
 from ove.errors import BadShard
+from ove.shards.index import read_index
 from ove.shards.manifest import Manifest, Shard, read_manifest
 from ove.shards.remote.remote_shards import RemoteShards, local_folder, origin
 from ove.shards.schema import ImageRecord, Record, VideoRecord, unpack
@@ -84,7 +85,12 @@ class ShardSet:
 
     @functools.cached_property
     def names(self) -> tuple[tuple[str, str | None], ...]:
-        """Returns key and class name of every record, in order; reads all records, once. BadShard if one is damaged."""
+        """Returns key and class name of every record, in order: from the index or, without one, from all records.
+
+        BadShard if the index, or a record that is read, is damaged.
+        """
+        if self.manifest.index:
+            return read_index(self.folder, self.manifest)
         return tuple((record.key, record.label) for record in map(self.record, range(len(self))))
 
     def bytes_at(self, index: int) -> bytes:

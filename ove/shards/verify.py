@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ove.errors import BadShard, Unavailable
+from ove.shards.index import INDEX, Name, read_index
 from ove.shards.manifest import Manifest, fingerprint_of_shards, read_manifest
 from ove.shards.pictures import picture_format
 from ove.shards.remote.remote_shards import local_folder
@@ -59,7 +60,7 @@ def verify(folder: Path | str, decode: bool = False, workers: int = 0) -> Verifi
         s.records for s in manifest.shards
     ):
         problems.append(Problem("manifest.json", "its totals do not agree with its list of shards"))
-    by_shard: dict[int, tuple[Verified, list[str]]] = {}
+    by_shard: dict[int, tuple[Verified, list[Name]]] = {}
     check = functools.partial(_check_shard, folder, manifest, decode)
     with closing(outcomes(check, range(len(manifest.shards)), min(workers, len(manifest.shards)))) as results:
         for n, outcome in results:
@@ -67,13 +68,26 @@ def verify(folder: Path | str, decode: bool = False, workers: int = 0) -> Verifi
                 outcome = Verified([Problem(manifest.shards[n].file, f"one of its records cannot be decoded: {outcome}")]), []
             by_shard[n] = outcome
     in_order = [by_shard[n] for n in range(len(manifest.shards))]
-    repeated = [key for key, count in Counter(key for _, keys in in_order for key in keys).items() if count > 1]
+    problems += _check_index(folder, manifest, [name for _, names in in_order for name in names])
+    repeated = [key for key, count in Counter(key for _, names in in_order for key, _ in names).items() if count > 1]
     problems += [Problem("manifest.json", f"the key {key} belongs to more than one record") for key in repeated]
     return functools.reduce(_together, (found for found, _ in in_order), Verified(problems))
 
 
-def _check_shard(folder: Path, manifest: Manifest, decode: bool, n: int) -> tuple[Verified, list[str]]:
-    """Returns the findings of one shard, and the keys of its records."""
+def _check_index(folder: Path, manifest: Manifest, names: list[Name]) -> list[Problem]:
+    """Returns what is wrong with the index; `names` are those of all readable records."""
+    if not manifest.index:
+        return []
+    try:
+        found = Counter(read_index(folder, manifest))
+    except (BadShard, Unavailable) as error:
+        return [Problem(INDEX, str(error))]
+    lacking = list((Counter(names) - found).elements())
+    return [Problem(INDEX, f"lacks the record {lacking[0][0]} of the class {lacking[0][1]}")] if lacking else []
+
+
+def _check_shard(folder: Path, manifest: Manifest, decode: bool, n: int) -> tuple[Verified, list[Name]]:
+    """Returns the findings of one shard, and the names of its records."""
     shard, shards = manifest.shards[n], ShardSet(folder, manifest)
     start = sum(s.records for s in manifest.shards[:n])
     try:
@@ -82,7 +96,7 @@ def _check_shard(folder: Path, manifest: Manifest, decode: bool, n: int) -> tupl
         return Verified([Problem(shard.file, str(error))]), []
     if not path.is_file():
         return Verified([Problem(shard.file, "is missing")]), []
-    found, keys = Verified(bytes=path.stat().st_size), []
+    found, names = Verified(bytes=path.stat().st_size), []
     with path.open("rb") as handle:
         if hashlib.file_digest(handle, "sha256").hexdigest() != shard.sha256:
             found.problems.append(Problem(shard.file, "its SHA-256 is not the one that was written"))
@@ -93,9 +107,9 @@ def _check_shard(folder: Path, manifest: Manifest, decode: bool, n: int) -> tupl
         except BadShard as error:
             found.problems.append(Problem(shard.file, str(error), index))
             continue
-        keys.append(record.key)
+        names.append((record.key, record.label))
         _count(record, found)
-    return _together(found, Verified(records=len(keys))), keys
+    return _together(found, Verified(records=len(names))), names
 
 
 def _check_record(record: Record, manifest: Manifest, decode: bool) -> None:

@@ -1,5 +1,6 @@
 """`ove show`: keys are listed, records printed and drawn, and a key that comes near is suggested."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -89,5 +90,8 @@ def test_a_damaged_record_does_not_hide_the_others(ask, tmp_path: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[len(data) // 4] ^= 16
     shard.write_bytes(data)
+    assert len(ask(show.main, folder).out.splitlines()) == 8  # by the index, no record is read
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"index": ""}))
     answer = ask(show.main, folder)
     assert answer.code == 0 and len(answer.out.splitlines()) == 7 and "is damaged" in answer.err
