@@ -1,20 +1,25 @@
 """A finished shard folder as one sequence of records, read in any order."""
 
 import bisect
+import errno
 import functools
 import itertools
+import os
 import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader
 
-from ove.errors import BadShard
+from ove.errors import BadShard, Unavailable
 from ove.shards.index import read_index
 from ove.shards.manifest import Manifest, Shard, read_manifest
 from ove.shards.remote.remote_shards import RemoteShards, local_folder, origin
 from ove.shards.schema import ImageRecord, Record, VideoRecord, unpack
 
+_OPEN_SHARDS = 128
+"""Files of a set that are open at a time: a process may open 1,024 by default, and trains on several sets."""
 _RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 """Reads only the requested record; reading by index is then thread-safe."""
 
@@ -27,7 +32,7 @@ class ShardSet:
         self.folder = folder
         self.manifest = manifest
         self._starts = list(itertools.accumulate((shard.records for shard in manifest.shards), initial=0))
-        self._readers: dict[int, ArrayRecordReader] = {}
+        self._readers: OrderedDict[int, ArrayRecordReader] = OrderedDict()
         self._lock = threading.Lock()
         uri = origin(folder)
         self._remote = None if uri is None else RemoteShards(folder, uri)
@@ -104,6 +109,10 @@ class ShardSet:
                 return self._remote.read_in_place(self.manifest.shards[n].file, lambda: self._reader(n).read([place])[0])
             return self._reader(n).read([place])[0]
         except (RuntimeError, IndexError) as error:
+            if os.strerror(errno.EMFILE) in str(error):
+                raise Unavailable(
+                    f"{self.folder}: this process has too many open files to read record {index}; raise `ulimit -n`."
+                ) from error
             raise BadShard(
                 f"{self.folder / self.manifest.shards[n].file}: record {place} is damaged ({error}); "
                 "delete the file and run the same `ove shards` again."
@@ -128,8 +137,10 @@ class ShardSet:
         return record
 
     def _reader(self, n: int) -> ArrayRecordReader:
-        if n in self._readers:
-            return self._readers[n]
+        with self._lock:
+            if n in self._readers:
+                self._readers.move_to_end(n)
+                return self._readers[n]
         shard, remote = self.manifest.shards[n], self._remote
         path = str(self.folder / shard.file) if remote is None else remote.place(shard)
         # Outside the lock: a shard that is slow to open, or never opens, does not block the others.
@@ -139,6 +150,8 @@ class ShardSet:
         if reader.num_records() != shard.records:
             raise RuntimeError(f"it holds {reader.num_records()} records, {shard.records} were written")
         with self._lock:
+            while len(self._readers) >= _OPEN_SHARDS:
+                self._readers.popitem(last=False)  # closed once no thread reads from it any more
             return self._readers.setdefault(n, reader)
 
     def copy_of(self, shard: Shard) -> Path:
