@@ -8,5 +8,6 @@ from ove.api.probe import ProbeResult as ProbeResult
 from ove.api.probe import probe as probe
 from ove.api.read import EncoderInput as EncoderInput
 from ove.api.read import read as read
-from ove.api.samples import split as split
+from ove.api.split import Split as Split
+from ove.api.split import split as split
 from ove.errors import OveError as OveError

@@ -1,6 +1,7 @@
 """`ove.write_shards` and `ove.batches`: labelled files → shards → batches."""
 
 import itertools
+import json
 import multiprocessing
 import os
 import tempfile
@@ -11,11 +12,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ove.api.samples import PathLike, Samples, local_path, reading_of, rows_of
+from ove.api.arguments import arguments, folder_to_write, local_path, path_given, refuse
+from ove.api.samples import PathLike, Samples, check_listing, materialised, reading_of, rows_of
 from ove.config import SelectionConfig, ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping
-from ove.errors import BadInput, ConfigError
-from ove.files import write_json_lines
+from ove.config.section import Count, Natural, hints_of
+from ove.errors import BadInput, ConfigError, OveError
+from ove.files import write_text
+from ove.paths import uri_of
 from ove.prefetch import prefetch
 from ove.probing.dataset import UNKNOWN
 from ove.records import MODES
@@ -29,22 +33,23 @@ PAPER_SHARE = 8
 """The paper keeps one patch in so many: 2,048 of 16,384."""
 
 
+@arguments(video__size_px="size")
 def write_shards(
     out: PathLike,
     samples: Samples,
     *,
     kind: Literal["video", "image"] = "video",
-    size: int = 224,
-    store: str | Sequence[str] = ("frames",),
-    records_per_shard: int | None = None,
+    size: Count | None = None,
+    store: str | Sequence[str] | None = None,
+    records_per_shard: Count | None = None,
     path_column: str = "",
     label_column: str = "",
-    label_folder: int = 0,
+    label_folder: Natural = 0,
     root: PathLike = "",
-    workers: int | None = None,
+    workers: Natural | None = None,
     replace: bool = False,
     progress: Callable[[WriteProgress], None] = lambda found: None,
-    **video: Any,
+    **settings: Any,
 ) -> WriteSummary:
     """Writes videos or pictures with their labels into a folder of shards; called again, it goes on where it stopped.
 
@@ -53,8 +58,8 @@ def write_shards(
         samples: a folder whose subfolders are class names, a list (``.txt``, ``.csv``, ``.jsonl``), an archive, or an iterable
             of paths, ``(path, label)`` pairs or dictionaries with the keys of a list (docs/data_format.md).
         kind: what the files are.
-        size: side in pixels of the square frames of videos.
-        store: how frames are stored: ``"frames"`` (JPEG), ``"h264"``, ``"mosaics"``, or several.
+        size: of videos: side in pixels of the square frames, by default 224.
+        store: of videos: how frames are stored: ``"frames"`` (JPEG, the default), ``"h264"``, ``"mosaics"``, or several.
         records_per_shard: by default 64 videos or 1,024 pictures.
         path_column: where a ``.csv`` or ``.jsonl`` list, or a dictionary, has the path; by default ``path``.
         label_column: the same for the class name; by default ``label``.
@@ -65,14 +70,15 @@ def write_shards(
             in a script, call it below ``if __name__ == "__main__":``.
         replace: write over a set of other samples or settings, which is deleted; otherwise it is refused.
         progress: called with how many files are done.
-        **video: other keys of the video section (:class:`ove.config.VideoConfig`).
+        **settings: other keys of the video section (:class:`ove.config.VideoConfig`), for videos, and of the shards section
+            (:class:`ove.config.ShardsConfig`), such as ``jpeg_quality=95``.
 
     Returns:
         What was written, and the files that were set aside with their reasons.
 
     Raises:
         BadClip: if no file can be used.
-        ConfigError: for options that are unknown or do not go together.
+        ConfigError: for options that are unknown or do not go together, and an ``out`` that cannot be written to.
 
     Examples:
         >>> ove.write_shards("shards", [("video.mp4", "run"), ("other.mp4", "jump")], size=84, workers=0).n_good
@@ -83,38 +89,65 @@ def write_shards(
             "ove.write_shards was called while a worker process imports your script; call it below "
             '`if __name__ == "__main__":`, or give workers=0.'
         )
-    if kind not in ("video", "image"):
-        raise ConfigError(f"kind = {kind!r} is none of video, image.")
-    forms = tuple(store.split(",")) if isinstance(store, str) else tuple(store)
-    shards = {"store": forms, "workers": workers, "records_per_shard": records_per_shard or (64 if kind == "video" else 1024)}
     reading = reading_of(path_column, label_column, label_folder, root)
-    video_config = from_mapping(VideoConfig, {"size_px": size} | video, "video.")
-    folder = local_path(out, "shards are written")
+    video, others = _sections(kind, size, store, settings)
+    count = records_per_shard or (64 if kind == "video" else 1024)
+    shards = others | {"workers": workers, "records_per_shard": count}
+    samples = materialised(samples, "samples")
     if isinstance(samples, (str, os.PathLike)):
+        check_listing(samples, reading)
         config = from_mapping(ShardsConfig, shards | reading, "shards.")
-        return write_source(kind, local_path(samples, "samples are read"), folder, video_config, config, progress, replace)
+        source, folder = local_path(samples, "samples", "samples are read"), folder_to_write(out, "out", [source])
+        return write_source(kind, source, folder, video, config, progress, replace)
     config = from_mapping(ShardsConfig, shards, "shards.")
     rows = rows_of(samples, reading)
     if not rows:
         raise BadInput("samples is empty; give at least one file.")
+    folder = folder_to_write(out, "out")
     with tempfile.TemporaryDirectory(prefix="ove_") as scratch:
         listed = Path(scratch) / "samples.jsonl"
-        write_json_lines(listed, rows)
-        return write_source(kind, listed, folder, video_config, config, progress, replace)
+        write_text(listed, "".join(json.dumps(row) + "\n" for row in rows))
+        try:
+            return write_source(kind, listed, folder, video, config, progress, replace)
+        except OveError as error:
+            error.args = (str(error).replace(str(listed), "samples"), *error.args[1:])
+            raise
 
 
+def _sections(
+    kind: str, size: int | None, store: str | Sequence[str] | None, settings: dict[str, Any]
+) -> tuple[VideoConfig, dict[str, Any]]:
+    """Returns the video section and keys of the shards section; ConfigError for what this kind of shards does not have."""
+    others = {name: value for name, value in settings.items() if name in hints_of(ShardsConfig)}
+    video = {name: value for name, value in settings.items() if name not in others}
+    if "size_px" in video:
+        raise ConfigError(f"size_px = {video['size_px']!r:.60} is called size here; give size={video['size_px']!r:.60}.")
+    made = from_mapping(VideoConfig, ({} if size is None else {"size_px": size}) | video, "video.")
+    if kind == "image":
+        of_videos = {name: others.get(name) for name in ("h264_crf", "budget_tokens")}
+        refuse({"size": size, "store": store, **video, **of_videos}, "videos", "kind = 'image'")
+        return made, others
+    refuse({"max_side_px": others.get("max_side_px")}, "pictures", "kind = 'video'")
+    forms = ("frames",) if store is None else tuple(store.split(",")) if isinstance(store, str) else tuple(store)
+    for name, form in {"jpeg_quality": "frames", "h264_crf": "h264", "budget_tokens": "mosaics"}.items():
+        if form not in forms:
+            refuse({name: others.get(name)}, f"store = {form!r}", f"store = {', '.join(map(str, forms))}")
+    return made, others | {"store": forms}
+
+
+@arguments(selection="", budget_tokens="budget")
 def batches(
     shards: PathLike,
     *,
-    batch_size: int = 16,
+    batch_size: Count = 16,
     mode: Literal["codec", "frames", "tiling", "image"] | None = None,
-    budget: int | None = None,
-    image_size: int = 224,
+    budget: Count | None = None,
+    image_size: Count | None = None,
     shuffle: bool = False,
-    seed: int = 0,
-    epochs: int = 1,
+    seed: Natural = 0,
+    epochs: Count = 1,
     drop_last: bool = False,
-    threads: int = 2,
+    threads: Count = 2,
     **selection: Any,
 ) -> Iterator[dict[str, Any]]:
     """Yields batches of patches, positions and class indices from a folder of shards, each record once an epoch.
@@ -125,13 +158,15 @@ def batches(
         shards: the folder, or its URI.
         batch_size: samples of a batch.
         mode: how records become patches; by default ``"codec"`` for videos, ``"image"`` for pictures.
-        budget: patches of a clip; by default one in 8.
-        image_size: side in pixels of the square to which pictures are brought.
+        budget: patches of a clip, by default one in 8; not of pictures (mode image).
+        image_size: of shards of pictures: side in pixels of the square to which they are brought, by default 224.
         shuffle: draw the records of each epoch in another order, a function of ``seed``.
+        seed: of ``shuffle``; without it, nothing is random.
         epochs: how often all records are read.
         drop_last: leave out a last batch that is not full.
         threads: read ahead by so many threads.
-        **selection: keys of the selection section (:class:`ove.config.SelectionConfig`), such as ``iframe_policy="score"``.
+        **selection: in mode codec, keys of the selection section (:class:`ove.config.SelectionConfig`), such as
+            ``iframe_policy="score"``.
 
     Yields:
         A dictionary: ``patches`` (B, N, P) uint8, ``positions`` (B, N, 3) int32, ``labels`` (B,) int32, the index of the class
@@ -146,17 +181,24 @@ def batches(
         ...     print(batch["patches"].shape, batch["labels"])
         (2, 288, 588) [0 1]
     """
-    found = ShardSet.open(shards if isinstance(shards, str) else Path(shards))
+    given = path_given(shards, "shards")
+    found = ShardSet.open(given if uri_of(given) else local_path(given, "shards", "shards are read"))
     chosen = mode or ("codec" if found.kind == "video" else "image")
-    if chosen not in MODES or (found.kind == "image" and chosen != "image"):
+    if found.kind == "image" and chosen != "image":
         raise ConfigError(f"mode = {chosen!r} does not fit {found.folder}, which holds {found.kind}s; leave it out.")
-    for name, value in {"batch_size": batch_size, "epochs": epochs, "threads": threads}.items():
-        if value < 1:
-            raise ConfigError(f"{name} = {value} must be at least 1.")
-    view = TokenView(budget or 1, from_mapping(SelectionConfig, selection, "selection."), size_px=image_size)
+    chosen_patches = from_mapping(SelectionConfig, selection, "selection.")
+    if chosen == "image":
+        refuse({"budget": budget}, "clips", "mode = 'image' takes whole pictures")
+    if chosen != "codec":
+        refuse(selection, "mode codec", f"mode = {chosen!r}")
     if found.kind == "video":
-        view = TokenView(budget or int(np.prod(found.grid_tyx)) // PAPER_SHARE, view.selection)
+        refuse({"image_size": image_size}, "shards of pictures", f"{found.folder} holds videos of one size")
+        view = TokenView(budget or int(np.prod(found.grid_tyx)) // PAPER_SHARE, chosen_patches)
         view.check(found.grid_tyx, {MODES.index(chosen)})
+    else:
+        view = TokenView(1, size_px=image_size or 224)
+        if view.size_px % view.patch_px:
+            raise ConfigError(f"image_size = {image_size} is not a multiple of the patch side {view.patch_px}.")
     classes = {name: index for index, name in enumerate(found.classes)}
 
     def sample(index: int) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ove.api.arguments import local_path, refuse
 from ove.api.model import Model
 from ove.api.read import mode_of
-from ove.api.samples import PathLike, Samples, labelled_files, split
+from ove.api.samples import PathLike, Samples, labelled_files
+from ove.api.split import split
 from ove.errors import BadClip, BadInput, ConfigError
 from ove.features.from_files import Outputs, encode_sequences, read_ahead
 from ove.probing.dataset import UNKNOWN
@@ -64,6 +66,8 @@ def encode_files(
     """Reads and encodes files; those that cannot be used are set aside and named in the log."""
     label_of = dict(pairs)
     mode = mode or mode_of(Path(next(iter(label_of))), model.inputs)
+    if mode != "codec":
+        refuse({"budget": budget}, "mode codec", f"{next(iter(label_of))} is read in mode {mode}")
     inputs = changed(model.inputs, mode=mode, **({} if budget is None else {"budget": budget}))
     names: list[str] = []
     bad: list[str] = []
@@ -98,12 +102,18 @@ def labelled_features(
     samples: Samples, labels: PathLike | Mapping[str, str] | None, reading: Mapping[str, Any]
 ) -> EncodedFiles:
     """Reads the embeddings of a feature file, with the labels of its files."""
-    if not is_feature_file(samples) or (labels is None and not reading["label_folder"]):
-        raise ConfigError(
-            "a feature file (.npz) needs labels=, a list or mapping of its files, or label_folder=; train and val must be two "
-            "of a kind."
-        )
-    path = Path(samples).expanduser()  # type: ignore[arg-type]
+    if not is_feature_file(samples):
+        raise ConfigError("train and val must be two of a kind; give two feature files (.npz), or two sources of files.")
+    path = local_path(samples, "train", "feature files are read")
+    given = {name: value or None for name, value in reading.items()}
+    if labels is None and not reading["label_folder"]:
+        raise ConfigError(f"{path} needs labels=, a list or mapping of its files, or label_folder=.")
+    if labels is None:
+        refuse(given | {"label_folder": None}, "lists", "labels are taken from folders, by label_folder")
+    elif isinstance(labels, Mapping):
+        refuse(given, "lists", "labels is a mapping")
+    elif not isinstance(labels, (str, os.PathLike)):
+        raise ConfigError(f"labels = {labels!r:.60} is of type {type(labels).__name__}; give a list, or a mapping of files.")
     try:
         with np.load(path, allow_pickle=False) as file:
             if "pooled" not in file:
@@ -111,7 +121,7 @@ def labelled_features(
                     f"{path}: holds no embeddings (pooled); encode the files again without --hidden or --tokens alone."
                 )
             names, values = file["files"].tolist(), file["pooled"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{path}: is no feature file of `ove encode` ({error}).") from error

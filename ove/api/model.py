@@ -3,17 +3,21 @@
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal, overload
 
+from ove.api.arguments import arguments, local_path, path_given, refuse
 from ove.api.read import EncoderInput, read_as
 from ove.config import EncoderConfig, VideoConfig
-from ove.errors import BadInput, ConfigError
+from ove.config.section import Count, Natural
+from ove.encoder.published.hub import is_on_hub
+from ove.errors import ConfigError
 from ove.features.from_files import FileFeatures, Outputs, Weights, encode_sequences, open_weights
+from ove.paths import uri_of
 from ove.tokens.preprocessing import differs_from_training
 from ove.tokens.read import InputConfig, Tokens
 
 _log = logging.getLogger("ove")
+_NAMED = arguments(video__size_px="size", size_px="size", n_frames="frames")
 
 
 class Model:
@@ -45,9 +49,12 @@ class Model:
             self._told.add(sentence)
             _log.warning(sentence)
 
-    def read(self, source: Any, *, mode: str = "auto", **options: Any) -> EncoderInput:
+    @_NAMED
+    def read(
+        self, source: Any, /, *, mode: Literal["auto", "codec", "frames", "image"] = "auto", **options: Any
+    ) -> EncoderInput:
         """Reads a file, bytes, URL or array as this encoder was trained; options are those of `ove.read`."""
-        return read_as(source, self.inputs, mode=mode, **options)
+        return read_as(source, self.inputs, options, mode)
 
     @overload
     def __call__(
@@ -63,8 +70,15 @@ class Model:
     def __call__(
         self, inputs: Any, *, tokens: bool = ..., hidden: int | None = ..., batch_tokens: int = ..., **options: Any
     ) -> FileFeatures: ...
+    @_NAMED
     def __call__(
-        self, inputs: Any, *, tokens: bool = False, hidden: int | None = None, batch_tokens: int = 16384, **options: Any
+        self,
+        inputs: Any,
+        *,
+        tokens: bool = False,
+        hidden: Natural | None = None,
+        batch_tokens: Count = 16384,
+        **options: Any,
     ) -> FileFeatures | list[FileFeatures]:
         """Encodes inputs; a list is packed into rows together, and the result of each is independent of the others.
 
@@ -74,7 +88,8 @@ class Model:
             tokens: also return the token of every patch.
             hidden: also return the tokens after this many blocks.
             batch_tokens: tokens that go through the encoder at a time.
-            **options: of `ove.read`, such as ``budget=512``, for inputs that are still to be read.
+            **options: of `ove.read`, such as ``budget=512``, for inputs that are still to be read; each is for those whose
+                mode has it, and refused if none does.
 
         Returns:
             For each input ``.pooled`` (D,), one embedding (None for weights without a pooling head), ``.tokens`` and
@@ -84,19 +99,33 @@ class Model:
             BadClip, BadInput, Unavailable: see `ove.read`.
         """
         several = isinstance(inputs, (list, tuple))
-        read = [self._as_input(one, options) for one in (inputs if several else [inputs])]
+        read = self._inputs(list(inputs) if several else [inputs], options)
         found = list(self._encoded([one.tokens for one in read], tokens, hidden, batch_tokens))
         return found if several else found[0]
 
-    def _as_input(self, source: Any, options: dict[str, Any]) -> EncoderInput:
-        if not isinstance(source, EncoderInput):
-            return self.read(source, **options)
-        if options:
-            raise ConfigError(f"{source.name}: has been read already; give {', '.join(options)} to ove.read.")
+    def _inputs(self, given: list[Any], options: dict[str, Any]) -> list[EncoderInput]:
+        options, unused = dict(options), []  # type: ignore[var-annotated]
+        mode = options.pop("mode", "auto")
+        read = []
+        for source in given:
+            if not isinstance(source, EncoderInput):
+                source = read_as(source, self.inputs, options, mode, called="inputs", unused=unused)
+            elif options or mode != "auto":
+                named = ", ".join([*options, *(["mode"] if mode != "auto" else [])])
+                raise ConfigError(f"{source.name}: has been read already; give {named} to ove.read.")
+            else:
+                self._compare(source)
+            read.append(source)
+        for name in options if unused else ():
+            if all(name in sentences for sentences in unused):
+                raise ConfigError(unused[0][name])
+        return read
+
+    def _compare(self, source: EncoderInput) -> None:
+        """Says what an input is otherwise than in training."""
         told = "; ".join(differs_from_training(self.weights.inputs, source.config)) if self.weights.inputs else ""
         if told:
             self._tell(f"{self.name} was trained on other inputs than {source.name}: {told}")
-        return source
 
     def _encoded(self, items: list[Tokens], tokens: bool, hidden: int | None, batch_tokens: int) -> Iterator[FileFeatures]:
         others = tokens or hidden is not None
@@ -108,6 +137,7 @@ class Model:
         return encode_sequences(self.weights, items, outputs, longest=max(lengths), batch_tokens=batch_tokens, equal=equal)
 
 
+@arguments()
 def load(
     name: str | os.PathLike[str], *, revision: str | None = None, compute: Literal["float32", "bfloat16"] = "float32"
 ) -> Model:
@@ -116,7 +146,7 @@ def load(
     Args:
         name: a model on the Hugging Face hub (``"lmms-lab-encoder/onevision-encoder-large"``), which is downloaded once; a
             folder or file of published weights; or the folder of a training run, whose newest checkpoint is used.
-        revision: branch, tag or commit on the hub.
+        revision: branch, tag or commit on the hub; not for paths.
         compute: dtype of activations; parameters are float32.
 
     Returns:
@@ -124,6 +154,7 @@ def load(
 
     Raises:
         BadCheckpoint: if there is no such encoder, or its files are damaged.
+        ConfigError: for a ``revision`` of a path, or one that is not the one after ``@``.
         Unavailable: if it is not on the hub, or the hub cannot be reached.
 
     Examples:
@@ -133,6 +164,10 @@ def load(
         >>> [out.pooled.shape for out in model(["video.mp4", "photo.jpg"])]
         [(64,), (64,)]
     """
-    if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
-        raise BadInput(f"name = {name!r}: give the name of a model on the hub, or the path of weights or of a run.")
-    return Model(open_weights(Path(name), compute, revision), str(name))
+    given = path_given(name, "name", "the name of a model on the hub, or the path of weights or of a run")
+    if uri_of(given) is None:
+        local_path(given, "name", "weights are read")
+    if not is_on_hub(given):
+        local_path(given, "name", "weights are read")
+        refuse({"revision": revision}, "models on the hub", f"{given} is a path")
+    return Model(open_weights(given, compute, revision), given)

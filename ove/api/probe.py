@@ -4,37 +4,37 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from ove.api.apart import check_apart, check_sets_apart
+from ove.api.arguments import arguments, refuse
 from ove.api.data import PAPER_SHARE
-from ove.api.encoded_files import encode_files, is_feature_file, labelled_features, split_files
+from ove.api.encoded_files import EncodedFiles, encode_files, is_feature_file, labelled_features, split_files
 from ove.api.model import Model, load
-from ove.api.samples import PathLike, Samples, labelled_files, reading_of
+from ove.api.probe_settings import OF_HEAD, OF_SELECTION, OF_SHARDS, probe_settings
+from ove.api.samples import PathLike, Samples, labelled_files, materialised, reading_of
 from ove.config import ProbeConfig
-from ove.config.mapping import from_mapping
-from ove.errors import BadInput, BadShard, ConfigError
+from ove.config.section import Count, Natural
+from ove.errors import BadInput, ConfigError
 from ove.features.frozen import frozen
-from ove.named import named
 from ove.paths import uri_of
-from ove.probing.dataset import ProbeDataset
+from ove.probing.compare import compare_on
+from ove.probing.dataset import UNKNOWN
 from ove.probing.features import Embeddings, Features
 from ove.probing.heads.attentive import fit
-from ove.probing.heads.heads import HEADS
 from ove.probing.heads.knn import knn
 from ove.probing.heads.linear import fit_linear
 from ove.probing.scores import Predictions, Scores
-from ove.records import MODES
 from ove.shards.joined import Shards, open_shards
 from ove.shards.manifest import MANIFEST
-from ove.stream.modes import TokenView
 
 _log = logging.getLogger("ove")
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class ProbeResult:
     n_train: int
     set_aside: tuple[str, ...] = ()
     """Files that could not be used, each with the reason."""
+    n_shared: int = 0
+    """Validation samples that were trained on, too, which makes the score too good."""
 
     @property
     def top1(self) -> float:
@@ -61,27 +63,29 @@ class ProbeResult:
     def __str__(self) -> str:
         low, high = self.scores.last.interval()
         bad = f"; {len(self.set_aside)} files set aside" if self.set_aside else ""
+        shared = f"; {self.n_shared} were trained on" if self.n_shared else ""
         return (
             f"top-1 {self.top1:.1%} (95 % interval {low:.1%} to {high:.1%}) on {len(self.names)} samples of "
-            f"{len(self.classes)} classes, {self.n_train} to train on{bad}"
+            f"{len(self.classes)} classes, {self.n_train} to train on{bad}{shared}"
         )
 
 
+@arguments(probe__probe="head")
 def probe(
     model: Model | PathLike | None,
     train: Samples | Sequence[PathLike],
     val: Samples | Sequence[PathLike] | None = None,
     *,
-    head: Literal["linear", "knn", "attentive"] = "linear",
-    mode: Literal["codec", "frames", "image"] | None = None,
-    budget: int | None = None,
+    head: Literal["linear", "knn", "attentive"] | str = "linear",
+    mode: Literal["codec", "frames", "tiling", "image"] | None = None,
+    budget: Count | None = None,
     labels: PathLike | Mapping[str, str] | None = None,
-    val_share: float = 0.2,
+    val_share: float | None = None,
     path_column: str = "",
     label_column: str = "",
-    label_folder: int = 0,
+    label_folder: Natural = 0,
     root: PathLike = "",
-    threads: int = 2,
+    threads: Count | None = None,
     **settings: Any,
 ) -> ProbeResult:
     """Trains a probe on a frozen encoder and scores it.
@@ -91,67 +95,82 @@ def probe(
         train: labelled samples to train on: a list (``.csv`` with the columns ``path`` and ``label``), a folder whose
             subfolders are class names, an iterable of ``(path, label)`` pairs, a folder of shards or several
             (``["shards/a", "shards/b"]``), or a feature file (``.npz`` of ``ove encode``), which is not encoded again.
-        val: samples to score on, of the same kind; without it, ``val_share`` of each class of ``train`` (not of shards).
+        val: samples to score on, of the same kind; without it, ``val_share`` of each class of ``train`` (not of shards). The
+            same samples as ``train`` are refused; some in both are counted in the log and in the result.
         head: ``"linear"`` (logistic regression on embeddings), ``"knn"`` (nothing is trained), or ``"attentive"`` (a learned
-            query over all tokens).
-        mode: how samples are looked at; by default as the encoder was trained.
+            query over all tokens); of shards also ``"module:name"``, one of your own.
+        mode: how samples are looked at; by default as the encoder was trained. ``"tiling"`` is for shards.
         budget: patches of a clip; by default as in training, of shards one in 8.
         labels: of a feature file: a list with the columns ``path`` and ``label``, or a mapping from path to class name; not
             needed with ``label_folder``.
-        val_share: share of each class to score on where ``val`` is not given.
+        val_share: share of each class to score on where ``val`` is not given, by default 0.2.
         path_column, label_column, label_folder, root: how samples or ``labels`` are listed, as in :func:`ove.write_shards`.
-        threads: read ahead by so many threads.
-        **settings: keys of the probe section (:class:`ove.config.ProbeConfig`), such as ``epochs=20``, ``lr=1e-3``, ``l2``.
+        threads: read files ahead by so many threads, by default 2.
+        **settings: keys of the probe section (:class:`ove.config.ProbeConfig`) that the head has, such as ``epochs=20`` and
+            ``lr=1e-3`` of ``"attentive"``, ``neighbours`` of ``"knn"``, ``l2`` of ``"linear"``; of shards also ``selection``
+            and ``image_px``.
 
     Returns:
         Scores, predictions and class names; print it for a sentence.
 
     Raises:
-        BadInput: for samples without labels, or of a single class.
+        BadInput: for samples without labels, of a single class, or the same for training and validation.
         BadClip, BadShard: if nothing can be used.
-        ConfigError: for unknown settings.
+        ConfigError: for settings that are unknown, or that the head or the samples do not have.
 
     Examples:
         >>> result = ove.probe(model, "videos", val_share=0.5, head="knn", neighbours=1)
         >>> 0 <= result.top1 <= 1
         True
     """
-    config = from_mapping(ProbeConfig, {"probe": head, "untrained": False} | settings, "probe.")
+    config = probe_settings(head, settings)
     reading = reading_of(path_column, label_column, label_folder, root)
-    model = load(model) if isinstance(model, (str, os.PathLike)) else model
-    given = [samples for samples in (train, val) if samples is not None]
-    shards = [found for found in map(_shards, given) if found]
-    if shards:
-        if len(shards) < 2:
-            raise ConfigError("a folder of shards is no counterpart of files; give two folders of shards, train and val.")
-        return _of_shards(_needed(model), shards, mode, budget, config)
-    if head not in _OF_FEATURES:
+    if val is not None:
+        refuse({"val_share": val_share}, "train without val", "val is given")
+    given = _sources(train, val)
+    sets = [found for found in map(_shards, given) if found is not None]
+    if len(sets) == 2:
+        listed = {name: value or None for name, value in reading.items()}
+        refuse({"labels": labels, **listed, "threads": threads}, "files", "train is a folder of shards")
+        return _of_shards(_needed(model), (sets[0], sets[1]), mode, budget, config, settings)
+    if sets:
+        raise ConfigError("a folder of shards is no counterpart of files; give two folders of shards, train and val.")
+    if head not in OF_HEAD:
         raise ConfigError(f"head = {head!r} works on shards only; write shards of the samples (`ove.write_shards`).")
+    refuse({name: settings.get(name) for name in OF_SHARDS}, "shards", "train is no folder of shards")
     if any(is_feature_file(samples) for samples in given):
         if head == "attentive":
             raise ConfigError("head = 'attentive' needs all tokens; give the files themselves, or use linear or knn.")
-        pairs_of = [labelled_features(samples, labels, reading) for samples in given]
+        if model is not None:
+            raise ConfigError(f"model = {model}: is not needed for a feature file, which is encoded already; give None.")
+        refuse({"mode": mode, "budget": budget, "threads": threads}, "files", "a feature file (.npz) is encoded already")
+        sources = [labelled_features(samples, labels, reading) for samples in given]
+        n_shared = check_apart([part.names for part in sources])
     else:
-        encode = partial(
-            encode_files, _needed(model), mode=mode, budget=budget, all_tokens=head == "attentive", threads=threads
-        )
-        pairs_of = [encode(labelled_files(samples, **reading)) for samples in given]
-    parts = pairs_of if len(pairs_of) == 2 else split_files(pairs_of[0], val_share, config.seeds[0])
-    classes = tuple(sorted(set(parts[0].labels)))
-    _check_classes(classes, Counter(parts[0].labels))
-    of_train, of_val = (part.features(classes) for part in parts)
-    scores, predictions = _fit(model, config, len(classes), of_train, of_val)
-    aside = tuple(dict.fromkeys(reason for part in pairs_of for reason in part.set_aside))
-    return ProbeResult(scores, classes, parts[1].names, of_val.labels, predictions, len(parts[0].names), aside)
+        refuse({"labels": labels}, "feature files (.npz)", "train is none")
+        model, pairs = _needed(model), [labelled_files(samples, **reading) for samples in given]
+        n_shared = check_apart([[path for path, _ in each] for each in pairs])
+        encode = partial(encode_files, model, mode=mode, budget=budget, all_tokens=head == "attentive", threads=threads or 2)
+        sources = [encode(each) for each in pairs]
+    parts = sources if len(sources) == 2 else split_files(sources[0], 0.2 if val_share is None else val_share, config.seeds[0])
+    aside = tuple(dict.fromkeys(reason for part in sources for reason in part.set_aside))
+    return replace(_of_encoded(model, parts[0], parts[1], config), set_aside=aside, n_shared=n_shared)
 
 
-_OF_FEATURES = ("linear", "knn", "attentive")
+def _sources(train: Any, val: Any) -> list[Any]:
+    """Returns the samples that are given, which can be gone through twice."""
+    given = {"train": train} | ({} if val is None else {"val": val})
+    return [materialised(samples, name) for name, samples in given.items()]
 
 
-def _needed(model: Model | None) -> Model:
+def _needed(model: Model | PathLike | None) -> Model:
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, (str, os.PathLike)):
+        return load(model)
     if model is None:
         raise ConfigError("model = None: files and shards have to be encoded; give a model from ove.load, or a feature file.")
-    return model
+    raise BadInput(f"model = {model!r:.60} is of type {type(model).__name__}; give what ove.load returns or takes.")
 
 
 def _shards(samples: Samples | Sequence[PathLike]) -> Shards | None:
@@ -178,40 +197,48 @@ def _shard_folder(given: PathLike) -> str | None:
     return str(path) if (path / MANIFEST).is_file() else None
 
 
-def _check_classes(classes: Sequence[str], counts: Mapping[str, int]) -> None:
-    if len(classes) < 2:
-        said = ", ".join(f"{name} ({counts.get(name, 0)})" for name in classes) or "none"
-        raise BadInput(f"a probe needs training samples of at least two classes, found {said}.")
-
-
-def _of_shards(model: Model, sets: Sequence[Shards], mode: str | None, budget: int | None, config: ProbeConfig) -> ProbeResult:
+def _of_shards(
+    model: Model,
+    sets: tuple[Shards, Shards],
+    mode: Any,
+    budget: int | None,
+    config: ProbeConfig,
+    settings: Mapping[str, Any],
+) -> ProbeResult:
     train, val = sets
-    classes = tuple(train.classes)
-    _check_classes(classes, {})
     mode = mode or ("codec" if train.kind == "video" else "image")
-    if train.kind != val.kind:
-        raise BadShard(f"{train.folder} holds {train.kind}s and {val.folder} {val.kind}s; give two of a kind.")
+    if mode == "image":
+        refuse({"budget": budget}, "clips", "mode = 'image' takes whole pictures")
+    if mode != "codec":
+        refuse({name: settings.get(name) for name in OF_SELECTION}, "mode codec", f"mode = {mode!r}")
     if train.kind == "video":
-        view = TokenView(budget or int(np.prod(train.grid_tyx)) // PAPER_SHARE, config.selection)
-        view.check(train.grid_tyx, {MODES.index(mode)})
-    else:
-        view = TokenView(budget or 1, size_px=config.image_px, patch_px=model.config.patch_px)
-    encoder = frozen(model.config, model.weights.params, model.name)
-    of_train, of_val = (ProbeDataset(shards, classes, mode, view) for shards in sets)
-    run = named(HEADS, config.probe, "probe.probe")
-    scores, predictions = run(encoder, of_train, of_val, len(classes), config, lambda done, total: None)[0]
+        refuse({"image_px": settings.get("image_px")}, "shards of pictures", f"{train.folder} holds videos")
+        budget = budget or int(np.prod(train.grid_tyx)) // PAPER_SHARE
+    n_shared = check_sets_apart(train, val)
+    config = replace(config, modes=(mode,), budgets=(budget or 1,))
+    encoder = replace(frozen(model.config, model.weights.params, model.name), inputs=model.weights.inputs)
+    found = compare_on(config, encoder, sets, lambda line: _log.log(WARNING if line.startswith("note") else INFO, line))
+    (row,) = found.rows
+    index = {name: number for number, name in enumerate(found.classes)}
+    labels = np.array([index.get(label or "", UNKNOWN) for _, label in val.names], np.int32)
     names = tuple(key for key, _ in val.names)
-    return ProbeResult(scores, classes, names, of_val.labels(), predictions, len(train))
+    return ProbeResult(row.scores[0], found.classes, names, labels, row.predictions[0], len(train), n_shared=n_shared)
 
 
-def _fit(
-    model: Model | None, config: ProbeConfig, n_classes: int, train: Embeddings | Features, val: Embeddings | Features
-) -> tuple[Scores, Predictions]:
-    if isinstance(train, Features) and isinstance(val, Features):
-        model = _needed(model)
-        encoder = frozen(model.config, model.weights.params, model.name)
-        return fit(encoder, config, n_classes, train, val, config.seeds[0])
-    assert isinstance(train, Embeddings) and isinstance(val, Embeddings)
-    if config.probe == "knn":
-        return knn(n_classes, train, val, config.neighbours)
-    return fit_linear(n_classes, train, val, config.l2)
+def _of_encoded(model: Model | PathLike | None, train: EncodedFiles, val: EncodedFiles, config: ProbeConfig) -> ProbeResult:
+    classes = tuple(sorted(set(train.labels)))
+    if len(classes) < 2:
+        said = ", ".join(f"{name} ({count})" for name, count in Counter(train.labels).items())
+        raise BadInput(f"a probe needs training samples of at least two classes, found {said}.")
+    of_train, of_val = train.features(classes), val.features(classes)
+    if isinstance(of_train, Features) and isinstance(of_val, Features):
+        opened = _needed(model)
+        encoder = frozen(opened.config, opened.weights.params, opened.name)
+        scores, predictions = fit(encoder, config, len(classes), of_train, of_val, config.seeds[0])
+    else:
+        assert isinstance(of_train, Embeddings) and isinstance(of_val, Embeddings)
+        if config.probe == "knn":
+            scores, predictions = knn(len(classes), of_train, of_val, config.neighbours)
+        else:
+            scores, predictions = fit_linear(len(classes), of_train, of_val, config.l2)
+    return ProbeResult(scores, classes, val.names, of_val.labels, predictions, len(train.names))

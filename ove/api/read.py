@@ -1,6 +1,7 @@
 """`ove.read`: one video or picture → the patches that an encoder sees of it."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,8 @@ import numpy as np
 from jaxtyping import Float32, Int32, Shaped, UInt8
 from PIL import Image
 
-from ove.api.samples import local_path
+from ove.api.arguments import arguments, local_path
+from ove.api.modes import taken_by
 from ove.api.source import Source, as_local_file
 from ove.errors import BadClip, BadInput, ConfigError
 from ove.records import TIME_STEPS
@@ -19,8 +21,9 @@ from ove.tokens.preprocessing import changed
 from ove.tokens.read import InputConfig, InputMode, Reading, Tokens, image_input, read_file, whole_frames
 from ove.view.overlay import overlay
 
-_SEPARATE = {"frames": "n_frames", "size": "size_px"}
-"""Options of `read` that the configuration calls otherwise."""
+_OWN = {"frames": "n_frames", "size": "size_px", "budget": "budget", "max_tokens": "max_tokens", "min_tokens": "min_tokens"}
+"""Options of `read` beside those of the video section, and what the configuration calls them."""
+_NAMED = arguments(video__size_px="size", size_px="size", n_frames="frames")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -60,8 +63,13 @@ class EncoderInput:
 
         Mode codec: moments of the clip with their motion, residual, saliency, and the patches kept. Otherwise the frames.
 
+        Nothing is opened: in a script, give a path, or call `.show()` of the picture that is returned.
+
         Args:
             path: also write the picture there; its suffix (.png, .jpg …) is the format.
+
+        Returns:
+            The picture (``PIL.Image``), RGB.
         """
         at = self.reading
         if at.clip is not None and at.signals is not None and at.saliency is not None and at.selection is not None:
@@ -70,23 +78,31 @@ class EncoderInput:
             pixels = np.concatenate(list(self.frames), axis=1)
         picture = Image.fromarray(pixels)
         if path is not None:
-            file = local_path(path, "pictures are written")
-            if Image.registered_extensions().get(file.suffix.lower()) not in Image.SAVE:
-                raise ConfigError(f"{file}: is of no kind of picture that can be written; end it with .png or .jpg.")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(file)
+            _write(picture, local_path(path, "path", "pictures are written"))
         return picture
 
 
+def _write(picture: Image.Image, file: Path) -> None:
+    if Image.registered_extensions().get(file.suffix.lower()) not in Image.SAVE:
+        raise ConfigError(f"path = {file}: is of no kind of picture that can be written; end it with .png or .jpg.")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(file)
+    except OSError as error:
+        raise ConfigError(f"path = {file}: cannot be written ({error.strerror or error}); give another path.") from error
+
+
+@_NAMED
 def read(
     source: Source | Shaped[np.ndarray, "..."],
+    /,
     *,
     mode: Literal["auto", "codec", "frames", "image"] = "auto",
-    budget: int | float = 2048,
-    frames: int = 8,
+    budget: int | float | None = None,
+    frames: int | None = None,
     size: int | None = None,
-    max_tokens: int = 1024,
-    min_tokens: int = 0,
+    max_tokens: int | None = None,
+    min_tokens: int | None = None,
     **video: Any,
 ) -> EncoderInput:
     """Reads a video or a picture and chooses the patches that an encoder sees.
@@ -97,14 +113,14 @@ def read(
         mode: ``"codec"`` samples 64 frames and keeps the most surprising patches by motion and residual of the compressed
             video; ``"frames"`` keeps all patches of a few frames; ``"image"`` those of a picture. ``"auto"`` is ``"image"``
             for pictures, ``"frames"`` for arrays of frames, and ``"codec"`` for all else.
-        budget: patches of a clip in mode codec; a float up to 1 is a share of all its patches.
-        frames: whole frames of a video in mode frames, 1 to 64.
+        budget: patches of a clip in mode codec, by default 2,048; a float up to 1 is a share of all its patches.
+        frames: whole frames of a video in mode frames, 1 to 64, by default 8.
         size: side in pixels of the square to which videos (default 224) and pictures (default: at their own proportions) are
             resized; a multiple of 14.
-        max_tokens: the most patches of a picture at its own proportions.
-        min_tokens: enlarge pictures to at least so many patches.
+        max_tokens: the most patches of a picture at its own proportions, by default 1,024.
+        min_tokens: enlarge pictures at their own proportions to at least so many patches.
         **video: other keys of the video section, such as ``sampling="energy"``, ``geometry="letterbox"`` or
-            ``preset="probe"`` (:class:`ove.config.VideoConfig`).
+            ``preset="probe"`` (:class:`ove.config.VideoConfig`). Options that the mode does not have are refused.
 
     Returns:
         Patches and positions, with the frames and the saliency that they were chosen by.
@@ -112,7 +128,7 @@ def read(
     Raises:
         BadClip: if the file cannot be used, with its name and the reason.
         BadInput: for a type that is no source, or pixels that are not ``uint8``.
-        ConfigError: for options that are unknown or do not go together.
+        ConfigError: for options that are unknown, not of this mode, or do not go together.
         Unavailable: if a URL cannot be read.
 
     Examples:
@@ -122,20 +138,38 @@ def read(
         >>> clip.show("patches.png").size
         (1486, 1298)
     """
-    return read_as(source, InputConfig("codec"), mode=mode, budget=budget, frames=frames, size=size, max_tokens=max_tokens,
-                   min_tokens=min_tokens, **video)  # fmt: skip
+    own = {"budget": budget, "frames": frames, "size": size, "max_tokens": max_tokens, "min_tokens": min_tokens}
+    return read_as(source, InputConfig("codec"), own | video, mode)
 
 
-def read_as(source: Any, config: InputConfig, *, mode: str = "auto", **options: Any) -> EncoderInput:
-    """Reads as `config` says but for the options given; None leaves one as it is. Otherwise as `read`."""
-    given = {_SEPARATE.get(key, key): value for key, value in options.items() if value is not None}
-    if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) and hasattr(source, "__array__"):
-        return _of_array(np.asarray(source), mode, config, given)
-    with as_local_file(source) as (path, name):
+def read_as(
+    source: Any,
+    config: InputConfig,
+    options: Mapping[str, Any],
+    mode: str = "auto",
+    *,
+    called: str = "source",
+    unused: list[dict[str, str]] | None = None,
+) -> EncoderInput:
+    """Reads as `config` says but for the options given; None leaves one as it is. Otherwise as `read`.
+
+    ConfigError for an option that the mode does not have; with a list `unused`, such options are appended to it instead, each
+    with that sentence. `called`: the argument that the source is, for messages.
+    """
+    if mode not in ("auto", "codec", "frames", "image"):
+        raise ConfigError(f"mode = {mode!r} is none of auto, codec, frames, image.")
+    given = {key: value for key, value in options.items() if value is not None or key not in _OWN}
+    if not isinstance(source, _FILES) and (hasattr(source, "__array__") or hasattr(source, "__array_interface__")):
+        return _of_array(np.asarray(source), mode, config, given, called, unused)
+    with as_local_file(source, called) as (path, name):
         if mode == "auto":
             mode = mode_of(path, config)
-        config = _configured(config, mode, given)
+        taken = taken_by(given, config, mode, f"{name} is read in mode {mode}", unused)
+        config = _configured(config, mode, taken)
         return _made(name, config, read_file(path, config))
+
+
+_FILES = (str, os.PathLike, bytes, bytearray, memoryview)
 
 
 def mode_of(path: Path, config: InputConfig) -> InputMode:
@@ -148,29 +182,37 @@ def mode_of(path: Path, config: InputConfig) -> InputMode:
     return "image" if is_image else config.mode if config.mode != "image" else "codec"
 
 
-def _configured(config: InputConfig, mode: str, options: dict[str, Any]) -> InputConfig:
-    if mode not in ("codec", "frames", "image"):
-        raise ConfigError(f"mode = {mode!r} is none of auto, codec, frames, image.")
-    own = ("budget", "n_frames", "max_tokens", "min_tokens")
-    values = {key if key in own else f"video.{key}": value for key, value in options.items() if key != "size_px"}
-    if "size_px" in options:
-        values["size_px" if mode == "image" else "video.size_px"] = options["size_px"]
+def _configured(config: InputConfig, mode: str, options: Mapping[str, Any]) -> InputConfig:
+    values = {_OWN.get(key, f"video.{key}"): value for key, value in options.items()}
+    if "size_px" in values and mode != "image":
+        values["video.size_px"] = values.pop("size_px")
     return changed(config, mode=mode, **values)
 
 
-def _of_array(array: Shaped[np.ndarray, "..."], mode: str, config: InputConfig, options: dict[str, Any]) -> EncoderInput:
+def _of_array(
+    array: Shaped[np.ndarray, "..."],
+    mode: str,
+    config: InputConfig,
+    options: Mapping[str, Any],
+    called: str,
+    unused: list[dict[str, str]] | None,
+) -> EncoderInput:
     if array.dtype != np.uint8:
         raise BadInput(
-            f"pixels are of type {array.dtype}; give uint8, 0 to 255 (floats of 0 to 1: `(255 * x).round().astype(np.uint8)`)."
+            f"{called}: pixels are of type {array.dtype}; give uint8, 0 to 255 (floats of 0 to 1: "
+            "`(255 * x).round().astype(np.uint8)`)."
         )
     if array.ndim not in (3, 4) or array.shape[-1] != 3 or not array.size:
-        raise BadInput(f"pixels of shape {array.shape} are no RGB picture (H, W, 3) or frames (T, H, W, 3), channels last.")
+        raise BadInput(
+            f"{called}: pixels of shape {array.shape} are no RGB picture (H, W, 3) or frames (T, H, W, 3), channels last."
+        )
     expected = "image" if array.ndim == 3 else "frames"
     if mode not in ("auto", expected):
         raise ConfigError(
             f"mode = {mode!r}: an array of {array.ndim} axes is read in mode {expected}; codec needs a video file."
         )
-    config = _configured(config, expected, options)
+    taken = taken_by(options, config, expected, f"an array is read in mode {expected}", unused, "patch_px")
+    config = _configured(config, expected, taken)
     if expected == "image":
         return _made("<array>", config, image_input(np.ascontiguousarray(array), config))
     chosen = np.unique(np.linspace(0, len(array) - 1, min(config.n_frames, len(array), TIME_STEPS)).astype(np.int32))

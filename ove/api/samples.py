@@ -1,23 +1,22 @@
-"""Labelled files as users give them: lists, folders, pairs; `ove.split` divides them."""
+"""Labelled files as users give them: lists, folders, pairs."""
 
-import csv
-import io
+import json
 import os
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ove.api.arguments import local_path, path_given, refuse
 from ove.config import ShardsConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadInput, ConfigError
-from ove.files import write_text
 from ove.paths import uri_of
-from ove.sources.folders import named_by_folder
-from ove.sources.inputs import find_inputs
+from ove.sources.folders import first_repeated, named_by_folder
+from ove.sources.inputs import archive_format, find_inputs
+from ove.sources.lists import class_name, column_of_list, is_table
 
 PathLike = str | os.PathLike[str]
 Samples = PathLike | Iterable[PathLike | tuple[PathLike, str] | Mapping[str, Any]]
@@ -30,96 +29,99 @@ def reading_of(path_column: str, label_column: str, label_folder: int, root: Pat
     return {"path_column": path_column, "label_column": label_column, "label_folder": label_folder, "root": os.fspath(root)}
 
 
-def local_path(path: PathLike, what: str) -> Path:
-    """Returns a path with `~` expanded; ConfigError for a URI, which says `what` is done here only."""
-    if uri := uri_of(os.fspath(path)):
-        raise ConfigError(f"{uri}: {what} on this machine only; give a local path, and copy the folder.")
-    return Path(path).expanduser()
+def check_listing(samples: Samples, reading: Mapping[str, Any]) -> None:
+    """Raises ConfigError for what `reading_of` returns, if the kind of samples has no such thing."""
+    if not isinstance(samples, (str, os.PathLike)):
+        return
+    path = local_path(samples, "samples", "samples are read")
+    given = {name: value or None for name, value in reading.items()}
+    if path.is_dir() or archive_format(path):
+        found = f"{path} is {'a folder' if path.is_dir() else 'an archive'}"
+        refuse({name: given[name] for name in ("path_column", "root")}, "lists and mappings", found)
+    elif path.is_file() and not is_table(path):
+        columns = {name: given[name] for name in ("path_column", "label_column")}
+        refuse(columns, "lists with columns (.csv, .jsonl) and mappings", f"{path} is a list without")
+
+
+def materialised(samples: Any, name: str) -> Any:
+    """Returns samples that can be gone through twice; BadInput, naming the argument, for what is no samples.
+
+    What the user's iterable raises passes through.
+    """
+    if isinstance(samples, (str, os.PathLike)):
+        path_given(samples, name)
+        return samples
+    if isinstance(samples, Mapping):
+        raise BadInput(f"{name}: is a mapping; give its .items(), if it is from paths to class names.")
+    if not isinstance(samples, Iterable) or isinstance(samples, (bytes, bytearray, memoryview)):
+        raise BadInput(
+            f"{name} = {samples!r:.60}: give a folder, a list file, or an iterable of paths and (path, label) pairs."
+        )
+    return list(samples)
 
 
 def rows_of(samples: Iterable[Any], reading: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns samples as rows of a list with the columns key, path and label."""
+    """Returns samples as rows of a list with the columns key, path and label; BadInput for what is no sample."""
     config = from_mapping(ShardsConfig, reading, "")
-    if not isinstance(samples, Iterable):
-        raise BadInput(f"samples = {samples!r}: give a folder, a list file, or an iterable of paths and (path, label) pairs.")
     return [_row(sample, config) for sample in samples]
 
 
 def _row(sample: Any, config: ShardsConfig) -> dict[str, Any]:
     path_column, label_column = config.path_column or "path", config.label_column or "label"
+    row: Any = sample
     if isinstance(sample, (str, os.PathLike)):
-        sample = {path_column: sample}
-    elif isinstance(sample, tuple) and len(sample) == 2:
-        sample = {path_column: sample[0], label_column: sample[1]}
-    if not isinstance(sample, Mapping) or not isinstance(sample.get(path_column), (str, os.PathLike)):
+        row = {path_column: sample}
+    elif isinstance(sample, (tuple, list)) and len(sample) == 2:
+        row = {path_column: sample[0], label_column: sample[1]}
+    if not isinstance(row, Mapping) or not isinstance(row.get(path_column), (str, os.PathLike)):
         raise BadInput(
-            f"the sample {sample!r} is neither a path, a pair (path, label), nor a mapping with the key {path_column}."
+            f"samples: {sample!r:.200} is neither a path, a pair (path, label), nor a mapping with the key {path_column}."
         )
-    if config.label_column and label_column not in sample:
+    if config.label_column and label_column not in row:
         raise BadInput(
-            f"the sample {sample!r} has no key {label_column}, but {', '.join(map(str, sample))}; name one of these."
+            f"samples: {sample!r:.200} has no key {label_column}, but {', '.join(map(str, row))}; name one of these."
         )
-    given, label = os.fspath(sample[path_column]), sample.get(label_column)
-    if label in (None, "") and config.label_folder:
+    given = path_given(row[path_column], "samples: the path")
+    try:
+        label = class_name(_plain_number(row.get(label_column)))
+        others = {key: _plain_number(value) for key, value in row.items() if key not in (path_column, label_column)}
+        json.dumps(others)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"samples: {sample!r:.200} cannot be used: {error}.") from error
+    if label is None and config.label_folder:
         label = named_by_folder(given, config.label_folder, "samples")
-    others = {key: value for key, value in sample.items() if key not in (path_column, label_column)}
-    path = local_path(Path(config.root) / given if config.root and not uri_of(given) else given, "samples are read").absolute()
-    return {"key": given} | others | {"path": str(path), "label": None if label is None else str(label)}
+    path = Path(config.root) / given if config.root and not uri_of(given) else given
+    return {"key": given} | others | {"path": str(_local(path)), "label": label}
 
 
-def split(
-    samples: Samples,
-    *,
-    val_share: float = 0.2,
-    seed: int = 0,
-    out: PathLike | None = None,
-    path_column: str = "",
-    label_column: str = "",
-    label_folder: int = 0,
-    root: PathLike = "",
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Splits labelled files into a training and a validation list, class by class in the same proportion.
+def _local(path: Path | str) -> Path:
+    if uri := uri_of(path):
+        raise ConfigError(f"samples: {uri}: samples are read on this machine only; copy them here, and give local paths.")
+    return Path(path).expanduser().absolute()
 
-    Args:
-        samples: a folder whose subfolders are class names, a list with labels, or an iterable of ``(path, label)`` pairs.
-        val_share: share of each class for validation, within 0 and 1; at least one file, and never all of them.
-        seed: another one draws other files.
-        out: folder to which ``train.csv`` and ``val.csv`` are written, for ``ove.probe`` and the commands.
-        path_column, label_column, label_folder, root: how samples are listed, as in :func:`write_shards`.
 
-    Returns:
-        Two lists of ``(path, label)``.
+def _plain_number(value: Any) -> Any:
+    """Returns integers of NumPy as Python's, all else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
-    Raises:
-        BadInput: for a file without a label, or a class of one file.
-        ConfigError: for a share that is not between 0 and 1.
 
-    Examples:
-        >>> train, val = ove.split("videos", val_share=0.25, out="lists")
+def group_of_each(samples: Any, groups: Any, pairs: Sequence[tuple[str, str]], reading: Mapping[str, Any]) -> list[str]:
+    """Returns the name of the group of each labelled file, in their order; BadInput for a file without one.
+
+    `groups`: a column of the list or key of the mappings, or a function of the path.
     """
-    if not isinstance(val_share, (int, float)) or not 0 < val_share < 1:
-        raise ConfigError(f"val_share = {val_share!r} must be between 0 and 1.")
-    of_class: dict[str, list[str]] = defaultdict(list)
-    for path, label in labelled_files(samples, **reading_of(path_column, label_column, label_folder, root)):
-        of_class[label].append(path)
-    rng = np.random.default_rng(seed)
-    parts: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
-    for label in sorted(of_class):
-        paths = sorted(of_class[label])
-        if len(paths) < 2:
-            raise BadInput(f"class {label} has one file, {paths[0]}; give each class at least two, or leave it out.")
-        n_val = min(max(round(val_share * len(paths)), 1), len(paths) - 1)
-        order = rng.permutation(len(paths))
-        for number, index in enumerate(order.tolist()):
-            parts[number < n_val].append((paths[index], label))
-    if out is not None:
-        folder = local_path(out, "lists are written")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, part in zip(("train.csv", "val.csv"), parts, strict=True):
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([("path", "label"), *part])
-            write_text(folder / name, text.getvalue())
-    return parts
+    if callable(groups):
+        found = [groups(path) for path, _ in pairs]
+    elif not isinstance(samples, (str, os.PathLike)):
+        found = [sample.get(groups) if isinstance(sample, Mapping) else None for sample in samples]
+    elif is_table(listed := local_path(samples, "samples", "samples are read")):
+        found = column_of_list(listed, groups, from_mapping(ShardsConfig, reading, ""))
+    else:
+        raise ConfigError(f"groups = {groups!r} names a column, but {listed} has none; give a function of the path.")
+    for (path, _), name in zip(pairs, found, strict=True):
+        if name in (None, "") or not isinstance(_plain_number(name), (str, int)):
+            raise BadInput(f"groups: {path} is in the group {name!r:.60}; give each file the name of one, a str or an int.")
+    return [str(name) for name in found]
 
 
 def labelled_files(samples: Samples, **reading: Any) -> list[tuple[str, str]]:
@@ -128,7 +130,8 @@ def labelled_files(samples: Samples, **reading: Any) -> list[tuple[str, str]]:
     `reading`: what `reading_of` returns.
     """
     if isinstance(samples, (str, os.PathLike)):
-        source = local_path(samples, "samples are read")
+        source = local_path(samples, "samples", "samples are read")
+        check_listing(samples, reading)
         with tempfile.TemporaryDirectory(prefix="ove_") as scratch:
             found = find_inputs(source, "video", from_mapping(ShardsConfig, reading, ""), Path(scratch))
         if found.bad:
@@ -139,7 +142,12 @@ def labelled_files(samples: Samples, **reading: Any) -> list[tuple[str, str]]:
             raise BadInput(f"{inside.name}: is a part of a file; write shards of {source} first, and give these.")
         pairs = [(str(file.path.absolute()), file.label) for file in files]
     else:
-        pairs = [(row["path"], row["label"]) for row in rows_of(samples, reading)]
+        rows = rows_of(materialised(samples, "samples"), reading)
+        if part := next((row for row in rows if row.get("start_s") is not None or row.get("end_s") is not None), None):
+            raise BadInput(f"samples: {part['key']}: is a part of a file; write shards of the samples first, and give these.")
+        pairs = [(row["path"], row["label"]) for row in rows]
+        if repeated := first_repeated(path for path, _ in pairs):
+            raise BadInput(f"samples: {repeated} is given twice; give every file once.")
     if not pairs:
         raise BadInput("no samples were given; give at least one file with its class name.")
     without = next((path for path, label in pairs if not label), None)

@@ -94,8 +94,15 @@ def compare(config: ProbeConfig, log: Log, cache: ScoreCache | None = None) -> C
         if not getattr(config, name):
             raise ConfigError(f"probe.{name} is not set; name it in the configuration, or with --config.{name}=….")
     encoder = open_frozen(Path(config.weights), config.compute)
+    encoder.check(config.modes)  # before the sets are opened, which may be far away
+    return compare_on(config, encoder, (open_shards(config.train_shards), open_shards(config.val_shards)), log, cache)
+
+
+def compare_on(
+    config: ProbeConfig, encoder: Frozen, sets: tuple[Shards, Shards], log: Log, cache: ScoreCache | None = None
+) -> Comparison:
+    """Does as `compare` with an encoder and sets that are open, for training and for validation."""
     encoder.check(config.modes)
-    sets = open_shards(config.train_shards), open_shards(config.val_shards)
     _check(config, encoder, sets)
     classes = tuple(sets[0].classes)
     if len(classes) < 2:

@@ -45,8 +45,7 @@ def check_same_set(out: Path, files: Sequence[InputFile], made_with: Mapping[str
 
 def _refusal(out: Path, what: str) -> ConfigError:
     return ConfigError(
-        f"{out}: holds {what}; this run would destroy them. Give another folder, or --replace (in Python replace=True) to "
-        "write the set anew."
+        f"{out}: holds {what}; this run would destroy them. Give another folder, or --replace to write the set anew."
     )
 
 

@@ -63,6 +63,16 @@ def rows_of_list(path: Path, config: ShardsConfig = _DEFAULTS) -> FoundInputs:
     return FoundInputs(files, bad)
 
 
+def column_of_list(path: Path, column: str, config: ShardsConfig = _DEFAULTS) -> list[Any]:
+    """Returns the values of one column, row by row, None where a row has none; BadClip for a list without it."""
+    found = [row for _, row in _rows(path, (config.path_column,) if config.path_column else PATH_COLUMNS)]
+    values = [row.get(column) if isinstance(row, dict) else None for row in found]
+    columns = dict.fromkeys(name for row in found if isinstance(row, dict) for name in row)
+    if column not in columns:
+        raise BadClip(f"{path}: has no column {column}, but {', '.join(columns) or 'none'}.")
+    return values
+
+
 def _lacks(path: Path, column: str, columns: Iterable[str]) -> BadClip:
     return BadClip(
         f"{path}: has no column {column}, but {', '.join(columns) or 'none'}; name the right ones in shards.path_column and "

@@ -11,7 +11,9 @@ from synthetic import RECORDS, record_of, write_set
 
 import ove
 from ove.api.probe import probe
+from ove.config import ProbeConfig, SelectionConfig
 from ove.errors import BadInput, ConfigError
+from ove.probing.compare import compare
 from ove.shards.schema import VideoRecord
 from ove.sources.folders import InputFile
 
@@ -75,10 +77,47 @@ def test_classes_without_training_samples_count_as_wrong(model: ove.Model, pictu
     assert sorted(result.labels.tolist()) == [-1] * 4 + [0] * 4 + [1] * 4
 
 
-def test_shards_give_what_the_probe_of_shards_gives(model: ove.Model, shard_folder: Path) -> None:
-    result = probe(model, shard_folder, shard_folder, head="knn", neighbours=1, budget=16, selection={"gop_frames": 4})
-    assert result.classes == ("dark", "light") and result.n_train == len(result.names) == 24
+def test_shards_give_what_the_probe_of_shards_gives(model: ove.Model, shard_folder: Path, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"head": "knn", "neighbours": 1, "budget": 16, "selection": {"gop_frames": 4}}
+    val = write_set(tmp_path / "val", 6)
+    result = probe(model, shard_folder, val, **asked)
+    assert result.classes == ("dark", "light") and (result.n_train, len(result.names), result.n_shared) == (24, 6, 0)
     assert result.top1 == np.mean(result.predictions.classes[:, 0] == result.labels) == 1  # each sample is its own neighbour
+    config = ProbeConfig(
+        weights=model.name,
+        train_shards=str(shard_folder),
+        val_shards=str(val),
+        probe="knn",
+        modes=("codec",),
+        budgets=(16,),
+        selection=SelectionConfig(gop_frames=4),
+        untrained=False,
+        neighbours=1,
+    )
+    assert compare(config, lambda line: None).rows[0].scores == (result.scores,)
+
+
+def test_samples_that_were_trained_on_are_refused_or_counted(
+    model: ove.Model, pictures: list[tuple[str, str]], shard_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(BadInput, match="hold the same 24 records"):
+        probe(model, shard_folder, str(shard_folder))
+    with pytest.raises(BadInput, match="train and val hold the same 24 files"):
+        probe(model, pictures, reversed(pictures))
+    (tmp_path / "linked").symlink_to(Path(pictures[0][0]).parents[1])
+    linked = [
+        (str(tmp_path / "linked" / Path(path).relative_to(Path(pictures[0][0]).parents[1])), name) for path, name in pictures
+    ]
+    with pytest.raises(BadInput, match="train and val hold the same 24 files"):
+        probe(model, pictures, linked)
+    result = probe(model, pictures[::2], pictures[:9], head="knn", neighbours=1)
+    assert result.n_shared == 5 and "5 were trained on" in str(result)
+    assert "5 of the 9 files to score on are also trained on" in caplog.text
+    caplog.clear()
+    assert probe(model, pictures[::2], pictures[1::2], head="knn", neighbours=1).n_shared == 0 and not caplog.records
+    np.savez(tmp_path / "features.npz", files=np.array([path for path, _ in pictures]), pooled=np.eye(24))
+    with pytest.raises(BadInput, match="hold the same 24 files"):
+        probe(None, tmp_path / "features.npz", tmp_path / "features.npz", labels=dict(pictures))
 
 
 def test_several_folders_of_shards_are_one_set(model: ove.Model, shard_folder: Path, tmp_path: Path) -> None:
@@ -88,6 +127,7 @@ def test_several_folders_of_shards_are_one_set(model: ove.Model, shard_folder: P
     )
     assert (result.classes, result.n_train, len(result.names)) == (("dark", "grey", "light"), RECORDS + 4, 4)
     assert [result.classes[index] for index in result.labels] == ["dark", "grey", "dark", "grey"] and result.top1 == 1
+    assert result.n_shared == 4
     with pytest.raises(ConfigError, match="pictures: is no folder of shards, unlike others"):
         probe(model, [shard_folder, tmp_path / "pictures"], shard_folder)
 
@@ -138,5 +178,5 @@ def test_what_does_not_go_together_is_refused(model: ove.Model, pictures: list[t
         probe(None, pictures, pictures)
     with pytest.raises(BadInput, match=r"at least two classes, found dark \(8\)"):
         probe(model, pictures[:8], pictures)
-    with pytest.raises(ConfigError, match=r"probe\.epoch"):
+    with pytest.raises(ConfigError, match=r"unexpected argument epoch; did you mean epochs\?"):
         probe(model, pictures, pictures, epoch=3)

@@ -124,7 +124,7 @@ def test_what_cannot_be_read_is_named(source: Any, options: dict[str, Any], erro
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"fusion": "best"}, "video.fusion = 'best' is none of"),
+        ({"fusion": "best"}, "^fusion = 'best' is none of"),
         ({"size": 85}, "85 is not a multiple of"),
         ({"colour": 1}, "colour"),
     ],

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ove.errors import BadCheckpoint, Unavailable
+from ove.errors import BadCheckpoint, ConfigError, Unavailable
 from ove.files import sha256_of
 
 _FILES = ("*.json", "*.safetensors")
@@ -25,7 +25,14 @@ def local_weights(name: Path | str, revision: str | None = None) -> Path:
     found = _NAME.fullmatch(str(name))
     if found is None or path.exists():
         return path
+    if revision and found["revision"] not in (None, revision):
+        raise ConfigError(f"revision = {revision!r}, but the name says @{found['revision']}; give one of the two.")
     return _snapshot(found["repo"], revision or found["revision"])
+
+
+def is_on_hub(name: Path | str) -> bool:
+    """Returns whether weights are looked for on the hub: by their name, and because there is no such path here."""
+    return _NAME.fullmatch(str(name)) is not None and not Path(name).expanduser().exists()
 
 
 def _snapshot(repo: str, revision: str | None) -> Path:
