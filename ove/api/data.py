@@ -97,7 +97,8 @@ def write_shards(
     if isinstance(samples, (str, os.PathLike)):
         check_listing(samples, reading)
         config = from_mapping(ShardsConfig, shards | reading, "shards.")
-        source, folder = local_path(samples, "samples", "samples are read"), folder_to_write(out, "out", [source])
+        source = local_path(samples, "samples", "samples are read")
+        folder = folder_to_write(out, "out", [source])
         return write_source(kind, source, folder, video, config, progress, replace)
     config = from_mapping(ShardsConfig, shards, "shards.")
     rows = rows_of(samples, reading)

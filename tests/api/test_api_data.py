@@ -113,7 +113,7 @@ def test_what_is_no_sample_is_named(tmp_path: Path, sample: Any) -> None:
 
 def test_shards_are_not_written_to_a_folder_named_like_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="s3://bucket/shards: shards are written on this machine only"):
+    with pytest.raises(ConfigError, match="out = s3://bucket/shards: results are written on this machine only"):
         ove.write_shards("s3://bucket/shards", ["a.mp4"])
     assert not list(tmp_path.iterdir())
 
@@ -180,3 +180,27 @@ def test_what_cannot_be_gone_through_is_refused(tmp_path: Path, samples: Any) ->
             call()
     with pytest.raises(BadInput, match="no samples were given"):
         ove.split([])
+
+
+def test_a_finished_set_of_other_samples_or_settings_is_not_replaced(shards: Path, videos: list[Path], tmp_path: Path) -> None:
+    out, quick = tmp_path / "out", {"size": SIZE_PX, "workers": 0}
+    ove.write_shards(out, [(videos[0], "a")], **quick)  # type: ignore[arg-type]
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    for samples, options, said in (
+        ([(videos[1], "a")], {}, "holds 1 records"),
+        ([(videos[0], "a")], {"sampling": "consecutive"}, "sampling = 'uniform', not 'consecutive'"),
+    ):
+        with pytest.raises(ConfigError, match=rf"{said}.* Give another folder, or replace=True to write the set anew"):
+            ove.write_shards(out, samples, **quick, **options)  # type: ignore[arg-type]
+        assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    ove.write_shards(out, [(videos[1], "a")], replace=True, **quick)  # type: ignore[arg-type]
+    assert dict(ShardSet.open(out).names) == {str(videos[1]): "a"}
+
+
+def test_settings_of_shards_are_taken_where_they_matter(videos: list[Path], tmp_path: Path) -> None:
+    sizes = []
+    for quality in (50, 92):
+        out = tmp_path / str(quality)
+        ove.write_shards(out, [(videos[0], "a")], size=SIZE_PX, workers=0, jpeg_quality=quality)
+        sizes.append(sum(map(len, ShardSet.open(out).video(0).frames)))
+    assert sizes[0] < 0.6 * sizes[1]
