@@ -80,7 +80,8 @@ def _extract(options: argparse.Namespace, config: VideoConfig, tokens: int, task
     try:
         clip, signals = read_video(file.path, config)
         scores = saliency(signals, config)
-        selection = choose_patches(scores, clip.is_i_frame, tokens, config.selection)
+        fill = "mosaics" in options.export  # which are always full
+        selection = choose_patches(scores, clip.is_i_frame, tokens, config.selection, fill)
     except BadClip as error:  # the border where a bad file is set aside
         reason = str(error)
         named = reason if reason.startswith(str(file.path)) else f"{file.path}: {reason}"
@@ -178,6 +179,7 @@ def _write(path: Path, clip: Clip, scores: Saliency, selection: Selection, signa
     """Writes the .npz atomically."""
     arrays = {
         "frame_index": clip.frame_index,
+        "n_distinct": np.array(len(np.unique(clip.frame_index))),
         "pts_s": clip.pts_s,
         "is_i_frame": clip.is_i_frame,
         "saliency": scores.scores,
@@ -191,7 +193,8 @@ def _write(path: Path, clip: Clip, scores: Saliency, selection: Selection, signa
     if clip.valid is not None:
         arrays["valid"] = clip.valid
     if signals is not None:
-        arrays |= {"motion": signals.motion, "has_vector": signals.has_vector, "residual": signals.residual}
+        every = signals.of_frames(np.arange(len(clip.frame_index)))
+        arrays |= {name: getattr(signals, name)[every] for name in ("motion", "has_vector", "residual")}
         arrays |= {"cell_offset_px": np.array(signals.cell_offset_px, np.int32)}
         arrays |= {"residual_exact": np.array(signals.residual_exact), "residual_source": np.array(signals.residual_source)}
     with atomic_write(path) as temporary, temporary.open("wb") as file:

@@ -13,7 +13,7 @@ import numpy as np
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
-from ove.records import BANKS, Saliency, Selection
+from ove.records import BANKS, Selection
 from ove.shards.index import Name
 from ove.shards.labels import NONE, read_labels
 from ove.shards.remote.remote_shards import local_file
@@ -139,8 +139,7 @@ def shown_selection(shards: ShardSet, record: VideoRecord, budget: int | None) -
     whole = n_patches // len(record.is_i_frame) * int(record.is_i_frame.sum())
     made_with = from_mapping(VideoConfig, shards.manifest.made_with.get("video", {}), "made_with.video.")
     tokens = budget or max(whole, min(_BUDGET, n_patches // _SHARE))
-    saliency = Saliency(record.saliency.astype(np.float32), record.valid)
-    return choose_patches(saliency, record.is_i_frame, tokens, made_with.selection)
+    return choose_patches(record.scored, record.is_i_frame, tokens, made_with.selection)
 
 
 def _list(shards: ShardSet, indices: range, limit: int | None) -> int:

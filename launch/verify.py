@@ -87,10 +87,19 @@ def summary(folder: str, manifest: Manifest, found: Verified, banks: Sequence[st
         f"  codecs    {_counts(found.codecs)}",
         f"  sources   {_counts(found.sources)}",
         f"  forms     {_counts(found.forms)}",
+        *short_lines(found),
         f"  labels    {'none' if not within and not banks else ''}",
     ]
     lines[-1] = lines[-1].rstrip()
     return lines + [f"            {line}" for line in (*within, *banks)]
+
+
+def short_lines(found: Verified) -> list[str]:
+    """Returns a line about videos of fewer frames than are stored, if there are any."""
+    if not found.short:
+        return []
+    frames = _span(min(found.short), max(found.short))
+    return [f"  short     {found.short.total():,} videos have fewer frames ({frames}); their copies give no tokens"]
 
 
 def _span(fewest: int, most: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int16, Int32, Int64, Integer, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int16, Int32, Int64, Integer, UInt8
 
 BankName = Literal["vid", "obj", "ocr"]
 BANKS: tuple[BankName, ...] = get_args(BankName)
@@ -53,13 +53,13 @@ class Clip:
 
 @dataclass(frozen=True)
 class CodecSignals:
-    """Codec signals of the sampled frames, at the size of the coded picture."""
+    """Codec signals of the U different sampled frames, at the size of the coded picture."""
 
-    motion: Float32[np.ndarray, "T h w 2"]
+    motion: Float32[np.ndarray, "U h w 2"]
     """(dx, dy): by how many pixels the content of each 8×8 cell has moved since its reference frame; 0 where no vector is."""
-    has_vector: Bool[np.ndarray, "T h w"]
+    has_vector: Bool[np.ndarray, "U h w"]
     """Cells with a motion vector; the others are intra-coded."""
-    residual: Int16[np.ndarray, "T H W"]
+    residual: Int16[np.ndarray, "U H W"]
     """Luma residual, −128…127 on inter-coded pixels; in intra-coded cells the gradient magnitude of the decoded luma."""
     residual_exact: bool = True
     """False where the residual of inter-coded pixels may be off by more than rounding and saturation (docs/codec.md)."""
@@ -69,6 +69,12 @@ class CodecSignals:
     """(down, across): pixels of the first row and column of cells outside the picture (if turned or cropped)."""
     camera_removed: bool = False
     """True if `motion` is pooled over frames, each without the camera's (`video.sampling` = "pool")."""
+    order: Int[np.ndarray, "T"] | None = None
+    """Which of the U each sampled frame is, ascending; repeats in short videos. None: T = U."""
+
+    def of_frames(self, frames: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+        """Returns where the signals of sampled frames (0…T−1) are."""
+        return frames if self.order is None else self.order[frames]
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class Saliency:
     """0 (as predicted) … 1 (all new); −1 on patches that are not valid."""
     valid: Bool[np.ndarray, "Y X"] | None = None
     """Letterboxed: patches that lie wholly within the picture; None: all."""
+    frame_index: Int[np.ndarray, "T"] | None = None
+    """Ascending; equal numbers are copies of one frame of a short video. None: all differ."""
 
 
 @dataclass(frozen=True)

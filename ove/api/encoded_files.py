@@ -88,7 +88,10 @@ def encode_files(
         raise BadClip(f"none of the {len(label_of)} files could be used; the first: {bad[0] if bad else 'no file'}")
     values = [one.tokens if all_tokens else one.pooled for one in found]
     if len({len(value) for value in values if value is not None}) > 1:
-        raise ConfigError("head = 'attentive' needs samples of equally many tokens; use linear or knn for these.")
+        raise ConfigError(
+            "head = 'attentive' needs samples of equally many tokens, and short videos have fewer than the budget; lower "
+            "budget, or use linear or knn."
+        )
     stacked = np.stack([value for value in values if value is not None])
     return EncodedFiles(tuple(names), tuple(label_of[name] for name in names), stacked, tuple(bad))
 

@@ -130,7 +130,7 @@ def encode_sequences(
 ) -> Iterator[FileFeatures]:
     """Yields the features of each sequence, in order; all local devices share the rows of each batch.
 
-    `longest`: most tokens of a sequence (`equal`: tokens of every sequence). `batch_tokens`: tokens in the encoder at a time.
+    `longest`: most tokens of a sequence (`equal`: of nearly every one). `batch_tokens`: tokens in the encoder at a time.
     Sequences share rows but do not attend to each other, so features do not depend on neighbours, up to rounding. The next
     batch is packed while one is computed.
     """

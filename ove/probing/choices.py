@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from ove.errors import BadClip, BadShard
-from ove.records import Saliency
 from ove.shards.joined import Shards
 from ove.stream.modes import TokenView
 
@@ -57,7 +56,7 @@ def choices_of(shards: Shards, view: TokenView, progress: Callable[[int, int], N
         valid = np.ones((rows, columns), bool) if record.valid is None else record.valid
         chosen = np.zeros((n_frames, rows, columns), bool)
         try:
-            chosen.reshape(-1)[view.choose(Saliency(record.saliency.astype(np.float32), record.valid))] = True
+            chosen.reshape(-1)[view.choose(record.scored)] = True
         except BadClip as error:
             raise BadShard(f"{shards.folder}: {record.key}: {error}") from error
         tokens[number] = chosen.sum(axis=(1, 2))

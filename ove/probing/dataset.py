@@ -64,6 +64,7 @@ class ProbeDataset:
             "classes": list(self.classes),
             "mode": self.mode,
             "view": self.view.about(),
+            **({} if self.mode == "image" else {"copies": "left out"}),  # of frames of short videos; once they were not
             **changed,
             **own_source(INTERVENTIONS, self.intervention, "probe.interventions"),
             **own_source(SELECTION_RULES, selection.rule, "selection.rule"),

@@ -6,14 +6,15 @@ All interventions keep the number of tokens; all but `shuffle` keep their positi
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Bool, Int, Int32, UInt8
 
 from ove.errors import ConfigError
 from ove.named import named
-from ove.records import CODEC, Saliency
+from ove.records import CODEC
 from ove.shards.schema import VideoRecord, decode_frames
 from ove.stream.modes import TokenView, to_tokens
 from ove.video.patches import positions, take_patches
+from ove.video.select import distinct_frames
 
 SHARE = 0.5
 """Share of the tokens of partly kept frames that an intervention replaces."""
@@ -55,7 +56,7 @@ def _other_video(
 
 
 def _chosen(record: VideoRecord, view: TokenView) -> Int32[np.ndarray, "N"]:
-    return view.choose(Saliency(record.saliency.astype(np.float32), record.valid))
+    return view.choose(record.scored)
 
 
 def _whole(record: VideoRecord, flat: np.ndarray) -> np.ndarray:
@@ -75,12 +76,15 @@ def _half(record: VideoRecord, flat: np.ndarray, rng: np.random.Generator) -> np
 def _unchosen_near(record: VideoRecord, flat: np.ndarray, changed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Returns one unchosen patch for each changed patch, without repetition, from its frame or the nearest that has one left.
 
-    Letterbox padding is excluded: the intervention tests motion, not the presence of a picture.
+    Letterbox padding is excluded: the intervention tests motion, not the presence of a picture. So are copies of a short
+    video's frames, unless too little is left without them.
     """
     n_frames, rows, columns = record.grid_tyx
     per_frame = rows * columns
     left = np.ones(n_frames * per_frame, bool) if record.valid is None else np.tile(record.valid.ravel(), n_frames)
     left[flat] = False
+    once = left & ~_is_copy(record, flat)
+    left = once if once.sum() >= len(changed) else left
     spare = [list(rng.permutation(np.flatnonzero(frame))) for frame in left.reshape(n_frames, per_frame)]
     found = []
     for frame in changed // per_frame:
@@ -92,6 +96,16 @@ def _unchosen_near(record: VideoRecord, flat: np.ndarray, changed: np.ndarray, r
         source = min(frames, key=lambda other: abs(other - frame))
         found.append(source * per_frame + spare[source].pop())
     return np.array(found, np.int64)
+
+
+def _is_copy(record: VideoRecord, flat: np.ndarray) -> Bool[np.ndarray, "TYX"]:
+    """Marks the patches that show what a chosen patch or one of an earlier sampled frame shows."""
+    n_frames, rows, columns = record.grid_tyx
+    same = record.frame_index[:, None] == record.frame_index
+    chosen = np.zeros((n_frames, rows * columns), bool)
+    chosen.reshape(-1)[flat] = True
+    is_later = ~np.isin(np.arange(n_frames), distinct_frames(record.scored))
+    return (is_later[:, None] | same @ chosen).reshape(-1)
 
 
 def patches_at(record: VideoRecord, flat: Int[np.ndarray, "n"]) -> UInt8[np.ndarray, "n P"]:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-
 from ove.errors import BadClip, BadShard, ConfigError
 from ove.features.frozen import Frozen
 from ove.probing.dataset import UNKNOWN, Example, ProbeDataset
@@ -72,7 +70,8 @@ class _Part(ProbeDataset):
             return Example(frames_to_patches(frame, record.patch_px), all_positions((1, rows, columns)).copy(), UNKNOWN)
         begin, end = (0, n_frames // 2) if self.part == 0 else (n_frames // 2, n_frames)
         try:
-            flat = self.view.choose(Saliency(record.saliency[begin:end].astype(np.float32), record.valid))
+            scored = record.scored
+            flat = self.view.choose(Saliency(scored.scores[begin:end], scored.valid, record.frame_index[begin:end]))
         except BadClip as error:
             raise BadShard(f"{self.shards.folder}: {record.key}: {error}") from error
         flat += begin * rows * columns

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class RecordMaker:
         self, frames: UInt8[np.ndarray, "T S S 3"], found: Saliency, is_i_frame: np.ndarray
     ) -> tuple[UInt16[np.ndarray, "N"], list[bytes]]:
         """Returns the flat indices of the selected patches, and the mosaics that hold them, from the decoded frames."""
-        chosen = choose_patches(_as_stored(found), is_i_frame, self.shards.budget_tokens, self.video.selection)
+        chosen = choose_patches(_as_stored(found), is_i_frame, self.shards.budget_tokens, self.video.selection, fill=True)
         patch_px, (_, rows, columns) = self.video.patch_px, chosen.grid_tyx
         n_mosaics = -(-len(chosen.flat) // (rows * columns))
         patches = np.zeros((n_mosaics * rows * columns, patch_px * patch_px * 3), np.uint8)
@@ -181,4 +181,4 @@ def mosaic_selection(video: VideoConfig, shards: ShardsConfig) -> dict[str, Any]
 
 def _as_stored(found: Saliency) -> Saliency:
     """Rounds scores as the record does, so that a reader who selects by those gets the patches of the mosaics."""
-    return Saliency(found.scores.astype(np.float16).astype(np.float32), found.valid)
+    return replace(found, scores=found.scores.astype(np.float16).astype(np.float32))

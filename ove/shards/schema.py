@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float16, Float64, Int32, UInt8, UInt16
 
 from ove.config import limits
 from ove.errors import BadShard
+from ove.records import Saliency
 from ove.shards import h264_clip
 from ove.shards.fields import check_array, check_record_labels, check_types, pack_array, unpack_array
 from ove.shards.pictures import decode_picture, encode_jpeg
@@ -88,6 +89,16 @@ class VideoRecord:
     def grid_tyx(self) -> tuple[int, int, int]:
         """(T, Y, X): frames, patches down and across."""
         return _grid(len(self.frame_index), self.size_px, self.patch_px)
+
+    @property
+    def n_distinct(self) -> int:
+        """Number of different frames: fewer than T in videos of fewer frames, whose frames are stored more than once."""
+        return len(np.unique(self.frame_index))
+
+    @property
+    def scored(self) -> Saliency:
+        """The scores as the selection of patches takes them."""
+        return Saliency(self.saliency.astype(np.float32), self.valid, self.frame_index)
 
     @property
     def forms(self) -> tuple[str, ...]:

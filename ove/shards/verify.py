@@ -46,6 +46,8 @@ class Verified:
     """Videos by each of their forms."""
     banks: Counter[str] = field(default_factory=Counter)
     """Records with labels, by bank."""
+    short: Counter[int] = field(default_factory=Counter)
+    """Videos of fewer frames than are stored, by their number of different frames."""
 
 
 def verify(folder: Path | str, decode: bool = False, workers: int = 0) -> Verified:
@@ -145,6 +147,8 @@ def _count(record: Record, found: Verified) -> None:
         found.sources[record.source] += 1
         found.codecs[record.codec] += 1
         found.forms.update(record.forms)
+        if record.n_distinct < len(record.frame_index):
+            found.short[record.n_distinct] += 1
     else:
         found.codecs[picture_format(record.image)] += 1
 

@@ -14,7 +14,8 @@ from ove.records import CODEC, FRAMES, IMAGE, MODES, TILING, Saliency, on_time_g
 from ove.shards.schema import ImageRecord, Record, VideoRecord, decode_frames, decode_image, decode_mosaic
 from ove.stream.augment import to_square
 from ove.video.patches import all_positions, frames_to_patches, positions, take_patches
-from ove.video.select import choose_patches, i_frame_flags
+from ove.video.sampling import sample_indices
+from ove.video.select import choose_patches, distinct_frames, i_frame_flags
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class TokenView:
         return about | selection
 
     def choose(self, saliency: Saliency) -> Int32[np.ndarray, "N"]:
-        """Returns the flat indices of the patches of a clip that are kept; errors as in `choose_patches`."""
+        """Returns the flat indices of the patches of a clip that are kept, as many as the budget says (`choose_patches`)."""
         flags = i_frame_flags(len(saliency.scores), self.selection.gop_frames)
-        return choose_patches(saliency, flags, self.budget_tokens, self.selection).flat
+        return choose_patches(saliency, flags, self.budget_tokens, self.selection, fill=True).flat
 
     def frames_of_budget(self, grid_tyx: tuple[int, int, int]) -> int:
         """Returns the whole frames in the budget; ConfigError if their number is not whole, or more than there are."""
@@ -83,7 +84,7 @@ def _codec(record: VideoRecord, view: TokenView, rng: np.random.Generator | None
     """Takes I-frames whole and the most salient patches of the others, in flat order; from mosaics if they hold them all."""
     grid = record.grid_tyx
     try:
-        flat = view.choose(Saliency(record.saliency.astype(np.float32), record.valid))
+        flat = view.choose(record.scored)
     except BadClip as error:
         raise BadShard(f"{record.key}: {error}") from error
     tyx = positions(flat, grid)
@@ -121,11 +122,20 @@ def _places_in_mosaics(record: VideoRecord, flat: Int32[np.ndarray, "N"]) -> np.
 
 
 def _chunk_frames(record: VideoRecord, view: TokenView, rng: np.random.Generator | None, out: np.ndarray | None) -> _Tokens:
-    """Returns the patches of one frame of each equal chunk (at random; in evaluation the middle one), and which frames."""
+    """Returns the patches of one frame of each equal chunk (at random; in evaluation the middle one), and which frames.
+
+    They all differ; a video of fewer frames gives all of them, and copies.
+    """
     n_frames, rows, columns = record.grid_tyx
-    edges = np.linspace(0, n_frames, view.frames_of_budget(record.grid_tyx) + 1)
-    within = 0.5 if rng is None else rng.uniform(size=len(edges) - 1)
-    which = np.minimum((edges[:-1] + within * np.diff(edges)).astype(np.int64), n_frames - 1)
+    frames, n_chunks = distinct_frames(record.scored), view.frames_of_budget(record.grid_tyx)
+    if len(frames) < n_chunks:
+        copies = np.setdiff1d(np.arange(n_frames), frames)
+        which = np.sort([*frames, *copies[sample_indices(len(copies), n_chunks - len(frames), "uniform")]])
+    else:
+        edges = np.linspace(0, len(frames), n_chunks + 1)
+        edges = edges if len(frames) == n_frames else np.floor(edges)  # so that no frame lies in two chunks
+        within = 0.5 if rng is None else rng.uniform(size=n_chunks)
+        which = frames[np.minimum((edges[:-1] + within * np.diff(edges)).astype(np.int64), len(frames) - 1)]
     out = _room(record, len(which) * rows * columns, record.patch_px, out)
     return frames_to_patches(decode_frames(record, which.tolist()), record.patch_px, out), which
 

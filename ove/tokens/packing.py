@@ -115,7 +115,7 @@ class BatchShapes:
     devices: int = 1
     """The number of rows is a multiple of it."""
     equal: bool = False
-    """All sequences have `longest` tokens: each row is one sequence."""
+    """(Nearly) all sequences have `longest` tokens: each row is that long."""
 
     def __post_init__(self) -> None:
         if min(self.longest, self.batch_tokens, self.devices) < 1:

@@ -100,7 +100,7 @@ class InputConfig:
 
     @property
     def all_equal(self) -> bool:
-        """Returns whether all files have equally many tokens."""
+        """Returns whether all files have equally many tokens, but for videos of very few frames, which have fewer."""
         return self.mode != "image" or self.size_px is not None
 
 
@@ -114,6 +114,7 @@ def read_file(path: Path | str, config: InputConfig) -> Reading:
 
     codec: of the sampled frames (64), I-frames whole and the most salient patches of the others, t = number of the sampled
     frame; frames: whole frames sampled uniformly, t = clamp(round(i / (n − 1) · 63), 0, 63) of frame i of n; image: t = 0.
+    No frame of a short video is used twice, so one with too few frames gives fewer tokens.
     """
     readers: dict[str, Callable[[Path, InputConfig], Reading]] = {"codec": _codec, "frames": _frames, "image": _image}
     return readers[config.mode](Path(path), config)
@@ -166,7 +167,8 @@ def _codec(path: Path, config: InputConfig) -> Reading:
 def _frames(path: Path, config: InputConfig) -> Reading:
     video = dataclasses.replace(config.video, n_frames=config.n_frames, sampling="uniform")
     clip, _ = read_video(path, video)
-    tokens = whole_frames(clip.frames, clip.frame_index, clip.n_decoded, video.patch_px)
+    frame_index, first = np.unique(clip.frame_index, return_index=True)
+    tokens = whole_frames(clip.frames[first], frame_index, clip.n_decoded, video.patch_px)
     return Reading(dataclasses.replace(tokens, cut=clip.cut), clip.frames, clip)
 
 

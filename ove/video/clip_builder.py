@@ -1,9 +1,11 @@
 """Collects the sampled pictures of a video while it is decoded, and their signals or those of all frames in between."""
 
+from dataclasses import replace
+
 import numpy as np
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import VideoReformatter
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 
 from ove.config import VideoConfig
 from ove.records import CodecSignals
@@ -44,22 +46,22 @@ class ClipBuilder:
         if self.gray is not None:
             self.gray.observe(decoded.packet, decoded.header)
 
-    def signals(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
-        """Returns signals turned as shown, in the given order of the sampled frames (indices may repeat)."""
+    def signals(self) -> CodecSignals:
+        """Returns the signals of the sampled frames, each once, turned as shown."""
         if self.gray is None:
-            return self._transcoded(order)
-        signals = turned_signals(self._of_bitstream(order), self._orientation)
-        return signals if self.has_vectors else with_residual_of(self._transcoded(order), signals)
+            return self._transcoded()
+        signals = turned_signals(self._of_bitstream(), self._orientation)
+        return signals if self.has_vectors else with_residual_of(self._transcoded(), signals)
 
     def _add_signals(self, decoded: DecodedFrame, sampled: bool) -> None:
         if sampled and self.gray is not None:
             self._stack.add(decoded.frame, decoded.packet, self.gray)
 
-    def _of_bitstream(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
-        return self._stack.signals(order)
+    def _of_bitstream(self) -> CodecSignals:
+        return self._stack.signals()
 
-    def _transcoded(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
-        return transcoded_signals(np.stack(self.pictures), self.config.selection.gop_frames).signals(order)
+    def _transcoded(self) -> CodecSignals:
+        return transcoded_signals(np.stack(self.pictures), self.config.selection.gop_frames).signals()
 
     def _picture(self, frame: VideoFrame) -> UInt8[np.ndarray, "rows columns 3"]:
         self._orientation = orientation_of(frame)
@@ -80,7 +82,7 @@ class PooledClipBuilder(ClipBuilder):
         if self.gray is not None:
             one = SignalStack(1, lists=self.config.vectors)
             one.add(decoded.frame, decoded.packet, self.gray)
-            self._pool.add(one.signals(np.arange(1)), intra=decoded.frame.pict_type == PictureType.I)
+            self._pool.add(one.signals(), intra=decoded.frame.pict_type == PictureType.I)
             if sampled:
                 self._pool.close()
         if not self.has_vectors:
@@ -92,12 +94,16 @@ class PooledClipBuilder(ClipBuilder):
         """Transcodes the pictures of an interval, each predicted from the one before, the first from the last sampled one."""
         stack = transcoded_signals(np.stack(self._between), len(self._between))
         first = len(self.pictures) == 1
-        self._pool_of_transcodes.add(stack.signals(np.arange(0 if first else 1, len(self._between))), intra=first)
+        signals = stack.signals()
+        if not first:
+            after = {name: getattr(signals, name)[1:] for name in ("motion", "has_vector", "residual")}
+            signals = replace(signals, **after)
+        self._pool_of_transcodes.add(signals, intra=first)
         self._pool_of_transcodes.close()
         self._between = [self.pictures[-1]]
 
-    def _of_bitstream(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
-        return self._pool.signals(order)
+    def _of_bitstream(self) -> CodecSignals:
+        return self._pool.signals()
 
-    def _transcoded(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
-        return self._pool_of_transcodes.signals(order)
+    def _transcoded(self) -> CodecSignals:
+        return self._pool_of_transcodes.signals()

@@ -1,5 +1,6 @@
 """A video file → its sampled frames and codec signals."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def _read(
         if config.geometry == "letterbox"
         else None,
     )
-    return clip, builder.signals(order)
+    signals = builder.signals()
+    return clip, signals if len(unique) == len(index) else dataclasses.replace(signals, order=order)
 
 
 def _gather(

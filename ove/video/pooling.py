@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int16
+from jaxtyping import Bool, Float32, Int16
 
 from ove.records import CodecSignals
 from ove.video.motion import remove_camera
@@ -43,12 +43,10 @@ class SignalPool:
         self._residual.append(self._interval.residual)
         self._interval = None
 
-    def signals(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
-        """Returns one frame for each interval, in the given order (indices may repeat)."""
+    def signals(self) -> CodecSignals:
+        """Returns one frame for each interval."""
         assert self._like is not None
-        motion, has_vector, residual = (
-            np.stack([frames[t] for t in order]) for frames in (self._motion, self._has_vector, self._residual)
-        )
+        motion, has_vector, residual = (np.stack(frames) for frames in (self._motion, self._has_vector, self._residual))
         return replace(self._like, motion=motion, has_vector=has_vector, residual=residual, camera_removed=True)
 
 

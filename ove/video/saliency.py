@@ -26,7 +26,8 @@ def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
     """Scores each patch 0 … 1: motion without the camera's and residual, each scaled, fused, averaged over the patch (spec §2).
 
     Percentiles are over a frame or over the clip; |residual| above 255 counts as 255. A patch's mean is over its exact area in
-    the coded picture, whole pixels or not. Letterboxed patches that do not lie wholly within the picture get −1.
+    the coded picture, whole pixels or not. A frame sampled more than once counts once, and its copies have its scores.
+    Letterboxed patches that do not lie wholly within the picture get −1.
     """
     per_clip = config.percentile_scope == "clip"
     motion = _motion(signals, config)
@@ -50,10 +51,11 @@ def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
             for t, strength in enumerate(strengths)
         ]
     )
-    if config.geometry == "stretch":
-        return Saliency(np.clip(scores, 0, 1))
-    valid = to.valid(config.patch_px)
-    return Saliency(np.where(valid, np.clip(scores, 0, 1), np.float32(-1)), valid)
+    scores = np.clip(scores, 0, 1)
+    valid = None if config.geometry == "stretch" else to.valid(config.patch_px)
+    if valid is not None:
+        scores = np.where(valid, scores, np.float32(-1))
+    return Saliency(scores if signals.order is None else scores[signals.order], valid, signals.order)
 
 
 class _Fuser:

@@ -38,45 +38,75 @@ def budget_of(budget: int | float, grid_tyx: tuple[int, int, int]) -> int:
 
 
 def choose_patches(
-    saliency: Saliency, is_i_frame: Bool[np.ndarray, "T"], budget: int | float, config: SelectionConfig
+    saliency: Saliency, is_i_frame: Bool[np.ndarray, "T"], budget: int | float, config: SelectionConfig, fill: bool = False
 ) -> Selection:
     """Selects the patches of a clip, exactly as many as the budget says (`budget_of`), by `selection.rule`.
 
+    Of frames that were sampled more than once (`Saliency.frame_index`) one copy is chosen from. A clip with fewer different
+    patches than the budget gives all of them; with `fill`, for rows of one length, also copies of the best up to the budget.
     Errors as in `select` (spec §2); ConfigError for a user's rule that returns anything else.
     """
     tokens, grid = budget_of(budget, saliency.scores.shape), saliency.scores.shape
     chosen = named(SELECTION_RULES, config.rule, "selection.rule")(saliency, is_i_frame, tokens, config)
     flat = chosen.flat
-    if len(flat) != tokens or chosen.grid_tyx != grid or (np.diff(flat) <= 0).any() or flat[0] < 0 or flat[-1] >= np.prod(grid):
+    few = len(distinct_frames(saliency)) < grid[0] and 0 < len(flat) < tokens
+    if (
+        not (few or len(flat) == tokens)
+        or chosen.grid_tyx != grid
+        or (np.diff(flat) <= 0).any()
+        or flat[0] < 0
+        or flat[-1] >= np.prod(grid)
+    ):
         raise ConfigError(
             f"selection.rule = {config.rule!r} must choose {tokens} ascending patches of {grid}, not {len(flat)}."
         )
-    return chosen
+    return _filled(saliency, chosen, tokens) if few and fill else chosen
+
+
+def distinct_frames(saliency: Saliency) -> Int[np.ndarray, "U"]:
+    """Returns the sampled frames without the copies of earlier ones."""
+    index = saliency.frame_index
+    return np.arange(len(saliency.scores)) if index is None else np.sort(np.unique(index, return_index=True)[1])
+
+
+def _filled(saliency: Saliency, chosen: Selection, tokens: int) -> Selection:
+    """Adds copies of chosen patches, the best first, up to `tokens`."""
+    assert saliency.frame_index is not None
+    taken = np.zeros(saliency.scores.shape, bool)
+    taken.reshape(-1)[chosen.flat] = True
+    of_frame = np.unique(saliency.frame_index, return_inverse=True)[1]
+    seen = np.zeros_like(taken)  # by number of the frame
+    np.logical_or.at(seen, of_frame, taken)
+    copies = np.flatnonzero(seen[of_frame] & ~taken)
+    best = _top(saliency.scores.reshape(-1)[copies], tokens - len(chosen.flat))
+    return Selection(np.sort(np.concatenate([chosen.flat, copies[best].astype(np.int32)])), chosen.grid_tyx)
 
 
 def _patches(saliency: Saliency, is_i_frame: Flags, tokens: int, config: SelectionConfig) -> Selection:
     """Selects by `select`; with `static_fallback` a clip in which little stands out keeps 4 evenly spaced frames whole (fewer
     if the budget ends before) in place of its I-frames, and the rest by score.
     """
-    scores, valid = saliency.scores, saliency.valid
-    n_frames, inside = len(scores), _all_if_none(valid, scores.shape[1:])
+    scores, frames = saliency.scores, distinct_frames(saliency)
+    inside = _all_if_none(saliency.valid, scores.shape[1:])
     per_frame = int(inside.sum())
-    if config.static_fallback and per_frame and _is_static(scores[:, inside]):
-        spaced = sample_indices(n_frames, min(_STATIC_FRAMES, n_frames, tokens // per_frame), "uniform")
-        whole = np.isin(np.arange(n_frames), spaced)
-        return _select(scores, whole, np.zeros(n_frames, bool), tokens, valid, config.outside, config.buckets)
-    return select(scores, is_i_frame, tokens, config.iframe_policy, valid, config.outside, config.buckets)
+    if config.static_fallback and per_frame and _is_static(scores[frames][:, inside]):
+        spaced = sample_indices(len(frames), min(_STATIC_FRAMES, len(frames), tokens // per_frame), "uniform")
+        whole = np.isin(np.arange(len(scores)), frames[spaced])
+        return _select(saliency, whole, np.zeros(len(scores), bool), tokens, config.outside, config.buckets)
+    whole, barred = named(IFRAME_POLICIES, config.iframe_policy, "selection.iframe_policy")(is_i_frame)
+    return _select(saliency, whole, barred, tokens, config.outside, config.buckets)
 
 
 def _frames(saliency: Saliency, is_i_frame: Flags, tokens: int, config: SelectionConfig) -> Selection:
     """Selects evenly spaced frames whole, the last cut to the budget by score; by `_patches` if no patch is valid."""
-    scores, valid = saliency.scores, saliency.valid
-    n_frames, per_frame = len(scores), int(_all_if_none(valid, scores.shape[1:]).sum())
+    every, frames = np.arange(len(saliency.scores)), distinct_frames(saliency)
+    per_frame = int(_all_if_none(saliency.valid, saliency.scores.shape[1:]).sum())
     if not per_frame:
         return _patches(saliency, is_i_frame, tokens, config)
-    spaced = sample_indices(n_frames, min(-(-tokens // per_frame), n_frames), "uniform")
-    whole, barred = np.isin(np.arange(n_frames), spaced[:-1]), ~np.isin(np.arange(n_frames), spaced)
-    return _select(scores, whole, barred, tokens, valid, config.outside, config.buckets)
+    spaced = frames[sample_indices(len(frames), min(-(-tokens // per_frame), len(frames)), "uniform")]
+    index = every if saliency.frame_index is None else saliency.frame_index
+    whole, barred = np.isin(every, spaced[:-1]), ~np.isin(index, index[spaced])
+    return _select(saliency, whole, barred, tokens, config.outside, config.buckets)
 
 
 Rule = Callable[[Saliency, Flags, int, SelectionConfig], Selection]
@@ -111,26 +141,34 @@ def select(
     no clip can meet, BadClip for one that this clip cannot, or for NaN scores.
     """
     whole, barred = named(IFRAME_POLICIES, iframe_policy, "selection.iframe_policy")(is_i_frame)
-    return _select(scores, whole, barred, budget_tokens, valid, outside, buckets)
+    return _select(Saliency(scores, valid), whole, barred, budget_tokens, outside, buckets)
 
 
-def _select(
-    scores: Float32[np.ndarray, "T Y X"],
-    whole: Bool[np.ndarray, "T"],
-    barred: Bool[np.ndarray, "T"],
-    tokens: int,
-    valid: Bool[np.ndarray, "Y X"] | None,
-    outside: str,
-    buckets: int,
-) -> Selection:
-    """Selects whole frames, then the best patches of the other frames that are not barred, then, for `zero`, padding."""
+def _copies(frame_index: Int[np.ndarray, "T"], whole: Flags, barred: Flags) -> Flags:
+    """Returns the sampled frames that are copies: all but one of each frame, a whole one if there is, else one not barred."""
+    rank = np.where(barred, 2, np.where(whole, 0, 1))
+    order = np.lexsort((rank, frame_index))
+    kept = order[np.unique(frame_index[order], return_index=True)[1]]
+    return ~np.isin(np.arange(len(frame_index)), kept)
+
+
+def _select(saliency: Saliency, whole: Flags, barred: Flags, tokens: int, outside: str, buckets: int) -> Selection:
+    """Selects whole frames, then the best patches of the other frames that are not barred, then, for `zero`, padding.
+
+    Copies of a frame count for the check of the budget alone.
+    """
+    scores = saliency.scores
     n_frames, rows, columns = scores.shape
-    inside = _all_if_none(valid, (rows, columns)).ravel()
+    inside = _all_if_none(saliency.valid, (rows, columns)).ravel()
+    takes_padding = {"exclude": False, "zero": True}[outside]
+    most = int((~barred).sum()) * (len(inside) if takes_padding else int(inside.sum()))
+    if saliency.frame_index is not None:
+        copies = _copies(saliency.frame_index, whole, barred)
+        whole, barred = whole & ~copies, barred | copies
     chosen = (whole[:, None] & inside).ravel()
     candidates = np.flatnonzero(~(whole | barred)[:, None] & inside)
-    padding = np.flatnonzero(~barred[:, None] & ~inside) if {"exclude": False, "zero": True}[outside] else np.empty(0, np.int64)
+    padding = np.flatnonzero(~barred[:, None] & ~inside) if takes_padding else np.empty(0, np.int64)
     kept = int(chosen.sum())
-    most = kept + len(candidates) + len(padding)
     if tokens < max(kept, 1):
         raise ConfigError(
             f"budget_tokens = {tokens} is below the {max(kept, 1)} patches that must be kept ({int(whole.sum())} whole "
@@ -146,6 +184,7 @@ def _select(
         )
     if np.isnan(scores).any():
         raise BadClip(f"{int(np.isnan(scores).sum())} patch scores are not numbers; make the saliency of this clip anew.")
+    tokens = min(tokens, kept + len(candidates) + len(padding))
     best = min(tokens - kept, len(candidates))
     bucket = candidates // (rows * columns) * buckets // n_frames
     chosen[candidates[_top_of_buckets(scores.reshape(-1)[candidates], best, bucket, buckets)]] = True

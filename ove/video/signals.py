@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from av.video.frame import PictureType, VideoFrame
 from einops import reduce, repeat
-from jaxtyping import Bool, Float32, Int, Int16
+from jaxtyping import Bool, Float32, Int16
 
 from ove.records import CELL_PX, CodecSignals
 from ove.video.bitstream.gray import GrayDecoder, gradient, gradient_into
@@ -58,13 +58,10 @@ class SignalStack:
                 gradient_into(self._residual[t], frame, intra, self._offset_px)
         self._n += 1
 
-    def signals(self, order: Int[np.ndarray, "T"]) -> CodecSignals:
-        """Returns the signals in the given order of frames (indices may repeat)."""
+    def signals(self) -> CodecSignals:
+        """Returns the signals of the frames added, as views."""
         assert self._motion is not None
-        as_they_are = len(order) == self._n == self._capacity and bool((np.diff(order) == 1).all())
-        motion, has_vector, residual = (
-            array if as_they_are else array[order] for array in (self._motion, self._has_vector, self._residual)
-        )
+        motion, has_vector, residual = (array[: self._n] for array in (self._motion, self._has_vector, self._residual))
         return CodecSignals(motion, has_vector, residual, cell_offset_px=self._offset_px, residual_source=self._residual_source)
 
 

@@ -59,8 +59,9 @@ def overlay(
     for column, t in enumerate(shown):
         _moment(page, _left(column), clip, int(t), int(chosen[t].sum()))
     compensation = "none" if signals.camera_removed else config.compensation
-    moved = remove_camera(signals.motion[shown], signals.has_vector[shown], compensation)
-    has_vector, residual = signals.has_vector[shown], np.abs(signals.residual[shown]).astype(np.float32)
+    where = signals.of_frames(shown)
+    moved = remove_camera(signals.motion[where], signals.has_vector[where], compensation)
+    has_vector, residual = signals.has_vector[where], np.abs(signals.residual[where]).astype(np.float32)
     fastest_px = [
         max(_brightest(np.hypot(*np.moveaxis(m[has], -1, 0))), 0.25) for m, has in zip(moved, has_vector, strict=True)
     ]
@@ -115,16 +116,23 @@ def _brightest(values: Float[np.ndarray, "..."]) -> float:
 
 
 def _title(page: Canvas, clip: Clip, selection: Selection, name: str) -> None:
-    n_frames, rows, columns = selection.grid_tyx
+    _, rows, columns = selection.grid_tyx
     page.text(_MARGIN, 44, title(selection) + (f": {name}" if name else ""), px=24, bold=True)
     whose = "read from the file's own" if clip.source == "bitstream" else "from encoding these frames anew, the file itself is"
     page.text(
         _MARGIN,
         74,
-        f"{n_frames} frames sampled from {clip.n_decoded}, {clip.pts_s[0]:.1f} to {clip.pts_s[-1]:.1f} s; {rows} × {columns} "
+        f"{_sampled(clip)}, {clip.pts_s[0]:.1f} to {clip.pts_s[-1]:.1f} s; {rows} × {columns} "
         f"patches each. Motion and residual {whose} {clip.codec}.",
         px=15,
     )
+
+
+def _sampled(clip: Clip) -> str:
+    """Returns how many frames were sampled, and how many of them differ."""
+    n_frames, n_distinct = len(clip.frame_index), len(np.unique(clip.frame_index))
+    few = f" (only {n_distinct} differ; copies are not kept)" if n_distinct < n_frames else ""
+    return f"{n_frames} frames sampled from {clip.n_decoded}{few}"
 
 
 def _moment(page: Canvas, left: int, clip: Clip, t: int, n_kept: int) -> None:

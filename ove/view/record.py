@@ -37,7 +37,9 @@ def video_sheet(
     page.text(
         _MARGIN,
         66,
-        f"{record.codec}, signals of the {record.source}; {len(record.frame_index)} of {record.n_decoded} frames; "
+        f"{record.codec}, signals of the {record.source}; {len(record.frame_index)} of {record.n_decoded} frames"
+        + (f" ({record.n_distinct} differ)" if record.n_distinct < len(record.frame_index) else "")
+        + "; "
         f"{len(selection.flat):,} of {chosen.size:,} patches kept" + (f"; class {record.label}" if record.label else ""),
         px=14,
     )

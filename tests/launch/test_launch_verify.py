@@ -1,12 +1,17 @@
 """`ove verify`: sound folders are described, damaged ones named with what is wrong, and the exit code tells."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from synthetic import T, record_of, write_set
 
 from launch import verify
 from ove.shards.manifest import read_manifest
+from ove.shards.schema import VideoRecord
+from ove.sources.folders import InputFile
 
 
 @pytest.fixture
@@ -30,6 +35,17 @@ def test_a_sound_folder_is_described(ask, shard_folder: Path) -> None:
         "Nothing is wrong",
     ):
         assert words in answer.out
+
+
+def test_videos_of_fewer_frames_than_are_stored_are_counted(ask, shard_folder: Path, tmp_path: Path) -> None:
+    def make(file: InputFile) -> VideoRecord:
+        """Three videos have 3, 5 and 7 frames, the others as many as are stored."""
+        n_frames = {"0001": 3, "0002": 5, "0003": 7}.get(file.key, T)
+        return replace(record_of(file), frame_index=np.linspace(0, n_frames - 1, T).astype(np.int32))
+
+    answer = ask(verify.main, write_set(tmp_path / "set", 8, make), "--workers", 0)
+    assert "3 videos have fewer frames (3 to 7)" in answer.out, answer
+    assert "fewer frames" not in ask(verify.main, shard_folder, "--workers", 0).out
 
 
 def test_all_that_is_wrong_is_listed(ask, copy: Path, shard_folder: Path, tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_transcodes_accumulate_too(write_video, name, source):
     pictures = read_video(path, VideoConfig(n_frames=40, size_px=56, source=source))[0].frames
     for t, (begin, end) in enumerate(itertools.pairwise(clip.frame_index), start=1):
         length = int(end - begin) + 1
-        residual = transcoded_signals(pictures[begin : end + 1], length).signals(np.arange(length)).residual
+        residual = transcoded_signals(pictures[begin : end + 1], length).signals().residual
         np.testing.assert_array_equal(np.abs(found.residual[t]), np.abs(residual[1:]).max(0))
 
 
@@ -169,7 +169,9 @@ def test_short_videos_repeat_frames_under_every_sampling(write_video):
     for sampling in ("uniform", "consecutive", "energy", "pool"):
         clip, signals = read_video(path, VideoConfig(n_frames=16, size_px=56, sampling=sampling))
         assert sorted(set(clip.frame_index.tolist())) == [0, 1, 2, 3, 4]
-        assert len(clip.frames) == len(signals.motion) == len(signals.residual) == 16
+        assert len(clip.frames) == len(signals.order) == 16
+        assert len(signals.motion) == len(signals.has_vector) == len(signals.residual) == 5
+        np.testing.assert_array_equal(signals.order, clip.frame_index)
 
 
 def test_a_variable_frame_rate_keeps_its_true_times(tmp_path):

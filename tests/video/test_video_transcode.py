@@ -13,7 +13,7 @@ from ove.video.transcode import transcode, transcoded_signals
 @pytest.mark.parametrize(("width", "height"), [(112, 112), (112, 80), (57, 33), (34, 56)])
 def test_vectors_and_residual_of_any_shape(width, height):
     frames = grainy(moving_texture(10, width, height, pan=1), 2)
-    signals = transcoded_signals(frames, gop_frames=5).signals(np.arange(10))
+    signals = transcoded_signals(frames, gop_frames=5).signals()
     assert signals.residual.shape == (10, height, width)
     assert signals.motion.shape == (10, -(-height // 8), -(-width // 8), 2)
     assert (signals.residual_source, signals.residual_exact, signals.cell_offset_px) == ("transcode", True, (0, 0))
@@ -38,7 +38,7 @@ def test_prediction_plus_residual_is_the_new_encoding():
     gray, decoder = GrayH264(header), open_decoder("h264", header)
     shown = [frame for data in packets for frame in decoder.decode(packet_of(data))] + decoder.decode(None)
     lumas = [luma_of(frame)[0].astype(int) for frame in shown]  # without the loop filter: another chain of pictures
-    signals = transcoded_signals(frames, gop_frames=8).signals(np.arange(8))
+    signals = transcoded_signals(frames, gop_frames=8).signals()
     equal = total = 0
     for t in range(1, 8):
         planes = np.array(quarter_samples(padded(lumas[t - 1])))

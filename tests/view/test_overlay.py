@@ -1,5 +1,7 @@
 """Pictures: the sheet, its colours, and the video of what is kept."""
 
+from dataclasses import replace
+
 import av
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from ove.config import VideoConfig
 from ove.records import Clip, CodecSignals, Saliency, Selection
 from ove.view import colours
 from ove.view.animation import ANIMATION_FPS, write_animation
+from ove.view.canvas import Canvas
 from ove.view.overlay import overlay
 from ove.view.selections import compare_selections
 
@@ -123,3 +126,20 @@ def test_a_comparison_shows_the_same_moments_for_every_rule():
     two = compare_selections(clip, {"last": (last, "a frame")}, "Kept", columns=3)
     assert one.shape[1] == two.shape[1]
     assert one.shape[0] > two.shape[0]
+
+
+def test_the_title_tells_how_many_frames_of_a_short_video_differ(monkeypatch):
+    said = []
+    monkeypatch.setattr(Canvas, "text", lambda self, x, base, words, **style: said.append(words))
+    clip, signals, saliency = a_clip(16)
+    order = np.arange(16) // 4
+    halves = [getattr(signals, name)[:4] for name in ("motion", "has_vector", "residual")]
+    selection = Selection(np.arange(40, dtype=np.int32), (16, 4, 4))
+    overlay(
+        replace(clip, frame_index=order.astype(np.int32), n_decoded=4),
+        CodecSignals(*halves, order=order),
+        saliency,
+        selection,
+        VideoConfig(n_frames=16, size_px=56),
+    )
+    assert any(words.startswith("16 frames sampled from 4 (only 4 differ; copies are not kept)") for words in said)
