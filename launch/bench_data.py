@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, config = cli_settings.parse_with_config(parser, RunConfig, argv)
     if not config.batches.heads:
         raise ConfigError("batches.heads is empty; there is nothing to measure.")
+    print(cli_settings.training_inputs(options.config, config), flush=True)
     pipeline = Pipeline(config.batches)
     heads = [
         _head_speed(stream, head.batch_size, options.samples)

@@ -20,7 +20,7 @@ from ove.encoder.published.layout import published_tensors
 from ove.encoder.published.origin import Origin, read_origin, write_origin
 from ove.encoder.published.weight_files import SAFETENSORS
 from ove.errors import ConfigError
-from ove.features.model_card import write_model_card
+from ove.features.model_card import CARD, write_model_card
 from ove.tokens.preprocessing import OF_PUBLISHED, OF_RUN, read_preprocessing, save_preprocessing
 from ove.train.checkpoints.checkpoint import Checkpoints, restore_encoder
 from ove.train.init import TrainState
@@ -56,15 +56,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(describe_encoder(encoder))
     options.dest.mkdir(parents=True, exist_ok=True)
     inputs = read_preprocessing(options.source if options.source.is_dir() else options.source.parent)
+    written = list(_WRITTEN[to])
     if to == "run":
         _write_run(encoder, step, options.source, options.dest)
     else:
         published.save(encoder, options.dest, options.dtype)
-        write_model_card(options.dest, encoder.config, inputs, step)
+        written += [CARD] * write_model_card(options.dest, encoder.config, inputs, step)
     if inputs:
         save_preprocessing(options.dest / (OF_RUN if to == "run" else OF_PUBLISHED), inputs)
-    written = ", ".join(name for name in _WRITTEN[to] if (options.dest / name).exists())
-    print(f"{options.dest}: written ({written})")
+    print(f"{options.dest}: written ({', '.join(name for name in written if (options.dest / name).exists())})")
 
 
 def _write_run(encoder: Encoder, step: int, source: Path, dest: Path) -> None:

@@ -146,8 +146,15 @@ def _encode_all(
 
     progress = shown("files")
     progress("", 0, len(paths))
+    progress.wait()
     encodings = encode_sequences(
-        weights, sequences(), keep, longest=config.longest, batch_tokens=options.batch, equal=config.all_equal
+        weights,
+        sequences(),
+        keep,
+        longest=config.longest,
+        batch_tokens=options.batch,
+        equal=config.all_equal,
+        after_first=progress.restart,
     )
     for place, encoding in enumerate(encodings):
         file.add(names[place], encoding)

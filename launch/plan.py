@@ -13,6 +13,7 @@ from ove.config import RunConfig
 from ove.errors import ConfigError
 from ove.plan import costs
 from ove.plan.costs import DEVICE_KINDS, DeviceKind, RunShape
+from ove.plan.fit import setting_that_fits
 from ove.plan.programs import collective_bytes, compile_step, materialized_leaves
 from ove.train.monitor.speed import workload
 from ove.train.sharding import check_division, make_mesh
@@ -24,6 +25,8 @@ from .cli.numbers import number
 CENTERS = {"obj": 2_000_000, "vid": 400_000, "ocr": 365_187}
 LABELS = {"obj": 10, "vid": 10, "ocr": 100}
 """Of the paper's data (spec §3)."""
+_SAFE_SHARE = 0.8
+"""Of a device's memory; compilers plan up to a fifth more than the formula says (docs/scaling.md)."""
 _GIB, _MIB = 2**30, 2**20
 _FLAG = "--xla_force_host_platform_device_count"
 
@@ -45,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print_plan(at, DEVICE_KINDS[options.kind])
     if options.compile:
         print_comparison(at)
+    print(fit_in_words(at, DEVICE_KINDS[options.kind], options.kind))
 
 
 def print_plan(at: RunShape, machine: DeviceKind) -> None:
@@ -64,6 +68,22 @@ def print_plan(at: RunShape, machine: DeviceKind) -> None:
     print(
         f"  {work.samples / high:,.0f} to {work.samples / low:,.0f} samples/s; {at.config.train.steps:,} steps in "
         f"{days[0]:.1f} to {days[1]:.1f} days"
+    )
+
+
+def fit_in_words(at: RunShape, machine: DeviceKind, kind: str) -> str:
+    """Says whether the run fits into the memory of a device and, if not, which settings would make it."""
+    peak, safe = costs.total(costs.memory(at)) / _GIB, _SAFE_SHARE * machine.memory_gib
+    of = f"{peak:.1f} of the {machine.memory_gib:.0f} GiB of each {kind}"
+    if peak <= safe:
+        return f"Fits: {of}."
+    said = f"DOES NOT FIT: {of}" if peak > machine.memory_gib else f"MAY NOT FIT: {of}, and the estimate may be a fifth too low"
+    if found := setting_that_fits(at, safe):
+        return f"{said}; with {found[0]} it takes {found[1]:.1f} GiB."
+    remat = "encoder.remat = full, " if at.config.encoder.remat != "full" else ""
+    return (
+        f"{said}; no train.grad_accum_steps or mesh.fsdp is enough on {at.n_devices} devices: use {remat}a smaller "
+        "batch_size in batches.heads, or more devices."
     )
 
 

@@ -68,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_name(arguments.predictions)
     join_processes(arguments, _MEET_LIMIT_S, _SILENCE_LIMIT_S)
     is_first = jax.process_index() == 0
+    if is_first:
+        print(cli_settings.inputs_line(arguments.config, [config.train_shards, config.val_shards], config.weights), flush=True)
     comparison = compare(config, partial(print, flush=True) if is_first else lambda line: None)
     if not is_first:
         return

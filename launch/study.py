@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("study", choices=[*STUDIES, "all"], help="one study, or all one after the other")
     parser.add_argument("--out", type=Path, required=True, help="folder for tables, figures and what is kept for the next time")
     arguments, config = cli_settings.parse_with_config(parser, StudyConfig, argv)
+    of = config.probe
+    print(cli_settings.inputs_line(arguments.config, [of.train_shards, of.val_shards], of.weights), flush=True)
     bench = Bench(config, arguments.out, partial(print, flush=True))
     for name in STUDIES if arguments.study == "all" else [arguments.study]:
         study = STUDIES[name](bench)

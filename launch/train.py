@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import jax
+
 from ove import distributed as processes
 from ove.config import RunConfig
 from ove.probing.online import OnlineProbe
@@ -33,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, config = cli_settings.parse_with_config(parser, RunConfig, argv)
     span = parse_step_range(arguments.profile) if arguments.profile is not None else None
     join_processes(arguments, config.train.barrier_timeout_s, config.train.heartbeat_timeout_s)
+    if jax.process_index() == 0:
+        print(cli_settings.training_inputs(arguments.config, config), flush=True)
     hooks = _hooks(config, arguments.workdir, span)
     state = train(config, arguments.workdir, partial(print, flush=True), hooks)
     return processes.EXIT_PREEMPTED if int(state.step) < config.train.steps else 0

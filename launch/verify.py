@@ -17,10 +17,13 @@ from ove.shards.verify import Problem, Verified, verify
 
 from .cli.command import command_parser, run_command
 from .cli.numbers import number
+from .cli.progress_line import shown
 
 _SHOWN = 12
 """Classes, codecs and so on that are named; the rest is counted."""
 _BLOCK_ROWS = 1 << 20
+_BANKS_OF = {"video": ("vid", "obj"), "image": ("obj",)}
+"""Banks that `ove labels` makes, by the kind of records."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             here = local_folder(folder)
             manifest = read_manifest(here)
-            found = verify(here, options.decode, options.workers)
+            found = verify(here, options.decode, options.workers, shown("shards").of(folder))
             banks, of_labels = label_lines(here)
         except (BadShard, Unavailable) as error:
             problems.append((folder, Problem("", str(error))))
@@ -60,6 +63,7 @@ def label_lines(folder: Path) -> tuple[list[str], list[Problem]]:
             found = read_labels(folder, bank)
         except BadShard as error:
             problems.append(Problem(f"labels/{bank}.json", str(error)))
+            lines.append(f"{bank} damaged (see below)")
             continue
         starts = range(0, len(found.labels), _BLOCK_ROWS)
         labelled = sum(int((found.labels[s : s + _BLOCK_ROWS] != NONE).any(axis=1).sum()) for s in starts)
@@ -83,15 +87,27 @@ def summary(folder: str, manifest: Manifest, found: Verified, banks: Sequence[st
         f"{folder}",
         f"  records   {found.records:,} of {manifest.records:,} in {len(manifest.shards)} shards, {_bytes(found.bytes)}",
         f"  kind      {_counts(found.kinds)}{form}",
-        f"  classes   {f'{len(found.classes):,}: ' if found.classes else ''}{_counts(found.classes)}",
+        f"  classes   {_classes(found)}",
         f"  codecs    {_counts(found.codecs)}",
         f"  sources   {_counts(found.sources)}",
         f"  forms     {_counts(found.forms)}",
         *short_lines(found),
-        f"  labels    {'none' if not within and not banks else ''}",
     ]
-    lines[-1] = lines[-1].rstrip()
-    return lines + [f"            {line}" for line in (*within, *banks)]
+    labels = [*within, *banks]
+    told = {line.partition(" ")[0] for line in labels}
+    lacking = [bank for bank in _BANKS_OF[manifest.kind] if bank not in told]
+    if lacking:
+        labels.append(f"{' and '.join(lacking)} none (class centers; `ove labels` makes them)")
+    return [*lines, *(f"  {'' if n else 'labels':<9} {line}" for n, line in enumerate(labels))]
+
+
+def _classes(found: Verified) -> str:
+    """Says how many records have class names, and which."""
+    named = sum(found.classes.values())
+    if not named:
+        return "none (no record has a class name)"
+    without = f"; {found.records - named:,} records without a class name" * (named < found.records)
+    return f"{len(found.classes):,}: {_counts(found.classes)}{without}"
 
 
 def short_lines(found: Verified) -> list[str]:

@@ -9,6 +9,7 @@ class ProgressReport:
 
     def __init__(self, say: Callable[[str, bool], None], unit: str = "", every_s: float = 10.0, ends: bool = False) -> None:
         """say(line, whether it is the last). `ends`: the last line is always said, however soon."""
+        self._is_warm = True
         self._say, self._unit, self._every_s, self._ends = say, unit and f" {unit}", every_s, ends
         self._what, self._first, self._before = "", 0, -1
         self._started = self._said = 0.0
@@ -27,8 +28,16 @@ class ProgressReport:
             return
         self._said = now
         rate = fresh / max(now - self._started, 1e-9)
-        rest = [f"{rate:.3g}/s", f"{duration((total - done) / rate)} left"] if fresh and not is_last else []
+        rest = [f"{rate:.3g}/s", f"{duration((total - done) / rate)} left"] if fresh and self._is_warm and not is_last else []
         self._say(", ".join([f"{what}{what and ' '}{done:,}/{total:,}{self._unit}", *filter(None, [note]), *rest]), is_last)
+
+    def wait(self) -> None:
+        """From now on tells no rate, until `restart`: what comes first, such as compiling, says nothing of the rest."""
+        self._is_warm = False
+
+    def restart(self) -> None:
+        """Counts the rate from what is done by now."""
+        self._is_warm, self._first, self._started = True, self._before, time.monotonic()
 
     def of(self, what: str) -> Callable[[int, int], None]:
         """Returns the callback (done, total) of one kind of work."""

@@ -28,6 +28,26 @@ def test_rate_and_time_left_count_from_what_was_done_at_the_beginning(clock: lis
     ]
 
 
+def test_what_comes_before_the_start_says_nothing_of_the_rest(clock: list[float]) -> None:
+    """30 s of compiling and 8 files, then 2 s a file."""
+    lines: list[str] = []
+    progress = ProgressReport(lambda line, is_last: lines.append(line), "files", every_s=1.0)
+    progress("", 0, 20)
+    progress.wait()
+    clock[0] += 30
+    for done in range(1, 9):
+        progress("", done, 20)
+    progress.restart()
+    for done in range(9, 21):
+        clock[0] += 2
+        progress("", done, 20)
+    assert (
+        lines[0] == "1/20 files"
+        and lines[1] == "9/20 files, 0.5/s, 0m22s left"
+        and lines[6] == "14/20 files, 0.5/s, 0m12s left"
+    )
+
+
 def test_another_kind_of_work_begins_anew(clock: list[float]) -> None:
     lines: list[str] = []
     progress = ProgressReport(lambda line, is_last: lines.append(line))

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
+from ove.config import RunConfig
 from ove.config.described import lines_of
 from ove.config.mapping import from_mapping, merged, renamed
 from ove.errors import ConfigError
@@ -144,6 +145,19 @@ def read_sections(options: argparse.Namespace, *sections: str) -> dict[str, dict
         if section in values and key and value is not None:
             values[section][key] = value
     return values
+
+
+def inputs_line(config: str, shards: Sequence[str | Sequence[str]], weights: str) -> str:
+    """Returns `config X; shards Y; weights Z`: what a command works on, whether it was named or is the file's default."""
+    folders = [folder for one in shards for folder in ([one] if isinstance(one, str) else one) if folder]
+    return f"config {config}; shards {', '.join(dict.fromkeys(folders)) or 'none'}; weights {weights or 'none'}"
+
+
+def training_inputs(config: str, run: RunConfig) -> str:
+    """Returns `inputs_line` of a training run."""
+    shards = [folder for head in run.batches.heads for folder in head.shards or (run.batches.shards,)]
+    evaluated = [run.evaluation.train_shards, run.evaluation.val_shards] if run.train.eval_every else []
+    return inputs_line(config, [*shards, *evaluated], run.train.init_from or "random")
 
 
 def word_list(text: str) -> tuple[str, ...]:

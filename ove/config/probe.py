@@ -64,10 +64,7 @@ class ProbeConfig(Section):
     """The attentive probe is trained once with each; fresh weights of `untrained` are those of the first."""
 
     def check(self) -> None:
-        for name in ("train_shards", "val_shards"):
-            folders = getattr(self, name)
-            if isinstance(folders, tuple) and len(set(folders)) < max(len(folders), 1):
-                raise ConfigError(f"probe.{name} = {list(folders)} must be a folder, or several, each once.")
+        check_folders("probe", self)
         for name in ("modes", "budgets", "interventions", "seeds"):
             if not getattr(self, name):
                 raise ConfigError(f"probe.{name} is empty; name at least one.")
@@ -75,6 +72,14 @@ class ProbeConfig(Section):
             raise ConfigError("probe.features = disk needs a folder: set probe.cache.")
         if (self.jitter or self.flip) and self.features != "encode":
             raise ConfigError("probe.jitter and probe.flip need probe.features = encode; stored tokens are always the same.")
+
+
+def check_folders(section: str, config: Any) -> None:
+    """Raises ConfigError for a list of shard folders that is empty or names one twice."""
+    for name in ("train_shards", "val_shards"):
+        folders = getattr(config, name)
+        if isinstance(folders, tuple) and len(set(folders)) < max(len(folders), 1):
+            raise ConfigError(f"{section}.{name} = {list(folders)} must be a folder, or several, each once.")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from ove.config.data import BatchesConfig
 from ove.config.model import CentersConfig, EncoderConfig
-from ove.config.probe import Head, Mode
+from ove.config.probe import Head, Mode, check_folders
 from ove.config.section import Bounds, Count, Natural, NonNegative, Own, Positive, Section
 from ove.errors import ConfigError
 
@@ -101,10 +101,10 @@ class MeshConfig(Section):
 class EvaluationConfig(Section):
     """A quick probe of the encoder on labelled shards, every `train.eval_every` steps."""
 
-    train_shards: str = ""
-    """Labelled shards: what the probe learns from."""
-    val_shards: str = ""
-    """Labelled shards that it is scored on."""
+    train_shards: str | tuple[str, ...] = ""
+    """Labelled shards, a folder or several: what the probe learns from."""
+    val_shards: str | tuple[str, ...] = ""
+    """The same, to score it on."""
     probe: Head | Own = "knn"
     """As in `ove probe`, with its defaults."""
     modes: tuple[Mode, ...] = ("codec",)
@@ -117,6 +117,7 @@ class EvaluationConfig(Section):
     def check(self) -> None:
         if not self.modes:
             raise ConfigError("evaluation.modes is empty; name at least one.")
+        check_folders("evaluation", self)
         if bool(self.train_shards) != bool(self.val_shards):
             raise ConfigError("evaluation.train_shards and evaluation.val_shards go together; give both, or neither.")
 

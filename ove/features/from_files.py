@@ -127,12 +127,13 @@ def encode_sequences(
     longest: int,
     batch_tokens: int = 16384,
     equal: bool = False,
+    after_first: Callable[[], None] = lambda: None,
 ) -> Iterator[FileFeatures]:
     """Yields the features of each sequence, in order; all local devices share the rows of each batch.
 
     `longest`: most tokens of a sequence (`equal`: of nearly every one). `batch_tokens`: tokens in the encoder at a time.
     Sequences share rows but do not attend to each other, so features do not depend on neighbours, up to rounding. The next
-    batch is packed while one is computed.
+    batch is packed while one is computed. `after_first` is called once those of the first batch, which compiles, were taken.
     """
     outputs.check(weights.config)
     mesh = Mesh(np.array(jax.local_devices()), ("rows",))
@@ -140,6 +141,7 @@ def encode_sequences(
     params = jax.device_put(weights.params, NamedSharding(mesh, PartitionSpec()))
     shapes = BatchShapes(longest, batch_tokens, mesh.size, equal)
     running: tuple[PackingPlan, list[Tokens], dict[str, Array]] | None = None
+    n_done = 0
     for plan, items in batches(sequences, lambda item: len(item.patches), shapes):
         patches, positions, segment_ids = fill(plan, [(item.patches, item.positions) for item in items])
         given = jax.device_put((patches, positions, None if plan.is_plain else segment_ids), rows)
@@ -147,6 +149,9 @@ def encode_sequences(
         made = _forward(weights.config, outputs, params, *given, n_segments=n_segments)
         if running is not None:
             yield from _unpacked(*running)
+            n_done += 1
+            if n_done == 1:
+                after_first()
         running = plan, items, made
     if running is not None:
         yield from _unpacked(*running)

@@ -6,7 +6,8 @@ from ove.config import EncoderConfig
 from ove.files import write_text
 from ove.tokens.read import InputConfig
 
-_CARD = """---
+CARD = "README.md"
+_TEXT = """---
 library_name: ove
 pipeline_tag: feature-extraction
 tags: [video, vision-encoder, onevision-encoder]
@@ -28,14 +29,17 @@ out = model("video.mp4")
 """
 
 
-def write_model_card(folder: Path, config: EncoderConfig, inputs: InputConfig | None, step: int) -> None:
-    """Writes `folder/README.md` unless there is one; what is not known, such as data and licence, is left to its author."""
-    path = folder / "README.md"
+def write_model_card(folder: Path, config: EncoderConfig, inputs: InputConfig | None, step: int) -> bool:
+    """Writes `folder/README.md` unless there is one, and returns whether it did.
+
+    What is not known, such as data and licence, is left to its author.
+    """
+    path = folder / CARD
     if path.exists():
-        return
+        return False
     head = ", with a pooling head" if config.pooling_head else ", without a pooling head"
     use = "out.pooled  # one embedding" if config.pooling_head else "out.tokens"
-    card = _CARD.format(
+    card = _TEXT.format(
         name=folder.resolve().name,
         layers=config.layers,
         width=config.width,
@@ -47,6 +51,7 @@ def write_model_card(folder: Path, config: EncoderConfig, inputs: InputConfig | 
         inputs=_about_inputs(inputs),
     )
     write_text(path, card.replace("  \n", "\n"))
+    return True
 
 
 def _about_inputs(inputs: InputConfig | None) -> str:

@@ -141,8 +141,15 @@ def check_size(config: LabelsConfig, n_records: int) -> None:
     """Raises ConfigError for more centers than half the records, or more labels than centers."""
     most = n_records // 2
     if config.n_centers > most:
-        advice = f"give --centers {most} or fewer" if most else "write more records into the shards"
-        raise ConfigError(f"labels.n_centers = {config.n_centers} is more than half of the {n_records} records; {advice}.")
+        too_many = f"labels.n_centers = {config.n_centers} is more than half of the {n_records} records"
+        if not most:
+            raise ConfigError(f"{too_many}; write more records into the shards.")
+        if config.n_labels > most:
+            raise ConfigError(
+                f"{too_many}, and labels.n_labels = {config.n_labels} is more than that; give --centers {most} and --labels "
+                f"{most}, or fewer."
+            )
+        raise ConfigError(f"{too_many}; give --centers {most} or fewer.")
     if config.n_labels > config.n_centers:
         raise ConfigError(
             f"labels.n_labels = {config.n_labels} is more than the {config.n_centers} centers; "

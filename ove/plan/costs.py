@@ -40,10 +40,12 @@ class DeviceKind:
 
 DEVICE_KINDS = {
     "h100": DeviceKind(989.0, 80e9 / 2**30, 8, 450.0, 50.0),
+    "a100": DeviceKind(312.0, 80e9 / 2**30, 8, 300.0, 25.0),
     "h200": DeviceKind(989.0, 141e9 / 2**30, 8, 450.0, 50.0),
     "v5p": DeviceKind(459.0, 95.0, 8960, 600.0, 600.0),
 }
-"""NVIDIA's data sheets: NVLink 900 GB/s both ways, a 400 Gb/s adapter a GPU; Google's page on v5p: 4,800 Gb/s a chip."""
+"""NVIDIA's data sheets: "H100", "H200", NVLink 900 GB/s both ways, a 400 Gb/s adapter a GPU; "A100 80GB SXM", NVLink 600 GB/s
+both ways, and "DGX A100", a 200 Gb/s adapter a GPU. Google's page on v5p: 4,800 Gb/s a chip."""
 ASSUMED_MFU = 0.45
 """Assumed model FLOPs utilisation."""
 _NO_GRADIENT = "pool/k/bias"

@@ -1,7 +1,5 @@
 """Probes the encoder during training."""
 
-from pathlib import Path
-
 from ove.config import EncoderConfig, ProbeConfig, RunConfig
 from ove.encoder.encoder import Params
 from ove.errors import BadShard, ConfigError
@@ -10,7 +8,7 @@ from ove.named import named
 from ove.probing.dataset import ProbeDataset
 from ove.probing.heads.heads import HEADS
 from ove.records import MODES
-from ove.shards.shard_set import ShardSet
+from ove.shards.joined import open_shards
 from ove.stream.modes import TokenView
 
 
@@ -26,7 +24,7 @@ class OnlineProbe:
                 f"train.eval_every = {config.train.eval_every}, but there is nothing to evaluate on; name labelled shards in "
                 "evaluation.train_shards and evaluation.val_shards, or set train.eval_every to 0."
             )
-        self._train, self._val = (ShardSet.open(Path(p)) for p in (self._config.train_shards, self._config.val_shards))
+        self._train, self._val = (open_shards(p) for p in (self._config.train_shards, self._config.val_shards))
         self._view = TokenView(config.batches.budget_tokens, config.batches.selection)
         for shards in (self._train, self._val):
             self._view.check(shards.grid_tyx, {MODES.index(mode) for mode in wanted})

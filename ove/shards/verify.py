@@ -3,6 +3,7 @@
 import functools
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -50,10 +51,13 @@ class Verified:
     """Videos of fewer frames than are stored, by their number of different frames."""
 
 
-def verify(folder: Path | str, decode: bool = False, workers: int = 0) -> Verified:
+def verify(
+    folder: Path | str, decode: bool = False, workers: int = 0, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Verified:
     """Checks every checksum and unpacks every record; with `decode` also decodes every picture.
 
-    With `workers` processes, one shard each at a time. BadShard for a folder without a readable manifest.
+    With `workers` processes, one shard each at a time. `progress` is called with the number of shards that are done and of all.
+    BadShard for a folder without a readable manifest.
     """
     folder = local_folder(folder)
     manifest = read_manifest(folder)
@@ -65,10 +69,12 @@ def verify(folder: Path | str, decode: bool = False, workers: int = 0) -> Verifi
     by_shard: dict[int, tuple[Verified, list[Name]]] = {}
     check = functools.partial(_check_shard, folder, manifest, decode)
     with closing(outcomes(check, range(len(manifest.shards)), min(workers, len(manifest.shards)))) as results:
+        progress(0, len(manifest.shards))
         for n, outcome in results:
             if isinstance(outcome, Died):
                 outcome = Verified([Problem(manifest.shards[n].file, f"one of its records cannot be decoded: {outcome}")]), []
             by_shard[n] = outcome
+            progress(len(by_shard), len(manifest.shards))
     in_order = [by_shard[n] for n in range(len(manifest.shards))]
     problems += _check_index(folder, manifest, [name for _, names in in_order for name in names])
     repeated = [key for key, count in Counter(key for _, names in in_order for key, _ in names).items() if count > 1]

@@ -47,6 +47,7 @@ class Pipeline:
         Process i of n builds the i-th of n equal blocks of rows. BadShard if shards or labels are missing, ConfigError if they,
         the budget, a size or a batch size do not fit.
         """
+        _check_shards_are_read(config)
         self.config = config
         self.streams = {str(head.bank): HeadStream(config, head) for head in config.heads}
         self.n_centers = {bank: stream.n_centers for bank, stream in self.streams.items()}
@@ -115,6 +116,16 @@ class Pipeline:
                 f"{replaced} of {seen} records were bad, more than batches.max_bad_share = {self.config.max_bad_share:g} "
                 f"allows; check the shards with `ove verify {' '.join(sorted(folders))}`."
             )
+
+
+def _check_shards_are_read(config: BatchesConfig) -> None:
+    """Raises ConfigError for a `batches.shards` that no head reads, since each names its own."""
+    if config.shards and config.heads and all(head.shards for head in config.heads):
+        own = "; ".join(f"{head.bank}: {', '.join(head.shards)}" for head in config.heads)
+        raise ConfigError(
+            f"batches.shards = {config.shards!r} is not read: every head names shards of its own ({own}); set shards in "
+            "batches.heads, or take it out of each head that is to read batches.shards."
+        )
 
 
 def mixture_differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -50,7 +50,10 @@ def test_centers_are_taken_over(write_kinds: Write, tmp_path: Path, capsys: pyte
 def test_impossible_numbers_are_refused(write_kinds: Write, tmp_path: Path) -> None:
     write_kinds(tmp_path, 9)
     with pytest.raises(ConfigError, match=r"more than half of the 9 records; give --centers 4 or fewer"):
-        command.main(["--shards", str(tmp_path), "--centers", "5"])
+        command.main(["--shards", str(tmp_path), "--centers", "5", "--labels", "4"])
+    both = r"n_centers = 64 is more than half of the 9 records, and labels\.n_labels = 10 .*; give --centers 4 and --labels 4"
+    with pytest.raises(ConfigError, match=both):
+        command.main(["--shards", str(tmp_path)])
     with pytest.raises(ConfigError, match=r"more than the 4 centers; give --labels 4 or fewer"):
         command.main(["--shards", str(tmp_path), "--centers", "4", "--labels", "5"])
     with pytest.raises(BadShard, match="no such shard folder"):

@@ -46,6 +46,11 @@ def test_there_and_back_again_is_the_same_file(ask: Callable, source: Path, tmp_
     jax.tree.map(np.testing.assert_array_equal, params, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
     answer = ask(convert.main, run, back)
     assert (answer.code, answer.err) == (0, "") and f"{run}: a run at step 0" in answer.out
+    listed = answer.out.splitlines()[-1].removeprefix(f"{back}: written (").removesuffix(")").split(", ")
+    assert sorted(listed) == sorted(path.name for path in back.iterdir()) and "README.md" in listed
+    (back / "README.md").write_text("mine")
+    again = ask(convert.main, run, back, "--force")
+    assert again.code == 0 and "README.md" not in again.out and (back / "README.md").read_text() == "mine"
     for name in ("config.json", "model.safetensors"):
         assert filecmp.cmp(source / name, back / name, shallow=False)
 

@@ -21,6 +21,7 @@ from ove.config import EncoderConfig, VideoConfig
 from ove.encoder import published
 from ove.encoder.encoder import init
 from ove.features.from_files import read_ahead
+from ove.progress import ProgressReport
 from ove.sources.images import read_image
 from ove.tokens import read as inputs
 from ove.tokens.native import fit_size, resize
@@ -210,6 +211,33 @@ def test_an_interrupted_run_leaves_nothing(
     options = ("--weights", weights, "--inputs", images, "--mode", "image", "--tokens")
     assert ask(encode.main, *options, "--out", tmp_path / "out" / "f.npz").code == 130
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_first_batch_which_compiles_does_not_count_in_the_rate(
+    weights: Path, images: Path, tmp_path: Path, ask: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 devices, one picture of 4 tokens a row: the first 8 pictures are a batch, then the clock starts."""
+    said: list[tuple[str, int]] = []
+
+    class Noted(ProgressReport):
+        def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+            said.append(("done", done))
+
+        def wait(self) -> None:
+            said.append(("wait", 0))
+
+        def restart(self) -> None:
+            said.append(("restart", 0))
+
+    monkeypatch.setattr(encode, "shown", lambda unit: Noted(lambda line, is_last: None))
+    files = [f"{images}/{number}.png" for number in range(7)]
+    copies = [tmp_path / f"{name}{Path(file).name}" for name in "abc" for file in files]
+    for path in copies:
+        path.write_bytes((images / path.name[1:]).read_bytes())
+    options = ("--mode", "image", "--size", 28, "--batch", 32, "--out", tmp_path / "f.npz")
+    assert ask(encode.main, "--weights", weights, "--inputs", *copies, *options).code == 0
+    assert said[:2] == [("done", 0), ("wait", 0)] and said[-1] == ("done", 21)
+    assert said.count(("restart", 0)) == 1 and said[said.index(("restart", 0)) - 1] == ("done", 8)
 
 
 def test_files_are_read_a_little_ahead_and_in_order(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The probe command on the smallest run: table, JSON, and sentences for what is missing."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def test_the_table_is_printed_and_written(ask: Callable, arguments: list[str], t
     assert answer.code == 0 and answer.err == ""
     scores = json.loads(out.read_text())
     assert scores["table"] in answer.out
+    assert re.match(r"config \S+/probe\.py; shards \S+; weights \S+\n", answer.out)
     assert scores["probe"].keys() == {"codec", "frames", "untrained_codec", "untrained_frames"}
     assert scores["probe"]["codec"] == 1.0  # one class is darker than the other
     assert (scores["budget_tokens"], scores["classes"], scores["val_samples"]) == (BUDGET, len(CLASSES), RECORDS)

@@ -1,6 +1,7 @@
 """Every recipe is a configuration that can be used, and its `:smoke` a run that anyone can make."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,9 +87,41 @@ def test_a_plan_is_printed(ask: Callable) -> None:
     assert answer.code == 0, answer.err
     for words in ("128 devices (data 128, fsdp 1)", "at its fullest", "all-reduce", "samples/s"):
         assert words in answer.out
+    assert answer.out.splitlines()[-1].startswith("Fits: ")
     wrong = ask(plan.main, f"--config={CONFIGS[2]}", "--devices", 12)
     assert wrong.code == 2 and "batch_size 8192 of head vid cannot be split over 12 devices" in wrong.err
     assert (
         "do not make up the 4 devices" in ask(plan.main, f"--config={CONFIGS[2]}", "--devices", 4, "--config.mesh.fsdp=8").err
     )
     assert "expected BANK=N" in ask(plan.main, f"--config={CONFIGS[0]}", "--devices", 8, "--centers", "vid=many").err
+
+
+@pytest.mark.parametrize(
+    ("words", "begins", "settings"),
+    [
+        (["--devices", 8], "DOES NOT FIT: 102.4 of the 75 GiB of each h100; ", ["train.grad_accum_steps = 2"]),
+        (["--devices", 1, "--kind", "a100"], "DOES NOT FIT: ", ["train.grad_accum_steps = 64"]),
+        (["--devices", 16, "--config.encoder.layers=400"], "DOES NOT FIT: ", ["train.grad_accum_steps = ", "mesh.fsdp = "]),
+    ],
+)
+def test_a_plan_that_does_not_fit_says_which_setting_makes_it(
+    ask: Callable, words: list[object], begins: str, settings: list[str]
+) -> None:
+    """The settings named are tried: with them the run fits, with the next smaller numbers it does not."""
+    answer = ask(plan.main, f"--config={CONFIGS[0]}", *words)
+    assert answer.code == 0, answer.err
+    last = answer.out.splitlines()[-1]
+    assert last.startswith(begins) and all(setting in last for setting in settings), last
+    found = re.findall(r"(train\.grad_accum_steps|mesh\.fsdp) = (\d+)", last)
+    enough = [f"--config.{key}={number}" for key, number in found]
+    assert ask(plan.main, f"--config={CONFIGS[0]}", *words, *enough).out.splitlines()[-1].startswith("Fits: ")
+    for n, (key, number) in enumerate(found):
+        less = [word for place, word in enumerate(enough) if place != n]
+        less += [f"--config.{key}={int(number) // 2}"] * (int(number) > 1)
+        assert "NOT FIT: " in ask(plan.main, f"--config={CONFIGS[0]}", *words, *less).out.splitlines()[-1]
+
+
+def test_what_cannot_fit_is_said(ask: Callable) -> None:
+    words = ["--devices", 1, "--config.encoder.layers=4000", "--config.encoder.remat=none"]
+    last = ask(plan.main, f"--config={CONFIGS[0]}", *words).out.splitlines()[-1]
+    assert "no train.grad_accum_steps or mesh.fsdp is enough on 1 devices: use encoder.remat = full, a smaller" in last

@@ -11,7 +11,7 @@ import pytest
 from synthetic import write_set
 from tiny_run import config_of
 
-from launch import train
+from launch import bench_data, train
 from ove.config.mapping import to_mapping
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,3 +129,29 @@ def test_files_that_are_cut_off_are_refused_quietly(config: Path, run: Path, fol
     assert done.returncode == 2
     assert "checkpoints/7: cannot be read (" in done.stderr and done.stderr.count("\n") == 1
     assert "No other checkpoint is left" in done.stderr and done.stdout.count("DAMAGED CHECKPOINT: ") == 2
+
+
+def test_a_folder_that_no_head_reads_is_refused(ask: Callable, config: Path, shard_folder: Path, tmp_path: Path) -> None:
+    heads = [{"bank": bank, "batch_size": 8, "shards": [str(shard_folder)]} for bank in ("vid", "obj")]
+    words = [f"--config={config}", f"--config.batches.heads={heads}"]
+    for main, more in ((train.main, [f"--workdir={tmp_path}/new"]), (bench_data.main, [])):
+        answer = ask(main, *words, *more, "--config.batches.shards=/my/shards")
+        assert answer.code == 2 and answer.err.count("\n") == 1
+        assert "batches.shards = '/my/shards' is not read: every head names shards of its own (vid: " in answer.err
+    assert not (tmp_path / "new").exists()
+    del heads[1]["shards"]
+    answer = ask(bench_data.main, f"--config={config}", f"--config.batches.heads={heads}", "--steps=1", "--samples=1")
+    assert answer.code == 0, answer.err
+
+
+def test_inputs_are_said_at_the_start(ask: Callable, config: Path, shard_folder: Path, tmp_path: Path) -> None:
+    answer = ask(bench_data.main, f"--config={config}", "--steps=1", "--samples=1")
+    assert answer.out.splitlines()[0] == f"config {config}; shards {shard_folder}; weights random"
+    heads = "[{'bank': 'vid', 'batch_size': 8, 'shards': ['/a', '/b']}, {'bank': 'obj', 'batch_size': 8}]"
+    more = ["--config.train.eval_every=5", "--config.evaluation.train_shards=['/c', '/d']", "--config.evaluation.val_shards=/e"]
+    words = ["--config=toy:smoke", f"--config.batches.heads={heads}", "--config.train.init_from=runs/a", *more]
+    answer = ask(train.main, *words, f"--workdir={tmp_path}/new")
+    assert answer.code == 2, "there are no such shards"
+    assert answer.out.splitlines()[0] == (
+        "config toy:smoke; shards /a, /b, runs/quickstart/shards/train, /c, /d, /e; weights runs/a"
+    )

@@ -1,7 +1,7 @@
 """`ove verify`: sound folders are described, damaged ones named with what is wrong, and the exit code tells."""
 
+import dataclasses
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from synthetic import T, record_of, write_set
 from launch import verify
 from ove.shards.manifest import read_manifest
 from ove.shards.schema import VideoRecord
+from ove.shards.verify import verify as verify_shards
 from ove.sources.folders import InputFile
 
 
@@ -41,7 +42,7 @@ def test_videos_of_fewer_frames_than_are_stored_are_counted(ask, shard_folder: P
     def make(file: InputFile) -> VideoRecord:
         """Three videos have 3, 5 and 7 frames, the others as many as are stored."""
         n_frames = {"0001": 3, "0002": 5, "0003": 7}.get(file.key, T)
-        return replace(record_of(file), frame_index=np.linspace(0, n_frames - 1, T).astype(np.int32))
+        return dataclasses.replace(record_of(file), frame_index=np.linspace(0, n_frames - 1, T).astype(np.int32))
 
     answer = ask(verify.main, write_set(tmp_path / "set", 8, make), "--workers", 0)
     assert "3 videos have fewer frames (3 to 7)" in answer.out, answer
@@ -70,3 +71,41 @@ def test_all_that_is_wrong_is_listed(ask, copy: Path, shard_folder: Path, tmp_pa
 def test_wrong_use_is_one_sentence(ask, shard_folder: Path) -> None:
     answer = ask(verify.main, shard_folder, "--workers", -1)
     assert (answer.code, answer.err.count("\n")) == (2, 1) and "--workers" in answer.err
+
+
+def test_labels_that_lack_are_named_by_bank(ask, copy: Path, tmp_path: Path) -> None:
+    answer = ask(verify.main, copy, "--workers", 0)
+    assert (
+        "  labels    vid 24 records" in answer.out
+        and "            obj 24 records" in answer.out
+        and " none (" not in answer.out
+    )
+    for bank in ("obj", "ocr"):
+        (copy / "labels" / f"{bank}.json").unlink()
+    answer = ask(verify.main, copy, "--workers", 0)
+    assert "            obj none (class centers; `ove labels` makes them)" in answer.out and "vid none" not in answer.out
+    (copy / "labels" / "vid.json").write_text("{}")
+    answer = ask(verify.main, copy, "--workers", 0)
+    assert "  labels    vid damaged (see below)\n            obj none (" in answer.out
+    bare = write_set(tmp_path / "bare", 8, labelled=False)
+    shutil.rmtree(bare / "labels")
+    answer = ask(verify.main, bare, "--workers", 0)
+    assert "  classes   none (no record has a class name)\n" in answer.out
+    assert "  labels    vid and obj none (class centers; `ove labels` makes them)\n" in answer.out
+
+
+def test_records_without_a_class_name_are_counted(ask, tmp_path: Path) -> None:
+    def make(file: InputFile) -> VideoRecord:
+        record = record_of(file)
+        return dataclasses.replace(record, label=None) if file.key < "0003" else record
+
+    answer = ask(verify.main, write_set(tmp_path / "some", 8, make), "--workers", 0)
+    assert "  classes   2: light 3, dark 2; 3 records without a class name\n" in answer.out
+
+
+def test_progress_counts_shards(ask, shard_folder: Path) -> None:
+    """A line for each set: that of the last shard is always shown."""
+    assert f"{shard_folder} 3/3 shards\n" in ask(verify.main, shard_folder, "--workers", 0).out
+    seen: list[tuple[int, int]] = []
+    verify_shards(shard_folder, workers=2, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]

@@ -60,7 +60,7 @@ def config_of(folders: dict[str, Path], val: str, probe: str = "knn", **evaluati
         BatchesConfig(budget_tokens=BUDGET, selection=SelectionConfig(gop_frames=GOP)),
         ENCODER,
         train=TrainConfig(eval_every=5),
-        evaluation=EvaluationConfig(str(folders["train"]), str(folders[val]), **values),
+        evaluation=EvaluationConfig(**{"train_shards": str(folders["train"]), "val_shards": str(folders[val])} | values),
     )
 
 
@@ -165,3 +165,23 @@ def test_the_features_are_of_the_parameters_that_are_given(folders: dict[str, Pa
     broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), params(0))
     with pytest.raises(ValueError, match="not finite"):
         OnlineProbe(config_of(folders, "right"))(ENCODER, broken)
+
+
+def test_several_folders_are_one_set(folders: dict[str, Path], tmp_path: Path) -> None:
+    """All labels of one half are wrong, so half of the answers are; of the two training sets neither knows both classes."""
+    halves = [
+        write_set(tmp_path / name, TRAIN, lambda file, level=level: dataclasses.replace(record_of(file), label=CLASSES[level]))
+        for level, name in enumerate(CLASSES)
+    ]
+    with pytest.raises(BadShard, match="labels of at least two classes, found 1"):
+        OnlineProbe(config_of(folders, "right", train_shards=str(halves[0])))
+    found = OnlineProbe(config_of(folders, "right", val_shards=(str(folders["right"]), str(folders["wrong"]))))
+    assert found(ENCODER, params(0)) == {"knn_codec_top1": 0.5}
+    both = OnlineProbe(config_of(folders, "right", train_shards=tuple(map(str, halves))))
+    assert len(both._train) == 2 * TRAIN and both._train.classes == sorted(CLASSES)
+
+
+@pytest.mark.parametrize("twice", [(), ("a", "a")])
+def test_folders_are_named_once(twice: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.val_shards = \[.*\] must be a folder, or several, each once"):
+        EvaluationConfig("a", twice)

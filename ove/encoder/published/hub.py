@@ -1,6 +1,7 @@
 """Weights by their name on the Hugging Face hub, `organisation/model`: downloaded once, verified, read from the local cache."""
 
 import importlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,22 @@ def _snapshot(repo: str, revision: str | None) -> Path:
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise Unavailable(
-            f"{at}: no such file or folder here, not in the cache of the hub, and the hub cannot be reached ({_brief(error)}); "
-            f"connect to the network, unset HF_HUB_OFFLINE, or download it elsewhere with `hf download {repo}`."
+            f"{at}: no such file or folder here, not in the cache of the hub, and {_why_not(hub, error)}, or download it "
+            f"elsewhere with `hf download {repo}`."
         ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError, ValueError) as error:
         raise Unavailable(f"{at}: could not be downloaded ({_brief(error)}); run the same again to resume.") from error
     for file in sorted(folder.glob("*.safetensors")):
         _verify(file, repo)
     return folder
+
+
+def _why_not(hub: Any, error: BaseException) -> str:
+    """Returns why the hub was not reached, and what to do: offline by a variable, or no network."""
+    set_ = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name)]
+    if hub.constants.HF_HUB_OFFLINE:
+        return f"{' and '.join(set_) or 'HF_HUB_OFFLINE'} forbids to ask the hub; unset it"
+    return f"the hub cannot be reached ({_brief(error)}); connect to the network"
 
 
 def _verify(file: Path, repo: str) -> None:

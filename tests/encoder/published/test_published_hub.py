@@ -78,7 +78,14 @@ def test_what_cannot_be_had_is_said_with_a_way_out(server: HubServer, tmp_path: 
     ((kind, said),) = asked(server, tmp_path, "org/other")
     assert kind == "Unavailable" and said.startswith("org/other: is neither a file or folder here nor a model on the hub")
     ((kind, said),) = asked(server, tmp_path, "org/model", HF_HUB_OFFLINE="1")
-    assert kind == "Unavailable" and "unset HF_HUB_OFFLINE" in said and "hf download org/model" in said
+    assert kind == "Unavailable" and "HF_HUB_OFFLINE forbids to ask the hub; unset it" in said
+    assert "hf download org/model" in said and "network" not in said
+
+
+def test_without_a_network_no_variable_is_blamed(server: HubServer, tmp_path: Path) -> None:
+    ((kind, said),) = asked(server, tmp_path, "org/model", HF_ENDPOINT="http://127.0.0.1:9")
+    assert kind == "Unavailable" and "the hub cannot be reached (" in said and "connect to the network" in said
+    assert "OFFLINE" not in said and "hf download org/model" in said
 
 
 def test_paths_stay_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
