@@ -1,9 +1,9 @@
 """`ove extract VIDEO… --out DIR`: codec signals, saliency and selected patches of videos."""
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -14,12 +14,14 @@ import numpy as np
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadClip, ConfigError
-from ove.files import atomic_write, write_bytes, write_json_lines
-from ove.records import Clip, CodecSignals, Saliency, Selection
+from ove.files import printable, write_bytes, write_json_lines
+from ove.paths import harmless, output_folder
+from ove.records import Saliency
 from ove.shards.make import GRACE_S
 from ove.sources.folders import InputFile, files_in_folder
-from ove.sources.quarantine import BadFile, write_quarantine
+from ove.sources.quarantine import QUARANTINE, BadFile, write_quarantine
 from ove.tokens import mosaics
+from ove.tokens.extracts import Extract, check_free, merged, plan_extracts, read_list, write_list, write_npz
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
 from ove.video.select import budget_of, choose_patches, i_frame_flags
@@ -34,6 +36,7 @@ from .cli.settings import add_settings_help, read_sections, word_list
 _EXPORTS = ("npz", "mosaics")
 _PICTURES = ("sheet", "video")
 _HINTS = get_type_hints(VideoConfig)
+_Task = tuple[InputFile, Extract]
 _Made = tuple[str, dict[str, object] | None]
 """What was written for a file, in words; its entry of a training list if mosaics were."""
 
@@ -45,25 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = _inputs(options.videos)
     if not files:
         raise BadClip("no input files; name videos or folders that hold some.")
-    tasks = list(zip(files, _output_names([file.path for file in files]), strict=True))
+    options.out = output_folder(options.out, "--out", [path for path in options.videos if path.is_dir()])
+    earlier = read_list(options.out)
+    plan = plan_extracts(files, earlier, _endings(options))
+    check_free(options.out, plan, earlier, files, options.replace)
     options.out.mkdir(parents=True, exist_ok=True)
+    write_list(options.out, merged(earlier, plan))
     bad: dict[int, BadFile] = {}
     entries: dict[int, dict[str, object]] = {}
-    workers, limit_s = min(options.workers, len(files)), config.time_limit_s + GRACE_S
-    with closing(outcomes(partial(_extract, options, config, tokens), tasks, workers, limit_s)) as results:
-        for number, (index, result) in enumerate(results, start=1):
-            path = str(files[index].path)
-            if isinstance(result, Died):
-                result = BadFile(path, f"{path}: {result}; leave it out, or convert it to H.264 again.")
-            if isinstance(result, BadFile):
-                bad[index] = result
-                print(f"[{number}/{len(files)}] set aside  {result.reason}", flush=True)
-                continue
-            words, entry = result
-            print(f"[{number}/{len(files)}] extracted  {words}", flush=True)
-            if entry is not None:
-                entries[index] = entry
-    write_quarantine(options.out / "quarantine.jsonl", [bad[index] for index in sorted(bad)])
+    try:
+        _extract_all(list(zip(files, plan, strict=True)), options, config, tokens, bad, entries)
+    except OSError:  # a full disk: what was found out about the files is kept, if there is room for it
+        with contextlib.suppress(OSError):
+            write_quarantine(options.out / QUARANTINE, [bad[index] for index in sorted(bad)])
+        raise
+    write_list(options.out, merged(earlier, plan, failed=list(bad)))
+    write_quarantine(options.out / QUARANTINE, [bad[index] for index in sorted(bad)])
     if "mosaics" in options.export:
         write_json_lines(options.out / "mosaics.jsonl", [entries[index] for index in sorted(entries)])
     print(
@@ -74,9 +74,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _extract(options: argparse.Namespace, config: VideoConfig, tokens: int, task: tuple[InputFile, str]) -> _Made | BadFile:
+def _extract_all(
+    tasks: list[_Task],
+    options: argparse.Namespace,
+    config: VideoConfig,
+    tokens: int,
+    bad: dict[int, BadFile],
+    entries: dict[int, dict[str, object]],
+) -> None:
+    """Extracts all files; fills `bad` and the `entries` of a training list, by index, and says what was made."""
+    workers, limit_s = min(options.workers, len(tasks)), config.time_limit_s + GRACE_S
+    with contextlib.closing(outcomes(partial(_extract, options, config, tokens), tasks, workers, limit_s)) as results:
+        for number, (index, result) in enumerate(results, start=1):
+            path = printable(str(tasks[index][0].path))
+            if isinstance(result, Died):
+                result = BadFile(path, f"{path}: {result}; leave it out, or convert it to H.264 again.")
+            if isinstance(result, BadFile):
+                bad[index] = result
+                print(f"[{number}/{len(tasks)}] set aside  {result.reason}", flush=True)
+                continue
+            words, entry = result
+            print(f"[{number}/{len(tasks)}] extracted  {words}", flush=True)
+            if entry is not None:
+                entries[index] = entry
+
+
+def _extract(options: argparse.Namespace, config: VideoConfig, tokens: int, task: _Task) -> _Made | BadFile:
     """Writes the outputs of one file."""
-    file, name = task
+    file, name = task[0], task[1].name
     try:
         clip, signals = read_video(file.path, config)
         scores = saliency(signals, config)
@@ -88,25 +113,33 @@ def _extract(options: argparse.Namespace, config: VideoConfig, tokens: int, task
         return BadFile(str(file.path), named, error.position)
     except ConfigError:
         raise  # would be the same for every file
-    except Exception as error:
+    except Exception as error:  # whatever a decoder raises
         return BadFile(str(file.path), f"{file.path}: unforeseen {type(error).__name__}: {error}")
     made = []
     entry = None
     if "npz" in options.export:
-        _write(options.out / f"{name}.npz", clip, scores, selection, signals if options.signals else None)
+        write_npz(options.out / f"{name}.npz", task[1].video, clip, scores, selection, signals if options.signals else None)
         made.append(f"{name}.npz")
     if "mosaics" in options.export:
-        entry = mosaics.write(options.out / name, clip, selection, config.patch_px, file.path)
+        entry = mosaics.write(options.out / name, name, clip, selection, config.patch_px, Path(task[1].video))
         made.append(f"{name}/")
+    (options.out / name).parent.mkdir(parents=True, exist_ok=True)
     if options.overlay == "sheet":
-        picture = cv2.cvtColor(overlay(clip, signals, scores, selection, config, file.path.name), cv2.COLOR_RGB2BGR)
+        picture = cv2.cvtColor(overlay(clip, signals, scores, selection, config, harmless(file.path.name)), cv2.COLOR_RGB2BGR)
         write_bytes(options.out / f"{name}.png", cv2.imencode(".png", picture)[1].tobytes())
         made.append(f"{name}.png")
     if options.overlay == "video":
-        write_animation(options.out / f"{name}.mp4", clip, selection, file.path.name)
+        write_animation(options.out / f"{name}.mp4", clip, selection, harmless(file.path.name))
         made.append(f"{name}.mp4")
     told = f"{clip.codec}, {clip.source}, {clip.n_decoded} frames{', cut short' if clip.cut else ''}"
-    return f"{file.path} → {', '.join(made)} ({told})", entry
+    return f"{printable(str(file.path))} → {', '.join(made)} ({told})", entry
+
+
+def _endings(options: argparse.Namespace) -> list[str]:
+    """Returns the endings of all that is written for a video."""
+    pictures = {"sheet": ".png", "video": ".mp4"}
+    made = [{"npz": ".npz", "mosaics": "/"}[export] for export in options.export]
+    return made + ([pictures[options.overlay]] if options.overlay else [])
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
@@ -115,6 +148,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("videos", nargs="+", type=Path, metavar="VIDEO", help="video files or folders of videos")
     add("--out", type=Path, required=True, help="folder for what is made, and for quarantine.jsonl")
+    add("--replace", action="store_true", help="also overwrite files in it that this command has not written")
     add("--export", type=word_list, default=("npz",), metavar="KINDS", help="npz, mosaics, or both with a comma (default npz)")
     add("--signals", action="store_true", help="motion vectors (pixels) and residual go into the .npz, too")
     add("--overlay", choices=_PICTURES, help="draw what is selected: a sheet (also if nothing follows) or a video")
@@ -157,48 +191,8 @@ def _inputs(paths: list[Path]) -> list[InputFile]:
     """Returns the named files and those in named folders; missing ones are set aside later, with the reason."""
     found: list[InputFile] = []
     for path in paths:
-        found += files_in_folder(path) if path.is_dir() else [InputFile(path, path.as_posix(), None)]
+        found += files_in_folder(path) if path.is_dir() else [InputFile(path, path.name, None)]
     return found
-
-
-def _output_names(paths: list[Path]) -> list[str]:
-    """Returns a unique name for each path: its stem, numbered where several share it."""
-    taken: set[str] = set()
-    names = []
-    for path in paths:
-        name, number = path.stem, 1
-        while name in taken:
-            number += 1
-            name = f"{path.stem}-{number}"
-        taken.add(name)
-        names.append(name)
-    return names
-
-
-def _write(path: Path, clip: Clip, scores: Saliency, selection: Selection, signals: CodecSignals | None) -> None:
-    """Writes the .npz atomically."""
-    arrays = {
-        "frame_index": clip.frame_index,
-        "n_distinct": np.array(len(np.unique(clip.frame_index))),
-        "pts_s": clip.pts_s,
-        "is_i_frame": clip.is_i_frame,
-        "saliency": scores.scores,
-        "selected_flat": selection.flat,
-        "grid_tyx": np.array(selection.grid_tyx, np.int32),
-        "source": np.array(clip.source),
-        "codec": np.array(clip.codec),
-        "n_decoded": np.array(clip.n_decoded),
-        "cut": np.array(clip.cut),
-    }
-    if clip.valid is not None:
-        arrays["valid"] = clip.valid
-    if signals is not None:
-        every = signals.of_frames(np.arange(len(clip.frame_index)))
-        arrays |= {name: getattr(signals, name)[every] for name in ("motion", "has_vector", "residual")}
-        arrays |= {"cell_offset_px": np.array(signals.cell_offset_px, np.int32)}
-        arrays |= {"residual_exact": np.array(signals.residual_exact), "residual_source": np.array(signals.residual_source)}
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

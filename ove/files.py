@@ -114,7 +114,7 @@ def encoded(text: str) -> bytes:
 
 def printable(name: str) -> str:
     r"""Returns a file name as text that can be printed and stored anywhere, with `\udcXX` for bytes that are not UTF-8."""
-    return encoded(name).decode()
+    return name if name.isascii() else encoded(name).decode()
 
 
 def sha256_of(path: Path) -> str:

@@ -43,7 +43,7 @@ def _problem_of(name: object, nested: bool) -> str:
     """Returns why a name from outside may not be used; empty if it may."""
     if not isinstance(name, str) or not name:
         return "is no name"
-    if "\\" in name or any(unicodedata.category(letter) in _NOT_IN_NAMES for letter in name):
+    if harmless(name) != name:
         return "has characters that are not allowed in it"
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts):
@@ -55,6 +55,11 @@ def _problem_of(name: object, nested: bool) -> str:
     if any(len(part.encode()) > LONGEST_NAME for part in parts) or len(name) > _LONGEST_PATH:
         return "is too long"
     return ""
+
+
+def harmless(name: str) -> str:
+    """Returns a name with `_` for control characters, ends of lines, bytes that are not UTF-8, and backslashes."""
+    return "".join("_" if letter == "\\" or unicodedata.category(letter) in _NOT_IN_NAMES else letter for letter in name)
 
 
 def output_folder(given: Path | str, option: str, sources: Iterable[Path | str] = ()) -> Path:

@@ -1,6 +1,7 @@
 """Runs commands: parsers, and errors as one sentence and an exit code instead of a traceback."""
 
 import argparse
+import io
 import os
 import re
 import select
@@ -59,6 +60,9 @@ def run_command(main: Callable[[], int | None], leave: Callable[[int], object] =
     Code 2 for bad input, also for files that the system refuses (permissions, full disk); 69 if another process of the run was
     lost; 130 when interrupted; 141 when nobody reads the output any more.
     """
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold anything, and the terminal may know ASCII only
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _code_of(main)
         sys.stdout.flush()

@@ -30,7 +30,7 @@ def check_same_set(out: Path, files: Sequence[InputFile], made_with: Mapping[str
     `goes_on`: a group of them is exactly what the run would make. Files may have been added, changed or removed.
     """
     manifest, note = _manifest(out), _note(out)
-    if manifest is None and not any(out.glob("shard-*.done.json")):
+    if manifest is None and not any(out.glob("shard-*.arrayrecord")):
         return  # nothing that took long
     there = f"{manifest.records} records" if manifest else "an unfinished set"
     there += f" of {note['root']}" if note.get("root") else ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from ove.errors import BadClip, ConfigError
+from ove.files import printable
 from ove.sources.quarantine import BadFile
 
 _NUMBERED = re.compile(r"(.*\.\w+)\s+(\d+)")
@@ -51,10 +52,16 @@ class InputFile:
     span_s: tuple[float, float] | None = None
     """Of a video: start and end of the part to read, in seconds; None: all of it."""
 
+    def __post_init__(self) -> None:
+        # Bytes that are not UTF-8 stay in the path alone: keys and class names are text wherever they go.
+        object.__setattr__(self, "key", printable(self.key))
+        if self.label is not None:
+            object.__setattr__(self, "label", printable(self.label))
+
     @property
     def name(self) -> str:
         """Returns its name in messages."""
-        return str(self.path) if self.inside is None else f"{self.path.parent / self.key}"
+        return printable(str(self.path if self.inside is None else self.path.parent / self.key))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pyarrow
 
 from ove.config import ShardsConfig, limits
 from ove.errors import BadClip
+from ove.files import DISK_FULL, short
 from ove.sources.folders import FoundInputs, InputFile, files_in_folder, files_in_list, first_repeated, too_few_folders
 from ove.sources.lists import is_table, rows_of_list
 from ove.sources.parquet import read_row, rows_in_parquet
@@ -125,7 +126,7 @@ def _decompressed(path: Path, scratch: Path) -> tuple[Path | None, list[BadFile]
         return None, []
     scratch.mkdir(parents=True, exist_ok=True)
     checked = -1
-    copy = scratch / f".{zlib.crc32(str(path.absolute()).encode()):08x}-{path.stem}.tmp"
+    copy = scratch / f".{zlib.crc32(str(path.absolute()).encode()):08x}-{short(path.stem)}.tmp"
     try:
         with opener(path) as packed, copy.open("wb") as plain:
             while block := packed.read1(1 << 16):  # small blocks, so that little is lost before a cut
@@ -134,6 +135,8 @@ def _decompressed(path: Path, scratch: Path) -> tuple[Path | None, list[BadFile]
                     checked = plain.tell() // _CHECKED_BYTES
                     _check_room(path, scratch, plain.tell())
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise OSError(error.errno, error.strerror, str(copy)) from error
         return copy, [BadFile(str(path), f"{path}: cannot be decompressed to its end ({error}); get a whole copy.")]
     return copy, []
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ove.files import write_json_lines
+from ove.files import printable, write_json_lines
 
 QUARANTINE = "quarantine.jsonl"
 """Name of the list, in the folder that the files are missing from."""
@@ -19,6 +19,10 @@ class BadFile:
     """A sentence for people."""
     position: int | None = None
     """Index of the frame (or byte) where it failed, if known."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file", printable(self.file))
+        object.__setattr__(self, "reason", printable(self.reason))
 
 
 def write_quarantine(path: Path, entries: Sequence[BadFile]) -> None:

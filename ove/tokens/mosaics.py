@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from ove.errors import ConfigError
-from ove.files import write_json
+from ove.files import write_array, write_bytes, write_json
 from ove.records import Clip, Selection
 from ove.shards.pictures import MOSAIC_QUALITY
 from ove.shards.schema import encode_frames
@@ -41,8 +41,8 @@ def pack_mosaics(
     return patches_to_frames(patches, (n_images, rows, columns), patch_px), positions(selection.flat, selection.grid_tyx)
 
 
-def write(folder: Path, clip: Clip, selection: Selection, patch_px: int, video: Path) -> dict[str, object]:
-    """Writes the mosaics of a clip into `folder`; returns its entry for a training list.
+def write(folder: Path, key: str, clip: Clip, selection: Selection, patch_px: int, video: Path) -> dict[str, object]:
+    """Writes the mosaics of a clip into `folder`; returns its entry for a training list, whose `id` is `key`.
 
     `mosaic_000.jpg` and so on, `positions_thw.npy` (int32), `frame_ids.npy` (index of each sampled frame in the video) and
     `meta.json`, which is written last. The entry holds `id`, `image` and `positions_thw`, with absolute paths.
@@ -53,13 +53,13 @@ def write(folder: Path, clip: Clip, selection: Selection, patch_px: int, video: 
         old.unlink()
     paths = [folder / f"mosaic_{number:03d}.jpg" for number in range(len(images))]
     for path, data in zip(paths, encode_frames(images, MOSAIC_QUALITY), strict=True):
-        path.write_bytes(data)
-    np.save(folder / "positions_thw.npy", positions_thw)
-    np.save(folder / "frame_ids.npy", clip.frame_index)
-    meta = {"video": str(video), "key": folder.name, "size_px": clip.frames.shape[1], "patch_px": patch_px}
+        write_bytes(path, data)
+    write_array(folder / "positions_thw.npy", positions_thw)
+    write_array(folder / "frame_ids.npy", clip.frame_index)
+    meta = {"video": str(video), "key": key, "size_px": clip.frames.shape[1], "patch_px": patch_px}
     write_json(folder / "meta.json", meta | {"codec": clip.codec, "source": clip.source, "cut": clip.cut})
     return {
-        "id": folder.name,
+        "id": key,
         "image": [str(path.absolute()) for path in paths],
         "positions_thw": str((folder / "positions_thw.npy").absolute()),
     }

@@ -6,6 +6,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
+from ove.files import printable
+
 INK, MARK, FAINT = "#222222", "#c2185b", "#8a8a8a"
 """Colours of text, of what is marked (I-frames), and of what stays in the background."""
 _DPI = 100
@@ -40,7 +42,7 @@ class Canvas:
         self._figure.text(
             x / self.width,
             1 - (base - px) / self.height,
-            words,
+            printable(words),
             fontsize=px * 72 / _DPI,
             color=color,
             ha=align,
@@ -53,7 +55,7 @@ class Canvas:
         """Writes small text on white, for pictures; (left, bottom) is its lower left corner."""
         ground = {"facecolor": "white", "edgecolor": "none", "pad": 2}
         place = (left / self.width, 1 - bottom / self.height)
-        self._figure.text(*place, words, fontsize=11 * 72 / _DPI, color=INK, ha="left", va="bottom", bbox=ground)
+        self._figure.text(*place, printable(words), fontsize=11 * 72 / _DPI, color=INK, ha="left", va="bottom", bbox=ground)
 
     def bar(self, left: int | float, top: int | float, width: int | float, height: int | float, color: str) -> None:
         """Draws a filled rectangle."""

@@ -43,7 +43,7 @@ def test_the_files_are_those_that_the_reader_looks_for(tmp_path):
     selection = Selection(flat, (8, 4, 4))
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip" / "mosaic_007.jpg").touch()  # of an earlier call with a larger budget
-    entry = mosaics.write(tmp_path / "clip", clip, selection, 14, tmp_path / "folder" / "clip.mp4")
+    entry = mosaics.write(tmp_path / "clip", "clip", clip, selection, 14, tmp_path / "folder" / "clip.mp4")
     names = ["frame_ids.npy", "meta.json", "mosaic_000.jpg", "mosaic_001.jpg", "mosaic_002.jpg", "positions_thw.npy"]
     assert sorted(path.name for path in (tmp_path / "clip").iterdir()) == names
     assert entry == {

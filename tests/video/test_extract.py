@@ -30,7 +30,8 @@ def test_good_files_are_extracted_and_bad_ones_set_aside(tmp_path, write_video, 
     bad = {entry.file.rsplit("/", 1)[-1]: entry.reason for entry in read_quarantine(out / "quarantine.jsonl")}
     assert sorted(bad) == ["empty.mp4", "gone.mp4", "notes.txt", "still.png"]
     assert len(set(bad.values())) == 4
-    assert sorted(p.name for p in out.iterdir()) == ["a-2.npz", "a-2.png", "a.npz", "a.png", "quarantine.jsonl"]
+    made = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+    assert made == ["a.npz", "a.png", "extracts.jsonl", "jump/a.npz", "jump/a.png", "quarantine.jsonl"]
     with np.load(out / "a.npz") as found:
         assert found["frame_index"].shape == found["pts_s"].shape == found["is_i_frame"].shape == (64,)
         assert (found["saliency"].shape, found["saliency"].dtype) == ((64, 16, 16), np.float32)
@@ -103,7 +104,12 @@ def test_mosaics_are_what_was_selected(tmp_path, write_video):
     assert len(chosen) == 128 == len(entry["image"]) * 16
     np.testing.assert_array_equal(np.load(entry["positions_thw"]), np.stack(np.unravel_index(chosen, grid), axis=1))
     assert main(["--export=mosaics", str(path), "--out", str(tmp_path / "alone"), *settings]) == 0
-    assert sorted(p.name for p in (tmp_path / "alone").iterdir()) == ["mosaics.jsonl", "quarantine.jsonl", "v"]
+    assert sorted(p.name for p in (tmp_path / "alone").iterdir()) == [
+        "extracts.jsonl",
+        "mosaics.jsonl",
+        "quarantine.jsonl",
+        "v",
+    ]
 
 
 def test_a_bare_overlay_is_a_sheet_and_takes_no_file_for_its_kind(tmp_path, write_video):
