@@ -17,7 +17,7 @@ import numpy as np
 from ove.config import EncoderConfig, ProbeConfig, SelectionConfig, ShardsConfig, VideoConfig
 from ove.config.section import Bounds
 from ove.errors import BadInput, ConfigError, OveError
-from ove.paths import output_folder, uri_of
+from ove.paths import LONGEST_NAME, output_folder, uri_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,6 +25,7 @@ R = TypeVar("R")
 _SECTIONS = {"video": VideoConfig, "shards": ShardsConfig, "selection": SelectionConfig, "probe": ProbeConfig,
              "encoder": EncoderConfig}  # fmt: skip
 _UNKNOWN = re.compile(r"unknown configuration key ([\w.]+); did you mean ([\w.]+)\?|unknown configuration key ([\w.]+)")
+_BREAK = re.compile(r"\s*\n\s*")
 _WORDS: Mapping[Any, str] = {int: "an int", float: "a float", bool: "a bool", str: "a str", type(None): "None", Path: "a path",
                              os.PathLike: "a path"}  # fmt: skip
 
@@ -71,9 +72,11 @@ def path_given(value: Any, name: str, wanted: str = "a path") -> str:
     if not text or "\0" in text:
         raise BadInput(f"{name} = {text!r:.60} {'holds a NUL character' if text else 'is empty'}; give {wanted}.")
     try:
-        os.fsencode(text)
+        longest = max(map(len, os.fsencode(text).split(b"/")))
     except UnicodeEncodeError as error:
         raise BadInput(f"{name} = {text!r:.60} cannot be the name of a file ({error.reason}); give {wanted}.") from error
+    if longest > LONGEST_NAME and uri_of(text) is None:
+        raise BadInput(f"{name} = {_short(text)}: the name of a file has at most {LONGEST_NAME} bytes; give {wanted}.")
     return text
 
 
@@ -168,7 +171,7 @@ def _in_arguments(message: str, called: Mapping[str, str], options: Mapping[str,
     """Rewords a message outside of its backticks: keys of sections and options of commands become arguments."""
     parts = message.split("`")
     parts[::2] = [_reworded(part, called, options) for part in parts[::2]]
-    return "`".join(parts)
+    return _BREAK.sub(" ", "`".join(parts))
 
 
 def _reworded(text: str, called: Mapping[str, str], options: Mapping[str, str]) -> str:
@@ -193,10 +196,10 @@ def _unexpected(match: re.Match[str], called: Mapping[str, str]) -> str:
 def _argument(key: str, called: Mapping[str, str]) -> str:
     if key in called:
         return called[key]
-    *sections, last = key.split(".")
-    if sections and sections[-1] == "selection" and "selection" not in called:
-        return f'selection["{last}"]'
-    return last
+    item = key.rpartition("selection.")[2]
+    if item != key and "selection" not in called:
+        return f'selection["{item}"]'
+    return key.split(".")[-1]
 
 
 def _given_as(name: str, options: Mapping[str, str]) -> str:

@@ -122,7 +122,7 @@ def _sections(
     others = {name: value for name, value in settings.items() if name in hints_of(ShardsConfig)}
     video = {name: value for name, value in settings.items() if name not in others}
     if "size_px" in video:
-        raise ConfigError(f"size_px = {video['size_px']!r:.60} is called size here; give size={video['size_px']!r:.60}.")
+        raise ConfigError(f"unexpected argument size_px; give size={video['size_px']!r:.60}.")
     made = from_mapping(VideoConfig, ({} if size is None else {"size_px": size}) | video, "video.")
     if kind == "image":
         of_videos = {name: others.get(name) for name in ("h264_crf", "budget_tokens")}

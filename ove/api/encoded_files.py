@@ -131,7 +131,7 @@ def labelled_features(
     if labels is None:
         named_labels = [(name, named_by_folder(name, reading["label_folder"], str(path))) for name in names]
     else:
-        named_labels = list(labels.items()) if isinstance(labels, Mapping) else labelled_files(labels, **reading)
+        named_labels = list(labels.items()) if isinstance(labels, Mapping) else labelled_files(labels, "labels", **reading)
     label_of = {str(Path(name).absolute()): label for name, label in named_labels}
     keys = [str(Path(name).absolute()) for name in names]
     if without := [name for name, key in zip(names, keys, strict=True) if key not in label_of]:

@@ -17,7 +17,7 @@ from ove.tokens.preprocessing import differs_from_training
 from ove.tokens.read import InputConfig, Tokens
 
 _log = logging.getLogger("ove")
-_NAMED = arguments(video__size_px="size", size_px="size", n_frames="frames")
+_NAMED = arguments(video__size_px="size", size_px="size", n_frames="frames", budget_tokens="budget")
 
 
 class Model:

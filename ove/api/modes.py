@@ -21,7 +21,8 @@ def taken_by(
     refused: dict[str, str] = {}
     for name, value in options.items():
         if takes := _needs(name, value, options, config, mode, own):
-            refused[name] = f"{name} = {value!r:.60} is for {takes}, but {found}; leave {name} out."
+            shown = f"`{name}`" if name == "n_frames" else name  # which the configuration calls frames: no word to translate
+            refused[name] = f"{shown} = {value!r:.60} is for {takes}, but {found}; leave {shown} out."
     if unused is None and refused:
         raise ConfigError(next(iter(refused.values())))
     if unused is not None:
@@ -32,7 +33,7 @@ def taken_by(
 def _needs(name: str, value: Any, options: Mapping[str, Any], config: InputConfig, mode: str, own: tuple[str, ...]) -> str:
     """Returns what would have to be read for an option to matter; empty if it does."""
     if name == "size_px":
-        raise ConfigError(f"size_px = {value!r:.60} is called size here; give size={value!r:.60}.")
+        raise ConfigError(f"unexpected argument `size_px`; give size={value!r:.60}.")
     if name in ("budget", "frames"):
         needed = "codec" if name == "budget" else "frames"
         return "" if mode == needed else f"mode {needed}"

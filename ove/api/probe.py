@@ -19,6 +19,7 @@ from ove.api.encoded_files import EncodedFiles, encode_files, is_feature_file, l
 from ove.api.model import Model, load
 from ove.api.probe_settings import OF_HEAD, OF_SELECTION, OF_SHARDS, probe_settings
 from ove.api.samples import PathLike, Samples, labelled_files, materialised, reading_of
+from ove.api.split import check_share
 from ove.config import ProbeConfig
 from ove.config.section import Count, Natural
 from ove.errors import BadInput, ConfigError
@@ -70,7 +71,7 @@ class ProbeResult:
         )
 
 
-@arguments(probe__probe="head")
+@arguments(probe__probe="head", budget_tokens="budget")
 def probe(
     model: Model | PathLike | None,
     train: Samples | Sequence[PathLike],
@@ -127,6 +128,8 @@ def probe(
     reading = reading_of(path_column, label_column, label_folder, root)
     if val is not None:
         refuse({"val_share": val_share}, "train without val", "val is given")
+    if val_share is not None:
+        check_share(val_share)
     given = _sources(train, val)
     sets = [found for found in map(_shards, given) if found is not None]
     if len(sets) == 2:
@@ -148,7 +151,10 @@ def probe(
         n_shared = check_apart([part.names for part in sources])
     else:
         refuse({"labels": labels}, "feature files (.npz)", "train is none")
-        model, pairs = _needed(model), [labelled_files(samples, **reading) for samples in given]
+        model, pairs = (
+            _needed(model),
+            [labelled_files(samples, name, **reading) for name, samples in zip(("train", "val"), given, strict=False)],
+        )
         n_shared = check_apart([[path for path, _ in each] for each in pairs])
         encode = partial(encode_files, model, mode=mode, budget=budget, all_tokens=head == "attentive", threads=threads or 2)
         sources = [encode(each) for each in pairs]

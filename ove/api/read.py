@@ -23,7 +23,7 @@ from ove.view.overlay import overlay
 
 _OWN = {"frames": "n_frames", "size": "size_px", "budget": "budget", "max_tokens": "max_tokens", "min_tokens": "min_tokens"}
 """Options of `read` beside those of the video section, and what the configuration calls them."""
-_NAMED = arguments(video__size_px="size", size_px="size", n_frames="frames")
+_NAMED = arguments(video__size_px="size", size_px="size", n_frames="frames", budget_tokens="budget")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -156,8 +156,8 @@ def read_as(
     ConfigError for an option that the mode does not have; with a list `unused`, such options are appended to it instead, each
     with that sentence. `called`: the argument that the source is, for messages.
     """
-    if mode not in ("auto", "codec", "frames", "image"):
-        raise ConfigError(f"mode = {mode!r} is none of auto, codec, frames, image.")
+    if not isinstance(mode, str) or mode not in ("auto", "codec", "frames", "image"):
+        raise ConfigError(f"mode = {mode!r:.60} is none of auto, codec, frames, image.")
     given = {key: value for key, value in options.items() if value is not None or key not in _OWN}
     if not isinstance(source, _FILES) and (hasattr(source, "__array__") or hasattr(source, "__array_interface__")):
         return _of_array(np.asarray(source), mode, config, given, called, unused)

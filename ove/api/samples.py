@@ -26,14 +26,15 @@ of a list (`path`, `label`, `start_s`, `end_s`, `key`, and class centers of the 
 
 def reading_of(path_column: str, label_column: str, label_folder: int, root: PathLike) -> dict[str, Any]:
     """Returns the keys of the shards section that say how samples are listed."""
-    return {"path_column": path_column, "label_column": label_column, "label_folder": label_folder, "root": os.fspath(root)}
+    start = path_given(root, "root") if root else ""
+    return {"path_column": path_column, "label_column": label_column, "label_folder": label_folder, "root": start}
 
 
-def check_listing(samples: Samples, reading: Mapping[str, Any]) -> None:
+def check_listing(samples: Samples, reading: Mapping[str, Any], called: str = "samples") -> None:
     """Raises ConfigError for what `reading_of` returns, if the kind of samples has no such thing."""
     if not isinstance(samples, (str, os.PathLike)):
         return
-    path = local_path(samples, "samples", "samples are read")
+    path = local_path(samples, called, "samples are read")
     given = {name: value or None for name, value in reading.items()}
     if path.is_dir() or archive_format(path):
         found = f"{path} is {'a folder' if path.is_dir() else 'an archive'}"
@@ -60,13 +61,16 @@ def materialised(samples: Any, name: str) -> Any:
     return list(samples)
 
 
-def rows_of(samples: Iterable[Any], reading: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns samples as rows of a list with the columns key, path and label; BadInput for what is no sample."""
+def rows_of(samples: Iterable[Any], reading: Mapping[str, Any], called: str = "samples") -> list[dict[str, Any]]:
+    """Returns samples as rows of a list with the columns key, path and label; BadInput for what is no sample.
+
+    `called`: the argument that the samples are, for messages.
+    """
     config = from_mapping(ShardsConfig, reading, "")
-    return [_row(sample, config) for sample in samples]
+    return [_row(sample, config, called) for sample in samples]
 
 
-def _row(sample: Any, config: ShardsConfig) -> dict[str, Any]:
+def _row(sample: Any, config: ShardsConfig, called: str) -> dict[str, Any]:
     path_column, label_column = config.path_column or "path", config.label_column or "label"
     row: Any = sample
     if isinstance(sample, (str, os.PathLike)):
@@ -75,28 +79,28 @@ def _row(sample: Any, config: ShardsConfig) -> dict[str, Any]:
         row = {path_column: sample[0], label_column: sample[1]}
     if not isinstance(row, Mapping) or not isinstance(row.get(path_column), (str, os.PathLike)):
         raise BadInput(
-            f"samples: {sample!r:.200} is neither a path, a pair (path, label), nor a mapping with the key {path_column}."
+            f"{called}: {sample!r:.200} is neither a path, a pair (path, label), nor a mapping with the key {path_column}."
         )
     if config.label_column and label_column not in row:
         raise BadInput(
-            f"samples: {sample!r:.200} has no key {label_column}, but {', '.join(map(str, row))}; name one of these."
+            f"{called}: {sample!r:.200} has no key {label_column}, but {', '.join(map(str, row))}; name one of these."
         )
-    given = path_given(row[path_column], "samples: the path")
+    given = path_given(row[path_column], f"{called}: the path")
     try:
         label = class_name(_plain_number(row.get(label_column)))
         others = {key: _plain_number(value) for key, value in row.items() if key not in (path_column, label_column)}
         json.dumps(others)
     except (TypeError, ValueError) as error:
-        raise BadInput(f"samples: {sample!r:.200} cannot be used: {error}.") from error
+        raise BadInput(f"{called}: {sample!r:.200} cannot be used: {error}.") from error
     if label is None and config.label_folder:
-        label = named_by_folder(given, config.label_folder, "samples")
+        label = named_by_folder(given, config.label_folder, called)
     path = Path(config.root) / given if config.root and not uri_of(given) else given
-    return {"key": given} | others | {"path": str(_local(path)), "label": label}
+    return {"key": given} | others | {"path": str(_local(path, called)), "label": label}
 
 
-def _local(path: Path | str) -> Path:
+def _local(path: Path | str, called: str) -> Path:
     if uri := uri_of(path):
-        raise ConfigError(f"samples: {uri}: samples are read on this machine only; copy them here, and give local paths.")
+        raise ConfigError(f"{called}: {uri}: samples are read on this machine only; copy them here, and give local paths.")
     return Path(path).expanduser().absolute()
 
 
@@ -124,14 +128,14 @@ def group_of_each(samples: Any, groups: Any, pairs: Sequence[tuple[str, str]], r
     return [str(name) for name in found]
 
 
-def labelled_files(samples: Samples, **reading: Any) -> list[tuple[str, str]]:
+def labelled_files(samples: Samples, called: str = "samples", **reading: Any) -> list[tuple[str, str]]:
     """Lists (absolute path, class name) of samples; BadInput for one without a class name, or a sample within an archive.
 
-    `reading`: what `reading_of` returns.
+    `reading`: what `reading_of` returns; `called`: the argument that the samples are, for messages.
     """
     if isinstance(samples, (str, os.PathLike)):
-        source = local_path(samples, "samples", "samples are read")
-        check_listing(samples, reading)
+        source = local_path(samples, called, "samples are read")
+        check_listing(samples, reading, called)
         with tempfile.TemporaryDirectory(prefix="ove_") as scratch:
             found = find_inputs(source, "video", from_mapping(ShardsConfig, reading, ""), Path(scratch))
         if found.bad:
@@ -142,14 +146,14 @@ def labelled_files(samples: Samples, **reading: Any) -> list[tuple[str, str]]:
             raise BadInput(f"{inside.name}: is a part of a file; write shards of {source} first, and give these.")
         pairs = [(str(file.path.absolute()), file.label) for file in files]
     else:
-        rows = rows_of(materialised(samples, "samples"), reading)
+        rows = rows_of(materialised(samples, called), reading, called)
         if part := next((row for row in rows if row.get("start_s") is not None or row.get("end_s") is not None), None):
-            raise BadInput(f"samples: {part['key']}: is a part of a file; write shards of the samples first, and give these.")
+            raise BadInput(f"{called}: {part['key']}: is a part of a file; write shards of the samples first, and give these.")
         pairs = [(row["path"], row["label"]) for row in rows]
         if repeated := first_repeated(path for path, _ in pairs):
-            raise BadInput(f"samples: {repeated} is given twice; give every file once.")
+            raise BadInput(f"{called}: {repeated} is given twice; give every file once.")
     if not pairs:
-        raise BadInput("no samples were given; give at least one file with its class name.")
+        raise BadInput(f"{called} is empty; give at least one file with its class name.")
     without = next((path for path, label in pairs if not label), None)
     if without is not None:
         raise BadInput(

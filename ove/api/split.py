@@ -100,8 +100,7 @@ def split(
         >>> ove.split("videos", val_share=0.5, groups=lambda path: path.split("_")[-1]).off
         0.0
     """
-    if not 0 < val_share < 1:
-        raise ConfigError(f"val_share = {val_share!r} must be between 0 and 1.")
+    check_share(val_share)
     reading = reading_of(path_column, label_column, label_folder, root)
     samples = materialised(samples, "samples")
     pairs = labelled_files(samples, **reading)
@@ -115,6 +114,12 @@ def split(
         assert folder is not None
         write_text(folder / name, text.getvalue())
     return made
+
+
+def check_share(val_share: float) -> None:
+    """Raises ConfigError for a share that leaves nothing to train or to score on."""
+    if not 0 < val_share < 1:
+        raise ConfigError(f"val_share = {val_share!r} must be between 0 and 1.")
 
 
 def _single(pairs: Pairs, val_share: float, rng: np.random.Generator) -> tuple[Pairs, Pairs]:

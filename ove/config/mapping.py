@@ -31,9 +31,9 @@ OLD_KEYS: Mapping[str, Mapping[str, str]] = {
 }
 """Keys that were called otherwise once, by class: still read in files, command lines, manifests and checkpoints."""
 OLD_VALUES: Mapping[tuple[str, str], Callable[[Any], Any]] = {
-    ("VideoConfig", "sampling"): lambda name: "pool" if name == "accumulate" else name,
+    ("VideoConfig", "sampling"): lambda name: "pool" if isinstance(name, str) and name == "accumulate" else name,
     ("VideoConfig", "selection"): lambda rule: {"rule": rule} if isinstance(rule, str) else rule,
-    ("EncoderConfig", "rope"): lambda name: "interleaved" if name == "paired" else name,
+    ("EncoderConfig", "rope"): lambda name: "interleaved" if isinstance(name, str) and name == "paired" else name,
     ("TrainConfig", "lr_banks"): lambda rates: {bank: rate or None for bank, rate in rates.items()},
 }
 """The same for values, by the key that they stood under."""
