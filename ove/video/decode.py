@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int32
+from jaxtyping import Float64
 
 from ove.config import VideoConfig
 from ove.errors import BadClip
@@ -43,6 +43,9 @@ def read_video(path: Path | str, config: VideoConfig = PAPER, span: VideoSpan | 
         )
     if found.n_packets == 0:
         raise BadClip(f"{path}: no whole frame in it{f' ({found.cut})' if found.cut else ''}; get a whole copy.")
+    if packets and found.is_reordered:
+        shown = decoded_frames(path, deadline, False, span)
+        packets.arrange([(frame.place, frame.time_s) for frame in shown if not frame.is_before])
     if opener := bitstream_reader(path, found, config.source):
         try:
             return _read(path, config, found, deadline, packets, opener, span)
@@ -79,7 +82,7 @@ def _read(
     clip = Clip(
         frames=frames if len(unique) == len(index) else frames[order],
         frame_index=index,
-        pts_s=_seconds([builder.times_s[i] for i in unique], unique, found.fps)[order],
+        pts_s=_seconds(builder.times_s, found.fps)[index],
         is_i_frame=i_frame_flags(config.n_frames, config.selection.gop_frames),
         source="bitstream" if builder.has_vectors else "transcode",
         codec=found.codec,
@@ -123,7 +126,8 @@ def _gather(
     return builder, ""
 
 
-def _seconds(times_s: list[float | None], index: Int32[np.ndarray, "U"], fps: float) -> Float64[np.ndarray, "U"]:
-    """Returns presentation times; of streams without any, frame numbers over the frame rate (25 if unknown)."""
+def _seconds(times_s: list[float | None], fps: float) -> Float64[np.ndarray, "n"]:
+    """Returns presentation times of all frames; of streams without any, frame numbers over the frame rate (25 if unknown)."""
     known = [t for t in times_s if t is not None]
-    return np.array(known) if len(known) == len(times_s) else index / (fps or 25.0)
+    # Where the container has only the times of decoding, frames are shown at the same ones in ascending order.
+    return np.sort(known) if len(known) == len(times_s) else np.arange(len(times_s)) / (fps or 25.0)

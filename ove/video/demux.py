@@ -1,5 +1,6 @@
 """A video file → its decoded frames one by one, each with its packet; anything else is refused."""
 
+import logging
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,13 @@ from av.video.stream import VideoStream
 
 from ove.config import limits
 from ove.errors import BadClip
-from ove.video.span import VideoSpan, packets_of, time_in_video_s
+from ove.video.ends import frames_announced, is_cut
+from ove.video.packets import without_padding
+from ove.video.photo import is_photo
+from ove.video.span import SEEKS, VideoSpan, packets_of, time_in_video_s
+from ove.video.times import ShownTimes, is_reordered, timestamp
+
+_log = logging.getLogger(__name__)
 
 # fmt: off
 CONTAINERS = frozenset([
@@ -51,6 +58,8 @@ class Survey:
     """Packets whose frames are shown; in a few codecs some packets have none."""
     cut: str
     """What shows that the file ends early; empty if nothing does."""
+    is_reordered: bool = False
+    """Whether packets come in another order than frames, and have no timestamps that tell which."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,8 @@ class DecodedFrame:
     """None where the container has no timestamps."""
     header: bytes = b""
     """A new header of the stream that came with the packet, as where recordings were joined; else empty."""
+    place: int | None = None
+    """Of its packet in the file, in bytes."""
     is_before: bool = False
     """Whether it lies before the requested span, whose frames refer to it."""
 
@@ -122,40 +133,26 @@ def survey(
         except av.FFmpegError as error:
             deadline.check(0)  # FFmpeg stops reading at the time limit with an error of its own
             failure = error.strerror or type(error).__name__
-        # The index of an MP4 has gone through its edit list, the count in its header has not.
-        announced = len(stream.index_entries) if "mp4" in container.format.name else stream.frames
-        if span is not None:
-            announced = 0
-        elif not failure and (whole < announced or _segment_is_cut(path)):
+        announced = 0 if span is not None else frames_announced(container, stream)
+        if span is None and not failure and (whole < announced or is_cut(path)):
             failure = "the file ends early"
+        if len(others := [each for each in _pictures(container) if each is not stream]) > 0:
+            _log.info("%s: of %d video streams number %d is read", path, 1 + len(others), stream.index)
         return Survey(
             codec=stream.codec.canonical_name,
             fps=float(stream.average_rate or 0),
             extradata=stream.codec_context.extradata or b"",
             n_packets=shown,
-            cut=f"{failure}; {announced} frames announced" if failure and announced else failure,
+            cut=f"{failure}; {announced} frames announced" if failure and announced > whole else failure,
+            is_reordered=is_reordered(stream),
         )
 
 
 def _time_in(path: Path, packet: av.Packet, stream: VideoStream) -> float:
-    time_s = time_in_video_s(packet.pts, stream)
+    time_s = time_in_video_s(timestamp(packet, stream), stream)
     if time_s is None:
         raise BadClip(f"{path}: has no timestamps, so no span of it can be found; put it into an MP4 or MKV file.")
     return time_s
-
-
-def _segment_is_cut(path: Path) -> bool:
-    """Returns whether a Matroska or WebM file is shorter than its segment, which FFmpeg ignores (RFC 8794, RFC 9559)."""
-    with path.open("rb") as file:
-        head = file.read(1 << 16)
-    at = head.find(b"\x18\x53\x80\x67")
-    if not head.startswith(b"\x1a\x45\xdf\xa3") or at < 0 or len(head) < at + 12:
-        return False
-    length = 9 - head[at + 4].bit_length()  # the leading zeros of a size tell how many bytes it has
-    value_bits = 7 * length
-    size = int.from_bytes(head[at + 4 : at + 4 + length], "big") & ((1 << value_bits) - 1)
-    # All ones: a live recording of unknown size.
-    return size != (1 << value_bits) - 1 and path.stat().st_size < at + 4 + length + size
 
 
 def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool, span: VideoSpan | None = None) -> Iterator[DecodedFrame]:
@@ -165,39 +162,63 @@ def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool, span: Vid
     marked as corrupt or a decoder that fails, BadClip for a frame of another size than the first, both with the number of
     frames decoded so far; a file that just ends early ends the iteration.
     """
+    for attempt in range(n_attempts := len(SEEKS)):
+        try:
+            yield from _decoded(path, deadline, keep_packets, span, attempt)
+            return
+        except _FramesLost:
+            assert attempt < n_attempts - 1 and span is not None
+
+
+class _FramesLost(Exception):
+    """The decoder gives no picture for the first frames of a span: it must begin earlier."""
+
+
+def _decoded(
+    path: Path, deadline: Deadline, keep_packets: bool, span: VideoSpan | None, attempt: int
+) -> Iterator[DecodedFrame]:
+    """Yields frames as `decoded_frames`, from the key frame that the attempt finds; before the first, maybe _FramesLost."""
     with _opened(path, deadline) as (container, stream):
         context, base = stream.codec_context, stream.time_base
         context.thread_count = 1  # measured: automatic threading is slower for single clips, and workers run in parallel
         if keep_packets:  # takes a tenth of the time of decoding
             context.flags2 |= Flags2.export_mvs
         context.options = {"max_pixels": str(limits().max_frame_pixels)}
-        waiting: dict[int, tuple[bytes, float | None, bytes, float | None]] = {}
-        n_decoded, size = 0, (0, 0)
-        for number, packet in enumerate(_packets(container, stream, span)):
+        waiting: dict[int, tuple[bytes, int | None, bytes, int | None]] = {}
+        n_decoded, size, times, nothing_yet = 0, (0, 0), ShownTimes(stream), True
+        for number, packet in enumerate(_packets(container, stream, span, attempt)):
             if packet is not None:
-                place_s = time_in_video_s(packet.pts, stream) if span is not None else None
-                seconds = packet.pts * base.numerator / base.denominator if packet.pts is not None and base else None
+                time = timestamp(packet, stream)
+                times.add(time)
                 data, header = (bytes(packet), _new_header(packet)) if keep_packets else (b"", b"")
-                waiting[number] = (data, seconds, header, place_s)
+                waiting[number] = (data, time, header, packet.pos)
                 # The decoder hands a packet's timestamp to its frame: numbered, frames and packets match whatever the order.
                 packet.pts = packet.dts = number
-                if stream.codec.canonical_name in _NEVER_PADDED and _WIPED in bytes(packet):
+                if stream.codec.canonical_name in _NEVER_PADDED and _WIPED in without_padding(stream, bytes(packet)):
                     raise _damaged(path, n_decoded, ", the next is overwritten with zeros")
             try:
                 frames = context.decode(packet)
             except av.FFmpegError as error:
                 raise _damaged(path, n_decoded, f", then {error.strerror or type(error).__name__}") from error
             for frame in frames:
-                data, seconds, header, place_s = waiting.pop(frame.pts if frame.pts is not None else -1, (b"", None, b"", None))
+                data, own, header, place = waiting.pop(frame.pts if frame.pts is not None else -1, (b"", None, b"", None))
+                time = times.next(own)
+                place_s = time_in_video_s(time, stream) if span is not None else None
+                if nothing_yet and span is not None and place_s is not None and attempt < len(SEEKS) - 1:
+                    earlier = [time_in_video_s(other, stream) for _, other, _, _ in waiting.values()]
+                    if any(span.holds(other_s) and other_s < place_s for other_s in earlier if other_s is not None):
+                        raise _FramesLost
+                nothing_yet = False
                 if span is not None and place_s is not None:
                     if span.is_after(place_s):
                         return
                     if span.is_before(place_s):
-                        yield DecodedFrame(frame, data, seconds, header, is_before=True)
+                        yield DecodedFrame(frame, data, None, header, is_before=True)
                         continue
                 size = size if n_decoded else (frame.width, frame.height)
                 _check(path, frame, n_decoded, size)
-                yield DecodedFrame(frame, data, seconds, header)
+                seconds = time * base.numerator / base.denominator if time is not None and base else None
+                yield DecodedFrame(frame, data, seconds, header, place)
                 n_decoded += 1
             deadline.check(n_decoded)
 
@@ -206,10 +227,12 @@ def _new_header(packet: av.Packet) -> bytes:
     return bytes(packet.get_sidedata("new_extradata")) if packet.has_sidedata("new_extradata") else b""
 
 
-def _packets(container: InputContainer, stream: VideoStream, span: VideoSpan | None) -> Iterator[av.Packet | None]:
+def _packets(
+    container: InputContainer, stream: VideoStream, span: VideoSpan | None, attempt: int
+) -> Iterator[av.Packet | None]:
     """Yields the stream's packets as far as they can be read, then None to flush the decoder."""
     try:
-        for packet in packets_of(container, stream, span):
+        for packet in packets_of(container, stream, span, attempt):
             if packet.size and not packet.is_corrupt:
                 yield packet
     except av.FFmpegError:
@@ -230,7 +253,7 @@ def _check(path: Path, frame: VideoFrame, n_decoded: int, size: tuple[int, int])
 
 @contextmanager
 def _opened(path: Path, deadline: Deadline) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Opens a container and its first video stream, if both are accepted."""
+    """Opens a container and the video stream that players would show, if both are accepted."""
     _check_file(path)
     left_s = deadline.left_s()
     kinds = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(CONTAINERS | _TOLD_APART))}
@@ -263,17 +286,25 @@ def _check_file(path: Path) -> None:
         raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
 
 
+def _pictures(container: InputContainer) -> list[VideoStream]:
+    """Returns the video streams that are no cover art."""
+    return [video for video in container.streams.video if not video.disposition & Disposition.attached_pic]
+
+
 def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     names = container.format.name.split(",")
     if names[0].endswith("_pipe") or names[0] in ("image2", "gif", "apng"):
-        raise BadClip(f"{path}: is a still image ({names[0].removesuffix('_pipe')}), not a video; leave it out.")
+        raise BadClip(f"{path}: is a still image or animation ({names[0].removesuffix('_pipe')}), not a video; leave it out.")
     if CONTAINERS.isdisjoint(names) and container.streams.video:
         raise BadClip(f"{path}: not a video (FFmpeg takes it for '{names[0]}'); give MP4, MKV, WebM, AVI, MPEG or similar.")
-    videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    videos = _pictures(container)
+    if "mov" in names and is_photo(path) and all(video.frames <= 1 for video in videos):
+        raise BadClip(f"{path}: is a still image (HEIC or AVIF), not a video; leave it out.")
     if not videos:
         others = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise BadClip(f"{path}: has no video stream (it holds {others}); leave it out.")
-    stream = videos[0]
+    best = container.streams.best("video")
+    stream = next((video for video in videos if best is not None and video.index == best.index), videos[0])
     name = stream.codec.canonical_name if stream.codec_context is not None else "of an unknown kind"
     if name not in CODECS:
         raise BadClip(f"{path}: its video codec is {name}, which is not accepted; convert it to H.264.")

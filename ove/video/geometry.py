@@ -88,7 +88,10 @@ def in_square(pictures: UInt8[np.ndarray, "T rows columns 3"], size_px: int) -> 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
     """Returns the quarter turn and mirroring nearest to a frame's display matrix; none without one."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV 18.1 lists all side data, and has no name for some (of spatial video): mirroring is unknown
+        return Orientation(round(frame.rotation / 90) % 4)
     if data is None:
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(cast(SideData, data)), np.int32, count=5).astype(np.float64)

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 from jaxtyping import Float64, Shaped
 
 from ove.video.bitstream.nal import BitReader, packet_nals, unescaped
 
 _WINDOW = 7
+_AV1_PADDING = 15
+"""obu_type of OBU_PADDING (AV1, 6.2.2)."""
 _HEAD_BYTES = 16
 """Of a NAL unit: more than the fields read here can take."""
 
@@ -17,6 +20,7 @@ class PacketTable:
     """Collects the packets of one stream as they are demuxed."""
 
     def __init__(self) -> None:
+        self._places: list[int | None] = []
         self._times_s: list[float | None] = []
         self._sizes: list[int] = []
         self._kinds: list[str] = []
@@ -25,9 +29,19 @@ class PacketTable:
         """Adds a packet whose picture is shown."""
         context, base = packet.stream.codec_context, packet.time_base
         kind = picture_kind(context.codec.canonical_name, context.extradata or b"", bytes(packet), packet.is_keyframe)
+        self._places.append(packet.pos)
         self._times_s.append(float(packet.pts * base) if packet.pts is not None and base is not None else None)
         self._sizes.append(packet.size)
         self._kinds.append(kind)
+
+    def arrange(self, shown: Sequence[tuple[int | None, float | None]]) -> None:
+        """Puts packets without true timestamps into display order: (place in the file, time) of each frame."""
+        at = {place: number for number, place in enumerate(self._places)}
+        order = [(at[place], time_s) for place, time_s in shown if place in at]
+        self._times_s = [time_s for _, time_s in order]
+        self._places = [self._places[number] for number, _ in order]
+        self._sizes = [self._sizes[number] for number, _ in order]
+        self._kinds = [self._kinds[number] for number, _ in order]
 
     def energies(self, times_s: Sequence[float | None] | None = None) -> Float64[np.ndarray, "n"]:
         """Returns the energy (`news`) of each frame, in display order.
@@ -60,6 +74,30 @@ def news(sizes: Float64[np.ndarray, "n"], kinds: Shaped[np.ndarray, "n"]) -> Flo
         medians = np.median(np.lib.stride_tricks.sliding_window_view(sizes[where], width), axis=1)
         usual[where] = medians[np.clip(np.arange(len(where)) - width // 2, 0, len(medians) - 1)]
     return np.log(sizes / usual)
+
+
+def without_padding(stream: VideoStream, packet: bytes) -> bytes:
+    """Returns a packet without the padding units of AV1, which encoders of constant bit rate fill with zeros.
+
+    Open bitstream units (AV1, 5.3): a header of one or two bytes, their size, their contents. Of other codecs, all of it.
+    """
+    if stream.codec.canonical_name != "av1":
+        return packet
+    kept, at = [], 0
+    while at < len(packet):
+        kind, begin = packet[at] >> 3 & 15, at
+        has_size = packet[at] & 2
+        at += 2 if packet[at] & 4 else 1
+        size, shift = 0, 0
+        while has_size and at < len(packet):
+            size |= (packet[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if packet[at - 1] < 128 or shift > 56:
+                break
+        at = at + size if has_size else len(packet)
+        if kind != _AV1_PADDING:
+            kept.append(packet[begin:at])
+    return b"".join(kept)
 
 
 def picture_kind(codec: str, extradata: bytes, packet: bytes, is_key: bool) -> str:

@@ -58,7 +58,10 @@ class GrayDecoder(ABC):
 
     def vectors(self, frame: VideoFrame, packet: bytes) -> Shaped[np.ndarray, "n"] | None:
         """Returns the motion vectors that FFmpeg attached to a decoded frame, given its packet; None where it has none."""
-        found = frame.side_data.get("MOTION_VECTORS")
+        try:
+            found = frame.side_data.get("MOTION_VECTORS")
+        except ValueError as error:  # PyAV has no name for a kind of side data that the frame has
+            raise NoBitstreamSignals(f"its frames carry side data that PyAV {av.__version__} does not know") from error
         return None if found is None else found.to_ndarray()
 
     def residual_into(self, out: Int16[np.ndarray, "H W"], frame: VideoFrame, packet: bytes) -> None:
