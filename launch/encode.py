@@ -1,7 +1,6 @@
 """`ove encode --weights DIR --inputs FILE… --mode codec|frames|image --out features.npz`: features of files."""
 
 import argparse
-import functools
 import logging
 import os
 import sys
@@ -16,9 +15,11 @@ from ove.config.mapping import to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.features.feature_file import FeatureFile
 from ove.features.from_files import Outputs, Weights, encode_sequences, open_weights, params_fingerprint, read_ahead
+from ove.sources.folders import InputFile
 from ove.tokens.native import MAX_TOKENS
 from ove.tokens.preprocessing import changed, differs_from_training
-from ove.tokens.read import InputConfig, Tokens, read_tokens, resolve_paths
+from ove.tokens.read import InputConfig, Tokens, read_tokens, resolve_inputs
+from ove.video.span import VideoSpan
 
 from .cli.command import command_parser, run_command
 from .cli.numbers import number, share_or_count
@@ -33,20 +34,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the features of all usable files; returns 0 if there are any (with --strict: if all are)."""
     options = parser().parse_args(arguments)
     _set_up_messages(options.verbose)
-    paths = resolve_paths(options.inputs)
+    found = resolve_inputs(options.inputs)
     weights = open_weights(options.weights, options.compute)
     config = _input_config(options, weights)
     has_others = options.tokens or options.hidden is not None
     keep = Outputs(weights.config.pooling_head or not has_others, options.tokens, options.hidden)
     keep.check(weights.config)
-    bad: list[tuple[Path, str]] = []
+    bad = [(Path(line.file), line.reason) for line in found.bad]
+    n_files = len(found.files) + len(bad)
     started = time.monotonic()
     with FeatureFile(options.out) as file:
-        _encode_all(paths, weights, config, keep, options, file, bad)
+        _encode_all(found.files, weights, config, keep, options, file, bad)
         seconds = time.monotonic() - started
         _say_bad(bad)
         if not len(file):
-            raise BadClip(f"none of the {len(paths)} input files could be used in mode {options.mode}; the reasons are above.")
+            raise BadClip(f"none of the {n_files} input files could be used in mode {options.mode}; the reasons are above.")
         about = {
             "path": str(options.weights),
             "fingerprint": params_fingerprint(weights.params),
@@ -55,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         file.write(bad, about, to_mapping(config) | {"hidden_layer": options.hidden})
     print(
-        f"{len(file)} of {len(paths)} files encoded to {options.out} in {seconds:.1f} s ({len(paths) / seconds:.2f} files/s, "
+        f"{len(file)} of {n_files} files encoded to {options.out} in {seconds:.1f} s ({n_files / seconds:.2f} files/s, "
         f"compilation included); {len(bad)} set aside."
     )
     if bad and options.strict:
-        raise BadClip(f"{len(bad)} of the {len(paths)} input files could not be used, and --strict was given.")
+        raise BadClip(f"{len(bad)} of the {n_files} input files could not be used, and --strict was given.")
     return 0
 
 
@@ -68,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     parser = command_parser("encode", "Features of images and videos. docs/encoder.md says what the .npz holds.")
     add = parser.add_argument
     add("--weights", required=True, type=Path, help="hub name, published folder or file, or run folder")
-    add("--inputs", required=True, nargs="+", metavar="FILE", help="files, folders, patterns, or @list.txt with a path a line")
+    add("--inputs", required=True, nargs="+", metavar="FILE", help="files, folders, patterns, lists (.csv, .jsonl, .txt)")
     add("--mode", choices=("codec", "frames", "image"), help="how files are looked at (default: as in training, or codec)")
     add("--out", required=True, type=Path, help="the .npz to write")
     add("--budget", type=share_or_count, help="codec: patches of a clip, or a share like 0.125 (default: as in training)")
@@ -126,7 +128,7 @@ def _input_config(options: argparse.Namespace, weights: Weights) -> InputConfig:
 
 
 def _encode_all(
-    paths: list[Path],
+    files: list[InputFile],
     weights: Weights,
     config: InputConfig,
     keep: Outputs,
@@ -135,17 +137,23 @@ def _encode_all(
     bad: list[tuple[Path, str]],
 ) -> None:
     """Fills the feature file and the list of bad files, and shows progress."""
-    names: list[Path] = []
+    seen: list[InputFile] = []
+    total = len(files) + len(bad)
 
     def sequences() -> Iterator[Tokens]:
         threads = options.threads or len(os.sched_getaffinity(0))
-        read = functools.partial(read_tokens, config=config)
-        for path, tokens in read_ahead(paths, read, threads, lambda path, reason: bad.append((path, reason))):
-            names.append(path)
+        for file, tokens in read_ahead(files, read, threads, set_aside, lambda file: file.name):
+            seen.append(file)
             yield tokens
 
+    def read(file: InputFile) -> Tokens:
+        return read_tokens(file.path, config, file.span_s and VideoSpan(*file.span_s))
+
+    def set_aside(file: InputFile, reason: str) -> None:
+        bad.append((file.path, reason))
+
     progress = shown("files")
-    progress("", 0, len(paths))
+    progress("", len(bad), total)
     progress.wait()
     encodings = encode_sequences(
         weights,
@@ -157,8 +165,8 @@ def _encode_all(
         after_first=progress.restart,
     )
     for place, encoding in enumerate(encodings):
-        file.add(names[place], encoding)
-        progress("", len(file) + len(bad), len(paths), f"{len(bad)} set aside" if bad else "")
+        file.add(seen[place].path, seen[place].key, encoding)
+        progress("", len(file) + len(bad), total, f"{len(bad)} set aside" if bad else "")
 
 
 def _say_bad(bad: Sequence[tuple[Path, str]]) -> None:

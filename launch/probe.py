@@ -1,19 +1,24 @@
 """ove probe --config=configs/probe.py: probes a frozen encoder and prints a table of scores.
 
-ove probe --features FILE.npz --labels labels.csv: probes what `ove encode` wrote, without encoding again.
+ove probe --features FILE.npz --labels labels.csv: probes what `ove encode` wrote, without encoding again; with --val-features
+OTHER.npz --val-labels val.csv it is scored on the second.
 
 On several machines, once on each, as `ove train`: each computes features and scores of a part of the samples.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from ove import distributed as processes
 from ove.api.probe import probe
+from ove.api.probe_settings import OF_HEAD
+from ove.api.samples import labelled_files, reading_of
 from ove.config import ProbeConfig
 from ove.errors import ConfigError
 from ove.files import write_json, write_text
@@ -30,6 +35,11 @@ from .cli.processes import add_options, join_processes
 _MEET_LIMIT_S, _SILENCE_LIMIT_S = 600.0, 60.0
 """How long processes wait for each other at the start, and without a sign of life from one."""
 
+_READING = {"path_column": "", "label_column": "", "label_folder": 0, "root": ""}
+"""Options that say how lists of labels are written, with their defaults."""
+
+_DEFAULTS = ProbeConfig()
+
 LEAVE = processes.exit
 """How the command exits."""
 
@@ -44,21 +54,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = of_features.add_argument
     add("--features", type=Path, metavar="FILE", help="a feature file of `ove encode` (.npz)")
     add("--labels", type=Path, metavar="LIST", help="class names of its files: .csv (columns path, label), .jsonl or .txt")
-    add(
-        "--val-share",
-        type=number(0, 1, above=True, of=float),
-        metavar="SHARE",
-        help="of each class, to score on (default: 0.2)",
-    )
+    add("--val-features", type=Path, metavar="FILE", help="another feature file, to score on (default: --val-share)")
+    add("--val-labels", type=Path, metavar="LIST", help="class names of its files (default: --labels has these, too)")
+    share = number(0, 1, above=True, of=float)
+    add("--val-share", type=share, metavar="SHARE", help="of each class, to score on (default: 0.2)")
     add("--head", choices=("linear", "knn"), help="default: linear")
     add("--path-column", metavar="NAME", help="of --labels (default: path)")
     add("--label-column", metavar="NAME", help="of --labels (default: label)")
-    add(
-        "--label-folder",
-        type=number(1),
-        metavar="N",
-        help="the N-th folder above a file is its class, without --labels",
-    )
+    add("--label-folder", type=number(1), metavar="N", help="the N-th folder above a file is its class (without --labels)")
     add("--root", type=Path, metavar="DIR", help="where relative paths of --labels start (default: the list's folder)")
     add_options(parser)
     arguments, config = cli_settings.parse_with_config(parser, ProbeConfig, argv, unless="features")
@@ -84,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _probed_features(arguments: argparse.Namespace, config: ProbeConfig) -> bool:
     """Probes the feature file that is named, and prints the result; False if there is none."""
-    names = ("labels", "val_share", "head", "path_column", "label_column", "label_folder", "root")
+    names = ("labels", "val_features", "val_labels", "val_share", "head", *_READING)
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.features is None:
         if given:
@@ -96,9 +99,41 @@ def _probed_features(arguments: argparse.Namespace, config: ProbeConfig) -> bool
         raise ConfigError("--out and --predictions are written of shards only; leave them out with --features.")
     if not {"labels", "label_folder"} & given.keys():
         raise ConfigError("--features needs class names; give --labels LIST or --label-folder N.")
-    settings = {name: getattr(config, name) for name in ("l2", "neighbours", "seeds")}
-    print(probe(None, arguments.features, **given, **settings))
+    settings = _settings_of_head(arguments, config)
+    val = given.pop("val_features", None)
+    if val is None and "val_labels" in given:
+        raise ConfigError("--val-labels goes with --val-features; name the feature file to score on, or leave it out.")
+    if val is not None and "val_share" in given:
+        raise ConfigError("--val-share has no meaning with --val-features, all of which is scored; leave one of the two out.")
+    if "val_labels" in given:
+        given = _with_joined_labels(given)
+    print(probe(None, arguments.features, val, **given, **settings))
     return True
+
+
+def _settings_of_head(arguments: argparse.Namespace, config: ProbeConfig) -> dict[str, Any]:
+    """Returns the settings that the head has; ConfigError for another that was set on the command line."""
+    head = arguments.head or "linear"
+    own = (*OF_HEAD[head], "seeds")
+    for field in fields(config):
+        if arguments.config is None and field.name not in own and getattr(config, field.name) != getattr(_DEFAULTS, field.name):
+            raise ConfigError(f"{field.name} has no meaning with --features and --head {head}, which has {', '.join(own)}.")
+    return {name: getattr(config, name) for name in own}
+
+
+def _with_joined_labels(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Replaces `labels` and `val_labels` by the class name of each file in either list; ConfigError if the two disagree."""
+    if "labels" not in given:
+        raise ConfigError("--val-labels needs --labels, with the class names of --features; give both lists.")
+    reading = reading_of(**{name: given.get(name, default) for name, default in _READING.items()})
+    train, val = (dict(labelled_files(given[name], **reading)) for name in ("labels", "val_labels"))
+    for file in train.keys() & val.keys():
+        if train[file] != val[file]:
+            raise ConfigError(
+                f"{file}: is {train[file]} in {given['labels']} and {val[file]} in {given['val_labels']}; correct one of them."
+            )
+    others = {name: value for name, value in given.items() if name not in ("labels", "val_labels", *_READING)}
+    return others | {"labels": train | val}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 supported=(3.11 3.12 3.13)
+declare -A sizes=(  # of the environment
+  [cpu]="JAX, FFmpeg, OCR, tools for tests and documentation; about 1,900 MB"
+  [cuda]="JAX with CUDA, FFmpeg, OCR, tools for tests and documentation; several GB"
+  [tpu]="JAX with libtpu, FFmpeg, OCR, tools for tests and documentation; more than 2,000 MB"
+)
 
 says() { "$1" -c "$2" 2>/dev/null; } # what a Python prints
 version_of() { says "$1" 'import sys; print(*sys.version_info[:3], sep=".")'; }
@@ -101,9 +106,30 @@ if [ "$here" != "$exact" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2
     exit 2
   fi
 fi
+# Says every 15 s how much is there, until the command is done; then exits as it does.
+growing() {
+  local job size seconds=0
+  "$@" &
+  job=$!
+  trap 'kill "$job" 2>/dev/null' EXIT
+  while kill -0 "$job" 2>/dev/null; do
+    sleep 1
+    seconds=$((seconds + 1))
+    if [ $((seconds % ${SETUP_SAYS_EVERY_S:-15})) = 0 ]; then
+      size=$(du -sm "$venv" 2>/dev/null | cut -f1 || true)
+      echo "  $size MB after $seconds s" >&2
+    fi
+  done
+  trap - EXIT
+  wait "$job"
+}
+
 # Twice quiet: errors only. What pip warns of are its own sources, cache and version.
 pip=("$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check)
+echo "installing pip" >&2
 "${pip[@]}" --upgrade pip
-"${pip[@]}" -r "$requirements" -r requirements-dev.txt
+echo "installing $requirements and requirements-dev.txt: ${sizes[$kind]}" >&2
+growing "${pip[@]}" -r "$requirements" -r requirements-dev.txt
+echo "installing ove itself" >&2
 PYTHONWARNINGS=ignore "${pip[@]}" --no-deps --editable .
 echo "$wanted" >"$venv/installed"

@@ -31,6 +31,7 @@ class FeatureFile:
         self.path = path
         self._columns: dict[str, _Column] = {}
         self._files: list[str] = []
+        self._keys: list[str] = []
         self._rows: dict[str, list[Any]] = {"effective_hw": [], "n_tokens": [], "source": [], "cut": []}
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -45,10 +46,11 @@ class FeatureFile:
     def __len__(self) -> int:
         return len(self._files)
 
-    def add(self, path: Path, encoding: FileFeatures) -> None:
-        """Adds the features of one file."""
+    def add(self, path: Path, key: str, encoding: FileFeatures) -> None:
+        """Adds the features of one file; `key`: what its list calls it, else its path."""
         seen = encoding.seen
         self._files.append(str(path))
+        self._keys.append(key)
         values = (seen.effective_hw, len(seen.patches), seen.source, seen.cut)
         for column, value in zip(self._rows.values(), values, strict=True):
             column.append(value)
@@ -65,6 +67,7 @@ class FeatureFile:
         n_tokens = np.array(self._rows["n_tokens"], np.int32)
         arrays = {
             "files": np.array(self._files, np.str_),
+            "keys": np.array(self._keys, np.str_),
             "effective_hw": np.array(self._rows["effective_hw"], np.int32).reshape(-1, 2),
             "n_tokens": n_tokens,
             "source": np.array(self._rows["source"], np.str_),

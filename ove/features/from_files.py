@@ -29,6 +29,7 @@ from ove.train.checkpoints.checkpoint import restore_encoder
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_File = TypeVar("_File")
 
 
 @dataclass(frozen=True)
@@ -196,27 +197,31 @@ def _unpacked(plan: PackingPlan, items: list[Tokens], made: dict[str, Array]) ->
 
 
 def read_ahead(
-    paths: Sequence[Path], read: Callable[[Path], _T], threads: int, set_aside: Callable[[Path, str], None]
-) -> Iterator[tuple[Path, _T]]:
+    files: Sequence[_File],
+    read: Callable[[_File], _T],
+    threads: int,
+    set_aside: Callable[[_File, str], None],
+    name_of: Callable[[_File], str] = str,
+) -> Iterator[tuple[_File, _T]]:
     """Yields each file with what `read` returns, in order; `threads` threads read a few files ahead.
 
-    Calls `set_aside(path, reason)` for unreadable files and skips them.
+    Calls `set_aside(file, reason)` for unreadable files and skips them. `name_of`: what a file is called in the log.
     """
 
-    def tried(path: Path) -> _T | str:
+    def tried(file: _File) -> _T | str:
         try:
-            return read(path)
+            return read(file)
         except BadClip as error:
             return str(error)
         except OveError:
             raise  # of the settings, not of the file
         except Exception as error:  # the border where a bad file is set aside, whatever the decoder raises
-            _log.info("%s: unexpected error", path, exc_info=True)
-            return f"{path}: cannot be used ({type(error).__name__}: {error})."
+            _log.info("%s: unexpected error", name_of(file), exc_info=True)
+            return f"{name_of(file)}: cannot be used ({type(error).__name__}: {error})."
 
-    with contextlib.closing(prefetch(lambda path: (path, tried(path)), paths, threads, 2 * threads)) as results:
-        for path, result in results:
+    with contextlib.closing(prefetch(lambda file: (file, tried(file)), files, threads, 2 * threads)) as results:
+        for file, result in results:
             if isinstance(result, str):
-                set_aside(path, result)
+                set_aside(file, result)
             else:
-                yield path, result
+                yield file, result

@@ -9,7 +9,7 @@ from typing import Any
 from ove.config import ShardsConfig, bounded_json
 from ove.errors import BadClip
 from ove.records import BANKS
-from ove.sources.folders import FoundInputs, InputFile, named_by_folder
+from ove.sources.folders import FoundInputs, InputFile, files_in_list, named_by_folder
 from ove.sources.quarantine import BadFile
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name")
@@ -20,6 +20,21 @@ _DEFAULTS = ShardsConfig()
 def is_table(path: Path) -> bool:
     """Returns whether a file is a list with named columns, by its suffix."""
     return path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson")
+
+
+def is_list(path: Path) -> bool:
+    """Returns whether a file is a list of others by its suffix: a table, or text with a path a line."""
+    return is_table(path) or path.suffix.lower() == ".txt"
+
+
+def files_of_list(path: Path) -> FoundInputs:
+    """Reads a list: the rows of a table, or a path a line; BadClip if it cannot be read."""
+    try:
+        return rows_of_list(path) if is_table(path) else FoundInputs(files_in_list(path), [])
+    except UnicodeDecodeError as error:
+        raise BadClip(f"{path}: is no list in UTF-8 text; write a path a line.") from error
+    except OSError as error:
+        raise BadClip(f"{path}: the list cannot be read ({error.strerror}); check its path.") from error
 
 
 def rows_of_list(path: Path, config: ShardsConfig = _DEFAULTS) -> FoundInputs:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,13 +14,16 @@ from jaxtyping import Int32, UInt8
 from ove.config import VideoConfig
 from ove.errors import BadClip, ConfigError
 from ove.records import TIME_STEPS, Clip, CodecSignals, Saliency, Selection, on_time_grid
-from ove.sources.folders import files_in_folder, files_in_list
+from ove.sources.folders import FoundInputs, InputFile, files_in_folder
 from ove.sources.images import read_image
+from ove.sources.lists import files_of_list, is_list
+from ove.sources.quarantine import BadFile
 from ove.tokens.native import MAX_TOKENS, fit_size, resize
 from ove.video.decode import read_video
 from ove.video.patches import frames_to_patches, positions, take_patches
 from ove.video.saliency import saliency
 from ove.video.select import budget_of, choose_patches, i_frame_flags
+from ove.video.span import VideoSpan
 
 InputMode = Literal["codec", "frames", "image"]
 
@@ -104,56 +107,59 @@ class InputConfig:
         return self.mode != "image" or self.size_px is not None
 
 
-def read_tokens(path: Path | str, config: InputConfig) -> Tokens:
+def read_tokens(path: Path | str, config: InputConfig, span: VideoSpan | None = None) -> Tokens:
     """Returns the tokens of one file, and keeps nothing else of it; otherwise as `read_file`."""
-    return read_file(path, config).tokens
+    return read_file(path, config, span).tokens
 
 
-def read_file(path: Path | str, config: InputConfig) -> Reading:
-    """Reads one file as `config` says; BadClip, with file and reason, if it cannot be used in that mode.
+def read_file(path: Path | str, config: InputConfig, span: VideoSpan | None = None) -> Reading:
+    """Reads one file, or a span of a video, as `config` says; BadClip, with file and reason, if it cannot be used in that mode.
 
     codec: of the sampled frames (64), I-frames whole and the most salient patches of the others, t = number of the sampled
     frame; frames: whole frames sampled uniformly, t = clamp(round(i / (n − 1) · 63), 0, 63) of frame i of n; image: t = 0.
     No frame of a short video is used twice, so one with too few frames gives fewer tokens.
     """
-    readers: dict[str, Callable[[Path, InputConfig], Reading]] = {"codec": _codec, "frames": _frames, "image": _image}
-    return readers[config.mode](Path(path), config)
+    if config.mode == "image":
+        if span is not None:
+            raise BadClip(f"{path}: mode image reads no part of a video ({span.start_s:g} s to {span.end_s:g} s); use codec.")
+        return _image(Path(path), config)
+    return (_codec if config.mode == "codec" else _frames)(Path(path), config, span)
 
 
-def resolve_paths(names: Sequence[str]) -> list[Path]:
-    """Lists the files named by files, folders (all files below), patterns with * ? [ ], and `@list.txt` (a path a line).
+def resolve_inputs(names: Sequence[str]) -> FoundInputs:
+    """Finds the files named by files, folders (all files below), patterns with * ? [ ], and lists, with the bad lines of lists.
 
-    In the order of the names, sorted within a folder or pattern, without hidden files and repetitions. A name that matches
-    nothing is kept, for the reader to report. BadClip for a list that cannot be read, and if nothing is found.
+    A list is a .csv, .tsv, .jsonl or .txt file as everywhere (`ove.sources.lists`), or any file as `@NAME`. Files come in the
+    order of the names, sorted within a folder or pattern, without hidden ones and repetitions. The key of a file is that of its
+    list, else its path. A name that matches nothing is kept, for the reader to report. BadClip for a list that cannot be read,
+    and if nothing is found.
     """
-    found: list[Path] = []
+    found: list[InputFile] = []
+    bad: list[BadFile] = []
     for name in names:
-        path = Path(name)
-        if name.startswith("@") and not path.exists():
-            found += _listed(Path(name[1:]))
-        elif path.is_dir():
-            found += [file.path for file in files_in_folder(path)]
-        elif not path.exists() and (matches := sorted(glob.glob(name, recursive=True))):
-            found += [Path(match) for match in matches if Path(match).is_file()]
-        else:
-            found.append(path)
-    if not found:
-        raise BadClip(f"no input files in {', '.join(names) or 'nothing'}; name files, folders, patterns or @list.txt.")
-    return list(dict.fromkeys(found))
+        listed, path = name.startswith("@") and not Path(name).exists(), Path(name)
+        matches = [] if listed or path.exists() else sorted(glob.glob(name, recursive=True))
+        for each in [Path(name[1:])] if listed else list(map(Path, matches)) or [path]:
+            if listed or (is_list(each) and not each.is_dir()):
+                of_list = files_of_list(each)
+                found += of_list.files
+                bad += of_list.bad
+            elif each.is_dir():
+                below = files_in_folder(each) if not matches else []
+                found += [dataclasses.replace(file, key=str(file.path)) for file in below]
+            else:
+                found.append(InputFile(each, str(each), None))
+    if not found and not bad:
+        raise BadClip(f"no input files in {', '.join(names) or 'nothing'}; name files, folders, patterns or lists of files.")
+    once: dict[tuple[Path, tuple[float, float] | None], InputFile] = {}
+    for file in found:
+        once.setdefault((file.path, file.span_s), file)
+    return FoundInputs(list(once.values()), bad)
 
 
-def _listed(list_file: Path) -> list[Path]:
-    try:
-        return [file.path for file in files_in_list(list_file)]
-    except UnicodeDecodeError as error:
-        raise BadClip(f"{list_file}: is no list in UTF-8 text; write a path a line.") from error
-    except OSError as error:
-        raise BadClip(f"{list_file}: the list cannot be read ({error.strerror}); check the path after the @.") from error
-
-
-def _codec(path: Path, config: InputConfig) -> Reading:
+def _codec(path: Path, config: InputConfig, span: VideoSpan | None) -> Reading:
     video = config.video
-    clip, signals = read_video(path, video)
+    clip, signals = read_video(path, video, span)
     with _named(path):
         scores = saliency(signals, video)
         chosen = choose_patches(scores, clip.is_i_frame, config.budget, video.selection)
@@ -164,9 +170,9 @@ def _codec(path: Path, config: InputConfig) -> Reading:
     return Reading(tokens, clip.frames, clip, signals, scores, chosen)
 
 
-def _frames(path: Path, config: InputConfig) -> Reading:
+def _frames(path: Path, config: InputConfig, span: VideoSpan | None) -> Reading:
     video = dataclasses.replace(config.video, n_frames=config.n_frames, sampling="uniform")
-    clip, _ = read_video(path, video)
+    clip, _ = read_video(path, video, span)
     frame_index, first = np.unique(clip.frame_index, return_index=True)
     tokens = whole_frames(clip.frames[first], frame_index, clip.n_decoded, video.patch_px)
     return Reading(dataclasses.replace(tokens, cut=clip.cut), clip.frames, clip)

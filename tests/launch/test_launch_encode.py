@@ -23,6 +23,7 @@ from ove.encoder.encoder import init
 from ove.features.from_files import read_ahead
 from ove.progress import ProgressReport
 from ove.sources.images import read_image
+from ove.sources.lists import rows_of_list
 from ove.tokens import read as inputs
 from ove.tokens.native import fit_size, resize
 from ove.video.decode import read_video
@@ -133,7 +134,8 @@ def test_codec(weights: Path, videos: Path, tmp_path: Path) -> None:
     found = run(tmp_path / "f.npz", *options, "--budget", 128)
     assert [Path(name).name for name in found["files"]] == ["a.mp4", "b.mp4", "c.mkv"]
     assert found["source"][0] == "bitstream" and set(found["source"]) <= {"bitstream", "transcode"}
-    assert found["n_tokens"].tolist() == [128] * 3 and found["effective_hw"].tolist() == [[56, 56]] * 3
+    assert found["n_tokens"].tolist() == [128, 128, 5 * 16]  # c.mkv has 5 frames
+    assert found["effective_hw"].tolist() == [[56, 56]] * 3
     model = published.load(weights)
     for i, name in enumerate(("a.mp4", "b.mp4", "c.mkv")):
         clip, _ = read_video(videos / name, VideoConfig(size_px=56))
@@ -143,17 +145,17 @@ def test_codec(weights: Path, videos: Path, tmp_path: Path) -> None:
         alone = model.from_pixels(clip.frames[None], visible=flat[None])
         assert near(found["pooled"][i], np.asarray(alone.pooled[0])) < 1e-5
     share = run(tmp_path / "g.npz", *options, "--budget", "0.125", "--set", "video.percentile_scope=clip")
-    assert share["n_tokens"].tolist() == [128] * 3
+    assert share["n_tokens"].tolist() == [128, 128, 5 * 16]
     assert json.loads(str(share["settings"]))["video"]["percentile_scope"] == "clip"
 
 
 def test_frames_stand_at_their_true_times(weights: Path, videos: Path, tmp_path: Path) -> None:
     options = ("--weights", weights, "--inputs", videos, "--mode", "frames", "--size", 28, "--tokens")
     found = run(tmp_path / "f.npz", *options)
-    assert found["n_tokens"].tolist() == [32] * 3 and set(found["source"]) == {"pixels"}
+    assert found["n_tokens"].tolist() == [32, 32, 5 * 4] and set(found["source"]) == {"pixels"}
     times = [found["positions"][found["offsets"][i] : found["offsets"][i + 1] : 4, 0].tolist() for i in range(3)]
     for i, n_frames in enumerate((70, 30, 5)):
-        index = (np.arange(8) * (n_frames - 1) / 7 + 1e-9).astype(int)
+        index = np.unique((np.arange(8) * (n_frames - 1) / 7 + 1e-9).astype(int))
         assert times[i] == np.rint(index / (n_frames - 1) * 63).tolist()
     one = run(tmp_path / "g.npz", *options, "--frames", 1)
     assert one["n_tokens"].tolist() == [4] * 3 and not one["positions"][:, 0].any()
@@ -282,6 +284,7 @@ def test_files_are_read_a_little_ahead_and_in_order(tmp_path: Path) -> None:
         (["--mode", "image", "--tokens", "--hidden", "3"], "hidden = 3 must be within 0…2"),
         (["--mode", "image", "--weights", "/no/such"], "/no/such: no such weights; give a folder with config.json"),
         (["--mode", "image", "--inputs", "@/no/such.txt"], "/no/such.txt: the list cannot be read"),
+        (["--mode", "image", "--inputs", "/no/such.csv"], "/no/such.csv: the list cannot be read (No such file"),
         (["--mode", "image", "--out", "/"], "/: is a folder; give the name of a file"),
     ],
 )
@@ -299,6 +302,51 @@ def test_inputs_are_files_folders_patterns_and_lists(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "sub" / "list.txt").write_text("# two\n../b.png\nc.png\n")
-    found = inputs.resolve_paths([str(tmp_path / "b.png"), str(tmp_path), f"@{tmp_path}/sub/list.txt"])
+
+    def paths(*names: str) -> list[Path]:
+        return [file.path for file in inputs.resolve_inputs(names).files]
+
+    found = paths(str(tmp_path / "b.png"), str(tmp_path), f"@{tmp_path}/sub/list.txt")
     assert [path.name for path in found[:4]] == ["b.png", "a.png", "c.png", "list.txt"]
-    assert [path.name for path in inputs.resolve_paths([f"{tmp_path}/*.png", "none*.png"])] == ["a.png", "b.png", "none*.png"]
+    assert [path.name for path in paths(f"{tmp_path}/*.png", "none*.png")] == ["a.png", "b.png", "none*.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.csv", "key,path,label,start_s,end_s\nfirst,a.mp4,x,,\n,../videos/b.mp4,y,0.2,1\n,,z,,\n"),
+        ("list.tsv", "key\tpath\tstart_s\tend_s\nfirst\ta.mp4\t\t\n\t../videos/b.mp4\t0.2\t1\n\t\t1\t2\n"),
+        (
+            "list.jsonl",
+            '{"path": "a.mp4", "key": "first"}\n{"path": "../videos/b.mp4", "start_s": 0.2, "end_s": 1}\n{"label": "z"}\n',
+        ),
+    ],
+)
+@pytest.mark.parametrize("sign", ["", "@"])
+def test_lists_are_read_as_of_shards_and_keep_their_keys(tmp_path: Path, name: str, text: str, sign: str) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / name).write_text(text)
+    found = inputs.resolve_inputs([f"{sign}{folder}/{name}"])
+    of_shards = rows_of_list(folder / name)
+    assert found == of_shards and len(of_shards.files) == 2 and len(of_shards.bad) == 1
+    assert [(file.key, file.span_s) for file in found.files] == [("first", None), ("../videos/b.mp4#0.2-1", (0.2, 1.0))]
+    (folder / "plain.txt").write_text("# two\na.mp4\nb.mp4\tlabel\n")
+    assert [file.path for file in inputs.resolve_inputs([f"{folder}/plain.txt"]).files] == [folder / "a.mp4", folder / "b.mp4"]
+
+
+def test_features_of_a_list_have_its_keys_and_spans(weights: Path, videos: Path, tmp_path: Path, ask: Callable) -> None:
+    rows = [f"whole,{videos}/a.mp4,,", f"part,{videos}/a.mp4,1,2", f",{videos}/b.mp4,,", ",gone.mp4,,", ",,,"]
+    (tmp_path / "list.csv").write_text("key,path,start_s,end_s\n" + "".join(f"{row}\n" for row in rows))
+    options = ["--weights", weights, "--mode", "frames", "--size", 28]
+    answer = ask(encode.main, *options, "--inputs", tmp_path / "list.csv", "--out", tmp_path / "f.npz")
+    assert answer.code == 0 and "3 of 5 files encoded" in answer.out and "5/5 files, 2 set aside" in answer.out
+    found = features(tmp_path / "f.npz")
+    assert found["keys"].tolist() == ["whole", "part", f"{videos}/b.mp4"]
+    assert found["files"].tolist() == [f"{videos}/a.mp4", f"{videos}/a.mp4", f"{videos}/b.mp4"]
+    assert sorted(found["bad_files"].tolist()) == [str(tmp_path / "gone.mp4"), str(tmp_path / "list.csv")]
+    alone = run(tmp_path / "g.npz", *options, "--inputs", videos / "a.mp4", videos / "b.mp4")
+    assert alone["keys"].tolist() == alone["files"].tolist()
+    assert near(found["pooled"][[0, 2]], alone["pooled"]) < 1e-5 and near(found["pooled"][1], alone["pooled"][0]) > 1e-4
+    span = ask(encode.main, *options[:2], "--mode=image", "--inputs", tmp_path / "list.csv", "--out", tmp_path / "h.npz")
+    assert span.code == 2 and "mode image reads no part of a video (1 s to 2 s)" in span.err

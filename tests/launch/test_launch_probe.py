@@ -113,11 +113,15 @@ def features(tmp_path: Path) -> Path:
 def test_features_are_probed_without_a_configuration(ask: Callable, features: Path, head: str) -> None:
     labels = features.with_name("labels.csv")
     words = ["--features", features, "--labels", labels, "--head", head]
-    answer = ask(probe.main, *words, "--val-share=0.4", "--set=neighbours=3")
+    setting = {"linear": "--set=l2=0.5", "knn": "--set=neighbours=3"}
+    answer = ask(probe.main, *words, "--val-share=0.4", setting[head])
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.startswith("top-1 100.0% ") and answer.out.endswith("on 8 samples of 2 classes, 12 to train on\n")
     answer = ask(probe.main, *words)
     assert "on 4 samples of 2 classes, 16 to train on" in answer.out
+    (other,) = setting.keys() - {head}
+    answer = ask(probe.main, *words, setting[other])
+    assert answer.code == 2 and f"has no meaning with --features and --head {head}, which has " in answer.err
     by_chance = ask(probe.main, *words, "--label-column=half", "--val-share=0.5").out
     assert by_chance.startswith("top-1 ") and not by_chance.startswith("top-1 100.0%")
     by_folder = ask(probe.main, "--features", features, "--label-folder=1", "--head", head, "--val-share=0.4")
@@ -135,9 +139,9 @@ def test_settings_of_heads_arrive(ask: Callable, features: Path, monkeypatch: py
         said.append(str(result))
     assert said[0] != said[1]
     calls: list[dict[str, Any]] = []
-    monkeypatch.setattr(probe, "probe", lambda model, features, **settings: calls.append(settings))
-    ask(probe.main, *words, "--set=neighbours=9", "--config.seeds=(1, 2)")
-    assert (calls[0]["neighbours"], calls[0]["seeds"]) == (9, (1, 2))
+    monkeypatch.setattr(probe, "probe", lambda model, features, val, **settings: calls.append(settings))
+    ask(probe.main, *words, "--head=knn", "--set=neighbours=9", "--config.seeds=(7,)")
+    assert (calls[0]["neighbours"], calls[0]["seeds"]) == (9, (7,)) and "l2" not in calls[0]
 
 
 @pytest.mark.parametrize(
@@ -157,3 +161,41 @@ def test_settings_of_heads_arrive(ask: Callable, features: Path, monkeypatch: py
 def test_options_of_features_that_do_not_fit_are_said(ask: Callable, words: list[str], sentence: str) -> None:
     answer = ask(probe.main, *words)
     assert answer.code == 2 and sentence in answer.err
+
+
+@pytest.mark.parametrize("head", ["linear", "knn"])
+def test_another_feature_file_is_scored(ask: Callable, features: Path, tmp_path: Path, head: str) -> None:
+    """Three of four validation files are of the class that the coordinate says, one bears the other name."""
+    vectors = np.zeros((4, 4), np.float32)
+    vectors[:, 2] = (4, -4, 4, 4)
+    names = [str(tmp_path / "val" / f"{n}.mp4") for n in range(4)]
+    np.savez(tmp_path / "val.npz", files=np.array(names), pooled=vectors)
+    wrong = tmp_path / "val.csv"
+    said = [CLASSES[1], CLASSES[0], CLASSES[1], CLASSES[0]]
+    wrong.write_text("file,class\n" + "".join(f"{name},{label}\n" for name, label in zip(names, said, strict=True)))
+    words = ["--features", features, "--labels", features.with_name("labels.csv"), "--head", head]
+    answer = ask(probe.main, *words, "--val-features", tmp_path / "val.npz", "--val-labels", wrong)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("top-1 75.0% ") and answer.out.endswith("on 4 samples of 2 classes, 20 to train on\n")
+    one = tmp_path / "all.csv"
+    rows = features.with_name("labels.csv").read_text().splitlines()[1:]
+    rows = [row.rpartition(",")[0] for row in rows] + [f"{n},{label}" for n, label in zip(names, said, strict=True)]
+    one.write_text("path,label\n" + "".join(f"{row}\n" for row in rows))
+    both = ask(probe.main, "--features", features, "--labels", one, "--head", head, "--val-features", tmp_path / "val.npz")
+    assert both.out == answer.out
+    wrong.write_text(f"path,label\n{rows[0].partition(',')[0]},elsewhere\n")
+    answer = ask(probe.main, *words, "--val-features", tmp_path / "val.npz", "--val-labels", wrong)
+    assert answer.code == 2 and f"labels.csv and elsewhere in {wrong}; correct one of them" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--labels=l.csv", "--val-labels=v.csv"], "--val-labels goes with --val-features"),
+        (["--labels=l.csv", "--val-features=v.npz", "--val-share=0.5"], "--val-share has no meaning with --val-features"),
+        (["--label-folder=1", "--val-features=v.npz", "--val-labels=v.csv"], "--val-labels needs --labels"),
+    ],
+)
+def test_options_of_a_second_feature_file_go_together(ask: Callable, words: list[str], sentence: str) -> None:
+    answer = ask(probe.main, "--features=f.npz", *words)
+    assert answer.code == 2 and sentence in answer.err and answer.err.count("\n") == 1

@@ -1,6 +1,7 @@
 """Which Python the environment is made with, and which Pythons are tested; interpreters and pip are pretended."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ("bash", "sh", "env", "dirname", "cut", "cat", "cksum", "sort", "rm", "mkdir", "cp", "true", "false")
+TOOLS = ("bash", "sh", "env", "dirname", "cut", "cat", "cksum", "sort", "rm", "mkdir", "cp", "true", "false", "sleep", "du")
 
 # Answers questions (-c) as a Python of another version would, and copies itself into the environments it makes.
 INTERPRETER = """#!/bin/sh
@@ -84,6 +85,7 @@ def test_each_version_has_an_environment_of_its_own_that_is_made_once(checkout: 
         made = run(checkout, "launch/setup.sh", *words)
         assert made.returncode == 0, made.stderr
         assert f"setting up {folder} with Python {version}" in made.stderr
+        assert "installing requirements.txt and requirements-dev.txt: JAX, " in made.stderr and " MB" in made.stderr
         assert version_in(checkout / folder) == version and installs(checkout) == 1
         again = run(checkout, "launch/setup.sh", *words)
         assert (again.returncode, again.stderr, installs(checkout)) == (0, "", 0)
@@ -92,6 +94,19 @@ def test_each_version_has_an_environment_of_its_own_that_is_made_once(checkout: 
     (checkout / "requirements.txt").write_text("another\n")
     assert run(checkout, "launch/setup.sh", "--python", "3.11").returncode == 0 and installs(checkout) == 1
     assert (checkout / ".venv-3.11" / "installed").read_text().startswith("cuda ")
+
+
+def test_a_long_installation_says_how_far_it_is_and_a_failed_one_fails(checkout: Path) -> None:
+    slow = interpreter(checkout, "3.13.2")
+    text, warning = slow.read_text(), '; echo "WARNING: of no concern" >&2'
+    slow.write_text(text.replace(warning, '; case "$*" in *-r*) sleep 2.5 ;; esac'))
+    made = run(checkout, "launch/setup.sh", SETUP_SAYS_EVERY_S="1")
+    assert made.returncode == 0 and re.search(r"\n  \d+ MB after 1 s\n  \d+ MB after 2 s\n", made.stderr), made.stderr
+    assert made.stderr.splitlines()[-1] == "installing ove itself"
+    shutil.rmtree(checkout / ".venv")
+    slow.write_text(text.replace(warning, '; case "$*" in *-r*) exit 3 ;; esac'))
+    failed = run(checkout, "launch/setup.sh")
+    assert failed.returncode == 3 and not (checkout / ".venv" / "installed").exists()
 
 
 def test_a_named_interpreter_replaces_an_environment_of_another(checkout: Path) -> None:
