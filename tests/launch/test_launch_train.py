@@ -116,7 +116,7 @@ def test_from_the_shell(config: Path, tmp_path: Path) -> None:
     done = from_the_shell(config, tmp_path / "new", "--config.batches.shards=/no/such")
     assert done.returncode == 2
     assert done.stderr.startswith("error: /no/such: no such shard folder") and done.stderr.count("\n") == 1
-    assert done.stdout == ""
+    assert done.stdout == f"config {config}; shards /no/such; weights random\n"
 
 
 @pytest.mark.parametrize("folder", ["ocdbt.process_0/d", "d"], ids=["arrays", "index"])
