@@ -1,6 +1,8 @@
 """`import ove`: light, and the same names for people and for type checkers."""
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ove
+from ove import errors
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,3 +40,21 @@ def test_every_name_is_there_and_in_the_stub() -> None:
 def test_another_name_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(AttributeError, match=r"has no attribute 'rread'; it offers read, .*load"):
         _ = ove.rread  # type: ignore[attr-defined]
+
+
+def test_the_page_lists_every_class_of_errors() -> None:
+    bases = {
+        node.name: {base.id for base in node.bases if isinstance(base, ast.Name)}
+        for path in (ROOT / "ove").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    }
+    ours = {"OveError"}
+    while more := {name for name, above in bases.items() if above & ours} - ours:
+        ours |= more
+    table = (ROOT / "docs" / "python.md").read_text().split("## Errors")[1]
+    listed = re.findall(r"^\| `(\w+)`(?: \(`([\w.]+)`\))?(?:, an? `(\w+)`)? \|", table, re.MULTILINE)
+    assert {name for name, _, _ in listed} | {"OveError"} == ours
+    for name, module, above in listed:
+        found = getattr(importlib.import_module(module or "ove.errors"), name)
+        assert issubclass(found, getattr(errors, above or "OveError"))

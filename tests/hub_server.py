@@ -13,9 +13,10 @@ COMMIT = "a" * 40
 
 @dataclass
 class HubServer:
-    """One model, `org/model`, and what was asked for."""
+    """One model, `repo`, and what was asked for."""
 
     files: dict[str, bytes]
+    repo: str = "org/model"
     url: str = ""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     """Method, path, range."""
@@ -44,12 +45,12 @@ def serving(server: HubServer) -> Iterator[HubServer]:
             path, asked_range = self.path.split("?")[0], self.headers.get("Range")
             server.requests.append((self.command, path, asked_range))
             code, headers, name, length = 200, {}, path.rsplit("/", 1)[1], None
-            if path.startswith("/api/models/org/model/tree/"):
+            if path.startswith(f"/api/models/{server.repo}/tree/"):
                 body = json.dumps([_entry(name, data) for name, data in server.files.items()]).encode()
-            elif path.startswith("/api/models/org/model/"):
+            elif path.startswith(f"/api/models/{server.repo}/"):
                 siblings = [{"rfilename": name} for name in server.files]
-                body = json.dumps({"id": "org/model", "sha": COMMIT, "siblings": siblings, "private": False}).encode()
-            elif path.startswith("/org/model/resolve/") and name in server.files:
+                body = json.dumps({"id": server.repo, "sha": COMMIT, "siblings": siblings, "private": False}).encode()
+            elif path.startswith(f"/{server.repo}/resolve/") and name in server.files:
                 body = server.files[name]
                 headers = {"ETag": f'"{_etag(name, body)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
                 if name in server.damaged:
