@@ -88,7 +88,7 @@ def local_path(value: Any, name: str, what: str) -> Path:
     text = path_given(value, name)
     if uri := uri_of(text):
         raise ConfigError(f"{name} = {uri}: {what} on this machine only; give a local path, and copy the folder.")
-    path = Path(text).expanduser()
+    path = expanded(text, name)
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -96,6 +96,14 @@ def local_path(value: Any, name: str, what: str) -> Path:
     except OSError as error:
         raise BadInput(f"{name} = {text:.200}: cannot be used ({error.strerror}); give another path.") from error
     return path
+
+
+def expanded(text: str | Path, name: str) -> Path:
+    """Returns a path with `~` expanded; BadInput, naming the argument, for a user who has no home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"{name} = {text}: there is no such home directory; write the whole path.") from error
 
 
 def folder_to_write(value: Any, name: str, sources: Sequence[Path] = ()) -> Path:

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from logging import INFO, WARNING
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ove.api.apart import check_apart, check_sets_apart
-from ove.api.arguments import arguments, refuse
+from ove.api.arguments import arguments, expanded, refuse
 from ove.api.data import PAPER_SHARE
 from ove.api.encoded_files import EncodedFiles, encode_files, is_feature_file, labelled_features, split_files
 from ove.api.model import Model, load
@@ -197,7 +196,7 @@ def _shards(samples: Samples | Sequence[PathLike]) -> Shards | None:
 
 def _shard_folder(given: PathLike) -> str | None:
     """Returns the folder or URI of shards, None for another path."""
-    path = Path(given).expanduser()
+    path = expanded(os.fspath(given), "samples")
     if uri_of(os.fspath(given)) is not None:
         return os.fspath(given)
     return str(path) if (path / MANIFEST).is_file() else None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ove.api.arguments import local_path, path_given, refuse
+from ove.api.arguments import expanded, local_path, path_given, refuse
 from ove.config import ShardsConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadInput, ConfigError
@@ -26,7 +26,7 @@ of a list (`path`, `label`, `start_s`, `end_s`, `key`, and class centers of the 
 
 def reading_of(path_column: str, label_column: str, label_folder: int, root: PathLike) -> dict[str, Any]:
     """Returns the keys of the shards section that say how samples are listed."""
-    start = path_given(root, "root") if root else ""
+    start = str(expanded(path_given(root, "root"), "root")) if root else ""
     return {"path_column": path_column, "label_column": label_column, "label_folder": label_folder, "root": start}
 
 
@@ -101,7 +101,7 @@ def _row(sample: Any, config: ShardsConfig, called: str) -> dict[str, Any]:
 def _local(path: Path | str, called: str) -> Path:
     if uri := uri_of(path):
         raise ConfigError(f"{called}: {uri}: samples are read on this machine only; copy them here, and give local paths.")
-    return Path(path).expanduser().absolute()
+    return expanded(path, called).absolute()
 
 
 def _plain_number(value: Any) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from ove.api.arguments import path_given
+from ove.api.arguments import expanded, path_given
 from ove.config import RemoteConfig
 from ove.errors import BadClip, BadInput
 from ove.paths import uri_of
@@ -33,7 +33,7 @@ def as_local_file(source: Source, called: str = "source") -> Iterator[tuple[Path
     given = path_given(source, called) if isinstance(source, (str, os.PathLike)) else None
     uri = None if given is None else uri_of(given)
     if given is not None and uri is None:
-        path = Path(given).expanduser()
+        path = expanded(given, called)
         yield path, str(path)
         return
     name, suffix = uri or "<bytes>", PurePosixPath(urlsplit(uri).path).suffix if uri else ""

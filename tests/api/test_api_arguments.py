@@ -47,6 +47,7 @@ ODD: dict[str, Any] = {
     "a NUL": "a\0b.mp4",
     "no UTF-8": "\ud800.mp4",
     "a long name": "a" * 300,
+    "no home": "~nobody_of_that_name/a.mp4",
     "an array of str": np.array(["a.mp4", "b.mp4"]),
     "an array of floats": np.zeros((2, 2)),
     "an array of objects": np.array([None, Odd()]),
@@ -64,7 +65,7 @@ def value_of(odd: str) -> Any:
     return (one for one in (1, 2)) if odd == "a generator" else ODD[odd]
 
 
-TEXTS = ("a str", "a NUL", "no UTF-8", "a long name")
+TEXTS = ("a str", "no home", "a NUL", "no UTF-8", "a long name")
 """Columns may be called anything."""
 TAKES: dict[str, dict[str, tuple[str, ...]]] = {
     "read": {
