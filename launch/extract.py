@@ -18,7 +18,7 @@ from ove.files import printable, write_bytes, write_json_lines
 from ove.paths import harmless, output_folder
 from ove.records import Saliency
 from ove.shards.make import GRACE_S
-from ove.sources.folders import InputFile, files_in_folder
+from ove.sources.folders import InputFile, found_in_folder
 from ove.sources.quarantine import QUARANTINE, BadFile, write_quarantine
 from ove.tokens import mosaics
 from ove.tokens.extracts import Extract, check_free, merged, plan_extracts, read_list, write_list, write_npz
@@ -191,7 +191,11 @@ def _inputs(paths: list[Path]) -> list[InputFile]:
     """Returns the named files and those in named folders; missing ones are set aside later, with the reason."""
     found: list[InputFile] = []
     for path in paths:
-        found += files_in_folder(path) if path.is_dir() else [InputFile(path, path.name, None)]
+        if not path.is_dir():
+            found.append(InputFile(path, path.name, None))
+            continue
+        below = found_in_folder(path)
+        found += below.files + [InputFile(Path(bad.file), Path(bad.file).name, None) for bad in below.bad]
     return found
 
 

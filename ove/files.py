@@ -117,6 +117,15 @@ def printable(name: str) -> str:
     return name if name.isascii() else encoded(name).decode()
 
 
+def kind_of_text(head: bytes) -> str:
+    """Returns what stands in the place of a picture or video, by its first 16 bytes, and what to do; else nothing."""
+    if head.startswith(b"version https://"):
+        return "is a pointer of Git LFS, not the file itself; run `git lfs pull`"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "is a page in HTML, as failed downloads leave one; download the file again"
+    return ""
+
+
 def sha256_of(path: Path) -> str:
     """Returns the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:

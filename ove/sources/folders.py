@@ -1,7 +1,9 @@
 """Inputs of commands: files in folders (class names from subfolders) and in lists (a path and a label a line)."""
 
+import os
 import re
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -9,7 +11,8 @@ from ove.errors import BadClip, ConfigError
 from ove.files import printable
 from ove.sources.quarantine import BadFile
 
-_NUMBERED = re.compile(r"(.*\.\w+)\s+(\d+)")
+_BLANK = " \t\n"
+_NUMBERED = re.compile(r"(.*\.\w+)[ \t]+(\d+)")
 """A path with a suffix, and the index of its class: `Archery/v_Archery_g01_c01.avi 3`, as in the lists of UCF101."""
 
 
@@ -74,38 +77,89 @@ class FoundInputs:
 
 
 def files_in_folder(folder: Path, label_folder: int = 0) -> list[InputFile]:
+    """Lists the files of `found_in_folder`."""
+    return found_in_folder(folder, label_folder).files
+
+
+def found_in_folder(folder: Path, label_folder: int = 0) -> FoundInputs:
     """Lists the files below a folder by path, without hidden ones; a file's label is the name of a folder above it.
 
     `label_folder`: which; 1 is the folder that holds the file, 2 the one above it, 0 the topmost. None where there are fewer.
+    Links are followed. Bad are folders that cannot be read, links to nowhere or to a folder above them, pipes and devices.
     """
     if not folder.is_dir():
         raise BadClip(f"{folder}: no such folder; give a folder of files or a list of paths.")
-    found = []
-    for path in sorted(folder.rglob("*")):
+    bad: list[BadFile] = []
+    files = []
+    for path in sorted(_walk(folder, bad)):
         relative = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in relative.parts):
-            found.append(InputFile(path, relative.as_posix(), _folder_above(relative, label_folder or len(relative.parts) - 1)))
-    return found
+        files.append(InputFile(path, relative.as_posix(), _folder_above(relative, label_folder or len(relative.parts) - 1)))
+    return FoundInputs(files, sorted(bad, key=lambda each: each.file))
 
 
-def files_in_list(list_file: Path, label_folder: int = 0, root: Path | None = None) -> list[InputFile]:
-    """Lists the files named in a text file, one a line as `path`, `path<TAB>label` or `path number`.
+def _walk(top: Path, bad: list[BadFile]) -> Iterator[Path]:
+    """Yields the files below a folder, and adds to `bad` what is none."""
+    waiting: list[tuple[Path, tuple[tuple[int, int], ...]]] = [(top, ())]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            status = folder.stat()
+            here = status.st_dev, status.st_ino
+            entries = [] if here in above else list(os.scandir(folder))
+        except OSError as error:
+            reason = f"{folder}: the folder cannot be read ({error.strerror}); check its permissions."
+            bad.append(BadFile(str(folder), reason))
+            continue
+        if here in above:
+            bad.append(BadFile(str(folder), f"{folder}: is a link to a folder that it lies in; remove it."))
+        for entry in entries:
+            path = folder / entry.name
+            if entry.name.startswith("."):
+                continue
+            try:
+                mode = path.stat().st_mode
+            except OSError as error:
+                where = f"is a link to {path.readlink()}, which " if entry.is_symlink() else ""
+                bad.append(BadFile(str(path), f"{path}: {where}cannot be read ({error.strerror}); check or remove it."))
+                continue
+            if stat.S_ISDIR(mode):
+                waiting.append((path, (*above, here)))
+            elif stat.S_ISREG(mode):
+                yield path
+            else:
+                bad.append(BadFile(str(path), f"{path}: is neither a file nor a folder but a pipe or a device; leave it out."))
+
+
+def files_in_list(list_file: Path, label_folder: int = 0, root: Path | None = None) -> FoundInputs:
+    """Lists the files named in a text file, one a line as `path`, `path<TAB>label` or `path number`; # and a space: a comment.
 
     Relative paths start at `root`, by default the list's folder. With `label_folder`, lines without a class name have that of
-    the n-th folder in their path, and numbers after a path are not read as one; ConfigError for a path of fewer folders.
+    the n-th folder in their path, and numbers after a path are not read as one; ConfigError for a path of fewer folders. A
+    line that names a file a second time is bad.
     """
-    found = []
-    for line in list_file.read_text(encoding="utf-8-sig").splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, _, label = (part.strip() for part in line.partition("\t"))
-        if not label and (numbered := _NUMBERED.fullmatch(name)):
-            name, label = numbered[1], "" if label_folder else numbered[2]
-        label = label or (named_by_folder(name, label_folder, str(list_file)) if label_folder else "")
-        found.append(InputFile((root or list_file.parent) / name, name, label or None))
-    if repeated := first_repeated(file.key for file in found):
-        raise BadClip(f"{list_file}: names {repeated} twice; list every file once.")
-    return found
+    files: list[InputFile] = []
+    bad: list[BadFile] = []
+    seen: set[str] = set()
+    with list_file.open(encoding="utf-8-sig") as lines:  # split at \n, \r and \r\n alone: names may hold other separators
+        for number, line in enumerate(lines, 1):
+            name, _, label = (part.strip(_BLANK) for part in line.partition("\t"))
+            if not line.strip(_BLANK) or line.rstrip("\n") == "#" or line.startswith("# "):
+                continue
+            if not label and (numbered := _NUMBERED.fullmatch(name)):
+                name, label = numbered[1], "" if label_folder else numbered[2]
+            label = label or (named_by_folder(name, label_folder, str(list_file)) if label_folder else "")
+            if (path := same_path(name)) in seen:
+                reason = f"{list_file}: line {number}: names {name} a second time; list every file once."
+                bad.append(BadFile(str(list_file), reason, number))
+                continue
+            seen.add(path)
+            files.append(InputFile((root or list_file.parent) / name, name, label or None))
+    return FoundInputs(files, bad)
+
+
+def same_path(name: str) -> str:
+    """Returns a path without what does not change the file: `./a//b` is `a/b`."""
+    return os.path.normpath(name) if ".." not in PurePath(name).parts else name
 
 
 def named_by_folder(name: str, label_folder: int, source: str) -> str:

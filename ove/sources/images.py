@@ -10,6 +10,7 @@ from jaxtyping import Shaped, UInt8
 
 from ove.config import limits
 from ove.errors import BadClip
+from ove.files import kind_of_text
 from ove.sources.image_size import image_size
 
 IMAGE_SIGNATURES: dict[str, tuple[bytes, ...]] = {
@@ -149,6 +150,10 @@ def _kind(path: Path, head: bytes) -> str:
     if not head:
         raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
     if kind is None or (kind == "WebP" and head[8:12] != b"WEBP"):
+        if told := kind_of_text(head):
+            raise BadClip(f"{path}: {told}.")
+        if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1"):
+            raise BadClip(f"{path}: is a picture in HEIC or HEIF, which is not read; convert it to JPEG or AVIF.")
         video = b"ftyp" in head or head.startswith((b"\x1a\x45\xdf\xa3", b"RIFF"))
         hint = "it may be a video: use another mode." if video else "leave it out or convert it."
         raise BadClip(f"{path}: not an image of an accepted format ({', '.join(IMAGE_SIGNATURES)}); {hint}")

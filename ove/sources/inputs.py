@@ -15,7 +15,7 @@ import pyarrow
 from ove.config import ShardsConfig, limits
 from ove.errors import BadClip
 from ove.files import DISK_FULL, short
-from ove.sources.folders import FoundInputs, InputFile, files_in_folder, files_in_list, first_repeated, too_few_folders
+from ove.sources.folders import FoundInputs, InputFile, files_in_list, first_repeated, found_in_folder, too_few_folders
 from ove.sources.lists import is_table, rows_of_list
 from ove.sources.parquet import read_row, rows_in_parquet
 from ove.sources.quarantine import BadFile
@@ -61,8 +61,9 @@ def find_inputs(source: Path, kind: str, config: ShardsConfig, scratch: Path) ->
     if not source.exists():
         raise BadClip(f"{source}: no such file or folder; give a folder, a list of paths or an archive.")
     if source.is_dir():
-        found = FoundInputs([], [])
-        for file in files_in_folder(source, config.label_folder):
+        below = found_in_folder(source, config.label_folder)
+        found = FoundInputs([], below.bad)
+        for file in below.files:
             inside = _samples(file.path, file.key, kind, config, scratch)
             if inside is None and config.label_folder and file.label is None and is_media(file.path.suffix.lower()[1:], kind):
                 raise too_few_folders(file.key, config.label_folder, str(source))
@@ -73,7 +74,7 @@ def find_inputs(source: Path, kind: str, config: ShardsConfig, scratch: Path) ->
     elif is_media(source.suffix.lower()[1:], kind):
         found = FoundInputs([InputFile(source, source.name, None)], [])
     else:
-        found = _samples(source, source.name, kind, config, scratch) or FoundInputs(_listed(source, config), [])
+        found = _samples(source, source.name, kind, config, scratch) or _listed(source, config)
     if not found.files:
         reason = f"; the first: {found.bad[0].reason}" if found.bad else ""
         raise BadClip(f"{source}: holds no files that could be {kind}s{reason}")
@@ -100,7 +101,9 @@ def archive_format(path: Path) -> str | None:
     return next((form for form, known in ARCHIVE_FORMATS.items() if known.fits(name)), None)
 
 
-def _listed(source: Path, config: ShardsConfig) -> list[InputFile]:
+def _listed(source: Path, config: ShardsConfig) -> FoundInputs:
+    if source.suffix.lower() == ".json":
+        raise BadClip(f"{source}: lists in JSON have an object a line; write them so, and name the file {source.stem}.jsonl.")
     try:
         return files_in_list(source, config.label_folder, Path(config.root).expanduser() if config.root else None)
     except UnicodeDecodeError as error:

@@ -1,7 +1,9 @@
 """CSV and JSONL lists: a row for each file, with its path, its class name and the labels of each bank."""
 
 import csv
+import logging
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,13 @@ from typing import Any
 from ove.config import ShardsConfig, bounded_json
 from ove.errors import BadClip
 from ove.records import BANKS
-from ove.sources.folders import FoundInputs, InputFile, files_in_list, named_by_folder
+from ove.sources.folders import FoundInputs, InputFile, files_in_list, named_by_folder, same_path
 from ove.sources.quarantine import BadFile
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name")
 LABEL_COLUMNS = ("label", "class", "class_name")
 _DEFAULTS = ShardsConfig()
+_log = logging.getLogger(__name__)
 
 
 def is_table(path: Path) -> bool:
@@ -30,7 +33,7 @@ def is_list(path: Path) -> bool:
 def files_of_list(path: Path) -> FoundInputs:
     """Reads a list: the rows of a table, or a path a line; BadClip if it cannot be read."""
     try:
-        return rows_of_list(path) if is_table(path) else FoundInputs(files_in_list(path), [])
+        return rows_of_list(path) if is_table(path) else files_in_list(path)
     except UnicodeDecodeError as error:
         raise BadClip(f"{path}: is no list in UTF-8 text; write a path a line.") from error
     except OSError as error:
@@ -60,21 +63,30 @@ def rows_of_list(path: Path, config: ShardsConfig = _DEFAULTS) -> FoundInputs:
             columns.update(dict.fromkeys(row))
             name = _first(row, path_columns)
             if not isinstance(name, str) or not name.strip():
-                raise ValueError(f"has no column {path_columns[0]} with the path of a file, but {', '.join(row) or 'none'}")
+                needed = " or ".join(path_columns)
+                raise ValueError(f"has no column {needed} with the path of a file, but {', '.join(row) or 'none'}")
             span = _span(row)
             key = class_name(row.get("key")) or name.strip() + (f"#{span[0]:g}-{span[1]:g}" if span else "")
-            if key in seen:
+            if same_path(key) in seen:
                 raise ValueError(f"names {key} a second time; list every file (or span) once")
             label = class_name(_first(row, label_columns))
             if label is None and config.label_folder:
                 label = named_by_folder(name.strip(), config.label_folder, str(path))
             files.append(InputFile(root / name.strip(), key, label, bank_labels(row), span_s=span))
-            seen.add(key)
+            seen.add(same_path(key))
         except ValueError as error:
             bad.append(BadFile(str(path), f"{path}: line {number}: {error}.", number))
     for asked in filter(None, (config.path_column, config.label_column)):
         if columns and asked not in columns:
             raise _lacks(path, asked, columns)
+    unused = set(columns) - {*path_columns, *label_columns, *BANKS, "key", "start_s", "end_s"}
+    if unused and not config.label_folder and set(columns).isdisjoint(label_columns):
+        _log.warning(
+            "%s: none of its columns is %s, so its files have no class; %s not used: name the right one in shards.label_column",
+            path,
+            ", ".join(label_columns),
+            f"{', '.join(sorted(unused))} {'is' if len(unused) == 1 else 'are'}",
+        )
     return FoundInputs(files, bad)
 
 
@@ -89,9 +101,10 @@ def column_of_list(path: Path, column: str, config: ShardsConfig = _DEFAULTS) ->
 
 
 def _lacks(path: Path, column: str, columns: Iterable[str]) -> BadClip:
+    known = " and ".join(" or ".join(names) for names in (PATH_COLUMNS, LABEL_COLUMNS))
     return BadClip(
         f"{path}: has no column {column}, but {', '.join(columns) or 'none'}; name the right ones in shards.path_column and "
-        "shards.label_column."
+        f"shards.label_column, or call them {known}."
     )
 
 
@@ -148,7 +161,8 @@ def _rows(path: Path, path_columns: tuple[str, ...]) -> Iterator[tuple[int, dict
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             if path.suffix.lower() in (".csv", ".tsv"):
-                reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+                delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+                reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
                 yield from _csv_rows(path, reader, path_columns)
                 return
             for number, line in enumerate(lines, 1):
@@ -169,7 +183,9 @@ def _json_row(line: str) -> dict[str, Any] | ValueError:
 def _csv_rows(
     path: Path, reader: csv.DictReader, path_columns: tuple[str, ...]
 ) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-    columns = reader.fieldnames or []
+    reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
+    if len(columns) == 1 and re.fullmatch(r".*\.\w+ +\d+", columns[0]):
+        raise BadClip(f"{path}: has lines of `path number` and no column names; rename it to {path.stem}.txt.")
     if not set(path_columns) & set(columns):
         raise _lacks(path, path_columns[0], columns)
     try:

@@ -14,7 +14,7 @@ from jaxtyping import Int32, UInt8
 from ove.config import VideoConfig
 from ove.errors import BadClip, ConfigError
 from ove.records import TIME_STEPS, Clip, CodecSignals, Saliency, Selection, on_time_grid
-from ove.sources.folders import FoundInputs, InputFile, files_in_folder
+from ove.sources.folders import FoundInputs, InputFile, found_in_folder
 from ove.sources.images import read_image
 from ove.sources.lists import files_of_list, is_list
 from ove.sources.quarantine import BadFile
@@ -145,8 +145,9 @@ def resolve_inputs(names: Sequence[str]) -> FoundInputs:
                 found += of_list.files
                 bad += of_list.bad
             elif each.is_dir():
-                below = files_in_folder(each) if not matches else []
-                found += [dataclasses.replace(file, key=str(file.path)) for file in below]
+                below = found_in_folder(each) if not matches else FoundInputs([], [])
+                found += [dataclasses.replace(file, key=str(file.path)) for file in below.files]
+                bad += below.bad
             else:
                 found.append(InputFile(each, str(each), None))
     if not found and not bad:

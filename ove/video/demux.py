@@ -1,6 +1,7 @@
 """A video file → its decoded frames one by one, each with its packet; anything else is refused."""
 
 import logging
+import os
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from av.video.stream import VideoStream
 
 from ove.config import limits
 from ove.errors import BadClip
+from ove.files import kind_of_text
 from ove.video.ends import frames_announced, is_cut
 from ove.video.packets import without_padding
 from ove.video.photo import is_photo
@@ -279,11 +281,19 @@ def _check_file(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise BadClip(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error}); check the path.") from error
     if stat.S_ISDIR(status.st_mode):
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise BadClip(f"{path}: is a folder that cannot be read; check its permissions.")
         raise BadClip(f"{path}: is a folder, not a video; name the files in it.")
     if not stat.S_ISREG(status.st_mode):
         raise BadClip(f"{path}: is not a regular file but a pipe or a device; copy the video to a file first.")
     if status.st_size == 0:
         raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
+    try:
+        with path.open("rb") as file:
+            if told := kind_of_text(file.read(16)):
+                raise BadClip(f"{path}: {told}.")
+    except OSError as error:
+        raise BadClip(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
 
 
 def _pictures(container: InputContainer) -> list[VideoStream]:
