@@ -90,25 +90,33 @@ def _damaged(path: Path, n_decoded: int, how: str) -> Damaged:
 
 
 class Deadline:
-    """The moment after which work on a file stops.
+    """The processor time of this thread, and the moment, after which work on a file stops.
 
-    Checked between packets, and by FFmpeg itself whenever it reads. Where one call of FFmpeg never returns, only ending the
-    process helps: the commands read files in processes that are ended in time (`ove.workers`).
+    Processor time, so that the same files are set aside on a busy machine as on an idle one; the moment, after
+    `LimitsConfig.stall_factor` times the limit, is for files whose bytes do not come. Checked between packets, the moment also
+    by FFmpeg itself whenever it reads. Where one call of FFmpeg never returns, only ending the process helps: the commands read
+    files in processes that are ended in time (`ove.workers`).
     """
 
     def __init__(self, path: Path, limit_s: float) -> None:
-        self._path, self._limit_s, self._end = path, limit_s, time.monotonic() + limit_s
+        self._path, self._limit_s, self._wall_s = path, limit_s, limit_s * limits().stall_factor
+        self._end_of_work, self._end = time.thread_time() + limit_s, time.monotonic() + self._wall_s
 
     def left_s(self) -> float:
-        """Returns the seconds left, 0 or more."""
+        """Returns the seconds left by the clock, 0 or more."""
         return max(0.0, self._end - time.monotonic())
 
     def check(self, n_decoded: int) -> None:
         """Raises BadClip once the time limit is over."""
+        if time.thread_time() > self._end_of_work:
+            raise BadClip(
+                f"{self._path}: not decoded within {self._limit_s:g} s of processor time ({n_decoded} frames were); "
+                "raise video.time_limit_s or cut the video into pieces."
+            )
         if time.monotonic() > self._end:
             raise BadClip(
-                f"{self._path}: not decoded within {self._limit_s:g} s ({n_decoded} frames were); "
-                "raise video.time_limit_s or cut the video into pieces."
+                f"{self._path}: stalls: not read within {self._wall_s:g} s, with little processor time ({n_decoded} frames "
+                "were); copy it to a faster disk, or raise video.time_limit_s."
             )
 
 
