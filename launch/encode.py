@@ -1,29 +1,29 @@
 """`ove encode --weights DIR --inputs FILE… --mode codec|frames|image --out features.npz`: features of files."""
 
 import argparse
-import logging
-import os
+import functools
+import operator
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
-
 from ove.config import VideoConfig
 from ove.config.mapping import to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.features.feature_file import FeatureFile
-from ove.features.from_files import Outputs, Weights, encode_sequences, open_weights, params_fingerprint, read_ahead
+from ove.features.from_files import Outputs, Weights, encode_sequences, open_weights, params_fingerprint
 from ove.sources.folders import InputFile
 from ove.tokens.native import MAX_TOKENS
 from ove.tokens.preprocessing import changed, differs_from_training
-from ove.tokens.read import InputConfig, Tokens, read_tokens, resolve_inputs
-from ove.video.span import VideoSpan
+from ove.tokens.read import InputConfig, Tokens, resolve_inputs
+from ove.tokens.read_ahead import read_ahead
+from ove.workers import cores
 
 from .cli.command import command_parser, run_command
 from .cli.numbers import number, share_or_count
 from .cli.progress_line import shown
+from .cli.reading import read_one, set_up_messages
 from .cli.settings import add_settings_help, read_sections
 
 _SHOWN = 20
@@ -33,7 +33,7 @@ _OF_MODE = {"budget": "codec", "frames": "frames", "max_tokens": "image", "min_t
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the features of all usable files; returns 0 if there are any (with --strict: if all are)."""
     options = parser().parse_args(arguments)
-    _set_up_messages(options.verbose)
+    set_up_messages(options.verbose)
     found = resolve_inputs(options.inputs)
     weights = open_weights(options.weights, options.compute)
     config = _input_config(options, weights)
@@ -85,20 +85,14 @@ def parser() -> argparse.ArgumentParser:
     add_settings_help(parser, {"video": VideoConfig})
     add("--compute", choices=("float32", "bfloat16"), default="float32", help="type of activations")
     add("--batch", type=number(1), default=16384, metavar="TOKENS", help="tokens in the encoder at a time (16384)")
-    add("--threads", type=number(1), help="threads that read files ahead (default: one a core)")
+    about = "processes that read files ahead (default: one a core); 0: none, and no guard against files that hang"
+    add("--workers", type=number(0), metavar="N", help=about)
+    add("--threads", dest="workers", type=number(0), metavar="N", help="former name of --workers")
     add("--tokens", action="store_true", help="also keep all tokens, with their positions")
     add("--hidden", type=number(0), metavar="LAYER", help="also keep the tokens after so many blocks (0: before the first)")
     add("--strict", action="store_true", help="exit with an error if any file cannot be used")
     add("--verbose", action="store_true", help="say at which size pictures are encoded, and which attention is used")
     return parser
-
-
-def _set_up_messages(verbose: bool) -> None:
-    # OpenCV and FFmpeg print their own lines about bad files, without the name.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    if verbose:
-        logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
-        logging.getLogger("ove").setLevel(logging.INFO)
 
 
 def _input_config(options: argparse.Namespace, weights: Weights) -> InputConfig:
@@ -141,13 +135,12 @@ def _encode_all(
     total = len(files) + len(bad)
 
     def sequences() -> Iterator[Tokens]:
-        threads = options.threads or len(os.sched_getaffinity(0))
-        for file, tokens in read_ahead(files, read, threads, set_aside, lambda file: file.name):
+        workers = min(cores() if options.workers is None else options.workers, len(files))
+        limit_s = config.video.work_limit_s if workers else None
+        read = functools.partial(read_one, config, options.verbose)
+        for file, tokens in read_ahead(files, read, max(workers, 1), set_aside, operator.attrgetter("name"), limit_s):
             seen.append(file)
             yield tokens
-
-    def read(file: InputFile) -> Tokens:
-        return read_tokens(file.path, config, file.span_s and VideoSpan(*file.span_s))
 
     def set_aside(file: InputFile, reason: str) -> None:
         bad.append((file.path, reason))

@@ -17,7 +17,6 @@ from ove.errors import BadClip, ConfigError
 from ove.files import printable, write_bytes, write_json_lines
 from ove.paths import harmless, output_folder
 from ove.records import Saliency
-from ove.shards.make import GRACE_S
 from ove.sources.folders import InputFile, found_in_folder
 from ove.sources.quarantine import QUARANTINE, BadFile, write_quarantine
 from ove.tokens import mosaics
@@ -83,7 +82,7 @@ def _extract_all(
     entries: dict[int, dict[str, object]],
 ) -> None:
     """Extracts all files; fills `bad` and the `entries` of a training list, by index, and says what was made."""
-    workers, limit_s = min(options.workers, len(tasks)), config.time_limit_s + GRACE_S
+    workers, limit_s = min(options.workers, len(tasks)), config.work_limit_s
     with contextlib.closing(outcomes(partial(_extract, options, config, tokens), tasks, workers, limit_s)) as results:
         for number, (index, result) in enumerate(results, start=1):
             path = printable(str(tasks[index][0].path))

@@ -4,13 +4,14 @@ import argparse
 import difflib
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from ove.config import VideoConfig
+from ove.config import VideoConfig, limits
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
 from ove.records import BANKS, Selection
@@ -23,6 +24,7 @@ from ove.video.select import choose_patches
 from ove.view.colours import masks
 from ove.view.moments import moments
 from ove.view.record import image_sheet, in_words, video_sheet
+from ove.workers import Crew, Died
 
 from .cli.command import command_parser, run_command
 from .cli.numbers import number
@@ -46,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     labels = labels_of(shards, index, record)
     print("\n".join(f"{name:15} {value}" for name, value in (("record", index), *fields_in_words(record, labels))))
     out = options.out or Path(f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in record.key)[-100:]}.png")
-    picture = drawn(shards, record, labels, options.budget)
+    with Crew(partial(drawn, shards, record, labels), 1, limits().record_limit_s) as crew:
+        picture = crew(options.budget)
+    if isinstance(picture, Died):
+        raise BadShard(f"{options.shards}: record {index} ({record.key}) cannot be drawn: {picture}; leave it out of the set.")
     out.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.haveImageWriter(str(out)) or not cv2.imwrite(str(out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
         raise ConfigError(

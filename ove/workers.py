@@ -31,6 +31,8 @@ _AHEAD = 2
 _PR_SET_PDEATHSIG = 1
 _GRACE_S = 5.0
 """Beyond the limit by the clock on the wall, after which the parent ends a process whose own timer did not."""
+_LONGEST_S = 1e6
+"""Eleven days: timers take no more."""
 _TIMERS = (signal.SIGPROF, signal.SIGALRM)
 """What the timers of processor time and of time send; nothing handles them, so the kernel ends the process."""
 
@@ -129,8 +131,8 @@ class _Worker:
 
     def __init__(self, function: Callable[[Any], Any], limit_s: float | None) -> None:
         self.closed = False
-        self._function, self._limit_s = function, limit_s
-        self._wall_s = None if limit_s is None else limit_s * limits().stall_factor
+        self._function, self._limit_s = function, None if limit_s is None else min(limit_s, _LONGEST_S)
+        self._wall_s = None if limit_s is None else min(limit_s * limits().stall_factor, _LONGEST_S)
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
 
@@ -239,6 +241,7 @@ def _portable(error: Exception) -> Exception:
 def start_worker() -> None:
     """Sets up this process as a worker: one OpenCV thread, Ctrl-C left to the parent, ended with the parent."""
     cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its own lines about bad files lack their names
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in _TIMERS:
         signal.signal(number, signal.SIG_DFL)

@@ -17,12 +17,13 @@ from ove.api.read import mode_of
 from ove.api.samples import PathLike, Samples, labelled_files
 from ove.api.split import split
 from ove.errors import BadClip, BadInput, ConfigError
-from ove.features.from_files import Outputs, encode_sequences, read_ahead
+from ove.features.from_files import Outputs, encode_sequences
 from ove.probing.dataset import UNKNOWN
 from ove.probing.features import Embeddings, Features
 from ove.sources.folders import named_by_folder
 from ove.tokens.preprocessing import changed
 from ove.tokens.read import Tokens, read_tokens
+from ove.tokens.read_ahead import read_ahead
 
 _log = logging.getLogger("ove")
 _SHOWN = 5

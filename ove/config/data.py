@@ -11,6 +11,7 @@ from ove.config.mapping import from_mapping
 from ove.config.section import Bounds, Count, Natural, NonNegative, Own, Positive, Section, Share
 from ove.errors import ConfigError
 
+_LEAST_GRACE_S = 5.0
 IframePolicy = Literal["keep", "first", "score", "drop"]
 
 
@@ -64,7 +65,8 @@ class VideoConfig(Section):
     source: Literal["auto", "bitstream", "transcode"] = "auto"
     """Of vectors and residual: the file's bitstream where it tells them, that or nothing, or always a new encoding."""
     time_limit_s: float = 120.0
-    """Decoding a file for longer than this sets it aside."""
+    """Decoding a file for more processor time than this, in seconds, sets it aside; so does ten times that by the clock
+    (`LimitsConfig.stall_factor`)."""
     truncated: Literal["refuse", "keep"] = "refuse"
     """A file that ends early or is damaged: set aside, or what decodes before that is kept and marked (`Clip.cut`)."""
 
@@ -80,6 +82,11 @@ class VideoConfig(Section):
         "frames": {"selection": {"rule": "frames"}},
     }
     """What the key `preset` of a mapping stands for; keys beside it go before it (spec §2)."""
+
+    @property
+    def work_limit_s(self) -> float:
+        """Processor seconds for all work on a file, after which its process is ended: half as much again, 5 at least."""
+        return self.time_limit_s + max(self.time_limit_s / 2, _LEAST_GRACE_S)
 
     @property
     def grid(self) -> int:

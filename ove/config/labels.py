@@ -89,7 +89,7 @@ class EnginesConfig(Section):
     retries: Natural = 2
     """How often a shard that failed, crashed its process or took too long is tried again before it is set aside."""
     time_limit_s: Positive = 3600.0
-    """Longest time for one shard; then its process ends itself."""
+    """Most processor time for one shard, in seconds; then its process is ended (and after ten times that by the clock)."""
     max_dead_share: Share = 0.01
     """Past this share of shards set aside the command stops; up to it their records stay without labels."""
     ray_address: str = ""

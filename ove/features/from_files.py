@@ -1,14 +1,12 @@
 """Encodes the tokens of many files: packs them into batches of bounded shapes, reads files ahead."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +18,11 @@ from jaxtyping import Array, Float32
 from ove.config import EncoderConfig
 from ove.encoder import encoder, published
 from ove.encoder.published.hub import local_weights
-from ove.errors import BadCheckpoint, BadClip, ConfigError, OveError
-from ove.prefetch import prefetch
+from ove.errors import BadCheckpoint, ConfigError
 from ove.tokens.packing import BatchShapes, PackingPlan, batches, fill, unpack_pooled, unpack_sequences
 from ove.tokens.preprocessing import read_preprocessing
 from ove.tokens.read import InputConfig, Tokens
 from ove.train.checkpoints.checkpoint import restore_encoder
-
-_log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-_File = TypeVar("_File")
 
 
 @dataclass(frozen=True)
@@ -194,34 +187,3 @@ def _unpacked(plan: PackingPlan, items: list[Tokens], made: dict[str, Array]) ->
             if value is not None and not np.isfinite(value).all():
                 raise BadCheckpoint(f"the {name} of a file are not finite: the weights are damaged, or need compute = float32.")
         yield FileFeatures(item, **of_item)
-
-
-def read_ahead(
-    files: Sequence[_File],
-    read: Callable[[_File], _T],
-    threads: int,
-    set_aside: Callable[[_File, str], None],
-    name_of: Callable[[_File], str] = str,
-) -> Iterator[tuple[_File, _T]]:
-    """Yields each file with what `read` returns, in order; `threads` threads read a few files ahead.
-
-    Calls `set_aside(file, reason)` for unreadable files and skips them. `name_of`: what a file is called in the log.
-    """
-
-    def tried(file: _File) -> _T | str:
-        try:
-            return read(file)
-        except BadClip as error:
-            return str(error)
-        except OveError:
-            raise  # of the settings, not of the file
-        except Exception as error:  # the border where a bad file is set aside, whatever the decoder raises
-            _log.info("%s: unexpected error", name_of(file), exc_info=True)
-            return f"{name_of(file)}: cannot be used ({type(error).__name__}: {error})."
-
-    with contextlib.closing(prefetch(lambda file: (file, tried(file)), files, threads, 2 * threads)) as results:
-        for file, result in results:
-            if isinstance(result, str):
-                set_aside(file, result)
-            else:
-                yield file, result

@@ -30,8 +30,6 @@ from ove.video.saliency import saliency
 from ove.video.select import choose_patches, i_frame_flags
 from ove.video.span import VideoSpan
 
-GRACE_S = 60.0
-"""Time for a video beyond the limit of reading it, after which its process is ended."""
 _LOSSY = IMAGE_SIGNATURES["JPEG"] + IMAGE_SIGNATURES["WebP"] + IMAGE_SIGNATURES["JPEG 2000"]
 """First bytes of files that are re-encoded as JPEG where necessary (AVIF too)."""
 
@@ -158,8 +156,7 @@ def write_source(
     with scratch_folder(out) as scratch:
         inputs = find_inputs(source, kind, shards, scratch)
         make = RecordMaker(kind, video, shards, scratch)
-        limit_s = video.time_limit_s + GRACE_S
-        return write_shards(inputs.files, out, make, shards, made_with, progress, limit_s, inputs.bad, replace)
+        return write_shards(inputs.files, out, make, shards, made_with, progress, video.work_limit_s, inputs.bad, replace)
 
 
 def mosaic_selection(video: VideoConfig, shards: ShardsConfig) -> dict[str, Any] | None:

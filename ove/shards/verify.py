@@ -3,11 +3,12 @@
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from ove.config import limits
 from ove.errors import BadShard, Unavailable
 from ove.shards.index import INDEX, Name, read_index
 from ove.shards.manifest import Manifest, fingerprint_of_shards, read_manifest
@@ -56,8 +57,8 @@ def verify(
 ) -> Verified:
     """Checks every checksum and unpacks every record; with `decode` also decodes every picture.
 
-    With `workers` processes, one shard each at a time. `progress` is called with the number of shards that are done and of all.
-    BadShard for a folder without a readable manifest.
+    With `workers` processes, one shard each at a time, or one record to be decoded, for at most `LimitsConfig.record_limit_s`.
+    `progress` is called with the number of shards that are done and of all. BadShard for a folder without a readable manifest.
     """
     folder = local_folder(folder)
     manifest = read_manifest(folder)
@@ -67,14 +68,16 @@ def verify(
     ):
         problems.append(Problem("manifest.json", "its totals do not agree with its list of shards"))
     by_shard: dict[int, tuple[Verified, list[Name]]] = {}
-    check = functools.partial(_check_shard, folder, manifest, decode)
+    progress(0, len(manifest.shards))
+    undecodable = _undecodable(folder, manifest, workers, progress) if decode else {}
+    check = functools.partial(_check_shard, folder, manifest, undecodable)
     with closing(outcomes(check, range(len(manifest.shards)), min(workers, len(manifest.shards)))) as results:
-        progress(0, len(manifest.shards))
         for n, outcome in results:
             if isinstance(outcome, Died):
                 outcome = Verified([Problem(manifest.shards[n].file, f"one of its records cannot be decoded: {outcome}")]), []
             by_shard[n] = outcome
-            progress(len(by_shard), len(manifest.shards))
+            if not decode:
+                progress(len(by_shard), len(manifest.shards))
     in_order = [by_shard[n] for n in range(len(manifest.shards))]
     problems += _check_index(folder, manifest, [name for _, names in in_order for name in names])
     repeated = [key for key, count in Counter(key for _, names in in_order for key, _ in names).items() if count > 1]
@@ -94,7 +97,40 @@ def _check_index(folder: Path, manifest: Manifest, names: list[Name]) -> list[Pr
     return [Problem(INDEX, f"lacks the record {lacking[0][0]} of the class {lacking[0][1]}")] if lacking else []
 
 
-def _check_shard(folder: Path, manifest: Manifest, decode: bool, n: int) -> tuple[Verified, list[Name]]:
+def _undecodable(folder: Path, manifest: Manifest, workers: int, progress: Callable[[int, int], None]) -> dict[int, str]:
+    """Decodes every record; returns why some cannot be decoded, by index, but for those that cannot be read at all."""
+    reasons, n_shards = dict[int, str](), len(manifest.shards)
+    decode = functools.partial(_decode_record, ShardSet(folder, manifest))
+    n_records = sum(shard.records for shard in manifest.shards)
+    with closing(outcomes(decode, range(n_records), min(workers, n_records), limits().record_limit_s)) as results:
+        for done, (index, why) in enumerate(results, 1):
+            if why is not None:
+                reasons[index] = f"cannot be decoded: {why}" if isinstance(why, Died) else why
+            progress(done * n_shards // n_records, n_shards)
+    return reasons
+
+
+def _decode_record(shards: ShardSet, index: int) -> str | None:
+    """Decodes all pictures of a record; returns why they cannot be, or None."""
+    try:
+        record = shards.record(index)
+    except (BadShard, Unavailable):
+        return None  # told with its shard
+    try:
+        if not isinstance(record, VideoRecord):
+            decode_image(record)
+            return None
+        every = range(len(record.frame_index))
+        decode_frames(record, every)
+        decode_mosaics(record)
+        if record.frames and record.h264:
+            decode_frames(record, every, "h264")
+    except BadShard as error:
+        return str(error)
+    return None
+
+
+def _check_shard(folder: Path, manifest: Manifest, undecodable: Mapping[int, str], n: int) -> tuple[Verified, list[Name]]:
     """Returns the findings of one shard, and the names of its records."""
     shard, shards = manifest.shards[n], ShardSet(folder, manifest)
     start = sum(s.records for s in manifest.shards[:n])
@@ -111,7 +147,9 @@ def _check_shard(folder: Path, manifest: Manifest, decode: bool, n: int) -> tupl
     for index in range(start, start + shard.records):
         try:
             record = shards.record(index)
-            _check_record(record, manifest, decode)
+            _check_record(record, manifest)
+            if index in undecodable:
+                raise BadShard(undecodable[index])
         except BadShard as error:
             found.problems.append(Problem(shard.file, str(error), index))
             continue
@@ -120,28 +158,20 @@ def _check_shard(folder: Path, manifest: Manifest, decode: bool, n: int) -> tupl
     return _together(found, Verified(records=len(names))), names
 
 
-def _check_record(record: Record, manifest: Manifest, decode: bool) -> None:
-    """Raises BadShard for a record that differs from the manifest or, with `decode`, does not decode."""
+def _check_record(record: Record, manifest: Manifest) -> None:
+    """Raises BadShard for a record that differs from the manifest."""
     if kind_of(record) != manifest.kind:
         raise BadShard(f"{record.key} is of the kind {kind_of(record)}, not {manifest.kind}")
     for bank, labels in record.labels.items():
         if labels.max() >= manifest.banks.get(bank, 0):
             raise BadShard(f"{record.key} has the label {labels.max()} of the bank {bank}, of {manifest.banks.get(bank, 0)}")
     if not isinstance(record, VideoRecord):
-        if decode:
-            decode_image(record)
         return
     if record.grid_tyx != manifest.grid_tyx or list(record.forms) != manifest.forms:
         raise BadShard(
             f"{record.key} has the grid {record.grid_tyx} and {', '.join(record.forms)}, not {manifest.grid_tyx} and "
             f"{', '.join(manifest.forms)}"
         )
-    if decode:
-        every = range(len(record.frame_index))
-        decode_frames(record, every)
-        decode_mosaics(record)
-        if record.frames and record.h264:
-            decode_frames(record, every, "h264")
 
 
 def _count(record: Record, found: Verified) -> None:

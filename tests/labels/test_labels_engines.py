@@ -83,7 +83,8 @@ def test_too_many_dead_ones_and_wrong_settings_end_the_step(tmp_path: Path) -> N
         run_here(jobs_of(3, {1: "refuse"}), tmp_path / "other")
 
 
-def test_processes_that_crash_or_hang_cost_their_shard_only(tmp_path: Path) -> None:
+def test_processes_that_crash_or_hang_cost_their_shard_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVE_STALL_FACTOR", "1")  # the one that hangs sleeps
     config = EnginesConfig(workers=2, retries=1, time_limit_s=1.5, max_dead_share=1.0)
     found, _ = run_here(jobs_of(8, {2: "crash", 5: "hang"}), tmp_path / "two", config)
     assert [letter.name for letter in found.dead] == ["00002.txt", "00005.txt"]

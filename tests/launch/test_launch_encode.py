@@ -20,12 +20,12 @@ from launch import encode
 from ove.config import EncoderConfig, VideoConfig
 from ove.encoder import published
 from ove.encoder.encoder import init
-from ove.features.from_files import read_ahead
 from ove.progress import ProgressReport
 from ove.sources.images import read_image
 from ove.sources.lists import rows_of_list
 from ove.tokens import read as inputs
 from ove.tokens.native import fit_size, resize
+from ove.tokens.read_ahead import read_ahead
 from ove.video.decode import read_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -208,7 +208,7 @@ def test_an_interrupted_run_leaves_nothing(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(*((encode, "read_tokens") if when == "reading" else (encode.FeatureFile, "add")), interrupted)
+    monkeypatch.setattr(*((encode, "read_ahead") if when == "reading" else (encode.FeatureFile, "add")), interrupted)
     (tmp_path / "out").mkdir()
     options = ("--weights", weights, "--inputs", images, "--mode", "image", "--tokens")
     assert ask(encode.main, *options, "--out", tmp_path / "out" / "f.npz").code == 130

@@ -24,7 +24,7 @@ ZERO = {
     "centers export": {"--step"},
     "centers report": {"--step", "--ids"},
     "train": {"--process-id"},
-    "encode": {"--min-tokens", "--hidden"},
+    "encode": {"--min-tokens", "--hidden", "--workers", "--threads"},
     "convert": {"--step"},
     "probe": {"--process-id"},
 }

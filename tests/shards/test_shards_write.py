@@ -170,7 +170,8 @@ if __name__ == "__main__":
 
 
 def _children(pid: int) -> set[int]:
-    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    tasks = Path(f"/proc/{pid}/task").iterdir()  # each thread has its own
+    return {int(child) for task in tasks for child in (task / "children").read_text().split()}
 
 
 def test_killed_in_the_middle_then_run_again(video_folder: Path, tmp_path: Path) -> None:
