@@ -2,14 +2,19 @@
 
 import hashlib
 import importlib
+import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ove.errors import ConfigError
+from ove.errors import ConfigError, OveError
 
 T = TypeVar("T")
+ALLOW_CODE = "OVE_ALLOW_CODE"
+"""Environment variable: 1 lets files from elsewhere name the code to import."""
+_OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def named(table: Mapping[str, T], name: str, key: str) -> T:
@@ -35,6 +40,30 @@ def named(table: Mapping[str, T], name: str, key: str) -> T:
     if not callable(found):
         raise ConfigError(f"{key} = {name!r} is of type {type(found).__name__}; a function or class is expected.")
     return found
+
+
+def refuse_code(values: Any, where: str, error: type[OveError]) -> None:
+    """Raises `error` if the settings in a file from elsewhere, nested mappings, hold a `module:name`, unless that is allowed.
+
+    Else a set of shards at an address, or weights of a hub, could have any function of this machine called.
+    """
+    found = next(_code_in(values, ""), None)
+    if found is not None and os.environ.get(ALLOW_CODE) != "1":
+        raise error(
+            f"{where}: names code to import ({found[0]} = {found[1]!r}), which files from elsewhere may not; if you trust it "
+            f"and have that module, set {ALLOW_CODE}=1 in the environment."
+        )
+
+
+def _code_in(values: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            yield from _code_in(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _code_in(value, key)
+    elif isinstance(values, str) and _OWN.fullmatch(values):
+        yield key, values
 
 
 def own_source(table: Mapping[str, Any], name: str, key: str) -> dict[str, str]:

@@ -10,12 +10,14 @@ from own_functions import best
 from ove.centers.objective import LOSSES
 from ove.config import CentersConfig, EvaluationConfig, LabelsConfig, ProbeConfig, SelectionConfig, TrainConfig, VideoConfig
 from ove.config.section import Own, hints_of
-from ove.errors import ConfigError
+from ove.errors import BadCheckpoint, BadShard, ConfigError
 from ove.labels.teachers.teacher import TEACHERS
-from ove.named import named
+from ove.named import named, refuse_code
 from ove.probing.heads.heads import HEADS
 from ove.probing.interventions import INTERVENTIONS
 from ove.records import CodecSignals, Saliency
+from ove.tokens.preprocessing import OF_PUBLISHED, OF_RUN, read_preprocessing, save_preprocessing
+from ove.tokens.read import InputConfig
 from ove.train.optimizer import SCHEDULES, learning_rate
 from ove.video.motion import COMPENSATIONS
 from ove.video.saliency import FUSIONS, MOTION_FEATURES, RESIDUAL_FEATURES, saliency
@@ -125,3 +127,35 @@ def test_ones_own_selection_counts_and_is_checked():
 def test_ones_own_schedule_counts():
     rate = learning_rate(TrainConfig(steps=20, warmup_steps=4, schedule="own_functions:constant"), 0.5)
     assert [float(rate(step)) for step in (0, 2, 4, 19)] == [0.0, 0.25, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("name", [OF_PUBLISHED, OF_RUN])
+def test_files_from_elsewhere_may_not_name_code(tmp_path, monkeypatch, name):
+    save_preprocessing(tmp_path / name, InputConfig("codec", VideoConfig(fusion="own_functions:harmonic")))
+    with pytest.raises(BadCheckpoint, match=r"names code to import \(video\.fusion = 'own_func.*OVE_ALLOW_CODE=1"):
+        read_preprocessing(tmp_path)
+    monkeypatch.setenv("OVE_ALLOW_CODE", "1")
+    assert read_preprocessing(tmp_path).video.fusion == "own_functions:harmonic"
+
+
+def test_a_run_of_ones_own_names_its_code(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    save_preprocessing(tmp_path / OF_RUN, InputConfig("codec", VideoConfig(fusion="own_functions:harmonic")))
+    assert read_preprocessing(tmp_path).video.fusion == "own_functions:harmonic"
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"a": {"b": ["geomean", "os:system"]}}, r"a\.b = 'os:system'"),
+        ({"rule": "shutil:rmtree"}, "rule = 'shutil:rmtree'"),
+        ({"x": [{"y": "a.b:c.d"}]}, r"x\.y = 'a\.b:c\.d'"),
+    ],
+)
+def test_code_is_found_wherever_it_is_named(values, key):
+    with pytest.raises(BadShard, match=key):
+        refuse_code(values, "there", BadShard)
+
+
+def test_other_texts_are_no_code():
+    refuse_code({"a": "geomean", "b": ["s3://bucket/x", "12:30", "a: b", 3, None], "c": {"d": ""}}, "there", BadShard)

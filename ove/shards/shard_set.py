@@ -13,6 +13,7 @@ from typing import Any
 from array_record.python.array_record_module import ArrayRecordReader
 
 from ove.errors import BadShard, Unavailable
+from ove.named import refuse_code
 from ove.shards.index import read_index
 from ove.shards.manifest import Manifest, Shard, read_manifest
 from ove.shards.remote.remote_shards import RemoteShards, local_folder, origin
@@ -42,12 +43,14 @@ class ShardSet:
         """Opens the shards of a folder; BadShard if the folder, manifest or a shard is missing or not as written.
 
         The folder may be a URI (s3://…, gs://…, https://…): `folder` is then the local copy, into which shards are fetched
-        when first read (docs/remote.md). Unavailable, here or later, for what cannot be fetched.
+        when first read (docs/remote.md). Unavailable, here or later, for what cannot be fetched. BadShard too for a remote
+        manifest that names code to import.
         """
         folder = local_folder(folder)
         manifest = read_manifest(folder)
         shards = cls(folder, manifest)
         if shards._remote is not None:
+            refuse_code({"made_with": manifest.made_with, "mosaics": manifest.mosaics}, shards._remote.uri, BadShard)
             shards._remote.check_room(sum(shard.bytes for shard in manifest.shards))
             return shards
         for shard in manifest.shards:

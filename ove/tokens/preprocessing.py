@@ -11,6 +11,7 @@ from ove.config import VideoConfig, read_bounded_json
 from ove.config.mapping import from_mapping, merged, renamed, to_mapping
 from ove.errors import BadCheckpoint, ConfigError
 from ove.files import write_json
+from ove.named import refuse_code
 from ove.records import MEAN_RGB, STD_RGB
 from ove.tokens.read import InputConfig
 
@@ -47,7 +48,8 @@ def save_preprocessing(path: Path, config: InputConfig) -> None:
 def read_preprocessing(folder: Path) -> InputConfig | None:
     """Reads how the files of a run or a published folder say that inputs were made; None if they do not.
 
-    BadCheckpoint for a file that is damaged, or has settings that this version does not know.
+    BadCheckpoint for a file that is damaged, has settings that this version does not know, or is of published weights and names
+    code to import.
     """
     for name in (OF_RUN, OF_PUBLISHED):
         path = folder / name
@@ -56,6 +58,8 @@ def read_preprocessing(folder: Path) -> InputConfig | None:
         try:
             values = read_bounded_json(path)
             ours = values if name == OF_RUN else values.get(_OUR_KEY)
+            if not (folder / "checkpoints").is_dir():  # no run of one's own
+                refuse_code(ours, str(path), BadCheckpoint)
             return None if ours is None else from_mapping(InputConfig, ours)
         except (ValueError, AttributeError, TypeError, ConfigError) as error:
             raise BadCheckpoint(f"{path}: cannot be used ({error}); restore it, or delete it and give the settings.") from error

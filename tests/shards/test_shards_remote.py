@@ -224,6 +224,17 @@ def test_an_address_that_is_wrong_is_named(server: Server, uri: str, words: str)
     assert str(caught.value).startswith(uri)
 
 
+@pytest.mark.parametrize("section", ["made_with", "mosaics"])
+def test_a_remote_manifest_cannot_have_code_imported(server: Server, monkeypatch: pytest.MonkeyPatch, section: str) -> None:
+    path = server.folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {section: {"video": {"rule": "os:abort"}}}))
+    with pytest.raises(BadShard, match=rf"{server.url}: names code to import \({section}\.video\.rule = 'os:abort'\)"):
+        ShardSet.open(server.url)
+    monkeypatch.setenv("OVE_ALLOW_CODE", "1")
+    assert len(ShardSet.open(server.url)) == manifest["records"]
+
+
 def test_damaged_labels_are_refused(server: Server) -> None:
     (stored,) = (server.folder / "labels").glob("vid.labels-*.npy")
     stored.write_bytes(stored.read_bytes()[:-1] + b"\x07")
