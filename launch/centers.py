@@ -1,6 +1,7 @@
 """ove centers export|report RUN …: class centers of a training run, as files or as a page with samples."""
 
 import argparse
+import glob
 import html
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from ove.encoder import encoder
 from ove.errors import ConfigError
 from ove.files import write_json, write_text
 from ove.labels.clusters.assign import nearest
+from ove.paths import check_names, holds_keys, output_file, output_folder
 from ove.records import BANKS, CODEC, IMAGE
 from ove.shards.schema import decode_frames
 from ove.shards.shard_set import ShardSet
@@ -35,8 +37,21 @@ _STYLE = "body{font:15px sans-serif;margin:2em} img{height:112px;margin-right:4p
 def main(argv: Sequence[str] | None = None) -> None:
     """Exports or reports a bank."""
     options = _parser().parse_args(argv)
+    _check_out(options)
     bank = open_bank(options.run, options.bank, options.step)
     (_export if options.task == "export" else _report)(bank, options)
+
+
+def _check_out(options: argparse.Namespace) -> None:
+    """Expands --out; ConfigError if something would be overwritten that was not asked for."""
+    if options.task == "report":
+        options.out = output_folder(options.out, "--out")
+        ours = holds_keys(options.out / "report.json", "bank", "step", "centers")
+        check_names(options.out, ("report.json", "index.html", "pictures"), "--out", ours, options.replace)
+        return
+    out = options.out = output_file(options.out, "--out", replace=options.replace)
+    parts = out.parent.glob(f"{glob.escape(out.stem)}-[0-9]*-of-[0-9]*{out.suffix}") if options.files > 1 else ()
+    check_names(out.parent, (part.name for part in parts), "--out", ours=False, replace=options.replace)
 
 
 def _export(bank: SavedBank, options: argparse.Namespace) -> None:
@@ -129,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         task.add_argument("run", type=Path, metavar="RUN", help="the --workdir of a training run")
         task.add_argument("--bank", choices=BANKS, default="vid", help="which (default: vid)")
         task.add_argument("--step", type=number(0), metavar="N", help="checkpoint (default: the newest)")
+        task.add_argument("--replace", action="store_true", help="overwrite files that this command has not written")
     export.add_argument("--out", type=Path, required=True, help="file to write; its ending says the format")
     export.add_argument("--files", type=number(1), default=1, metavar="N", help="files to divide the bank into (default: 1)")
     report.add_argument("--shards", type=Path, required=True, metavar="DIR", help="folder of shards to look for samples in")

@@ -21,6 +21,7 @@ from ove.encoder.published.origin import Origin, read_origin, write_origin
 from ove.encoder.published.weight_files import SAFETENSORS
 from ove.errors import ConfigError
 from ove.features.model_card import CARD, write_model_card
+from ove.paths import output_folder
 from ove.tokens.preprocessing import OF_PUBLISHED, OF_RUN, read_preprocessing, save_preprocessing
 from ove.train.checkpoints.checkpoint import Checkpoints, restore_encoder
 from ove.train.init import TrainState
@@ -41,7 +42,7 @@ _WRITTEN = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the encoder in SOURCE, describes it, and writes it to DEST in the other format."""
     options = _parser().parse_args(argv)
-    options.source = local_weights(options.source)
+    options.source, options.dest = local_weights(options.source), output_folder(options.dest, "DEST")
     from_run = (options.source / _CHECKPOINTS).is_dir()
     to = options.to or ("published" if from_run else "run")
     _check(options, from_run, to)

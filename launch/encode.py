@@ -11,8 +11,9 @@ from pathlib import Path
 from ove.config import VideoConfig
 from ove.config.mapping import to_mapping
 from ove.errors import BadClip, ConfigError
-from ove.features.feature_file import FeatureFile
+from ove.features.feature_file import FeatureFile, is_feature_file
 from ove.features.from_files import Outputs, Weights, encode_sequences, open_weights, params_fingerprint
+from ove.paths import output_file
 from ove.sources.folders import InputFile
 from ove.tokens.native import MAX_TOKENS
 from ove.tokens.preprocessing import changed, differs_from_training
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the features of all usable files; returns 0 if there are any (with --strict: if all are)."""
     options = parser().parse_args(arguments)
     set_up_messages(options.verbose)
+    folders = [name for name in options.inputs if Path(name).is_dir()]
+    options.out = output_file(options.out, "--out", folders, is_feature_file, options.replace)
     found = resolve_inputs(options.inputs)
     weights = open_weights(options.weights, options.compute)
     config = _input_config(options, weights)
@@ -73,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     add("--inputs", required=True, nargs="+", metavar="FILE", help="files, folders, patterns, lists (.csv, .jsonl, .txt)")
     add("--mode", choices=("codec", "frames", "image"), help="how files are looked at (default: as in training, or codec)")
     add("--out", required=True, type=Path, help="the .npz to write")
+    add("--replace", action="store_true", help="overwrite a file that this command has not written")
     add("--budget", type=share_or_count, help="codec: patches of a clip, or a share like 0.125 (default: as in training)")
     add("--frames", type=number(1), help="frames: whole frames of a video (default: as in training)")
     add("--size", type=number(1), help="square of so many pixels (default: videos as in training, images as they are)")

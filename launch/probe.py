@@ -22,9 +22,10 @@ from ove.api.samples import labelled_files, reading_of
 from ove.config import ProbeConfig
 from ove.errors import ConfigError
 from ove.files import write_json, write_text
+from ove.paths import output_file
 from ove.probing.compare import compare
-from ove.probing.predictions import check_name, write_predictions
-from ove.probing.report import as_csv, as_json, table
+from ove.probing.predictions import are_predictions, check_name, write_predictions
+from ove.probing.report import as_csv, as_json, is_report, table
 from ove.shards.joined import open_shards
 
 from .cli import settings as cli_settings
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_parser("probe", __doc__)
     add = parser.add_argument
     add("--out", type=Path, help="write scores and table to this JSON file, and a CSV beside it")
+    add("--replace", action="store_true", help="overwrite a file that this command has not written")
     add("--predictions", type=Path, metavar="FILE", help="write per-sample predictions for the validation set (.jsonl or .csv)")
     of_features = parser.add_argument_group("features that are there already (without --config)")
     add = of_features.add_argument
@@ -67,8 +69,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments, config = cli_settings.parse_with_config(parser, ProbeConfig, argv, unless="features")
     if _probed_features(arguments, config):
         return
+    if arguments.out:
+        arguments.out = output_file(arguments.out, "--out", (), is_report, arguments.replace)
+        output_file(arguments.out.with_suffix(".csv"), "--out", (), is_report, arguments.replace)
+        if arguments.out.suffix == ".csv":
+            raise ConfigError(
+                f"--out {arguments.out}: is the name of the CSV that is written beside the JSON; end it in .json."
+            )
     if arguments.predictions:
         check_name(arguments.predictions)
+        arguments.predictions = output_file(arguments.predictions, "--predictions", (), are_predictions, arguments.replace)
     join_processes(arguments, _MEET_LIMIT_S, _SILENCE_LIMIT_S)
     is_first = jax.process_index() == 0
     if is_first:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ove.errors import ConfigError, OveError
+from ove.paths import check_names, holds_keys, output_folder
 from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile, files_in_folder
 
@@ -32,6 +33,8 @@ CLIP_SCALE = ("--set", "video.percentile_scope=clip")
 TOY = {"train": 640, "probe": 160, "val": 256}
 """Few labels, 20 a class: with many, untrained features suffice on toy videos."""
 TOY_SMOKE = {"train": 32, "probe": 16, "val": 16}
+_FILES = ("report.md", "report.json", "overlay.png", "probe.json", "train.txt", "val.txt")
+_FOLDERS = ("videos", "shards", "extract", "train")
 MAX_VIDEOS = 1024
 """Most of the user's videos, to stay within ten minutes."""
 CENTERS, LABELS = 64, 3
@@ -69,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--smoke", action="store_true", help="a run of about a minute, to see that everything works")
     parser.add_argument("--seed", type=number(0), default=0, help="of toy videos, training and probe (default: 0)")
     arguments = parser.parse_args(argv)
-    out: Path = arguments.out.resolve()
+    out = output_folder(arguments.out, "--out", [arguments.videos] if arguments.videos else []).resolve()
+    check_names(out, (*_FILES, *_FOLDERS), "--out", ours=holds_keys(out / "inputs.json", "videos", "seed", "smoke"))
     out.mkdir(parents=True, exist_ok=True)
     videos = str(arguments.videos.resolve()) if arguments.videos else "toy"
     _claim(out, {"videos": videos, "seed": arguments.seed, "smoke": arguments.smoke})

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ove.config import VideoConfig, limits
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
+from ove.paths import output_file
 from ove.records import BANKS, Selection
 from ove.shards.index import Name
 from ove.shards.labels import NONE, read_labels
@@ -23,6 +23,7 @@ from ove.shards.shard_set import ShardSet
 from ove.video.select import choose_patches
 from ove.view.colours import masks
 from ove.view.moments import moments
+from ove.view.picture_file import was_drawn_here, write_picture
 from ove.view.record import image_sheet, in_words, video_sheet
 from ove.workers import Crew, Died
 
@@ -48,15 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     labels = labels_of(shards, index, record)
     print("\n".join(f"{name:15} {value}" for name, value in (("record", index), *fields_in_words(record, labels))))
     out = options.out or Path(f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in record.key)[-100:]}.png")
+    out = output_file(out, "--out", (), was_drawn_here, options.replace)
     with Crew(partial(drawn, shards, record, labels), 1, limits().record_limit_s) as crew:
         picture = crew(options.budget)
     if isinstance(picture, Died):
         raise BadShard(f"{options.shards}: record {index} ({record.key}) cannot be drawn: {picture}; leave it out of the set.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.haveImageWriter(str(out)) or not cv2.imwrite(str(out), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise ConfigError(
-            f"{out}: cannot be written; give --out a name that ends in .png or .jpg, in a folder you may write to."
-        )
+    write_picture(out, picture)
     print(f"drawn in        {out}")
     return 0
 
@@ -176,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=number(1), metavar="N", help="list no more than so many keys")
     parser.add_argument("--budget", type=number(1), metavar="N", help="patches shown as kept (default: as stored, else 2048)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="name of the picture (default: the key with .png)")
+    parser.add_argument("--replace", action="store_true", help="overwrite a file that this command has not written")
     return parser
 
 

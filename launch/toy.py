@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 
+from ove.paths import output_folder
 from ove.toy import CLASSES, write_video
 
 from .cli.command import command_parser, run_command
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=number(0), default=0, help="another one draws other videos (default 0)")
     parser.add_argument("--workers", type=number(1), default=2, help="processes (default 2)")
     arguments = parser.parse_args(argv)
+    arguments.out = output_folder(arguments.out, "--out")
     for split, offset in SPLITS.items():
         n = getattr(arguments, split)
         if n > 0:

@@ -14,6 +14,7 @@ import jax
 from ove import distributed as processes
 from ove.config import RunConfig
 from ove.probing.online import OnlineProbe
+from ove.train.hosts.workdir import claimable
 from ove.train.loop import Hooks, train
 from ove.train.monitor.profiler import StepRange, parse_step_range
 from ove.view.batches import FirstBatches
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_options(parser)
     parser.add_argument("--profile", metavar="STEP:N", help="trace N steps from step STEP on (docs/watching.md)")
     arguments, config = cli_settings.parse_with_config(parser, RunConfig, argv)
+    arguments.workdir = claimable(arguments.workdir)
     span = parse_step_range(arguments.profile) if arguments.profile is not None else None
     join_processes(arguments, config.train.barrier_timeout_s, config.train.heartbeat_timeout_s)
     if jax.process_index() == 0:

@@ -1,5 +1,6 @@
 """The border for paths: names that come from outside, addresses of other machines, and what commands write."""
 
+import json
 import os
 import re
 import unicodedata
@@ -19,7 +20,7 @@ _NOT_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")
 def uri_of(folder: Path | str) -> str | None:
     """Returns the URI given as a folder, None for a local one; `Path("s3://a/b")`, which merges slashes, counts as s3://a/b."""
     match = _URI.fullmatch(str(folder))
-    if match is None or match[1] == "file" or (not match[2] and Path(folder).exists()):
+    if match is None or match[1] == "file" or (not match[2] and os.path.exists(folder)):
         return None
     return f"{match[1]}://{match[3].lstrip('/')}"
 
@@ -69,7 +70,7 @@ def output_folder(given: Path | str, option: str, sources: Iterable[Path | str] 
     written, and for one of the sources or a folder below one, whose files would be read by the next run.
     """
     path = _output(given, option, sources)
-    if os.path.lexists(path) and not path.is_dir():
+    if os.path.lexists(path) and not os.path.isdir(path):
         raise ConfigError(f"{option} {path}: is a file, and a folder is needed; give another name.")
     return path
 
@@ -79,27 +80,55 @@ def output_file(
     option: str,
     sources: Iterable[Path | str] = (),
     is_ours: Callable[[Path], bool] = lambda path: False,
-    replace: bool = False,
+    replace: bool | None = False,
 ) -> Path:
     """Returns a file to write, `~` expanded; its folder need not exist.
 
     ConfigError as in `output_folder`, for a folder, and, unless `replace`, for a file that exists and is not what the same
-    command has written (`is_ours`).
+    command has written (`is_ours`). `replace` is None where overwriting cannot be asked for.
     """
     path = _output(given, option, sources)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ConfigError(f"{option} {path}: is a folder, and a file is needed; give a name in it.")
     if os.path.lexists(path) and not replace and not is_ours(path):
-        raise exists_already(path, option)
+        raise exists_already(path, option, replaceable=replace is not None)
     return path
 
 
-def exists_already(path: Path, option: str) -> ConfigError:
+def check_names(folder: Path, names: Iterable[str], option: str, ours: bool, replace: bool | None = None) -> None:
+    """Raises ConfigError for the first of the files to be written into `folder` that exists, unless they are `ours`.
+
+    `replace`: whether overwriting was asked for; None where that is not offered.
+    """
+    for name in () if ours or replace else names:
+        if os.path.lexists(folder / name):
+            raise exists_already(folder / name, option, replaceable=replace is not None)
+
+
+def exists_already(path: Path, option: str, replaceable: bool = True) -> ConfigError:
     """Returns the error for a file that is there and that this command did not write."""
     return ConfigError(
-        f"{option} {path}: exists, and is not known to have been written by this command; give another name, or --replace to "
-        "overwrite it."
+        f"{option} {path}: exists, and is not known to have been written by this command; give another place"
+        + (", or --replace to overwrite it." if replaceable else ".")
     )
+
+
+def holds_keys(path: Path, *keys: str) -> bool:
+    """Returns whether a file is a JSON object with these keys, by which a command knows what it has written."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and set(keys) <= found.keys()
+
+
+def begins_with(path: Path, text: str) -> bool:
+    """Returns whether a file begins with this text, such as the names of its columns."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(text.encode())) == text.encode()
+    except OSError:
+        return False
 
 
 def _output(given: Path | str, option: str, sources: Iterable[Path | str]) -> Path:
@@ -123,9 +152,9 @@ def _check_writable(path: Path, option: str) -> None:
     nearest = path if os.path.lexists(path) else path.parent
     while not os.path.lexists(nearest) and nearest != nearest.parent:
         nearest = nearest.parent
-    if nearest != path and not nearest.is_dir():
+    if nearest != path and not os.path.isdir(nearest):
         raise ConfigError(f"{option} {path}: {nearest} is not a folder; give a path below a folder.")
-    if not os.access(nearest, os.W_OK):
+    if not os.access(nearest, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise ConfigError(f"{option} {path}: {nearest} may not be written to; give another place, or get the permission.")
 
 
@@ -133,9 +162,9 @@ def _check_outside(path: Path, option: str, source: Path | str) -> None:
     if uri_of(source) or not os.path.exists(source):
         return
     to, of = Path(os.path.realpath(path)), Path(os.path.realpath(source))
-    if to == of or (to.exists() and to.samefile(of)):
+    if to == of or (os.path.exists(to) and os.path.samefile(to, of)):
         raise ConfigError(f"{option} {path}: is the source itself, which is never written to; give another place.")
-    if of.is_dir() and to.is_relative_to(of):
+    if os.path.isdir(of) and to.is_relative_to(of):
         raise ConfigError(
             f"{option} {path}: lies within the source {source}, so the next run would read what this one writes; give a place "
             "outside of it."

@@ -10,16 +10,18 @@ import numpy as np
 from jaxtyping import Float32, Int32, Shaped, UInt8
 from PIL import Image
 
-from ove.api.arguments import arguments, local_path
+from ove.api.arguments import arguments, path_given
 from ove.api.modes import taken_by
 from ove.api.source import Source, as_local_file
 from ove.errors import BadClip, BadInput, ConfigError
+from ove.paths import output_file
 from ove.records import TIME_STEPS
 from ove.sources.images import begins_like_an_image
 from ove.tokens.native import resize
 from ove.tokens.preprocessing import changed
 from ove.tokens.read import InputConfig, InputMode, Reading, Tokens, image_input, read_file, whole_frames
 from ove.view.overlay import overlay
+from ove.view.picture_file import was_drawn_here, write_picture
 
 _OWN = {"frames": "n_frames", "size": "size_px", "budget": "budget", "max_tokens": "max_tokens", "min_tokens": "min_tokens"}
 """Options of `read` beside those of the video section, and what the configuration calls them."""
@@ -78,16 +80,14 @@ class EncoderInput:
             pixels = np.concatenate(list(self.frames), axis=1)
         picture = Image.fromarray(pixels)
         if path is not None:
-            _write(picture, local_path(path, "path", "pictures are written"))
+            _write(pixels, path)
         return picture
 
 
-def _write(picture: Image.Image, file: Path) -> None:
-    if Image.registered_extensions().get(file.suffix.lower()) not in Image.SAVE:
-        raise ConfigError(f"path = {file}: is of no kind of picture that can be written; end it with .png or .jpg.")
+def _write(pixels: UInt8[np.ndarray, "H W 3"], path: str | os.PathLike[str]) -> None:
+    file = output_file(path_given(path, "path"), "path =", (), was_drawn_here, replace=None)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(file)
+        write_picture(file, pixels)
     except OSError as error:
         raise ConfigError(f"path = {file}: cannot be written ({error.strerror or error}); give another path.") from error
 

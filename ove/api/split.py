@@ -2,8 +2,10 @@
 
 import csv
 import io
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from ove.api.arguments import arguments, folder_to_write
 from ove.api.samples import PathLike, Samples, group_of_each, labelled_files, materialised, reading_of
 from ove.config.section import Natural
 from ove.errors import BadInput, ConfigError
-from ove.files import write_text
+from ove.files import encoded, write_text
 from ove.sources.division import divide
 
 Pairs = list[tuple[str, str]]
@@ -70,6 +72,7 @@ def split(
     seed: Natural = 0,
     groups: str | Callable[[str], Any] | None = None,
     out: PathLike | None = None,
+    replace: bool = False,
     path_column: str = "",
     label_column: str = "",
     label_folder: Natural = 0,
@@ -85,6 +88,7 @@ def split(
             or a function from a file's absolute path to the name of its group. No group is in both lists; the proportions are
             then met as nearly as whole groups allow.
         out: folder to which ``train.csv`` and ``val.csv`` are written, for ``ove.probe`` and the commands.
+        replace: overwrite other lists of these names in ``out``; otherwise that is refused.
         path_column, label_column, label_folder, root: how samples are listed, as in :func:`write_shards`.
 
     Returns:
@@ -105,15 +109,29 @@ def split(
     samples = materialised(samples, "samples")
     pairs = labelled_files(samples, **reading)
     names = None if groups is None else group_of_each(samples, groups, pairs, reading)
-    folder = None if out is None else folder_to_write(out, "out")
+    sources = [Path(samples)] if isinstance(samples, (str, os.PathLike)) else []
+    folder = None if out is None else folder_to_write(out, "out", sources)
     rng = np.random.default_rng(seed)
     made = Split(_single(pairs, val_share, rng) if names is None else _grouped(pairs, names, val_share, rng), val_share)
-    for name, part in zip(("train.csv", "val.csv"), made, strict=True) if folder else ():
+    if folder is not None:
+        _write(folder, made, replace)
+    return made
+
+
+def _write(folder: Path, made: Split, replace: bool) -> None:
+    """Writes both lists; ConfigError, and neither, if one exists with other contents and is not to be replaced."""
+    texts = {}
+    for name, part in zip(("train.csv", "val.csv"), made, strict=True):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([("path", "label"), *part])
-        assert folder is not None
-        write_text(folder / name, text.getvalue())
-    return made
+        texts[folder / name] = text.getvalue()
+    for path, contents in texts.items():
+        if path.exists() and not replace and path.read_bytes() != encoded(contents):
+            raise ConfigError(
+                f"out = {path}: exists with other contents; give another folder, or replace=True to overwrite it."
+            )
+    for path, contents in texts.items():
+        write_text(path, contents)
 
 
 def check_share(val_share: float) -> None:

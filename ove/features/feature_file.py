@@ -17,6 +17,15 @@ from ove.features.from_files import FileFeatures
 from ove.files import atomic_write
 
 
+def is_feature_file(path: Path) -> bool:
+    """Returns whether a file is what `FeatureFile` writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"files.npy", "weights.npy", "settings.npy"} <= set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 class FeatureFile:
     """Collects features in unlinked files beside `path` and writes them at the end; an interrupted run leaves nothing behind.
 

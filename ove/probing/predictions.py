@@ -8,6 +8,7 @@ from typing import Any
 
 from ove.errors import BadInput, ConfigError
 from ove.files import atomic_write
+from ove.paths import begins_with
 from ove.probing.compare import Comparison
 from ove.probing.report import CONDITION
 from ove.probing.scores import TOP_K
@@ -46,6 +47,12 @@ def prediction_rows(comparison: Comparison, names: Sequence[tuple[str, str | Non
                     "classes": [comparison.classes[n] for n in classes],
                     "probabilities": [round(float(share), _DIGITS) for share in shares],
                 }
+
+
+def are_predictions(path: Path) -> bool:
+    """Returns whether a file is what `write_predictions` writes."""
+    columns = [*CONDITION, "seed_number", "key"]
+    return begins_with(path, ",".join(columns)) or begins_with(path, f'{{"{CONDITION[0]}": ')
 
 
 def write_predictions(path: Path, comparison: Comparison, names: Sequence[tuple[str, str | None]]) -> None:

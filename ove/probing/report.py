@@ -3,9 +3,11 @@
 import csv
 import io
 import math
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ove.paths import begins_with, holds_keys
 from ove.probing.compare import Comparison, ComparisonRow
 
 CONDITION = ("mode", "budget", "intervention", "untrained")
@@ -50,6 +52,11 @@ def as_csv(comparison: Comparison) -> str:
             found = (s.last.top1, s.last.top5, s.last.mean_class, s.best_epoch, s.best.top1, s.train.top1, s.last.samples)
             writer.writerow([*(getattr(row, name) for name in CONDITION), number, *found])
     return text.getvalue()
+
+
+def is_report(path: Path) -> bool:
+    """Returns whether a file is what `as_json` or `as_csv` gave."""
+    return holds_keys(path, "probe", "rows", "table") or begins_with(path, ",".join([*CONDITION, "seed_number", "top1"]))
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

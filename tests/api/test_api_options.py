@@ -264,7 +264,7 @@ def test_files_in_the_way_are_named_and_stay(tmp_path: Path) -> None:
             with pytest.raises(ConfigError, match=r"file: is a file|file is not a folder|cannot be written|cannot be used"):
                 call()
     (tmp_path / "a.png").mkdir()
-    with pytest.raises(ConfigError, match=r"path = .*a\.png: cannot be written"):
+    with pytest.raises(ConfigError, match=r"path = .*a\.png: is a folder"):
         clip.show(tmp_path / "a.png")
     assert (tmp_path / "file").read_text() == "mine"
 

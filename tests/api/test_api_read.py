@@ -160,5 +160,5 @@ def test_a_kind_of_picture_that_cannot_be_written_is_refused(clip: ove.EncoderIn
     clip.show(tmp_path / "new" / "seen.png")
     with pytest.raises(ConfigError, match=r"seen\.xyz: is of no kind of picture"):
         clip.show(tmp_path / "seen.xyz")
-    with pytest.raises(ConfigError, match=r"s3://bucket/seen\.png: pictures are written on this machine only"):
+    with pytest.raises(ConfigError, match=r"s3://bucket/seen\.png: results are written on this machine only"):
         clip.show("s3://bucket/seen.png")

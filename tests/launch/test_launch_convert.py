@@ -101,7 +101,7 @@ def test_the_format_can_be_kept(ask: Callable, source: Path, tmp_path: Path) -> 
     [
         (["{source}", "{source}"], "source: DEST is where SOURCE lies"),
         (["{source}/model.safetensors", "{source}", "--force"], "source: DEST is where SOURCE lies"),
-        (["{source}", "{source}/config.json"], "config.json: is a file; give a folder as DEST."),
+        (["{source}", "{source}/config.json"], "config.json: is a file, and a folder is needed"),
         (["{source}", "{tmp}/b", "--step", "3"], "is not the folder of a run, which alone has steps"),
         (["{source}", "{tmp}/b", "--dtype", "bfloat16"], "runs hold float32; leave --dtype out, or add --to published."),
         (["{tmp}/none", "{tmp}/b"], "none: no such file or folder"),

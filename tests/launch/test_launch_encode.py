@@ -285,7 +285,7 @@ def test_files_are_read_a_little_ahead_and_in_order(tmp_path: Path) -> None:
         (["--mode", "image", "--weights", "/no/such"], "/no/such: no such weights; give a folder with config.json"),
         (["--mode", "image", "--inputs", "@/no/such.txt"], "/no/such.txt: the list cannot be read"),
         (["--mode", "image", "--inputs", "/no/such.csv"], "/no/such.csv: the list cannot be read (No such file"),
-        (["--mode", "image", "--out", "/"], "/: is a folder; give the name of a file"),
+        (["--mode", "image", "--out", "/"], "--out /: is a folder, and a file is needed"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(

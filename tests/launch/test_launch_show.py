@@ -65,7 +65,7 @@ def test_pictures_are_shown_with_their_labels(ask, tmp_path: Path) -> None:
         (("--index", 24), "has the records 0 to 23, and none 24"),
         (("0003", "--budget", 0), "--budget 0"),
         (("0003", "--budget", 4), "budget_tokens = 4 is below"),
-        (("0003", "--out", "{}/sheet.xyz"), "ends in .png"),
+        (("0003", "--out", "{}/sheet.xyz"), "end it with .png"),
     ],
 )
 def test_what_does_not_work_is_one_sentence(ask, shard_folder: Path, tmp_path: Path, arguments, words: str) -> None:

@@ -13,12 +13,21 @@ from ove.config.mapping import to_mapping
 from ove.distributed import Processes
 from ove.errors import ConfigError
 from ove.files import NO_LOCKS, append_json_line, lock, naming, reopen_json_lines, write_json, write_text
+from ove.paths import check_names, holds_keys, output_folder
 from ove.stream.batch_pipeline import OnBad, Pipeline
 from ove.stream.head_stream import BadRecord
 from ove.tokens.preprocessing import OF_RUN, save_preprocessing
 from ove.tokens.read import InputConfig, InputMode
 
 _LOOK_S = 1.0
+
+
+def claimable(given: Path) -> Path:
+    """Returns the folder for a run; ConfigError as in `output_folder`, and for files of a run's names that are not a run's."""
+    workdir = output_folder(given, "--workdir")
+    ours = holds_keys(workdir / "config.json", "train", "batches", "encoder") or (workdir / "checkpoints").is_dir()
+    check_names(workdir, ("config.json", "parameters.txt", "metrics.jsonl", OF_RUN), "--workdir", ours)
+    return workdir
 
 
 @contextlib.contextmanager
