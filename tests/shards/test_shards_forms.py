@@ -172,14 +172,15 @@ def test_letterboxed_clips_say_what_is_picture(tmp_path: Path) -> None:
         (["--store", "mosaics"], "must have frames or h264"),
         (["--store", "frames,frames"], "each once"),
         (["--store", "png"], "none of 'frames', 'h264', 'mosaics'"),
-        (["--store", "h264", "--crf", "99"], "within 0…51"),
+        (["--store", "h264", "--set", "shards.h264_crf=99"], "within 0…51"),
         (["--store", "frames,mosaics", "--budget", "100"], "below the 512 patches"),
         (["--store", "h264,mosaics", "--size", "1120"], "more than 65536"),
     ],
 )
 def test_what_cannot_be_stored_is_told_at_once(tmp_path: Path, options: list[str], message: str) -> None:
+    (tmp_path / "in").mkdir()
     with pytest.raises(ConfigError, match=message):
-        command.main(["--videos", str(tmp_path), "--out", str(tmp_path / "out"), *options])
+        command.main(["--videos", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *options])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def write_set(out: Path, count: int, level: int = 0) -> None:
         return record_of(np.full((T, SIZE_PX, SIZE_PX, 3), level, np.uint8), video.key, None)
 
     videos = [InputFile(out / str(n), f"{n:04d}", None) for n in range(count)]
-    write_shards(videos, out, make, ShardsConfig(workers=0), {"level": level}, lambda progress: None)
+    write_shards(videos, out, make, ShardsConfig(workers=0), {"level": level}, lambda progress: None, replace=True)
 
 
 def test_labels_come_back_with_their_centers(tmp_path: Path) -> None:
