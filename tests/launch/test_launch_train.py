@@ -103,7 +103,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(ask: Callable
 
 def test_a_file_as_workdir_is_refused(ask: Callable, config: Path) -> None:
     answer = ask(train.main, f"--config={config}", f"--workdir={config}")
-    assert answer.code == 2 and f"{config}: is a file; give a folder as --workdir." in answer.err
+    assert answer.code == 2 and f"{config}: is a file, and a folder is needed" in answer.err
 
 
 def from_the_shell(config: Path, workdir: Path, *options: str) -> subprocess.CompletedProcess[str]:
