@@ -9,7 +9,9 @@ import pytest
 from shards_material import write_video
 from source_files import read_quarantine
 
+from launch import shards as command
 from ove import files
+from ove.shards.shard_set import ShardSet
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITED = """
@@ -56,9 +58,17 @@ def videos(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_shards(videos: Path, tmp_path: Path, workers: str) -> None:
     out = tmp_path / "s"
-    words = ("shards", "--videos", videos, "--out", out, *SMALL, "--workers", workers)
-    assert f"{out}/shard-00000.arrayrecord" in _limited(40_000, *words)
+    words = ("--videos", videos, "--out", out, *SMALL, "--workers", workers, "--records-per-shard", "2")
+    assert f"{out}/shard-00000.arrayrecord" in _limited(40_000, "shards", *words)
     assert not _leftovers(out) and not list(out.glob("*.arrayrecord"))
+    command.main([*map(str, words)])
+    for file in (*out.glob("shard-00000.*"), out / "quarantine.jsonl"):
+        file.unlink()
+    assert f"{out}/shard-00000.arrayrecord" in _limited(40_000, "shards", *words)
+    assert not _leftovers(out)
+    assert [Path(entry.file).name for entry in read_quarantine(out / "quarantine.jsonl")] == ["bad.mp4"]
+    command.main([*map(str, words)])
+    assert len(ShardSet.open(out)) == 3
 
 
 def test_shards_of_an_archive_that_finds_no_room_to_be_unpacked(videos: Path, tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """Names read from files or from the network never become paths out of their folder, wherever they are read."""
 
+import io
 import json
 import shutil
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +19,7 @@ from synthetic import write_set
 from ove.config import ShardsConfig
 from ove.encoder.published.weight_files import find_weights
 from ove.errors import BadCheckpoint, BadClip, BadShard, OveError
+from ove.features.feature_file import is_feature_file
 from ove.labels.clusters.kmeans import kmeans
 from ove.paths import inside
 from ove.shards.labels import read_centers, read_labels
@@ -150,3 +155,58 @@ def test_of_the_centers_of_an_interrupted_k_means(tmp_path: Path) -> None:
     _change(tmp_path / "kmeans.json", lambda values: values.update(file="../other.npy"))
     with pytest.raises(BadShard, match=r"kmeans\.json: names the file '\.\./other\.npy'"):
         kmeans(rows, 3, 2, 0, workdir=tmp_path, identity="same")
+
+
+_DEEP = "x/" * 200
+MEMBERS = (
+    "/evil.png",
+    "../evil.png",
+    "a/../../e.png",
+    "..\\evil.png",
+    f"{_DEEP}evil.png",
+    "a\n.png",
+    ".hidden.png",
+    "c.d/e.png",
+)
+
+
+def test_of_members_of_archives_are_only_keys(tmp_path: Path) -> None:
+    picture = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    deep = tmp_path / "a" / "b" / "c"
+    deep.mkdir(parents=True)
+    with tarfile.open(deep / "evil.tar.gz", "w:gz") as tar:
+        for name in MEMBERS:
+            member = tarfile.TarInfo(name)
+            member.size = len(picture)
+            tar.addfile(member, io.BytesIO(picture))
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        tar.addfile(link)
+    found = find_inputs(deep / "evil.tar.gz", "image", ShardsConfig(), deep / "scratch")
+    read = [read_input(file, "image", ShardsConfig()).media for file in found.files]
+    assert read == [picture] * len(read) and 5 <= len(read) < len(MEMBERS) + 1
+    assert sorted(path.relative_to(tmp_path).parts[:4] for path in tmp_path.rglob("*") if path.is_file()) == [
+        ("a", "b", "c", "evil.tar.gz"),
+        ("a", "b", "c", "scratch"),
+    ]
+
+
+def test_of_members_of_a_feature_file_are_not_unpacked(tmp_path: Path) -> None:
+    array = io.BytesIO()
+    np.save(array, np.zeros(2, np.float32))
+    with zipfile.ZipFile(tmp_path / "evil.npz", "w") as archive:
+        for name in ("files.npy", "weights.npy", "settings.npy", "../evil.npy", "/evil.npy"):
+            archive.writestr(name, array.getvalue())
+    assert is_feature_file(tmp_path / "evil.npz")
+    with np.load(tmp_path / "evil.npz") as found:
+        assert [found[name].shape for name in found] == [(2,)] * 5
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.npz"]
+
+
+def test_of_members_of_a_torch_file_are_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "evil.pt", "w") as archive:
+        for name in ("../evil/data.pkl", "/evil/version", "../evil/data/0"):
+            archive.writestr(name, b"3")
+    with pytest.raises(BadCheckpoint):
+        find_weights(tmp_path / "evil.pt", lambda _: True)
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.pt"]

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ove.shards.markers import Group, inputs_of, read_group
 from ove.shards.same_set import check_same_set, note_inputs
 from ove.shards.schema import Record
 from ove.sources.folders import InputFile
-from ove.sources.quarantine import BadFile
+from ove.sources.quarantine import QUARANTINE, BadFile, write_quarantine
 from ove.workers import Died, cores, outcomes
 
 _SCRATCH = ".scratch-"
@@ -78,8 +78,13 @@ def write_shards(
         for path in surplus:
             path.unlink()
         n_earlier = sum(len(groups[n]) for n in finished)
-        for n, done in _make_groups(out, groups, inputs, finished, make_record, config, progress, limit_s):
-            finished[n] = done
+        try:
+            for n, done in _make_groups(out, groups, inputs, finished, make_record, config, progress, limit_s):
+                finished[n] = done
+        except OSError:  # a full disk: what is known of bad files is kept, if there is room for it
+            with suppress(OSError):
+                write_quarantine(out / QUARANTINE, [*bad, *(entry for n in sorted(finished) for entry in finished[n].bad)])
+            raise
         in_order = [finished[n] for n in range(len(groups))]
         manifest = finish_folder(out, in_order, bad, config.centers, made_with)
     set_aside = [*bad, *(entry for group in in_order for entry in group.bad)]
