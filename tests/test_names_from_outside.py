@@ -100,7 +100,7 @@ def test_of_a_remote_manifest_write_nothing_outside_of_the_cache(
     monkeypatch.setenv("OVE_ATTEMPTS", "1")
     _change(copied / "manifest.json", lambda values: values["shards"][0].update(file=name.format(tmp=tmp_path)))
     before = {path for path in tmp_path.rglob("*") if tmp_path / "cache" not in path.parents}
-    with serving(copied) as server, pytest.raises(OveError):
+    with serving(copied) as server, pytest.raises(OveError, match=f"^{server.url}/"):
         ShardSet.open(server.url).record(0)
     assert {path for path in tmp_path.rglob("*") if tmp_path / "cache" not in path.parents} - before <= {tmp_path / "cache"}
     kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

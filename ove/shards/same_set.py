@@ -17,6 +17,8 @@ MADE_OF = ".made_of.json"
 _SAMPLE = 64
 """Records whose keys are compared, where that is needed."""
 _SHOWN = 3
+_KIND = "kind"
+"""Key of the settings that says whether the records are videos or pictures."""
 
 
 def note_inputs(out: Path, files: Sequence[InputFile], made_with: Mapping[str, Any]) -> None:
@@ -68,6 +70,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Returns the settings that differ, in words."""
     old, new = _flat(before), _flat(now)
     differ = [key for key in dict.fromkeys((*new, *old)) if old.get(key) != new.get(key)]
+    if _KIND in differ:
+        differ = [_KIND]  # all others follow from it
     words = [f"{key} = {old.get(key)!r}, not {new.get(key)!r}" for key in differ[:_SHOWN]]
     return "; ".join(words) + (f"; and {len(differ) - _SHOWN} more settings" if len(differ) > _SHOWN else "")
 

@@ -47,7 +47,10 @@ class ShardSet:
         manifest that names code to import.
         """
         folder = local_folder(folder)
-        manifest = read_manifest(folder)
+        try:
+            manifest = read_manifest(folder)
+        except BadShard as error:
+            raise BadShard(str(error).replace(str(folder), origin(folder) or str(folder))) from error
         shards = cls(folder, manifest)
         if shards._remote is not None:
             refuse_code({"made_with": manifest.made_with, "mosaics": manifest.mosaics}, shards._remote.uri, BadShard)

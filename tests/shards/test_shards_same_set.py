@@ -57,7 +57,7 @@ def test_another_source_is_refused_and_replaces_if_asked_to(made: Path, tmp_path
 
 def test_pictures_do_not_replace_videos(made: Path, tmp_path: Path) -> None:
     before = _contents(made)
-    with pytest.raises(ConfigError, match=r"kind = 'video', not 'image'.*--replace"):
+    with pytest.raises(ConfigError, match=r"made with kind = 'video', not 'image'; this run.*--replace"):
         _run(tmp_path / "pictures", made, kind="--images")
     assert _contents(made) == before
 
