@@ -13,7 +13,7 @@ from ove.encoder import encoder
 from ove.errors import BadInput
 from ove.features.frozen import Frozen, frozen
 from ove.probing.features import Features
-from ove.probing.heads.attentive import fit
+from ove.probing.heads.attentive import fit, fit_seeds
 from ove.probing.scores import Scores
 
 CONFIG = ProbeConfig(epochs=8, batch_size=16, lr=3e-3, lr_end=1e-5)
@@ -89,3 +89,27 @@ def test_samples_of_unknown_classes_are_wrong_in_scoring_and_refused_in_training
     train.labels[3] = -1
     with pytest.raises(BadInput, match="training samples of known classes"):
         fit(on_eight, CONFIG, CLASSES, train, val, seed=0)
+
+
+class Counted:
+    """Tokens that count how often each is asked for."""
+
+    def __init__(self, of: Features) -> None:
+        self.labels, self._of, self.asked = of.labels, of, 0
+
+    def batch(self, indices: np.ndarray, epoch: int | None) -> np.ndarray:
+        self.asked += len(indices)
+        return self._of.batch(indices, epoch)
+
+
+def test_probes_of_several_seeds_read_the_tokens_once_and_do_not_depend_on_each_other(on_eight: Frozen) -> None:
+    train, val = features(60, 1, 0.5), features(70, 2, 0.5)
+    alone = [fit(on_eight, CONFIG, CLASSES, train, val, seed) for seed in (3, 4)]
+    one, three = Counted(train), Counted(train)
+    fit(on_eight, CONFIG, CLASSES, one, val, 3)
+    together = fit_seeds(on_eight, CONFIG, CLASSES, three, val, (4, 5, 3))
+    assert three.asked == one.asked
+    for found, expected in ((together[2], alone[0]), (together[0], alone[1])):
+        assert found[0] == expected[0]
+        np.testing.assert_array_equal(found[1].probabilities, expected[1].probabilities)
+    assert not np.array_equal(together[0][1].probabilities, together[1][1].probabilities)

@@ -96,11 +96,11 @@ def data(seed: int = 5) -> Features:
 
 
 def test_steps_are_those_of_adamw_by_hand() -> None:
-    trainer = _Trainer(encoder_of(WIDTH), CONFIG, CLASSES, N, seed=0)
+    trainer = _Trainer(encoder_of(WIDTH), CONFIG, CLASSES, N, seeds=[0])
     assert (trainer.batch_size, trainer.steps_per_epoch) == (7, 2)
-    state = scattered(trainer._state[0], seed=1)
+    state = scattered(trainer._states[0][0], seed=1)
     p = numbers(state)
-    trainer._state = (state, trainer._program.init(state))
+    trainer._states = [(state, trainer._program.init(state))]
     mean, square = ({name: np.zeros_like(value) for name, value in p.items()} for _ in range(2))
     samples, norms = data(), []
     for step in range(STEPS):
@@ -116,12 +116,12 @@ def test_steps_are_those_of_adamw_by_hand() -> None:
             unbiased = mean[name] / (1 - 0.9 ** (step + 1)), square[name] / (1 - 0.999 ** (step + 1))
             p[name] = p[name] - rate * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
         trainer.step(tokens, labels)
-        found = numbers(trainer._state[0])
+        found = numbers(trainer._states[0][0])
         assert found.keys() == p.keys()
         for name, value in p.items():
             np.testing.assert_allclose(found[name], value, rtol=3e-7, atol=1e-5, err_msg=f"{name}, step {step}")
     assert min(norms) < 0.9 * CONFIG.clip_norm and max(norms) > 1.5 * CONFIG.clip_norm, norms
-    accuracy, predictions = trainer.score(samples)
+    ((accuracy, predictions),) = trainer.score(samples)
     logits = logits_of(p, samples.tokens.astype(np.float64), 1, EPS)
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(predictions.probabilities, -np.sort(-shares, axis=1), atol=2e-4)
@@ -201,14 +201,15 @@ class Scripted:
     def step(self, tokens: np.ndarray, labels: np.ndarray) -> None:
         self.steps += 1
 
-    def score(self, source: Recorded) -> tuple[Accuracy, Predictions]:
+    def score(self, source: Recorded) -> list[tuple[Accuracy, Predictions]]:
         if source is TRAIN:
             assert (self.steps, self.scored) == (15, 5)  # in the end
-            return Accuracy(1.0, 1.0, 1.0, N), Predictions(np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32))
+            return [(Accuracy(1.0, 1.0, 1.0, N), Predictions(np.zeros((1, 1), np.int32), np.zeros((1, 1), np.float32)))]
         self.scored += 1
         value = self.top1[self.scored - 1]
         assert self.steps == 3 * self.scored
-        return Accuracy(value, 1.0, value, N), Predictions(np.full((1, 1), self.scored, np.int32), np.ones((1, 1), np.float32))
+        predictions = Predictions(np.full((1, 1), self.scored, np.int32), np.ones((1, 1), np.float32))
+        return [(Accuracy(value, 1.0, value, N), predictions)]
 
 
 TRAIN = recorded(data(1))

@@ -313,19 +313,19 @@ def test_tokens_are_of_their_set_and_only_training_is_augmented(
 
         return make
 
-    def fit(encoder: Any, config: ProbeConfig, n_classes: int, train: Any, val: Any, seed: int) -> tuple[Scores, Predictions]:
-        fits.append((n_classes, len(train.labels), len(val.labels), seed))
-        return SCORES, Predictions(np.zeros((VAL, 2), np.int32), np.zeros((VAL, 2), np.float32))
+    def fit_seeds(encoder: Any, config: ProbeConfig, n_classes: int, train: Any, val: Any, seeds: Any) -> list[Any]:
+        fits.append((n_classes, len(train.labels), len(val.labels), tuple(seeds)))
+        return [(SCORES, Predictions(np.zeros((VAL, 2), np.int32), np.zeros((VAL, 2), np.float32))) for _ in seeds]
 
     for name, kind in (("stored", "disk"), ("EncodedOnDemand", "encode"), ("extract", "memory")):
         monkeypatch.setattr(heads, name, remember(kind))
-    monkeypatch.setattr(heads, "fit", fit)
+    monkeypatch.setattr(heads, "fit_seeds", fit_seeds)
     augmentation = {"jitter": True, "flip": 0.5} if features == "encode" else {}
     probed = dataclasses.replace(
         config, probe="attentive", features=features, cache=str(tmp_path), untrained=False, **augmentation
     )
     found = compare(probed, lambda line: None)
-    assert fits == [(2, RECORDS, VAL, 7), (2, RECORDS, VAL, 8)] and found.n_unknown == 2
+    assert fits == [(2, RECORDS, VAL, (7, 8))] and found.n_unknown == 2
     assert [(kind, str(dataset.shards.folder)) for kind, dataset in made] == [
         (features, config.train_shards),
         (features, config.val_shards),

@@ -1,7 +1,7 @@
 """The attentive probe: one learned query pools the tokens of a frozen encoder, LayerNorm, linear classifier (spec §6)."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -48,28 +48,40 @@ class Probe(nnx.Module):
 def fit(
     encoder: Frozen, config: ProbeConfig, n_classes: int, train: TokenSource, val: TokenSource, seed: int
 ) -> tuple[Scores, Predictions]:
-    """Trains a probe on `train` and scores it on `val` after each epoch; returns scores and the last epoch's predictions.
+    """Trains one probe, as `fit_seeds`."""
+    return fit_seeds(encoder, config, n_classes, train, val, [seed])[0]
 
-    The result depends on `seed` only. Of `encoder`, only the width, the eps of its norms and its part of the samples are used.
-    Every epoch shuffles anew and drops the last incomplete batch. Devices share each batch; all processes train alike, and
-    each scores its part of the samples. BadInput for training samples of an unknown class.
+
+def fit_seeds(
+    encoder: Frozen, config: ProbeConfig, n_classes: int, train: TokenSource, val: TokenSource, seeds: Sequence[int]
+) -> list[tuple[Scores, Predictions]]:
+    """Trains a probe for each seed on `train` and scores it on `val` after each epoch.
+
+    Returns scores and the last epoch's predictions, by seed. The seed draws the initial weights; all probes see the same
+    batches, so that tokens which are encoded on demand are encoded once for all. Each result depends on its own seed only. Of
+    `encoder`, only the width, the eps of its norms and its part of the samples are used. Every epoch shuffles anew and drops
+    the last incomplete batch. Devices share each batch; all processes train alike, and each scores its part of the samples.
+    BadInput for training samples of an unknown class.
     """
     n = len(train.labels)
     if n == 0 or len(val.labels) == 0 or (train.labels == UNKNOWN).any():
         raise BadInput(
             "a probe needs at least one training sample and one validation sample, and training samples of known classes."
         )
-    trainer = _Trainer(encoder, config, n_classes, n, seed)
-    rng = np.random.default_rng(seed)
-    of_epochs: list[Accuracy] = []
+    trainer = _Trainer(encoder, config, n_classes, n, seeds)
+    rng = np.random.default_rng(0)
+    of_epochs: list[list[tuple[Accuracy, Predictions]]] = []
     for epoch in range(config.epochs):
         order = rng.permutation(n)[: trainer.steps_per_epoch * trainer.batch_size].reshape(-1, trainer.batch_size)
         for tokens, labels in _batches(train, order, epoch):
             trainer.step(tokens, labels)
-        accuracy, predictions = trainer.score(val)
-        of_epochs.append(accuracy)
-    best = max(range(config.epochs), key=lambda epoch: (of_epochs[epoch].top1, -epoch))
-    return Scores(of_epochs[-1], of_epochs[best], best + 1, trainer.score(train)[0]), predictions
+        of_epochs.append(trainer.score(val))
+    results = []
+    for number, (of_train, _) in enumerate(trainer.score(train)):
+        mine = [found[number][0] for found in of_epochs]
+        best = max(range(config.epochs), key=lambda epoch: (mine[epoch].top1, -epoch))
+        results.append((Scores(mine[-1], mine[best], best + 1, of_train), of_epochs[-1][number][1]))
+    return results
 
 
 class _Program(NamedTuple):
@@ -110,9 +122,9 @@ def _program(
 
 
 class _Trainer:
-    """The state of a probe, with its training step and scoring."""
+    """The states of probes that share their batches, with their training step and scoring."""
 
-    def __init__(self, encoder: Frozen, config: ProbeConfig, n_classes: int, n: int, seed: int) -> None:
+    def __init__(self, encoder: Frozen, config: ProbeConfig, n_classes: int, n: int, seeds: Sequence[int]) -> None:
         self._part = encoder.part
         self.batch_size = min(config.batch_size, n)
         self.steps_per_epoch = n // self.batch_size
@@ -122,29 +134,34 @@ class _Trainer:
         width, norm_eps = encoder.config.width, encoder.config.norm_eps
         training = config.lr, config.lr_end, config.label_smoothing, config.clip_norm
         self._program = _program(width, norm_eps, n_classes, n_steps, *training)
-        params = nnx.split(Probe(width, n_classes, norm_eps, rngs=nnx.Rngs(seed)))[1]
         whole = NamedSharding(encoder.mesh, PartitionSpec())
-        self._state: Any = jax.device_put((params, self._program.init(params)), whole)
+        self._states: list[Any] = []
+        for seed in seeds:
+            params = nnx.split(Probe(width, n_classes, norm_eps, rngs=nnx.Rngs(seed)))[1]
+            self._states.append(jax.device_put((params, self._program.init(params)), whole))
 
     def step(self, tokens: np.ndarray, labels: np.ndarray) -> None:
-        """One update."""
-        self._state = self._program.step(self._state, *self._placed(tokens, labels, self.batch_size))
+        """Updates each probe once."""
+        placed = self._placed(tokens, labels, self.batch_size)
+        self._states = [self._program.step(state, *placed) for state in self._states]
 
-    def score(self, source: TokenSource) -> tuple[Accuracy, Predictions]:
-        """Scores each sample once; every process gets the accuracy and predictions of all samples."""
-        accuracies = Accuracies(self._n_classes)
+    def score(self, source: TokenSource) -> list[tuple[Accuracy, Predictions]]:
+        """Scores each sample once, by each probe; every process gets the accuracy and predictions of all samples."""
+        accuracies = [Accuracies(self._n_classes) for _ in self._states]
         mine = np.array(part_of(len(source.labels), self._part))
         parts = [mine[start : start + _SCORED_AT_ONCE] for start in range(0, len(mine), _SCORED_AT_ONCE)]
         for tokens, labels in _batches(source, parts, None):
             placed, _ = self._placed(tokens, labels, _SCORED_AT_ONCE)
-            accuracies.add(np.asarray(self._program.predict(self._state[0], placed))[: len(labels)], labels)
-        found = accuracies.predictions()
+            for (params, _), one in zip(self._states, accuracies, strict=True):
+                one.add(np.asarray(self._program.predict(params, placed))[: len(labels)], labels)
+        return [self._of_all_processes(one, len(source.labels)) for one in accuracies]
+
+    def _of_all_processes(self, mine: Accuracies, total: int) -> tuple[Accuracy, Predictions]:
+        found = mine.predictions()
         if self._part[1] > 1:
-            accuracies.counts = np.asarray(multihost_utils.process_allgather(accuracies.counts)).sum(axis=0)
-            found = Predictions(
-                *(of_all(rows, len(source.labels), self._part) for rows in (found.classes, found.probabilities))
-            )
-        return accuracies.accuracy(), found
+            mine.counts = np.asarray(multihost_utils.process_allgather(mine.counts)).sum(axis=0)
+            found = Predictions(*(of_all(rows, total, self._part) for rows in (found.classes, found.probabilities)))
+        return mine.accuracy(), found
 
     def _placed(self, tokens: np.ndarray, labels: np.ndarray, size: int) -> tuple[Array, Array]:
         """Pads a batch to a multiple of the devices and shards it."""

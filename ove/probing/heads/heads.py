@@ -9,7 +9,7 @@ from ove.config import ProbeConfig
 from ove.features.frozen import Frozen
 from ove.probing.dataset import ProbeDataset
 from ove.probing.features import Embeddings, EncodedOnDemand, OnProgress, TokenSource, embed, extract, stored
-from ove.probing.heads.attentive import fit
+from ove.probing.heads.attentive import fit_seeds
 from ove.probing.heads.knn import knn
 from ove.probing.heads.linear import fit_linear
 from ove.probing.scores import Predictions, Scores
@@ -22,7 +22,7 @@ def _attentive(
 ) -> list[Result]:
     augmented = replace(train, jitter=config.jitter, flip=config.flip)
     of_train, of_val = (_tokens(encoder, dataset, config, progress) for dataset in (augmented, val))
-    return [fit(encoder, config, n_classes, of_train, of_val, seed) for seed in config.seeds]
+    return fit_seeds(encoder, config, n_classes, of_train, of_val, config.seeds)
 
 
 def _tokens(encoder: Frozen, dataset: ProbeDataset, config: ProbeConfig, progress: OnProgress) -> TokenSource:
