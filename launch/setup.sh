@@ -10,8 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 supported=(3.11 3.12 3.13)
 declare -A sizes=(  # of the environment
   [cpu]="JAX, FFmpeg, OCR, tools for tests and documentation; about 1,900 MB"
-  [cuda]="JAX with CUDA, FFmpeg, OCR, tools for tests and documentation; several GB"
-  [tpu]="JAX with libtpu, FFmpeg, OCR, tools for tests and documentation; more than 2,000 MB"
+  [cuda]="JAX with CUDA, FFmpeg, OCR, tools for tests and documentation"
+  [tpu]="JAX with libtpu, FFmpeg, OCR, tools for tests and documentation"
 )
 
 says() { "$1" -c "$2" 2>/dev/null; } # what a Python prints

@@ -66,7 +66,7 @@ def open_weights(name: Path | str, compute: Literal["float32", "bfloat16"] = "fl
     if not path.exists():
         raise BadCheckpoint(
             f"{path}: no such weights; give a folder with config.json and model.safetensors, a file of weights, the "
-            "--workdir of a training run, or ORGANISATION/MODEL on the Hugging Face hub."
+            "folder of a training run, or ORGANISATION/MODEL on the Hugging Face hub."
         )
     model = published.load(path)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
