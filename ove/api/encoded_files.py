@@ -2,7 +2,6 @@
 
 import logging
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from ove.api.read import mode_of
 from ove.api.samples import PathLike, Samples, labelled_files
 from ove.api.split import split
 from ove.errors import BadClip, BadInput, ConfigError
+from ove.features.feature_file import read_arrays
 from ove.features.from_files import Outputs, encode_sequences
 from ove.probing.dataset import UNKNOWN
 from ove.probing.features import Embeddings, Features
@@ -118,17 +118,13 @@ def labelled_features(
         refuse(given, "lists", "labels is a mapping")
     elif not isinstance(labels, (str, os.PathLike)):
         raise ConfigError(f"labels = {labels!r:.60} is of type {type(labels).__name__}; give a list, or a mapping of files.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if "pooled" not in file:
-                raise BadInput(
-                    f"{path}: holds no embeddings (pooled); encode the files again without --hidden or --tokens alone."
-                )
-            names, values = file["files"].tolist(), file["pooled"]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(f"{path}: is no feature file of `ove encode` ({error}).") from error
+    files, values = read_arrays(path, ("files", "pooled"))
+    if files.dtype.kind != "U" or files.ndim != 1 or values.dtype.kind != "f" or values.shape[:-1] != files.shape:
+        raise BadInput(
+            f"{path}: is no feature file of `ove encode`: files are {files.dtype}{list(files.shape)}, and pooled is "
+            f"{values.dtype}{list(values.shape)}, not a vector for each; encode the files again."
+        )
+    names = files.tolist()
     if labels is None:
         named_labels = [(name, named_by_folder(name, reading["label_folder"], str(path))) for name in names]
     else:

@@ -12,6 +12,8 @@ from ove.config.section import Bounds, Count, Natural, NonNegative, Own, Positiv
 from ove.errors import ConfigError
 
 _LEAST_GRACE_S = 5.0
+_MOST_PATCHES, _PATCH_PIXELS = 1 << 22, 1024
+"""Of a clip: 64 frames of 256 × 256 patches of 32 px, whose pixels take 13 GB."""
 IframePolicy = Literal["keep", "first", "score", "drop"]
 
 
@@ -96,6 +98,11 @@ class VideoConfig(Section):
     def check(self) -> None:
         if self.size_px % self.patch_px:
             raise ConfigError(f"video.size_px = {self.size_px} is not a multiple of the patch side {self.patch_px}.")
+        if self.n_frames * self.grid**2 > _MOST_PATCHES or self.size_px**2 * self.n_frames > _MOST_PATCHES * _PATCH_PIXELS:
+            raise ConfigError(
+                f"video.n_frames = {self.n_frames} and video.size_px = {self.size_px} make {self.n_frames * self.grid**2:,} "
+                f"patches of {self.patch_px} px; give fewer than {_MOST_PATCHES:,}, of up to {_PATCH_PIXELS} pixels each."
+            )
         if self.selection.buckets > self.n_frames:
             raise ConfigError(
                 f"video.selection.buckets = {self.selection.buckets} must be within 1…n_frames = {self.n_frames}."

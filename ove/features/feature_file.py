@@ -1,9 +1,14 @@
 """Writes the features of many files to one .npz, atomically and in bounded memory."""
 
 import json
+import lzma
+import math
 import shutil
+import sys
 import tempfile
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +17,63 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Shaped
 
-from ove.errors import OveError
+from ove.config import limits
+from ove.errors import BadInput, OveError
 from ove.features.from_files import FileFeatures
 from ove.files import atomic_write
+
+_DAMAGE = (
+    *(
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        OverflowError,
+        RuntimeError,
+        NotImplementedError,
+        SyntaxError,
+        tokenize.TokenError,
+    ),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""What zipfile, its decompressors, and NumPy's reader of headers raise."""
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> list[Shaped[np.ndarray, "..."]]:
+    """Reads arrays of an .npz; BadInput if it is damaged, lacks one, or one is not as long as it says.
+
+    NumPy's own reader allocates what the header of an array claims.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [_array(archive, name) for name in names]
+    except KeyError as error:
+        raise BadInput(f"{path}: holds no {error.args[0]}; encode the files again with it.") from error
+    except _DAMAGE as error:
+        raise BadInput(
+            f"{path}: is no feature file of `ove encode`, or is damaged ({error}); encode the files again."
+        ) from error
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> Shaped[np.ndarray, "..."]:
+    try:
+        info = archive.getinfo(f"{name}.npy")
+    except KeyError:
+        raise KeyError(name) from None
+    if excess := limits().excess("max_unpacked_bytes", info.file_size, "bytes unpacked"):
+        raise ValueError(f"{name} has {excess}")
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_column, dtype = read(member)
+        claimed = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or by_column or claimed != info.file_size - member.tell():
+            raise ValueError(f"{name} of {info.file_size:,} bytes cannot hold {dtype} of shape {shape}")
+        data = member.read()
+    codes = np.frombuffer(data, np.dtype("u4").newbyteorder(dtype.byteorder)) if dtype.kind == "U" else np.zeros(0)
+    if (codes > sys.maxunicode).any():
+        raise ValueError(f"{name} holds texts with characters that there are not")
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def is_feature_file(path: Path) -> bool:

@@ -52,6 +52,11 @@ class ShardSet:
         except BadShard as error:
             raise BadShard(str(error).replace(str(folder), origin(folder) or str(folder))) from error
         shards = cls(folder, manifest)
+        if shards._starts[-1] != len(shards):
+            raise BadShard(
+                f"{folder}: its manifest says {len(shards)} records, and its shards together have {shards._starts[-1]}; run "
+                "the same `ove shards` again."
+            )
         if shards._remote is not None:
             refuse_code({"made_with": manifest.made_with, "mosaics": manifest.mosaics}, shards._remote.uri, BadShard)
             shards._remote.check_room(sum(shard.bytes for shard in manifest.shards))

@@ -89,7 +89,7 @@ def read_input(file: InputFile, kind: str, config: ShardsConfig) -> Contents:
         return Contents(file.path, file.path.suffix, file.label, dict(file.labels))
     try:
         return ARCHIVE_FORMATS[file.inside.format].read(file, kind, config)
-    except (ValueError, pyarrow.ArrowException) as error:
+    except (ValueError, OSError, pyarrow.ArrowException) as error:  # Arrow's damaged pages are OSErrors
         raise BadClip(f"{file.name}: {error}.") from error
 
 

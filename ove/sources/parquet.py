@@ -48,7 +48,10 @@ def read_row(
 ) -> tuple[bytes | Path, str | None, dict[str, tuple[int, ...]]]:
     """Reads a row: its encoded file (or the path of one), class name, labels by bank; ValueError if something is missing."""
     table, column, label_columns, names = _row_group(path, path.stat().st_mtime_ns, group, image_column, label_column)
-    values = table.slice(row, 1).to_pylist()[0]
+    rows = table.slice(row, 1).to_pylist()
+    if not rows:
+        raise ValueError("its row group is shorter than the footer says; get a whole copy")
+    values = rows[0]
     media = values[column]
     if isinstance(media, dict):
         media = media.get("bytes") or (media.get("path") and inside(path.parent, media["path"], path, BadClip, nested=True))
@@ -93,17 +96,23 @@ def _row_group(
         if label_column and label_column not in schema.names:
             raise ValueError(f"it has no column {label_column}, but {', '.join(schema.names)}")
         features = _features(schema)
-        names = {name: list(feature["names"]) for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
+        names = {name: _class_names(feature) for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
         wanted = (label_column,) if label_column else (*LABEL_COLUMNS, *names)
         labels = [name for name in dict.fromkeys(wanted) if name in schema.names]
         banks = [bank for bank in BANKS if bank in schema.names]
         if not 0 <= group < file.num_row_groups:
             raise ValueError(f"it has no row group {group}")
-        about = file.metadata.row_group(group)
-        size = sum(about.column(n).total_uncompressed_size for n in range(about.num_columns))
+        size = file.metadata.row_group(group).total_byte_size  # that of columns ends the process where statistics are damaged
         if excess := limits().excess("max_row_group_bytes", size, "bytes in a row group"):
             raise ValueError(f"{excess}; write smaller row groups or raise the limit")
         return file.read_row_group(group, list({column, *labels, *banks}), use_threads=False), column, labels, names
+
+
+def _class_names(feature: dict[str, Any]) -> list[str]:
+    names = feature.get("names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its description has a column of class labels without their names")
+    return names
 
 
 def _features(schema: pyarrow.Schema) -> dict[str, dict[str, Any]]:

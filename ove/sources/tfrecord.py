@@ -98,7 +98,7 @@ def _values(feature: bytes) -> list[Any]:
             if kind == 1:
                 values.append(_message(value))
             elif kind == 2:
-                values += [n for (n,) in struct.iter_unpack("<f", value)] if isinstance(value, bytes) else [value]
+                values += _floats(value) if isinstance(value, bytes) else [value]
             elif kind == 3:
                 values += _varints(value) if isinstance(value, bytes) else [_signed(value)]
     return values
@@ -131,6 +131,12 @@ def _message(value: Any) -> bytes:
     if not isinstance(value, bytes):
         raise ValueError("is a protocol buffer of another kind than tf.train.Example")
     return value
+
+
+def _floats(data: bytes) -> list[float]:
+    if len(data) % 4:
+        raise ValueError("is a protocol buffer that was cut off")
+    return [number for (number,) in struct.iter_unpack("<f", data)]
 
 
 def _varints(data: bytes) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from ove.config import VideoConfig
+from ove.config import VideoConfig, limits
 from ove.errors import BadClip, ConfigError
 from ove.records import TIME_STEPS, Clip, CodecSignals, Saliency, Selection, on_time_grid
 from ove.sources.folders import FoundInputs, InputFile, found_in_folder
@@ -87,6 +87,10 @@ class InputConfig:
             raise ConfigError(
                 f"max_tokens = {self.max_tokens} must be at least 1, and min_tokens = {self.min_tokens} within 0…max_tokens."
             )
+        elif self.mode == "image" and (
+            excess := limits().excess("max_picture_pixels", self.longest * self.video.patch_px**2, "pixels")
+        ):
+            raise ConfigError(f"size = {self.size_px}, max_tokens = {self.max_tokens}: pictures of {excess}; give less.")
 
     @property
     def _grid_tyx(self) -> tuple[int, int, int]:

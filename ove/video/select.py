@@ -19,7 +19,7 @@ _STATIC_P95, _STATIC_P95_IF_FLAT, _STATIC_CONTRAST = 126 / 255, 252 / 255, 0.38
 
 def i_frame_flags(n_frames: int, gop_frames: int) -> Bool[np.ndarray, "T"]:
     """Returns which sampled frames count as I-frames: every `gop_frames`-th from the first (spec §2)."""
-    return np.arange(n_frames) % gop_frames == 0
+    return np.arange(n_frames) % min(gop_frames, max(n_frames, 1)) == 0
 
 
 def budget_of(budget: int | float, grid_tyx: tuple[int, int, int]) -> int:

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 import ove.config
-from ove.config import BatchesConfig, EncoderConfig, HeadConfig, RemoteConfig, RunConfig, StudyConfig, TrainConfig, VideoConfig
+from ove.config import (
+    BatchesConfig,
+    EncoderConfig,
+    HeadConfig,
+    LimitsConfig,
+    RemoteConfig,
+    RunConfig,
+    StudyConfig,
+    TrainConfig,
+    VideoConfig,
+)
 from ove.config.mapping import from_mapping, to_mapping
 from ove.config.section import Bounds, Own, Section, hints_of
 from ove.errors import ConfigError
@@ -60,7 +70,7 @@ def test_numbers_out_of_bounds_are_refused_with_the_bounds(cls, name, hint, in_t
 def test_values_of_another_type_are_refused(cls):
     for name, hint in hints_of(cls).items():
         for wrong in (object(), {1: 2}, b"x"):
-            with pytest.raises(ConfigError, match=name.upper() if cls is RemoteConfig else rf"\b{name}\b"):
+            with pytest.raises(ConfigError, match=name.upper() if cls in (RemoteConfig, LimitsConfig) else rf"\b{name}\b"):
                 cls(**NEEDED.get(cls.__name__, {}) | {name: wrong})
         if hint in (int, float) or (typing.get_origin(hint) is Annotated and typing.get_args(hint)[0] in (int, float)):
             for wrong in (True, "1"):
