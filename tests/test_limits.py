@@ -23,7 +23,7 @@ from ove.encoder.published.weight_files import read_safetensors
 from ove.errors import BadCheckpoint, BadClip, BadShard, ConfigError
 from ove.shards.manifest import read_manifest
 from ove.shards.pictures import decode_picture
-from ove.shards.schema import ImageRecord, VideoRecord, decode_frames, pack, unpack
+from ove.shards.schema import ImageRecord, VideoRecord, decode_frames, decode_image, pack, unpack
 from ove.sources import images, inputs
 from ove.sources.image_size import image_size
 from ove.sources.images import read_image
@@ -323,7 +323,11 @@ def test_unpacking_stops_at_its_limit_and_before_the_disk_is_full(tmp_path: Path
         find_inputs(tmp_path / "a.tar.gz", "image", SHARDS, tmp_path / "scratch")
 
 
-def test_records_of_pictures_are_read_as_before() -> None:
+def test_records_of_pictures_are_read_as_before_and_named_above_a_limit(monkeypatch) -> None:
     record = ImageRecord("i", encoded(picture(0)), 24, 32)
     found = unpack(pack(record))
     assert isinstance(found, ImageRecord) and found.image == record.image
+    assert decode_image(found).shape == (24, 32, 3)
+    monkeypatch.setenv("OVE_MAX_PICTURE_PIXELS", "767")
+    with pytest.raises(BadShard, match=r"^i: a picture of 32×24 has 768 pixels"):
+        decode_image(found)

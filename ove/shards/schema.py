@@ -226,7 +226,7 @@ def decode_mosaic(record: VideoRecord, index: int) -> UInt8[np.ndarray, "S S 3"]
 
 def decode_image(record: ImageRecord) -> UInt8[np.ndarray, "H W 3"]:
     """Decodes an image record to RGB; BadShard for a file that is cut off, of another size or none."""
-    picture = decode_picture(record.image)
+    picture = _decoded(record, record.image)
     if picture is None or picture.shape[:2] != (record.height_px, record.width_px):
         raise BadShard(
             f"{record.key}: is no whole JPEG, PNG or WebP file of {record.height_px}×{record.width_px} pixels; "
@@ -241,8 +241,15 @@ def _check_clip(record: VideoRecord, n_pictures: int, what: str) -> None:
         raise BadShard(f"{record.key}: its {n_pictures} {what} of size_px = {record.size_px} have {excess}; raise the limit.")
 
 
+def _decoded(record: Record, data: bytes) -> UInt8[np.ndarray, "H W 3"] | None:
+    try:
+        return decode_picture(data)
+    except BadShard as error:
+        raise BadShard(f"{record.key}: {error}") from error
+
+
 def _square(record: VideoRecord, data: bytes, what: str) -> UInt8[np.ndarray, "S S 3"]:
-    size, picture = record.size_px, decode_picture(data)
+    size, picture = record.size_px, _decoded(record, data)
     if picture is None or picture.shape != (size, size, 3):
         raise BadShard(f"{record.key}: {what} is no whole JPEG of {size}×{size} pixels; write the shards again.")
     return picture
