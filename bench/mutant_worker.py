@@ -1,7 +1,8 @@
 """A warm pytest process that tests one mutant after the other, each in a child forked from it.
 
-The parent has loaded `conftest.py`, all libraries that the tests import, and those modules of the repository that do not depend
-on the mutated file; it has computed nothing. The child collects and runs the tests and ends.
+The parent has loaded `tests/conftest.py`, all libraries that the tests import, and those modules of the repository that do not
+depend on the mutated file; it has computed nothing. The child loads `conftest.py` of the tests' folders, which may import the
+mutated file, collects and runs the tests, and ends.
 """
 
 import contextlib
@@ -44,6 +45,9 @@ class Forked:
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         for name in self.job["warm"]:
             _import(name)
+        if loaded := sorted(set(self.job["changing"]) & sys.modules.keys()):
+            raise RuntimeError(f"{', '.join(loaded)} depend on {self.path} and are loaded before it is changed")
+        session.config.args = self.job["tests"]  # of the child
         original = self.path.read_text()
         # First to fill the compilation cache, then for times and as proof that the tests pass with it and in the sorted order.
         for turn in ("cold", "warm"):
@@ -152,9 +156,11 @@ def work(job_file: str) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.path[0] = os.getcwd()  # as for `python -m pytest`
+    sys.path.append(str(Path(__file__).parent))  # spawned processes import the main module again
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a child ends with its parent
     plugin = Forked(job, answers)
-    arguments = ["-x", "-s", "-p", "no:cacheprovider", "-m", "not slow", *job["tests"]]
+    # Without the tests: pytest would load the `conftest.py` of their folders at once.
+    arguments = ["-x", "-s", "-p", "no:cacheprovider", "-m", "not slow"]
     code = pytest.main(arguments, plugins=[plugin])
     sys.stdout.flush()
     if not plugin.is_child:

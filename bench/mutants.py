@@ -101,6 +101,7 @@ def tried(
             "tests": list(map(str, files)),
             "timeout_s": timeout_s,
             "warm": warm_modules(graph, path, files),
+            "changing": sorted(_dotted(file) for file in graph.users(path) if path.parts[0] == "ove"),
         }
         job["mutants"] = [mutant.apply(source) for mutant in chosen]
         for answer in _answers(root, Path(folder), job, python):
@@ -177,9 +178,13 @@ def warm_modules(graph: Imports, path: Path, tests: list[Path]) -> list[str]:
     users, names = graph.users(path), set()
     for file in graph.needs(tests):
         if file.parts[0] == "ove" and file not in users and path.parts[0] == "ove":
-            names.add(".".join(file.with_suffix("").parts).removesuffix(".__init__"))
+            names.add(_dotted(file))
         names |= {name for name in graph.names[file] if graph.resolve(name, file) is None}
     return sorted(names, key=lambda name: (name.startswith("ove"), name))
+
+
+def _dotted(file: Path) -> str:
+    return ".".join(file.with_suffix("").parts).removesuffix(".__init__")
 
 
 if __name__ == "__main__":

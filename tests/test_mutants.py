@@ -136,6 +136,20 @@ def test_the_change_that_no_test_notices_is_found_and_the_repository_stays_as_it
     assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
 
 
+def test_changes_reach_what_a_conftest_has_imported_and_processes_that_tests_spawn(repository: Path) -> None:
+    folder = repository / "tests" / "a"
+    (folder / "conftest.py").write_text("import ove.a.share\n")
+    (folder / "test_a_share.py").write_text(
+        "import multiprocessing\n\nfrom ove.a.share import share\n\n\ndef test_half():\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n        assert pool.map(share, [5]) == [0.5]\n\n\n"
+        "def test_much():\n    assert share(30) == 1\n"
+    )
+    path = Path("ove/a/share.py")
+    source = (repository / path).read_text()
+    found = tried(repository, path, mutants(source), None, None, sys.executable)
+    assert (found["mutants"], found["killed"], found["survived"]) == (4, 3, 1)
+
+
 def test_a_change_that_never_ends_is_ended_and_counts_as_killed(repository: Path) -> None:
     path = Path("ove/a/share.py")
     source = "def share(x):\n    n = 0\n    while n != 2 * x:\n        n += 1\n    return x / 10 if x < 9 else 1\n"
