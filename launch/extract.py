@@ -21,7 +21,7 @@ from ove.sources.folders import InputFile, found_in_folder
 from ove.sources.quarantine import QUARANTINE, BadFile, write_quarantine
 from ove.tokens import mosaics
 from ove.tokens.extracts import Extract, check_free, merged, plan_extracts, read_list, write_list, write_npz
-from ove.video.decode import read_video
+from ove.video.decode import read_scored, read_video
 from ove.video.saliency import saliency
 from ove.video.select import budget_of, choose_patches, i_frame_flags
 from ove.view.animation import write_animation
@@ -102,8 +102,12 @@ def _extract(options: argparse.Namespace, config: VideoConfig, tokens: int, task
     """Writes the outputs of one file."""
     file, name = task[0], task[1].name
     try:
-        clip, signals = read_video(file.path, config)
-        scores = saliency(signals, config)
+        signals = None
+        if options.signals or options.overlay == "sheet":
+            clip, signals = read_video(file.path, config)
+            scores = saliency(signals, config)
+        else:
+            clip, scores = read_scored(file.path, config)
         fill = "mosaics" in options.export  # which are always full
         selection = choose_patches(scores, clip.is_i_frame, tokens, config.selection, fill)
     except BadClip as error:  # the border where a bad file is set aside
@@ -124,6 +128,7 @@ def _extract(options: argparse.Namespace, config: VideoConfig, tokens: int, task
         made.append(f"{name}/")
     (options.out / name).parent.mkdir(parents=True, exist_ok=True)
     if options.overlay == "sheet":
+        assert signals is not None
         picture = cv2.cvtColor(overlay(clip, signals, scores, selection, config, harmless(file.path.name)), cv2.COLOR_RGB2BGR)
         write_bytes(options.out / f"{name}.png", cv2.imencode(".png", picture)[1].tobytes())
         made.append(f"{name}.png")

@@ -24,9 +24,8 @@ from ove.shards.write import WriteProgress, scratch_folder, write_shards
 from ove.sources.folders import InputFile
 from ove.sources.images import IMAGE_SIGNATURES, is_plain, read_image
 from ove.sources.inputs import Contents, find_inputs, read_input
-from ove.video.decode import read_video
+from ove.video.decode import read_scored
 from ove.video.patches import patches_to_frames, take_patches
-from ove.video.saliency import saliency
 from ove.video.select import choose_patches, i_frame_flags
 from ove.video.span import VideoSpan
 
@@ -55,9 +54,8 @@ class RecordMaker:
 
     def _video(self, file: InputFile, contents: Contents, labels: dict[str, np.ndarray]) -> VideoRecord:
         with self._as_file(file, contents) as path:
-            clip, signals = read_video(path, self.video, file.span_s and VideoSpan(*file.span_s))
+            clip, found = read_scored(path, self.video, file.span_s and VideoSpan(*file.span_s))
         try:
-            found = saliency(signals, self.video)
             store = self.shards.store
             flat, mosaics = self._mosaics(clip.frames, found, clip.is_i_frame) if "mosaics" in store else (None, [])
         except BadClip as error:

@@ -19,7 +19,7 @@ from ove.sources.images import read_image
 from ove.sources.lists import files_of_list, is_list
 from ove.sources.quarantine import BadFile
 from ove.tokens.native import MAX_TOKENS, fit_size, resize
-from ove.video.decode import read_video
+from ove.video.decode import read_scored, read_video
 from ove.video.patches import frames_to_patches, positions, take_patches
 from ove.video.saliency import saliency
 from ove.video.select import budget_of, choose_patches, i_frame_flags
@@ -113,7 +113,7 @@ class InputConfig:
 
 def read_tokens(path: Path | str, config: InputConfig, span: VideoSpan | None = None) -> Tokens:
     """Returns the tokens of one file, and keeps nothing else of it; otherwise as `read_file`."""
-    return read_file(path, config, span).tokens
+    return _read(path, config, span, keep_signals=False).tokens
 
 
 def read_file(path: Path | str, config: InputConfig, span: VideoSpan | None = None) -> Reading:
@@ -123,11 +123,17 @@ def read_file(path: Path | str, config: InputConfig, span: VideoSpan | None = No
     frame; frames: whole frames sampled uniformly, t = clamp(round(i / (n − 1) · 63), 0, 63) of frame i of n; image: t = 0.
     No frame of a short video is used twice, so one with too few frames gives fewer tokens.
     """
+    return _read(path, config, span, keep_signals=True)
+
+
+def _read(path: Path | str, config: InputConfig, span: VideoSpan | None, keep_signals: bool) -> Reading:
     if config.mode == "image":
         if span is not None:
             raise BadClip(f"{path}: mode image reads no part of a video ({span.start_s:g} s to {span.end_s:g} s); use codec.")
         return _image(Path(path), config)
-    return (_codec if config.mode == "codec" else _frames)(Path(path), config, span)
+    if config.mode == "codec":
+        return _codec(Path(path), config, span, keep_signals)
+    return _frames(Path(path), config, span)
 
 
 def resolve_inputs(names: Sequence[str]) -> FoundInputs:
@@ -162,11 +168,14 @@ def resolve_inputs(names: Sequence[str]) -> FoundInputs:
     return FoundInputs(list(once.values()), bad)
 
 
-def _codec(path: Path, config: InputConfig, span: VideoSpan | None) -> Reading:
-    video = config.video
-    clip, signals = read_video(path, video, span)
-    with _named(path):
+def _codec(path: Path, config: InputConfig, span: VideoSpan | None, keep_signals: bool) -> Reading:
+    video, signals = config.video, None
+    if keep_signals:
+        clip, signals = read_video(path, video, span)
         scores = saliency(signals, video)
+    else:
+        clip, scores = read_scored(path, video, span)
+    with _named(path):
         chosen = choose_patches(scores, clip.is_i_frame, config.budget, video.selection)
     tyx = positions(chosen.flat, chosen.grid_tyx)
     tyx[:, 0] = on_time_grid(tyx[:, 0], chosen.grid_tyx[0])

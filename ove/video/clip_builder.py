@@ -8,11 +8,12 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from ove.config import VideoConfig
-from ove.records import CodecSignals
+from ove.records import CodecSignals, Saliency
 from ove.video.bitstream.gray import GrayDecoder
 from ove.video.demux import DecodedFrame
 from ove.video.geometry import Orientation, content, orientation_of, turned_signals
 from ove.video.pooling import SignalPool
+from ove.video.saliency import saliency, scores_frames_alone
 from ove.video.signals import SignalStack, with_residual_of
 from ove.video.transcode import transcoded_signals
 
@@ -20,8 +21,12 @@ from ove.video.transcode import transcoded_signals
 class ClipBuilder:
     """The sampled frames of one pass over a file, each once, and their own signals."""
 
-    def __init__(self, config: VideoConfig, gray: GrayDecoder | None, n_sampled: int) -> None:
-        """Takes signals from the bitstream with `gray`; from a transcode without it, or where it has no vectors."""
+    def __init__(self, config: VideoConfig, gray: GrayDecoder | None, n_sampled: int, only_scores: bool = False) -> None:
+        """Takes signals from the bitstream with `gray`; from a transcode without it, or where it has no vectors.
+
+        With `only_scores` there are `scores` instead of `signals`, which are dropped frame by frame where that is possible:
+        residuals have the size of the coded picture.
+        """
         self.config, self.gray = config, gray
         self.pictures: list[UInt8[np.ndarray, "rows columns 3"]] = []
         """Turned as shown, at their size in the clip, without padding."""
@@ -30,7 +35,9 @@ class ClipBuilder:
         self.has_vectors = gray is not None and gray.has_vectors
         self._orientation = Orientation()
         self._to_rgb = VideoReformatter()
-        self._stack = SignalStack(n_sampled, lists=config.vectors)
+        self._drops = only_scores and self.has_vectors and scores_frames_alone(config)
+        self._scored: list[Saliency] = []
+        self._stack = SignalStack(1 if self._drops else n_sampled, lists=config.vectors)
 
     def add(self, decoded: DecodedFrame, sampled: bool) -> None:
         """Adds the next frame; NoBitstreamSignals if it needs a residual and has none."""
@@ -53,9 +60,21 @@ class ClipBuilder:
         signals = turned_signals(self._of_bitstream(), self._orientation)
         return signals if self.has_vectors else with_residual_of(self._transcoded(), signals)
 
+    def scores(self) -> Saliency:
+        """Returns the scores of the sampled frames, each once."""
+        if not self._drops:
+            return saliency(self.signals(), self.config)
+        return replace(self._scored[0], scores=np.concatenate([frame.scores for frame in self._scored]))
+
     def _add_signals(self, decoded: DecodedFrame, sampled: bool) -> None:
         if sampled and self.gray is not None:
             self._stack.add(decoded.frame, decoded.packet, self.gray)
+            if self._drops:
+                self._score(self._stack.signals())
+                self._stack.clear()
+
+    def _score(self, signals: CodecSignals) -> None:
+        self._scored.append(saliency(turned_signals(signals, self._orientation), self.config))
 
     def _of_bitstream(self) -> CodecSignals:
         return self._stack.signals()
@@ -72,8 +91,8 @@ class ClipBuilder:
 class PooledClipBuilder(ClipBuilder):
     """The sampled frames, and the signals of all frames since the sampled one before, pooled."""
 
-    def __init__(self, config: VideoConfig, gray: GrayDecoder | None, n_sampled: int) -> None:
-        super().__init__(config, gray, n_sampled)
+    def __init__(self, config: VideoConfig, gray: GrayDecoder | None, n_sampled: int, only_scores: bool = False) -> None:
+        super().__init__(config, gray, n_sampled, only_scores)
         self._pool, self._pool_of_transcodes = SignalPool(config.compensation), SignalPool(config.compensation)
         self._between: list[UInt8[np.ndarray, "rows columns 3"]] = []
         """The pictures since the last sampled one, and that one."""
@@ -85,6 +104,9 @@ class PooledClipBuilder(ClipBuilder):
             self._pool.add(one.signals(), intra=decoded.frame.pict_type == PictureType.I)
             if sampled:
                 self._pool.close()
+                if self._drops:
+                    self._score(self._pool.signals())
+                    self._pool.clear()
         if not self.has_vectors:
             self._between.append(self.pictures[-1] if sampled else self._picture(decoded.frame))
             if sampled:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 
 from ove.config import VideoConfig
 from ove.errors import BadClip
-from ove.records import Clip, CodecSignals
+from ove.records import Clip, CodecSignals, Saliency
 from ove.video.bitstream.codecs import bitstream_reader, fall_back_or_raise
 from ove.video.bitstream.gray import GrayDecoder, NoBitstreamSignals
 from ove.video.clip_builder import ClipBuilder, PooledClipBuilder
@@ -33,7 +33,25 @@ def read_video(path: Path | str, config: VideoConfig = PAPER, span: VideoSpan | 
     video of one size; with `config.truncated` = "keep" the frames that decode are kept and `Clip.cut` says what was wrong
     (spec §2). A span is decoded from the key frame before it; `Clip.frame_index` and `n_decoded` count its frames alone.
     """
-    path = Path(path)
+    clip, builder, order = _survey_and_read(Path(path), config, span, only_scores=False)
+    return clip, dataclasses.replace(builder.signals(), order=order)
+
+
+def read_scored(path: Path | str, config: VideoConfig = PAPER, span: VideoSpan | None = None) -> tuple[Clip, Saliency]:
+    """Reads as `read_video`, but returns the scores of the patches alone.
+
+    They are those that `saliency` gives for the signals of `read_video`. Signals are kept for no longer than a frame if they
+    come from the bitstream (HEVC's vectors do not) and scores do not depend on other frames (`percentile_scope` = "frame").
+    """
+    clip, builder, order = _survey_and_read(Path(path), config, span, only_scores=True)
+    found = builder.scores()
+    return clip, found if order is None else dataclasses.replace(found, scores=found.scores[order], frame_index=order)
+
+
+def _survey_and_read(
+    path: Path, config: VideoConfig, span: VideoSpan | None, only_scores: bool
+) -> tuple[Clip, ClipBuilder, Int[np.ndarray, "T"] | None]:
+    """Returns the clip, what has its signals or scores, and which of these each frame has; None: its own."""
     deadline = Deadline(path, config.time_limit_s)
     packets = None if config.sampling in WITHOUT_ENERGIES else PacketTable()
     found = survey(path, deadline, packets.add if packets else None, span)
@@ -48,10 +66,10 @@ def read_video(path: Path | str, config: VideoConfig = PAPER, span: VideoSpan | 
         packets.arrange([(frame.place, frame.time_s) for frame in shown if not frame.is_before])
     if opener := bitstream_reader(path, found, config.source):
         try:
-            return _read(path, config, found, deadline, packets, opener, span)
+            return _read(path, config, found, deadline, packets, opener, span, only_scores)
         except NoBitstreamSignals as reason:
             fall_back_or_raise(path, found, config.source, reason)
-    return _read(path, config, found, deadline, packets, None, span)
+    return _read(path, config, found, deadline, packets, None, span, only_scores)
 
 
 def _read(
@@ -62,10 +80,11 @@ def _read(
     packets: PacketTable | None,
     opener: Callable[[], GrayDecoder] | None,
     span: VideoSpan | None,
-) -> tuple[Clip, CodecSignals]:
+    only_scores: bool,
+) -> tuple[Clip, ClipBuilder, Int[np.ndarray, "T"] | None]:
     """Reads with signals from the bitstream, or, without an opener of gray decoders, from a transcode."""
     energies = packets.energies() if packets else None
-    builder, cut = _gather(path, config, found.n_packets, energies, deadline, opener, span)
+    builder, cut = _gather(path, config, found.n_packets, energies, deadline, opener, span, only_scores)
     cut, n_decoded = cut or found.cut, len(builder.times_s)
     if n_decoded == 0 or (cut and config.truncated == "refuse"):
         why = cut or "the decoder gives no picture"
@@ -73,7 +92,7 @@ def _read(
     if n_decoded != found.n_packets:
         # Some packets have no frame to show: VP8's hidden references, an open GOP's first pictures.
         energies = packets.energies(builder.times_s) if packets else None
-        builder, _ = _gather(path, config, n_decoded, energies, deadline, opener, span)
+        builder, _ = _gather(path, config, n_decoded, energies, deadline, opener, span, only_scores)
     index = sample_indices(n_decoded, config.n_frames, config.sampling, energies)
     unique, order = np.unique(index, return_inverse=True)
     pictures = np.stack(builder.pictures)
@@ -93,8 +112,7 @@ def _read(
         if config.geometry == "letterbox"
         else None,
     )
-    signals = builder.signals()
-    return clip, signals if len(unique) == len(index) else dataclasses.replace(signals, order=order)
+    return clip, builder, None if len(unique) == len(index) else order
 
 
 def _gather(
@@ -105,6 +123,7 @@ def _gather(
     deadline: Deadline,
     opener: Callable[[], GrayDecoder] | None,
     span: VideoSpan | None,
+    only_scores: bool,
 ) -> tuple[ClipBuilder, str]:
     """Decodes the file, or what a span needs, and keeps what would be sampled of `n_frames` frames.
 
@@ -112,7 +131,7 @@ def _gather(
     """
     wanted = set(sample_indices(n_frames, config.n_frames, config.sampling, energies).tolist())
     gray = opener() if opener else None
-    builder = (PooledClipBuilder if config.sampling == "pool" else ClipBuilder)(config, gray, len(wanted))
+    builder = (PooledClipBuilder if config.sampling == "pool" else ClipBuilder)(config, gray, len(wanted), only_scores)
     try:
         for decoded in decoded_frames(path, deadline, gray is not None, span):
             if decoded.is_before:

@@ -43,6 +43,10 @@ class SignalPool:
         self._residual.append(self._interval.residual)
         self._interval = None
 
+    def clear(self) -> None:
+        """Forgets the intervals ended so far."""
+        self._motion, self._has_vector, self._residual = [], [], []
+
     def signals(self) -> CodecSignals:
         """Returns one frame for each interval."""
         assert self._like is not None

@@ -58,6 +58,11 @@ def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
     return Saliency(scores if signals.order is None else scores[signals.order], valid, signals.order)
 
 
+def scores_frames_alone(config: VideoConfig) -> bool:
+    """Returns whether the scores of a frame depend on that frame alone, so that others need not be kept for them."""
+    return config.percentile_scope == "frame" and config.motion_feature in MOTION_FEATURES
+
+
 class _Fuser:
     """Turns both signals of a frame into patch scores."""
 

@@ -58,6 +58,10 @@ class SignalStack:
                 gradient_into(self._residual[t], frame, intra, self._offset_px)
         self._n += 1
 
+    def clear(self) -> None:
+        """Forgets the frames added, whose arrays are written again."""
+        self._n = 0
+
     def signals(self) -> CodecSignals:
         """Returns the signals of the frames added, as views."""
         assert self._motion is not None

@@ -1,6 +1,7 @@
 """Videos of fewer frames than are sampled: no token shows what another of the same video shows."""
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from shards_material import record_of
+from video_files import moving_texture
 
 from ove.config import SelectionConfig, ShardsConfig, VideoConfig
 from ove.errors import BadClip
@@ -18,7 +20,7 @@ from ove.shards.schema import VideoRecord, pack, unpack
 from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView, to_tokens
 from ove.tokens.read import InputConfig, read_file
-from ove.video.decode import read_video
+from ove.video.decode import read_scored, read_video
 from ove.video.saliency import saliency
 from ove.video.select import choose_patches, i_frame_flags
 
@@ -149,3 +151,35 @@ def test_an_intervention_puts_no_copy_in_the_place_of_a_patch():
         new = [patch for patch, old in zip(changed, before, strict=True) if (patch != old).any()]
         assert len(new) == 6  # half of the 12 tokens outside of whole frames
         assert not {patch.tobytes() for patch in new} & {patch.tobytes() for patch in before}
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "pool"])
+@pytest.mark.parametrize("source", ["bitstream", "transcode"])
+@pytest.mark.parametrize("options", [{}, {"percentile_scope": "clip"}, {"geometry": "letterbox", "motion_feature": "variance"}])
+@pytest.mark.parametrize("n_frames", [7, 40])
+def test_scores_of_frames_one_by_one_are_those_of_the_whole_clip(write_video, sampling, source, options, n_frames):
+    path = write_video("a.mp4", moving_texture(n_frames, 64, height=48))
+    config = VideoConfig(**SETTINGS, sampling=sampling, source=source, **options)
+    (clip, found), (same, signals) = read_scored(path, config), read_video(path, config)
+    expected = saliency(signals, config)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_array_equal(clip.frames, same.frames)
+    for name in ("valid", "frame_index"):
+        assert (getattr(found, name) is None) == (getattr(expected, name) is None)
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_signals_of_no_more_than_a_frame_are_kept_for_scores(write_video):
+    """64 residuals of 640 × 480 are 39 MB."""
+    path = write_video("a.mp4", moving_texture(64, 640, height=480))
+
+    def peak(read) -> int:
+        tracemalloc.start()
+        read(path, VideoConfig(n_frames=64, size_px=28, source="bitstream"))
+        try:
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(read_video) > 39e6
+    assert peak(read_scored) < 15e6
