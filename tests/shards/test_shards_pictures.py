@@ -116,11 +116,22 @@ def test_a_turned_picture_that_was_cut_is_refused(tmp_path: Path) -> None:
         _record(tmp_path, data[:-40])
 
 
-def test_a_preview_inside_is_not_taken_for_the_end() -> None:
+@pytest.mark.parametrize("before", [None, b"\xff\xdb", b"\xff\xc0", b"\xff\xc4", b"\xff\xda"])
+def test_a_preview_inside_is_not_taken_for_the_end(before: bytes | None) -> None:
+    """Such a segment may stand before or between tables, frame and scan (ITU-T T.81, B.2.4)."""
     exif = encoded(picture(3))  # a whole JPEG within a segment
     segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
     data = encoded(RGB)
-    assert whole_picture(data[:2] + segment + data[2:]) == data[:2] + segment + data[2:]
+    at = 2 if before is None else data.index(before)
+    with_preview = data[:at] + segment + data[at:]
+    assert np.asarray(Image.open(io.BytesIO(with_preview)).convert("RGB")).shape == RGB.shape
+    assert whole_picture(with_preview + b"trailer \xff\xd9") == with_preview
+
+
+def test_other_files_of_riff_are_no_webp() -> None:
+    riff = b"RIFF" + (20).to_bytes(4, "little") + b"AVI " + bytes(16)
+    assert whole_picture(riff) is None
+    assert whole_picture(b"RIFX" + KEPT["webp"][4:]) is None
 
 
 @pytest.mark.parametrize("fill", [1, 2, 7])

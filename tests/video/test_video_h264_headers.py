@@ -137,7 +137,7 @@ def slice_of(rng: random.Random, sps: dict[str, int], pps: dict[str, int]) -> by
     lists = {P: 1, SP: 1, B: 2}.get(slice_type, 0)
     num_ref_idx = [pps[f"num_ref_idx_l{i}_default_active_minus1"] + 1 for i in range(lists)]
     if lists and w.flag(rng.random() < 0.5):
-        num_ref_idx = [rng.randrange(1, 7) for _ in range(lists)]
+        num_ref_idx = [rng.choice([*range(1, 7), 32]) for _ in range(lists)]  # 32 of fields (7.4.3)
         for number in num_ref_idx:
             w.unsigned(number - 1)
     for number in num_ref_idx:
@@ -283,3 +283,23 @@ def test_headers_are_read_as_ffmpeg_reads_them(tracer):
                 tracer.read(pps_nal)
                 weighted += check_slice(slice_of(rng, sps_fields, values(pps_fields)), pps_nal, sps, pps, tracer)
     assert weighted > 150
+
+
+@pytest.mark.parametrize(("value", "is_valid"), [(12, True), (13, False), (20, False)])
+def test_numbers_of_more_than_sixteen_bits_are_refused(value, is_valid):
+    """log2_max_pic_order_cnt_lsb_minus4 is 0 to 12 (7.4.2.1.1)."""
+    w = HeaderWriter(0x67, 66, 0, 30)
+    w.unsigned(0)
+    w.unsigned(0)
+    w.unsigned(0)
+    w.unsigned(value)
+    w.unsigned(1)
+    w.flag(False)
+    w.unsigned(3)
+    w.unsigned(3)
+    w.raw("1000")
+    if is_valid:
+        assert h264.read_sps(w.nal()).poc_lsb_bits == 16
+    else:
+        with pytest.raises(ValueError, match=f"log2_max_pic_order_cnt_lsb_minus4 = {value} of a header is above 12"):
+            h264.read_sps(w.nal())

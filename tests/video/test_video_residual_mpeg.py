@@ -84,6 +84,17 @@ def test_gray_pictures_of_more_rows_than_a_start_code_can_name(write_video, heig
     assert (luma == 128).all()
 
 
+@pytest.mark.parametrize("side", [(4112, 32), (32, 4128)])
+def test_gray_pictures_of_sides_of_more_than_twelve_bits(write_video, side):
+    """The sequence extension has two more bits of either side (H.262, 6.2.2.3)."""
+    path = write_video("large.mkv", np.zeros((1, side[1], side[0], 3), np.uint8), codec="mpeg2video")
+    header = survey(path, Deadline(path, 60.0)).extradata
+    gray = gray_picture(header)
+    luma, _ = luma_of(decode_one(open_decoder("mpeg2video", b"", err_detect="explode"), [header + gray, gray], which=0))
+    assert luma.shape == side[::-1]
+    assert (luma == 128).all()
+
+
 def mpeg4_layer(rng, width, height):
     """A VideoObjectLayer (ISO/IEC 14496-2:2004, 6.2.3) of rectangles of 8 bits, everything else drawn; and how it is told."""
     w, told = BitWriter(0, 0, 1, 0x20), []
@@ -201,6 +212,10 @@ def test_changes_within_mpeg2_are_refused(write_video):
     other[7] ^= 1  # the frame rate
     with pytest.raises(NoBitstreamSignals, match="sequence header changes"):
         gray.observe(bytes(other))
+    # The same in a header that comes beside a packet, as where recordings were joined.
+    gray.observe(packets[1], header)
+    with pytest.raises(NoBitstreamSignals, match="sequence header changes"):
+        gray.observe(packets[1], bytes(other[: len(header)]))
     at = packets[1].index(b"\x00\x00\x01\xb5")
     field = bytearray(packets[1])
     field[at + 6] ^= 2  # picture_structure: one field
@@ -213,6 +228,10 @@ def test_changes_within_mpeg2_are_refused(write_video):
 def test_mpeg4_layers_of_other_kinds_are_refused(write_video):
     path = write_video("v.mp4", PLAIN[:2], codec="mpeg4", bf="0")
     header = survey(path, Deadline(path, 60.0)).extradata
+    for end in (b"", b"\x10"):  # a picture of which nothing, or next to nothing, is there
+        cut = GrayMpeg4("mpeg4", b"")
+        cut.observe(header + b"\x00\x00\x01\xb6" + end)
+        assert cut._gray == GrayMpeg4("mpeg4", header)._gray != b""
     at = header.index(b"\x00\x00\x01\x20") + 4
     GrayMpeg4("mpeg4", header)
     with pytest.raises(NoBitstreamSignals, match="cannot be read"):

@@ -15,7 +15,7 @@ from ove.config import VideoConfig
 from ove.errors import BadClip, ConfigError
 from ove.video.decode import read_video
 from ove.video.motion import remove_camera
-from ove.video.packets import PacketTable, news
+from ove.video.packets import PacketTable, news, picture_kind
 from ove.video.sampling import sample_indices
 from ove.video.transcode import transcoded_signals
 
@@ -110,6 +110,26 @@ def test_packets_are_put_in_display_order_and_told_apart_by_kind(write_video, na
     of_kind = {kind: {types[i] for i in np.flatnonzero(kinds[order] == kind)} for kind in set(kinds.tolist())}
     assert all(len(found) == 1 for found in of_kind.values()), of_kind
     assert {next(iter(found)) for found in of_kind.values()} == {"I", "P", "B"}
+
+
+def test_kinds_of_mpeg4_are_its_coding_types():
+    """vop_coding_type: two bits behind the start code (ISO/IEC 14496-2, 6.2.5), whatever bits follow."""
+    for byte in range(256):
+        packet = b"\x00\x00\x01\xb6" + bytes([byte, 0])
+        assert picture_kind("mpeg4", b"", packet, False) == str(int(f"{byte:08b}"[:2], 2))
+
+
+@pytest.mark.parametrize("length_bytes", [1, 2, 4])
+def test_kinds_of_hevc_are_those_of_its_first_slice_whatever_the_length_of_prefixes(length_bytes):
+    """Table 7-1: below 16, pictures of an even number are not referred to; hvcC, 8.3.3.1.2: the last two bits of byte 21."""
+    extradata = bytes([1, *[0] * 20, 0b11111100 | length_bytes - 1, 0])
+    delimiter = bytes([35 << 1, 1, 0x50])
+    for number in (*range(10), *range(16, 22)):
+        nals = (delimiter, bytes([number << 1, 1, 0xAF, 0x08]))
+        packet = b"".join(len(nal).to_bytes(length_bytes, "big") + nal for nal in nals)
+        kind = "I" if number >= 16 else "unused" if number in (0, 2, 4, 6, 8) else "referred"
+        assert picture_kind("hevc", extradata, packet, True) == kind
+    assert picture_kind("hevc", extradata, len(delimiter).to_bytes(length_bytes, "big") + delimiter, True) == "key"
 
 
 def test_energies_follow_the_frames_that_were_decoded(write_video):
