@@ -23,6 +23,11 @@ def ends(n_decoded, n_frames, energies):
     return np.concatenate([np.arange(half), np.arange(n_decoded - (n_frames - half), n_decoded)])
 
 
+def halves(n_decoded, n_frames, energies):
+    """A sampling that returns numbers that are no indices."""
+    return np.arange(n_frames) + 0.5
+
+
 def best(saliency, is_i_frame, tokens, config):
     """`selection.rule`: the highest scores, wherever they are."""
     flat = np.argsort(-saliency.scores.ravel(), kind="stable")[:tokens]

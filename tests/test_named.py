@@ -111,6 +111,8 @@ def test_ones_own_sampling_counts_and_is_checked():
     assert sample_indices(3, 4, "own_functions:ends").tolist() == [0, 0, 1, 2]
     with pytest.raises(ConfigError, match=r"must return 4 ascending indices below 100"):
         sample_indices(100, 4, "numpy:arange")
+    with pytest.raises(ConfigError, match=r"must return 4 ascending indices below 100"):
+        sample_indices(100, 4, "own_functions:halves")
 
 
 def test_ones_own_selection_counts_and_is_checked():

@@ -69,6 +69,9 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"b\.npy: cannot be read as \.npy"):
         open_centers(tmp_path / "b.npy")
     (tmp_path / "b.safetensors").write_bytes(b"\xff" * 30)
+    with pytest.raises(BadInput, match=r"b\.safetensors: cannot be read .*bytes of header, more than OVE_MAX_HEADER_BYTES"):
+        open_centers(tmp_path / "b.safetensors")
+    (tmp_path / "b.safetensors").write_bytes((40).to_bytes(8, "little") + b"{" * 30)
     with pytest.raises(BadInput, match=r"b\.safetensors: cannot be read .*its header is truncated"):
         open_centers(tmp_path / "b.safetensors")
     np.save(tmp_path / "c.npy", np.arange(12).reshape(3, 4))

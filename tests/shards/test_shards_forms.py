@@ -187,6 +187,7 @@ def test_what_cannot_be_stored_is_told_at_once(tmp_path: Path, options: list[str
     ("change", "named"),
     [
         ({"mosaic_flat": np.array([3, 3], np.uint16)}, "mosaic_flat must ascend"),
+        ({"mosaic_flat": np.array([0, 5, 5], np.uint16)}, "mosaic_flat must ascend"),
         ({"mosaic_flat": np.array([0, 32], np.uint16)}, "mosaic_flat must ascend within 0…31"),
         ({"mosaic_flat": np.array([], np.uint16)}, "mosaics holds 1 pictures for 0 patches, not 0"),
         ({"frames": []}, "at least one of the two"),

@@ -39,6 +39,14 @@ def test_a_second_run_writes_the_same_index(video_folder: Path, folder: Path) ->
     assert (folder / "index.jsonl").read_bytes() == before
 
 
+def test_a_second_run_mends_a_damaged_index(video_folder: Path, folder: Path) -> None:
+    before = (folder / "index.jsonl").read_bytes()
+    (folder / "index.jsonl").write_bytes(before.replace(b"key", b"kez", 1))
+    _write(video_folder, folder)
+    assert (folder / "index.jsonl").read_bytes() == before
+    assert ShardSet.open(folder).names == of_records(ShardSet.open(folder))
+
+
 def test_a_set_of_an_earlier_version_is_read_and_finished_without_an_index(video_folder: Path, folder: Path) -> None:
     expected = of_records(ShardSet.open(folder))
     for marker in folder.glob("*.done.json"):

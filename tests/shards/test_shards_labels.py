@@ -49,6 +49,11 @@ def test_labels_without_centers_need_their_number(tmp_path: Path) -> None:
         write_labels(tmp_path, "ocr", labels, None, {})
 
 
+def test_labels_are_not_written_to_remote_folders() -> None:
+    with pytest.raises(BadShard, match="is remote, and labels are written into local folders"):
+        write_labels(Path("s3://bucket/shards"), "ocr", np.zeros((3, 1), np.int32), None, {}, n_centers=1)
+
+
 @pytest.mark.parametrize("wrong", [[[0], [1], [5]], [[0], [-2], [1]], [[0], [1]]], ids=["high", "low", "few"])
 def test_labels_that_cannot_be_are_refused_and_the_old_ones_stay(tmp_path: Path, wrong: list[list[int]]) -> None:
     write_set(tmp_path, 3)

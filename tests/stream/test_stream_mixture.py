@@ -28,8 +28,10 @@ from ove.records import CODEC, FRAMES, IMAGE, TILING, Batch, Saliency
 from ove.shards.labels import write_labels
 from ove.shards.pictures import encode_jpeg
 from ove.shards.schema import ImageRecord, VideoRecord
+from ove.shards.shard_set import ShardSet
 from ove.sources.folders import InputFile
 from ove.stream.batch_pipeline import Pipeline, StreamProgress, mixture_differences
+from ove.stream.labelled import common_size, open_source
 from ove.stream.modes import TokenView, to_tokens
 from ove.video.patches import patches_to_frames
 
@@ -163,6 +165,18 @@ def test_pictures_without_labels_in_their_records_are_passed_over_and_not_called
     assert (records % 2 == 0).all() and set(records.tolist()) == set(range(0, RECORDS, 2))
     assert 100 <= sum(batch.replaced.sum() for batch in batches) <= 140
     assert pipeline.progress.replaced == 0 and not told
+
+
+def test_pictures_are_as_large_as_all_clips_or_as_the_head_says(folders: dict[str, str]) -> None:
+    clips = open_source(Path(folders["clips"]), "vid")
+    shards = clips.shards
+    larger = dataclasses.replace(clips, shards=ShardSet(shards.folder, dataclasses.replace(shards.manifest, size_px=2 * SIZE)))
+    pictures = open_source(Path(folders["pictures"]), "obj")
+    assert common_size((clips, clips), 0, "obj") == SIZE
+    assert common_size((clips, larger, pictures), 42, "obj") == 42
+    for sources in ((clips, larger), (clips, pictures), (pictures,)):
+        with pytest.raises(ConfigError, match=r"head obj: the pictures of .* are of several sizes; set size_px"):
+            common_size(sources, 0, "obj")
 
 
 @pytest.mark.parametrize("count", [2, 4])

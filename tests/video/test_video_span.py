@@ -17,6 +17,8 @@ FRAMES = grainy(moving_texture(50, 96))
 KINDS = [
     ("a.mp4", "libx264", {"x264_params": "keyint=12:bframes=2"}),
     ("a.mkv", "libx264", {"x264_params": "keyint=12:open-gop=1:bframes=2"}),
+    ("a.avi", "libx264", {"x264_params": "keyint=12:open-gop=1:bframes=2"}),
+    ("b.avi", "libx264", {"x264_params": "keyint=12:bframes=2"}),
     ("a.ts", "libx264", {"x264_params": "keyint=12"}),
     ("a.mp4", "libx265", {"x265_params": "keyint=12:log-level=none"}),
     ("a.mpg", "mpeg2video", {"g": "12"}),
@@ -24,7 +26,7 @@ KINDS = [
 ]
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[1]}{Path(kind[0]).suffix}")
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[1]}.{kind[0]}")
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     name, codec, options = request.param
     return write_file(tmp_path_factory.mktemp("span") / name, FRAMES, codec, **options)
