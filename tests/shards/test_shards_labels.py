@@ -1,5 +1,6 @@
 """Labels lie beside the shards they belong to, and nobody takes them for those of others."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from shards_material import SIZE_PX, T, record_of
 from ove.config import ShardsConfig
 from ove.errors import BadShard
 from ove.shards.labels import read_centers, read_labels, verify_labels, write_labels
+from ove.shards.manifest import read_manifest
 from ove.shards.schema import VideoRecord
 from ove.shards.write import write_shards
 from ove.sources.folders import InputFile
@@ -20,6 +22,34 @@ def write_set(out: Path, count: int, level: int = 0) -> None:
 
     videos = [InputFile(out / str(n), f"{n:04d}", None) for n in range(count)]
     write_shards(videos, out, make, ShardsConfig(workers=0), {"level": level}, lambda progress: None, replace=True)
+
+
+_WITHIN = [
+    {"obj": [4, 0, 2], "ocr": [1]},
+    {"obj": [3], "ocr": [0, 1]},
+    {"obj": [9, 1], "ocr": [1]},
+    {"obj": [0, 7, 5, 3]},
+    {"obj": [2, 6], "ocr": [0, 1, 1]},
+    {"obj": [1, 2], "vid": [11, 3]},
+    {"obj": [8, 5, 1]},
+]
+
+
+@pytest.mark.parametrize("records_per_shard", [1, 3, 64])
+def test_the_manifest_says_which_labels_lie_within_the_records(records_per_shard: int, tmp_path: Path) -> None:
+    def make(video: InputFile) -> VideoRecord:
+        frames = np.zeros((T, SIZE_PX, SIZE_PX, 3), np.uint8)
+        labels = {bank: np.array(found, np.int32) for bank, found in _WITHIN[int(video.key)].items()}
+        return dataclasses.replace(record_of(frames, video.key, None), labels=labels)
+
+    videos = [InputFile(tmp_path / str(n), f"{n:04d}", None) for n in range(len(_WITHIN))]
+    config = ShardsConfig(records_per_shard=records_per_shard, workers=0)
+    write_shards(videos, tmp_path, make, config, {"mosaics": {"budget_tokens": 8}}, lambda progress: None)
+    manifest = read_manifest(tmp_path)
+    # By bank the largest label and one, and the fewest and the most labels of a record; a record without any has none.
+    assert manifest.banks == {"obj": 10, "ocr": 2, "vid": 12}
+    assert manifest.labels_per_record == {"obj": (1, 4), "ocr": (0, 3), "vid": (0, 2)}
+    assert manifest.mosaics is None  # for no record holds any
 
 
 def test_labels_come_back_with_their_centers(tmp_path: Path) -> None:
