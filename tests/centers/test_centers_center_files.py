@@ -48,6 +48,16 @@ def test_all_kinds_of_floating_point_numbers_are_read(tmp_path: Path, dtype: typ
     np.testing.assert_array_equal(read(tmp_path / "a.safetensors", 2)[:C], table[centers_in_rows(C)].astype(np.float32))
 
 
+@pytest.mark.parametrize("n_centers", [1, 7, 8, 9, 17, 31])
+def test_devices_with_padding_alone_give_no_rows(n_centers: int) -> None:
+    placement = placement_on(8)
+    rows = np.arange(-(-n_centers // 8) * 8, dtype=np.float32)[:, None] + np.zeros((1, E), np.float32)
+    blocks = list(blocks_of(jax.device_put(rows, placement.sharding(placement.rows)), n_centers))
+    found = np.concatenate([block[:, 0] for _, block in blocks])
+    np.testing.assert_array_equal(found, np.arange(n_centers))
+    assert [first for first, _ in blocks] == [int(block[0, 0]) for _, block in blocks]
+
+
 def test_only_the_rows_of_a_shard_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "a.npy", centers())
     most = []
