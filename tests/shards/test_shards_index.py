@@ -55,6 +55,9 @@ def test_a_set_of_an_earlier_version_is_read_and_finished_without_an_index(video
     _write(video_folder, folder)
     assert {path: path.read_bytes() for path in folder.glob("*.arrayrecord")} == before  # nothing is made again
     assert not (folder / "index.jsonl").exists() and read_manifest(folder).index == ""
+    (folder / MANIFEST).unlink()
+    _write(video_folder, folder)  # once more, when there is no index to take away
+    assert not (folder / "index.jsonl").exists() and read_manifest(folder).index == ""
     manifest = json.loads((folder / MANIFEST).read_text())
     del manifest["index"]
     (folder / MANIFEST).write_text(json.dumps(manifest))
