@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ove.records import TIME_STEPS, on_time_grid
-from ove.video.patches import frames_to_patches, patches_to_frames, positions, take_patches
+from ove.video.patches import all_positions, frames_to_patches, patches_to_frames, positions, take_patches
 
 PX = 2
 
@@ -49,3 +49,10 @@ def test_times_lie_on_the_grid_of_64(frames: list[int], n_frames: int, steps: li
     found = on_time_grid(np.array(frames), n_frames)
     assert found.tolist() == steps
     assert found.max() < TIME_STEPS
+
+
+def test_positions_that_are_shared_cannot_be_written_to():
+    shared = all_positions((2, 3, 4))
+    with pytest.raises(ValueError, match="read-only"):
+        shared[0, 0] = 1
+    assert shared.tolist() == [[t, y, x] for t in range(2) for y in range(3) for x in range(4)]
