@@ -31,6 +31,8 @@ __all__ = list(_FRONT_DOOR)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("ove")
     if name not in _FRONT_DOOR:
         raise AttributeError(f"module 'ove' has no attribute {name!r}; it offers {', '.join(_FRONT_DOOR)}")
     value = getattr(importlib.import_module(_FRONT_DOOR[name]), name)

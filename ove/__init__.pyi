@@ -11,3 +11,5 @@ from ove.api.read import read as read
 from ove.api.split import Split as Split
 from ove.api.split import split as split
 from ove.errors import OveError as OveError
+
+__version__: str

@@ -1,10 +1,12 @@
 """Tables of named entries, and a user's own function or class in the place of one: `module:name` (docs/extending.md)."""
 
+import functools
 import hashlib
 import importlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,7 +41,29 @@ def named(table: Mapping[str, T], name: str, key: str) -> T:
         found = getattr(found, part)
     if not callable(found):
         raise ConfigError(f"{key} = {name!r} is of type {type(found).__name__}; a function or class is expected.")
+    if not isinstance(found, type):
+        found = _answering_for(found, name, key)
     return found
+
+
+@functools.cache
+def _answering_for(function: Any, name: str, key: str) -> Any:
+    """Returns a user's function, whose own errors name the setting and the line: they are not those of the file at hand."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except OveError:
+            raise
+        except Exception as error:  # whatever a user's function raises
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            raise ConfigError(
+                f"{key} = {name!r} raised {type(error).__name__}: {error} ({last.filename}, line {last.lineno}); "
+                "docs/extending.md says what it gets and returns."
+            ) from error
+
+    return call
 
 
 def refuse_code(values: Any, where: str, error: type[OveError]) -> None:

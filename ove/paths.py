@@ -25,6 +25,13 @@ def uri_of(folder: Path | str) -> str | None:
     return f"{match[1]}://{match[3].lstrip('/')}"
 
 
+def not_found(path: Path | str, remedy: str = "no such file; check the path") -> str:
+    """Returns the sentence for an input that does not exist: of an address, that inputs are read from this machine only."""
+    if uri := uri_of(path):
+        return f"{uri}: is an address, and inputs are read from this machine only; copy it here and give the copy."
+    return f"{path}: {remedy}."
+
+
 def inside(folder: Path, name: object, source: Path | str, error: type[OveError], nested: bool = False) -> Path:
     """Returns `folder / name` for a name read from a file or the network; raises `error`, naming `source`, if it is harmful.
 

@@ -17,6 +17,26 @@ def harmonic(motion, residual, w_motion, w_residual):
     return 2 * motion * residual / np.maximum(motion + residual, np.float32(1e-6))
 
 
+def fails(motion, residual, w_motion, w_residual):
+    """A fusion with a mistake."""
+    return motion * (1 // 0)
+
+
+def takes_one(motion):
+    """A fusion that does not take what it is given."""
+    return motion
+
+
+def one_row(motion, residual, w_motion, w_residual):
+    """A fusion whose map is too small."""
+    return motion[0]
+
+
+def infinite(motion, residual, w_motion, w_residual):
+    """A fusion that divides by nothing."""
+    return np.full_like(motion, np.inf)
+
+
 def ends(n_decoded, n_frames, energies):
     """`video.sampling`: half of the frames from the beginning, the rest from the end."""
     half = n_frames // 2

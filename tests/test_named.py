@@ -161,3 +161,17 @@ def test_code_is_found_wherever_it_is_named(values, key):
 
 def test_other_texts_are_no_code():
     refuse_code({"a": "geomean", "b": ["s3://bucket/x", "12:30", "a: b", 3, None], "c": {"d": ""}}, "there", BadShard)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("fails", r"video\.fusion = 'own_functions:fails' raised ZeroDivisionError: .*own_functions\.py, line \d+\)"),
+        ("takes_one", r"video\.fusion = 'own_functions:takes_one' raised TypeError: takes_one\(\) takes 1 positional"),
+        ("one_row", r"video\.fusion = 'own_functions:one_row' returned shape \(\d+,\); expected: \(\d+, \d+\), 0 to 1"),
+        ("infinite", r"video\.fusion = 'own_functions:infinite' returned values that are not finite"),
+    ],
+)
+def test_an_error_in_ones_own_function_names_it_and_not_the_file(name, words):
+    with pytest.raises(ConfigError, match=words):
+        saliency(random_signals(0), VideoConfig(size_px=56, fusion=f"own_functions:{name}"))

@@ -98,8 +98,8 @@ def load_config(file_and_argument: str) -> dict[str, Any]:
     """Returns the nested dictionary of `get_config(arg)` in a configuration file; ConfigError if it cannot be used."""
     name, _, argument = file_and_argument.partition(":")
     path = Path(name)
-    if not path.is_file() and re.fullmatch(r"\w+", name):
-        path = CONFIGS / f"{name}.py"
+    if not path.is_file() and (found := re.fullmatch(r"(?:configs/)?(\w+?)(?:\.py)?", name)):
+        path = CONFIGS / f"{found[1]}.py"  # configs/toy.py too, outside a clone
     if not path.is_file():
         known = ", ".join(sorted(found.stem for found in CONFIGS.glob("[a-z]*.py")))
         raise ConfigError(f"{name}: no such configuration file; give a file, or the name of one that comes with ove: {known}.")

@@ -149,7 +149,7 @@ def probe(
         sources = [labelled_features(samples, labels, reading) for samples in given]
         n_shared = check_apart([part.names for part in sources])
     else:
-        refuse({"labels": labels}, "feature files (.npz)", "train is none")
+        refuse({"labels": labels}, "feature files (.npz)", "train is another kind of file")
         model, pairs = (
             _needed(model),
             [labelled_files(samples, name, **reading) for name, samples in zip(("train", "val"), given, strict=False)],

@@ -178,6 +178,10 @@ def mode_of(path: Path, config: InputConfig) -> InputMode:
         with path.open("rb") as file:
             is_image = begins_like_an_image(file.read(16))
     except OSError as error:
+        if isinstance(error, IsADirectoryError):
+            raise BadClip(
+                f"{path}: is a folder; give one file. ove.split, ove.write_shards, ove.probe and `ove encode` read many."
+            ) from error
         raise BadClip(f"{path}: cannot be read ({error.strerror}); check the path.") from error
     return "image" if is_image else config.mode if config.mode != "image" else "codec"
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 
 from ove.errors import BadClip, ConfigError
 from ove.files import printable
+from ove.paths import uri_of
 from ove.sources.quarantine import BadFile
 
 _BLANK = " \t\n"
@@ -153,13 +154,18 @@ def files_in_list(list_file: Path, label_folder: int = 0, root: Path | None = No
                 bad.append(BadFile(str(list_file), reason, number))
                 continue
             seen.add(path)
-            files.append(InputFile((root or list_file.parent) / name, name, label or None))
+            files.append(InputFile(listed(root or list_file.parent, name), name, label or None))
     return FoundInputs(files, bad)
 
 
 def same_path(name: str) -> str:
     """Returns a path without what does not change the file: `./a//b` is `a/b`."""
     return os.path.normpath(name) if ".." not in PurePath(name).parts else name
+
+
+def listed(root: Path, name: str) -> Path:
+    """Returns the path of a file in a list, relative ones from `root`; an address stays one, which is then refused as such."""
+    return Path(name) if uri_of(name) else root / name
 
 
 def named_by_folder(name: str, label_folder: int, source: str) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Shaped, UInt8
 from ove.config import limits
 from ove.errors import BadClip
 from ove.files import kind_of_text
+from ove.paths import not_found
 from ove.sources.image_size import image_size
 
 IMAGE_SIGNATURES: dict[str, tuple[bytes, ...]] = {
@@ -131,7 +132,7 @@ def _jpeg_components(data: bytes) -> int:
 def _contents(path: Path) -> tuple[str, bytes]:
     """Returns the format and the bytes of a file, which is read whole only if it begins like an image."""
     if not path.exists():
-        raise BadClip(f"{path}: no such file; check the path.")
+        raise BadClip(not_found(path))
     if not path.is_file():
         raise BadClip(f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}, not an image; name image files.")
     try:

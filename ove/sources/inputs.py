@@ -15,6 +15,7 @@ import pyarrow
 from ove.config import ShardsConfig, limits
 from ove.errors import BadClip
 from ove.files import DISK_FULL, short
+from ove.paths import not_found
 from ove.sources.folders import FoundInputs, InputFile, files_in_list, first_repeated, found_in_folder, too_few_folders
 from ove.sources.lists import is_table, rows_of_list
 from ove.sources.parquet import read_row, rows_in_parquet
@@ -59,7 +60,7 @@ def find_inputs(source: Path, kind: str, config: ShardsConfig, scratch: Path) ->
     names; ConfigError for a file with fewer folders above it than `config.label_folder`.
     """
     if not source.exists():
-        raise BadClip(f"{source}: no such file or folder; give a folder, a list of paths or an archive.")
+        raise BadClip(not_found(source, "no such file or folder; give a folder, a list of paths or an archive"))
     if source.is_dir():
         below = found_in_folder(source, config.label_folder)
         found = FoundInputs([], below.bad)

@@ -11,7 +11,7 @@ from typing import Any
 from ove.config import ShardsConfig, bounded_json
 from ove.errors import BadClip
 from ove.records import BANKS
-from ove.sources.folders import FoundInputs, InputFile, files_in_list, named_by_folder, same_path
+from ove.sources.folders import FoundInputs, InputFile, files_in_list, listed, named_by_folder, same_path
 from ove.sources.quarantine import BadFile
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name")
@@ -72,7 +72,7 @@ def rows_of_list(path: Path, config: ShardsConfig = _DEFAULTS) -> FoundInputs:
             label = class_name(_first(row, label_columns))
             if label is None and config.label_folder:
                 label = named_by_folder(name.strip(), config.label_folder, str(path))
-            files.append(InputFile(root / name.strip(), key, label, bank_labels(row), span_s=span))
+            files.append(InputFile(listed(root, name.strip()), key, label, bank_labels(row), span_s=span))
             seen.add(same_path(key))
         except ValueError as error:
             bad.append(BadFile(str(path), f"{path}: line {number}: {error}.", number))

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from ove.config import limits
 from ove.errors import BadClip
 from ove.files import kind_of_text
+from ove.paths import not_found
 from ove.video.ends import frames_announced, is_cut
 from ove.video.packets import without_padding
 from ove.video.photo import is_photo
@@ -285,7 +286,7 @@ def _check_file(path: Path) -> None:
     try:
         status = path.stat()
     except FileNotFoundError as error:
-        raise BadClip(f"{path}: no such file; check the path.") from error
+        raise BadClip(not_found(path)) from error
     except (OSError, ValueError) as error:
         raise BadClip(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error}); check the path.") from error
     if stat.S_ISDIR(status.st_mode):

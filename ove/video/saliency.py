@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int16, Shaped, UInt8
 
 from ove.config import VideoConfig
+from ove.errors import ConfigError
 from ove.named import named
 from ove.records import CELL_PX, CodecSignals, Saliency
 from ove.video.geometry import Placement, place_in_square
@@ -87,7 +88,10 @@ class _Fuser:
             return self._mean_scores(motion, strength, scale, unknown)
         residual = cv2.LUT(strength, np.minimum(np.arange(_LEVELS) / scale, 1).astype(np.float32))
         weights = np.float32(self._config.w_motion), np.float32(self._config.w_residual)
-        fused = self._fuse(self._per_pixel(motion), residual, *weights)
+        fused = np.asarray(self._fuse(self._per_pixel(motion), residual, *weights), np.float32)
+        if fused.shape != residual.shape or not np.isfinite(fused).all():
+            found = f"shape {fused.shape}" if fused.shape != residual.shape else "values that are not finite"
+            raise ConfigError(f"video.fusion = {self._config.fusion!r} returned {found}; expected: {residual.shape}, 0 to 1.")
         if unknown.any():
             np.copyto(fused, residual, where=self._per_pixel(unknown))
         if self._prior is not None:
