@@ -96,8 +96,8 @@ class Seen:
         self.probes: list[tuple[Any, ...]] = []
         for name in ("embed", "extract"):
             monkeypatch.setattr(heads, name, self._features)
-        for name in ("knn", "fit"):
-            monkeypatch.setattr(heads, name, self._probe)
+        monkeypatch.setattr(heads, "knn", self._probe)
+        monkeypatch.setattr(heads, "fit_seeds", lambda *arguments: [self._probe(*arguments)])
 
     def _features(self, encoder: Any, dataset: Any, progress: Any) -> Any:
         self.encoders.append(encoder)
@@ -130,7 +130,7 @@ def test_settings_reach_the_probe(folders: dict[str, Path], probe: str, monkeypa
         if probe == "knn":
             assert arguments == (2, "train", "third", 7)
         else:
-            assert arguments[1:] == (ProbeConfig(epochs=9, neighbours=7), 2, "train", "third", 0)
+            assert arguments[1:] == (ProbeConfig(epochs=9, neighbours=7), 2, "train", "third", (0,))
 
 
 def test_what_does_not_fit_is_said_before_the_run_begins(folders: dict[str, Path], tmp_path: Path) -> None:
