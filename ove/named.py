@@ -63,6 +63,8 @@ def _answering_for(function: Any, name: str, key: str) -> Any:
                 "docs/extending.md says what it gets and returns."
             ) from error
 
+    if hasattr(function, "__dict__"):
+        call.__dict__ = function.__dict__  # the same, not a copy: what a loss declares may be set later
     return call
 
 
