@@ -13,7 +13,8 @@ from ove.records import Clip, CodecSignals, Saliency
 from ove.video.bitstream.codecs import bitstream_reader, fall_back_or_raise
 from ove.video.bitstream.gray import GrayDecoder, NoBitstreamSignals
 from ove.video.clip_builder import ClipBuilder, PooledClipBuilder
-from ove.video.demux import Damaged, Deadline, Survey, decoded_frames, survey
+from ove.video.container import Deadline
+from ove.video.demux import Damaged, Survey, decoded_frames, survey
 from ove.video.geometry import in_square, place_in_square
 from ove.video.packets import PacketTable
 from ove.video.sampling import WITHOUT_ENERGIES, sample_indices

@@ -1,49 +1,26 @@
 """A video file → its decoded frames one by one, each with its packet; anything else is refused."""
 
 import logging
-import os
-import stat
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 from av.codec.context import Flags2
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from ove.config import limits
 from ove.errors import BadClip
-from ove.files import kind_of_text
-from ove.paths import not_found
+from ove.video.container import Deadline, opened_video, video_streams
 from ove.video.ends import frames_announced, is_cut
 from ove.video.packets import without_padding
-from ove.video.photo import is_photo
 from ove.video.span import SEEKS, VideoSpan, packets_of, time_in_video_s
 from ove.video.times import ShownTimes, is_reordered, timestamp
 
 _log = logging.getLogger(__name__)
 
-# fmt: off
-CONTAINERS = frozenset([
-    "mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "mxf", "nut", "ivf", "h264", "hevc",
-    "m4v", "mpegvideo", "dv", "rm", "vc1", "obu", "vvc",
-])
-"""Accepted demuxers. FFmpeg guesses: it opens a text file as a terminal recording of 25 frames a second."""
-CODECS = frozenset([
-    "h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v2", "msmpeg4v3", "h263",
-    "flv1", "wmv1", "wmv2", "wmv3", "vc1", "theora", "mjpeg", "prores", "dnxhd", "ffv1", "huffyuv", "ffvhuff",
-    "utvideo", "rawvideo", "dvvideo", "svq3", "snow", "rv30", "rv40", "cinepak",
-])
-# fmt: on
-_TOLD_APART = frozenset(
-    ["png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "gif", "apng", "image2", "tty", "wav", "mp3", "flac", "aac"]
-)
-"""Demuxers that may open a file only to name its kind. No others may: playlists, for example, open further files."""
 _NEVER_PADDED = frozenset(["vp8", "vp9", "av1"])
 """Codecs that never write long runs of zeros, and whose decoders silently return a blank picture for such a packet."""
 _WIPED = bytes(64)
@@ -90,37 +67,6 @@ def _damaged(path: Path, n_decoded: int, how: str) -> Damaged:
     return Damaged(f"{path}: damaged: {n_decoded} frames decode{how}; get a whole copy.", n_decoded)
 
 
-class Deadline:
-    """The processor time of this thread, and the moment, after which work on a file stops.
-
-    Processor time, so that the same files are set aside on a busy machine as on an idle one; the moment, after
-    `LimitsConfig.stall_factor` times the limit, is for files whose bytes do not come. Checked between packets, the moment also
-    by FFmpeg itself whenever it reads. Where one call of FFmpeg never returns, only ending the process helps: the commands read
-    files in processes that are ended in time (`ove.workers`).
-    """
-
-    def __init__(self, path: Path, limit_s: float) -> None:
-        self._path, self._limit_s, self._wall_s = path, limit_s, limit_s * limits().stall_factor
-        self._end_of_work, self._end = time.thread_time() + limit_s, time.monotonic() + self._wall_s
-
-    def left_s(self) -> float:
-        """Returns the seconds left by the clock, 0 or more."""
-        return max(0.0, self._end - time.monotonic())
-
-    def check(self, n_decoded: int) -> None:
-        """Raises BadClip once the time limit is over."""
-        if time.thread_time() > self._end_of_work:
-            raise BadClip(
-                f"{self._path}: not decoded within {self._limit_s:g} s of processor time ({n_decoded} frames were); "
-                "raise video.time_limit_s or cut the video into pieces."
-            )
-        if time.monotonic() > self._end:
-            raise BadClip(
-                f"{self._path}: stalls: not read within {self._wall_s:g} s, with little processor time ({n_decoded} frames "
-                "were); copy it to a faster disk, or raise video.time_limit_s."
-            )
-
-
 def survey(
     path: Path, deadline: Deadline, look: Callable[[av.Packet], None] | None = None, span: VideoSpan | None = None
 ) -> Survey:
@@ -128,7 +74,7 @@ def survey(
 
     BadClip if it is no video, or the span cannot be found. With a span, the file may be cut off after it.
     """
-    with _opened(path, deadline) as (container, stream):
+    with opened_video(path, deadline) as (container, stream):
         shown = whole = 0
         failure = ""
         try:
@@ -147,7 +93,7 @@ def survey(
         announced = 0 if span is not None else frames_announced(container, stream)
         if span is None and not failure and (whole < announced or is_cut(path)):
             failure = "the file ends early"
-        if len(others := [each for each in _pictures(container) if each is not stream]) > 0:
+        if len(others := [each for each in video_streams(container) if each is not stream]) > 0:
             _log.info("%s: of %d video streams number %d is read", path, 1 + len(others), stream.index)
         return Survey(
             codec=stream.codec.canonical_name,
@@ -189,7 +135,7 @@ def _decoded(
     path: Path, deadline: Deadline, keep_packets: bool, span: VideoSpan | None, attempt: int
 ) -> Iterator[DecodedFrame]:
     """Yields frames as `decoded_frames`, from the key frame that the attempt finds; before the first, maybe _FramesLost."""
-    with _opened(path, deadline) as (container, stream):
+    with opened_video(path, deadline) as (container, stream):
         context, base = stream.codec_context, stream.time_base
         context.thread_count = 1  # measured: automatic threading is slower for single clips, and workers run in parallel
         if keep_packets:  # takes a tenth of the time of decoding
@@ -260,73 +206,3 @@ def _check(path: Path, frame: VideoFrame, n_decoded: int, size: tuple[int, int])
             "frames; cut the video there or scale it to one size.",
             n_decoded,
         )
-
-
-@contextmanager
-def _opened(path: Path, deadline: Deadline) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Opens a container and the video stream that players would show, if both are accepted."""
-    _check_file(path)
-    left_s = deadline.left_s()
-    kinds = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(CONTAINERS | _TOLD_APART))}
-    try:
-        container = av.open(str(path.absolute()), container_options=kinds, timeout=(left_s, left_s))
-    except (av.FFmpegError, OSError, ValueError) as error:
-        deadline.check(0)
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadClip(
-            f"{path}: not a video, or cut off within its header (FFmpeg: {reason}); get a whole copy, or give MP4, MKV, WebM, "
-            "AVI, MPEG or similar."
-        ) from error
-    with container:
-        yield container, _video_stream(path, container)
-
-
-def _check_file(path: Path) -> None:
-    """Raises BadClip unless the path is a regular, non-empty file: opening a pipe or a device could block."""
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise BadClip(not_found(path)) from error
-    except (OSError, ValueError) as error:
-        raise BadClip(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error}); check the path.") from error
-    if stat.S_ISDIR(status.st_mode):
-        if not os.access(path, os.R_OK | os.X_OK):
-            raise BadClip(f"{path}: is a folder that cannot be read; check its permissions.")
-        raise BadClip(f"{path}: is a folder, not a video; name the files in it.")
-    if not stat.S_ISREG(status.st_mode):
-        raise BadClip(f"{path}: is not a regular file but a pipe or a device; copy the video to a file first.")
-    if status.st_size == 0:
-        raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
-    try:
-        with path.open("rb") as file:
-            if told := kind_of_text(file.read(16)):
-                raise BadClip(f"{path}: {told}.")
-    except OSError as error:
-        raise BadClip(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
-
-
-def _pictures(container: InputContainer) -> list[VideoStream]:
-    """Returns the video streams that are no cover art."""
-    return [video for video in container.streams.video if not video.disposition & Disposition.attached_pic]
-
-
-def _video_stream(path: Path, container: InputContainer) -> VideoStream:
-    names = container.format.name.split(",")
-    if names[0].endswith("_pipe") or names[0] in ("image2", "gif", "apng"):
-        raise BadClip(f"{path}: is a still image or animation ({names[0].removesuffix('_pipe')}), not a video; leave it out.")
-    if CONTAINERS.isdisjoint(names) and container.streams.video:
-        raise BadClip(f"{path}: not a video (FFmpeg takes it for '{names[0]}'); give MP4, MKV, WebM, AVI, MPEG or similar.")
-    videos = _pictures(container)
-    if "mov" in names and is_photo(path) and all(video.frames <= 1 for video in videos):
-        raise BadClip(f"{path}: is a still image (HEIC or AVIF), not a video; leave it out.")
-    if not videos:
-        others = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise BadClip(f"{path}: has no video stream (it holds {others}); leave it out.")
-    best = container.streams.best("video")
-    stream = next((video for video in videos if best is not None and video.index == best.index), videos[0])
-    name = stream.codec.canonical_name if stream.codec_context is not None else "of an unknown kind"
-    if name not in CODECS:
-        raise BadClip(f"{path}: its video codec is {name}, which is not accepted; convert it to H.264.")
-    if excess := limits().excess("max_frame_pixels", stream.width * stream.height, "pixels"):
-        raise BadClip(f"{path}: its picture of {stream.width}×{stream.height} has {excess}; scale it down or raise the limit.")
-    return stream

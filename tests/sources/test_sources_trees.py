@@ -12,7 +12,8 @@ from ove.sources.folders import files_in_folder, found_in_folder
 from ove.sources.images import read_image
 from ove.sources.inputs import find_inputs
 from ove.tokens.read import resolve_inputs
-from ove.video.demux import Deadline, survey
+from ove.video.container import Deadline
+from ove.video.demux import survey
 
 
 def touched(*paths: Path) -> None:

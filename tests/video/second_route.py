@@ -19,7 +19,8 @@ from interpolation import CELL, MARGIN, displaced, half_samples, hevc_quarter_sa
 
 from ove.video.bitstream.codecs import GRAY_DECODERS
 from ove.video.bitstream.gray import luma_of
-from ove.video.demux import Deadline, decoded_frames, survey
+from ove.video.container import Deadline
+from ove.video.demux import decoded_frames, survey
 
 Predicted = Iterable[np.ndarray]
 """Pictures that a block's prediction may have been taken from, all of them whole pictures."""

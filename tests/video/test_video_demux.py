@@ -14,10 +14,10 @@ from ove.errors import BadClip
 from ove.shards.make import RecordMaker
 from ove.shards.schema import pack, unpack
 from ove.sources.folders import InputFile
-from ove.video import demux
 from ove.video.bitstream.gray import gradient, gradient_into
+from ove.video.container import Deadline
 from ove.video.decode import read_video
-from ove.video.demux import Damaged, Deadline
+from ove.video.demux import Damaged
 
 SMALL = VideoConfig(n_frames=16, size_px=56, selection=SelectionConfig(gop_frames=8))
 KEEP = VideoConfig(n_frames=16, size_px=56, selection=SelectionConfig(gop_frames=8), truncated="keep")
@@ -72,7 +72,7 @@ def test_the_limit_reaches_ffmpeg(write_video, monkeypatch):
         return original(*arguments, **options)
 
     path = write_video("v.mp4", moving_texture(4, 64))
-    monkeypatch.setattr(demux.av, "open", noted)
+    monkeypatch.setattr(av, "open", noted)
     read_video(path, VideoConfig(n_frames=4, size_px=56, time_limit_s=7.0))
     assert len(opened) == 2
     assert all(60 < limit <= 70 for pair in opened for limit in pair)  # by the clock, ten times the processor time
@@ -81,7 +81,7 @@ def test_the_limit_reaches_ffmpeg(write_video, monkeypatch):
 def test_time_runs_out(tmp_path, monkeypatch):
     now_s, worked_s = [5.0], [3.0]
     clocks = SimpleNamespace(monotonic=lambda: now_s[0], thread_time=lambda: worked_s[0])
-    monkeypatch.setattr(demux, "time", clocks)
+    monkeypatch.setattr("ove.video.container.time", clocks)
     deadline = Deadline(tmp_path / "slow.mp4", 0.02)
     assert 0 < deadline.left_s() <= 0.201
     now_s[0] += 0.19  # on a busy machine

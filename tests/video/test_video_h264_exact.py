@@ -19,8 +19,9 @@ from ove.video.bitstream import h264_syntax as h264
 from ove.video.bitstream.gray import NoBitstreamSignals
 from ove.video.bitstream.h264 import GrayH264, slice_without_weights
 from ove.video.bitstream.nal import BitReader, BitWriter, annex_b, clear_bits, cut_bits, escaped, packet_nals, unescaped
+from ove.video.container import Deadline
 from ove.video.decode import read_video
-from ove.video.demux import Deadline, decoded_frames, survey
+from ove.video.demux import decoded_frames, survey
 from ove.video.signals import _whole_pairs
 
 PLAIN, FADED = grainy(moving_texture(16, 112, 80)), grainy(faded(moving_texture(16, 112, 80)))

@@ -15,8 +15,9 @@ from ove.video.bitstream import hevc_syntax as hevc
 from ove.video.bitstream.gray import NoBitstreamSignals
 from ove.video.bitstream.hevc import GrayHevc
 from ove.video.bitstream.nal import BitReader, BitWriter, annex_b, packet_nals
+from ove.video.container import Deadline
 from ove.video.decode import read_video
-from ove.video.demux import Deadline, survey
+from ove.video.demux import survey
 from ove.video.signals import with_residual_of
 
 PLAIN = grainy(moving_texture(16, 112, 80))

@@ -14,8 +14,9 @@ from ove.video.bitstream.gray import NoBitstreamSignals, decode_one, luma_of, op
 from ove.video.bitstream.mpeg4 import GrayMpeg4, gray_vop
 from ove.video.bitstream.mpeg12 import GrayMpeg12, gray_picture
 from ove.video.bitstream.nal import BitWriter
+from ove.video.container import Deadline
 from ove.video.decode import read_video
-from ove.video.demux import Deadline, decoded_frames, survey
+from ove.video.demux import decoded_frames, survey
 
 PLAIN = grainy(moving_texture(16, 110, 78))
 CONFIG = VideoConfig(n_frames=16, size_px=56)
