@@ -8,7 +8,7 @@ from typing import Any
 
 MARK = b"never returns"
 WRAPPED = {
-    "ove.video.demux": ("av", "open"),
+    "ove.video.container": ("av", "open"),
     "ove.sources.images": ("cv2", "imdecode"),
     "ove.shards.pictures": ("cv2", "imdecode"),
 }
