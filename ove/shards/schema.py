@@ -158,8 +158,8 @@ def unpack(data: bytes) -> Record:
         packed = msgpack.unpackb(data, raw=False, strict_map_key=True, max_array_len=most, max_map_len=_MOST_FIELDS)
     except (ValueError, msgpack.UnpackException) as error:
         raise BadShard(f"a record of {len(data)} bytes is not msgpack ({error}); write the shards again.") from error
-    if not isinstance(packed, dict):
-        raise BadShard(f"a record holds {type(packed).__name__} instead of named fields; write the shards again.")
+    if not isinstance(packed, dict) or not all(isinstance(name, str) for name in packed):
+        raise BadShard(f"a record of {len(data)} bytes does not hold named fields; write the shards again.")
     version = packed.pop("schema_version", None)
     if version != SHARD_SCHEMA_VERSION:
         raise BadShard(

@@ -80,6 +80,12 @@ def test_other_bytes_are_no_record(data: bytes) -> None:
         unpack(data)
 
 
+def test_names_of_fields_are_text() -> None:
+    fields = msgpack.unpackb(pack(record_of(_frames(1), "a.mp4", None)))
+    with pytest.raises(BadShard, match="does not hold named fields"):
+        unpack(msgpack.packb({**fields, b"key": 1}))
+
+
 def test_a_cut_record_is_refused() -> None:
     packed = pack(record_of(_frames(3), "a.mp4", None))
     with pytest.raises(BadShard, match="msgpack"):
