@@ -81,7 +81,8 @@ class Ours:
         from jax.sharding import Mesh
 
         from ove.centers.bank import Bank, init_bank
-        from ove.centers.objective import BankPlan, bank_step
+        from ove.centers.gradient import BankPlan
+        from ove.centers.objective import bank_step
         from ove.centers.placement import BankPlacement
         from ove.centers.rows import RowAdamW
         from ove.config import CentersConfig

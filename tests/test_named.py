@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from own_functions import best
 
-from ove.centers.objective import LOSSES
+from ove.centers.gradient import LOSSES
 from ove.config import CentersConfig, EvaluationConfig, LabelsConfig, ProbeConfig, SelectionConfig, TrainConfig, VideoConfig
 from ove.config.section import Own, hints_of
 from ove.errors import BadCheckpoint, BadShard, ConfigError

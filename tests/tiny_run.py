@@ -10,9 +10,9 @@ import numpy as np
 from synthetic import BUDGET, CENTERS, GOP, LABELS, SIZE_PX
 
 from ove.config import BatchesConfig, EncoderConfig, HeadConfig, RunConfig, SelectionConfig, TrainConfig
+from ove.train.encoder_grads import BatchArrays
 from ove.train.init import TrainState, init_state
 from ove.train.sharding import make_mesh, state_shardings
-from ove.train.step import BatchArrays
 
 STEPS = 14
 N_CENTERS = {"vid": CENTERS, "obj": CENTERS}

@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Float32, Int32
 
 from ove.centers.bank import Bank
-from ove.centers.losses import LossParts, normalize
 from ove.centers.placement import BankPlacement
 from ove.centers.sample import RowSample
 
@@ -31,7 +30,13 @@ class Counted(NamedTuple):
     """Norms of drawn rows, NaN in unused slots; 0 in the slots of other shards."""
 
 
-def count_rows(bank: Bank, sample: RowSample, parts: LossParts, placement: BankPlacement) -> Counted:
+def count_rows(
+    bank: Bank,
+    sample: RowSample,
+    positives: Float32[Array, "2"],
+    negatives: Float32[Array, "2"],
+    placement: BankPlacement,
+) -> Counted:
     """Returns the statistics of the shard `bank` before its update; inside `shard_map`."""
     before = bank.rows_positive.at[sample.ids].get(mode="fill", fill_value=1)
     first_time = (sample.is_positive & (before == 0)).sum()
@@ -44,26 +49,27 @@ def count_rows(bank: Bank, sample: RowSample, parts: LossParts, placement: BankP
     return Counted(
         first_time.astype(jnp.float32),
         sample.overflow.astype(jnp.float32),
-        parts.positives,
-        parts.negatives,
+        positives,
+        negatives,
         jnp.where(is_mine, norms, 0).ravel(),
     )
 
 
-def metrics_of(counted: Counted, ever_positive: Int32[Array, ""], embeddings: Float[Array, "B E"]) -> BankMetrics:
-    """Returns the metrics of a step from the sums over all shards and the updated `Bank.ever_positive`.
+def metrics_of(
+    counted: Counted, ever_positive: Int32[Array, ""], seen: Float32[Array, "E"], n_samples: Float32[Array, ""]
+) -> BankMetrics:
+    """Returns the metrics of a step from the sums over all shards, `Bank.ever_positive` before it, and the sum of the
+    normalised embeddings.
 
     `positive_logit`, `negative_logit`: means over pairs, NaN without pairs. `ever_positive`: rows that were ever a positive.
     `positive_overflow`: positives of this step beyond the capacity. `row_norm_p05`, `_p50`, `_p95`: quantiles over about
     `NORMS` drawn rows. `embedding_cosine`: mean cosine between two embeddings of the batch; 1 means collapse.
     """
-    n_samples = len(embeddings)
-    together = jnp.square(normalize(embeddings).vectors.sum(0)).sum()
     metrics = {
         "positive_logit": counted.positives[0] / counted.positives[1],
         "negative_logit": counted.negatives[0] / counted.negatives[1],
-        "ever_positive": ever_positive.astype(jnp.float32),
+        "ever_positive": ever_positive + counted.first_time,
         "positive_overflow": counted.overflow,
-        "embedding_cosine": (together - n_samples) / max(n_samples * (n_samples - 1), 1),
+        "embedding_cosine": (jnp.square(seen).sum() - n_samples) / jnp.maximum(n_samples * (n_samples - 1), 1),
     }
     return metrics | {f"row_norm_p{round(100 * q):02d}": jnp.nanquantile(counted.norms, q) for q in _QUANTILES}

@@ -24,7 +24,7 @@ _NEVER = -1e30
 
 
 class LossInputs(NamedTuple):
-    """What a loss gets, inside `shard_map`: the whole batch and one shard of the bank."""
+    """What a loss gets, inside `shard_map`: B samples of a batch, or all of them, and one shard of the bank."""
 
     embeddings: Float[Array, "B E"]
     bank: Bank
@@ -33,6 +33,10 @@ class LossInputs(NamedTuple):
     """Slots of the distinct labels of each embedding; S for labels in other shards and missing ones."""
     chosen: Int32[Array, "B M"]
     """The same of the labels drawn for this step."""
+    n_samples: Float32[Array, ""]
+    """Of the whole batch: what sums over samples are divided by."""
+    n_labels: Float32[Array, ""]
+    """Labels drawn for the whole batch, at least 1."""
     fraction: float
     """Share of the bank's centers that is drawn."""
     placement: BankPlacement
@@ -45,7 +49,7 @@ class LossInputs(NamedTuple):
 
 
 class LossParts(NamedTuple):
-    """Contribution of one shard to loss and gradients of a batch, divided by B or the number of labels."""
+    """Contribution of these samples and this shard to loss and gradients of the batch, divided by its samples or labels."""
 
     loss: Float32[Array, ""]
     embeddings: Float32[Array, "B E"]
@@ -142,14 +146,14 @@ def _softplus_parts(
             [all_logits - jnp.where(both, label_logits, 0).sum(), n_negative * float(n_samples) - both.sum()]
         )
         # Contracting the first axes is faster on a CPU, and equal on accelerators.
-        rows_grad = dot("bs,be->es", slope, left).T / n_samples
+        rows_grad = dot("bs,be->es", slope, left).T / at.n_samples
         return (loss, embeddings_grad, bias_grad, positives, negatives), right.back(rows_grad)
 
     zero = jnp.zeros(n_samples), jnp.zeros(left.shape), jnp.zeros(n_samples), jnp.zeros(2), jnp.zeros(2)
     sums, rows_grad = over_chunks(of_chunk, zero, at, at.known, at.counts_for_others())
     loss, embeddings_grad, bias_grad, positives, negatives = sums
-    logit_grad = jnp.stack([jnp.zeros(()), bias_grad.sum() / n_samples])
-    return LossParts(loss.sum() / n_samples, embeddings_grad / n_samples, rows_grad, logit_grad, positives, negatives)
+    logit_grad = jnp.stack([jnp.zeros(()), bias_grad.sum() / at.n_samples])
+    return LossParts(loss.sum() / at.n_samples, embeddings_grad / at.n_samples, rows_grad, logit_grad, positives, negatives)
 
 
 OwnLoss = Callable[..., Float32[Array, ""]]
@@ -157,10 +161,10 @@ OwnLoss = Callable[..., Float32[Array, ""]]
 
 
 def own_parts(loss: OwnLoss, at: LossInputs) -> LossParts:
-    """Computes one shard's part of a user's loss, a sum over pairs, divided by B; gradients by automatic differentiation.
+    """Computes one shard's part of a user's loss, a sum over pairs, divided by the samples.
 
-    Only the sampled rows are differentiated, all at once: memory grows with B · S. Unused slots hold rows of 0 and are neither
-    positive nor negative. Metrics of logits are those of cosines.
+    Gradients are automatic. Only the sampled rows are differentiated, all at once: memory grows with B · S. Unused slots hold
+    rows of 0 and are neither positive nor negative. Metrics of logits are those of cosines.
     """
     embeddings, ids, n_samples = at.embeddings.astype(jnp.float32), at.sample.ids, len(at.embeddings)
     taken = at.bank.rows.at[ids].get(mode="fill", fill_value=0.0)
@@ -169,7 +173,7 @@ def own_parts(loss: OwnLoss, at: LossInputs) -> LossParts:
     negative = at.counts_for_others() & ~positive
 
     def mean(*arrays: Array) -> Float32[Array, ""]:
-        return loss(arrays[0], arrays[1], positive, negative, *arrays[2:]) / n_samples
+        return loss(arrays[0], arrays[1], positive, negative, *arrays[2:]) / at.n_samples
 
     value, grads = jax.value_and_grad(mean, argnums=(0, 1, 2, 3))(embeddings, taken, at.bank.scale, at.bank.bias)
     cosine = dot("be,se->bs", normalize(embeddings).vectors, normalize(taken).vectors)

@@ -34,6 +34,11 @@ class BankPlacement:
         return math.prod(self.mesh.shape[axis] for axis in self.bank_axes)
 
     @property
+    def n_batch_shards(self) -> int:
+        """Number of shards of a batch."""
+        return math.prod(self.mesh.shape[axis] for axis in self.batch_axes)
+
+    @property
     def rows(self) -> PartitionSpec:
         """Spec of arrays with one row per center."""
         return PartitionSpec(self.bank_axes)
@@ -51,16 +56,9 @@ class BankPlacement:
         """Returns the index of this device's shard of the bank; inside `shard_map`."""
         return jax.lax.axis_index(self.bank_axes)
 
-    def all_gather_batch(
-        self, embeddings: Float32[Array, "b E"], labels: Int32[Array, "b L"]
-    ) -> tuple[Float32[Array, "B E"], Int32[Array, "B L"]]:
-        """All-gathers embeddings and labels in one collective; inside `shard_map`."""
-        if not self.batch_axes:
-            return embeddings, labels
-        bits = jax.lax.bitcast_convert_type(embeddings, jnp.int32)
-        bits = jax.lax.all_gather(jnp.concatenate([bits, labels], axis=1), self.batch_axes, tiled=True)
-        width = embeddings.shape[1]
-        return jax.lax.bitcast_convert_type(bits[:, :width], jnp.float32), bits[:, width:]
+    def all_gather_batch(self, part: Shaped[Array, "b ..."]) -> Shaped[Array, "B ..."]:
+        """All-gathers the rows of all devices' samples; inside `shard_map`."""
+        return jax.lax.all_gather(part, self.batch_axes, tiled=True) if self.batch_axes else part
 
     def psum_bank(self, *parts: Float32[Array, "..."]) -> list[Float32[Array, "..."]]:
         """Sums arrays over the shards of the bank in one psum; inside `shard_map`."""

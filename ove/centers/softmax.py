@@ -41,7 +41,7 @@ def margin_softmax_parts(at: LossInputs) -> LossParts:
     (others, label_cosine, total), _ = over_chunks(count, zero, at, slot, is_used)
     is_here = slot < len(ids)
     others, label_cosine, exists = at.placement.psum_bank(others, label_cosine, is_here.astype(jnp.float32))
-    labels = _labels(others, label_cosine, exists > 0, config)
+    labels = _labels(others, label_cosine, exists > 0, at)
 
     def pull(grad: Array, chunk_rows: Array, used: Array, place: Array) -> tuple[Array, Array]:
         right, cosine = cosines_of(chunk_rows)
@@ -72,10 +72,8 @@ class _Labels(NamedTuple):
     """Derivative by the label's cosine, through its own softmax and those of the other labels."""
 
 
-def _labels(
-    others: Float32[Array, "B"], cosine: Float32[Array, "B M"], exists: Bool[Array, "B M"], config: CentersConfig
-) -> _Labels:
-    scale, mean = config.softmax_scale, 1 / jnp.maximum(exists.sum(), 1)
+def _labels(others: Float32[Array, "B"], cosine: Float32[Array, "B M"], exists: Bool[Array, "B M"], at: LossInputs) -> _Labels:
+    config, scale, mean = at.config, at.config.softmax_scale, 1 / at.n_labels
     as_other = jnp.where(exists, jnp.exp(scale * _filtered(cosine, config)), 0)
     target = scale * (cosine - config.softmax_margin)
     # Leave-one-out sums: subtracting a large term afterwards would cancel the small ones.

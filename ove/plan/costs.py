@@ -12,8 +12,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from ove.centers.gradient import loss_of
 from ove.centers.health import NORMS
-from ove.centers.objective import loss_of
 from ove.centers.placement import padded
 from ove.centers.sample import sample_shard
 from ove.config import HeadConfig, RunConfig

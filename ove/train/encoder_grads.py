@@ -1,58 +1,105 @@
-"""The encoder on a mesh, to be differentiated, and the norms of its gradient by part.
+"""The gradients of a step: of the encoder, and of every bank's sampled rows; and the norms of the encoder's by part.
 
-Every device embeds its own samples inside `shard_map`, so that attention kernels see ordinary arrays and nothing is moved
-that is not named here: of sharded parameters (`ove.train.sharding`) those outside of the blocks are all-gathered once, those of
-the blocks layer by layer. Differentiation turns each all-gather into a reduce-scatter, and sums what is replicated.
+    Σ over banks:  weight · ∂loss/∂params = Σ over microbatches (∂embeddings/∂params)ᵀ · weight · ∂loss/∂embeddings
 
-With A > 1 gradient accumulation steps this is GradCache (arXiv:2101.06983): the microbatches are embedded one after the other
-and only their embeddings are kept; the banks see the whole batch; then each microbatch is embedded again and differentiated.
-Losses and gradients are those of one large batch, for the price of a second forward pass.
+A bank's loss is a sum over samples against rows that are drawn once for the whole batch (`ove.centers.gradient`). So each
+microbatch is embedded, meets the bank, and goes back through the encoder, and only gradients are added up, in float32: what
+comes out is that of one large batch, and A microbatches take no second forward pass.
+
+All of it happens inside one `shard_map`: every device embeds its own samples, attention kernels see ordinary arrays, and
+nothing is moved that is not named here. Of sharded parameters (`ove.train.sharding`) those outside of the blocks are all-gathered once,
+those of the blocks layer by layer; their gradients are reduce-scattered, and what is replicated is summed once, at the end.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float32, Key
 
-from ove.config import EncoderConfig
+from ove.centers.bank import Bank
+from ove.centers.gradient import BankGradient, BankPlan, draw_batch, microbatch_gradient, no_sums, total_gradient
+from ove.centers.objective import bank_specs, check_bank, gradient_specs
+from ove.config import RunConfig
 from ove.encoder import encoder
 from ove.encoder.encoder import Params
 from ove.train.sharding import AllGather, placement, sharded_axes, sharded_axes_of_layer
 
-Encode = Callable[[Params, dict[str, dict[str, Array]]], dict[str, Float[Array, "B E"]]]
+BatchArrays = dict[str, dict[str, Array]]
+"""By bank: `patches` (B, N, P) uint8, `positions` (B, N, 3) and `labels` (B, M) int32."""
+Gradients = tuple[Params, dict[str, BankGradient]]
+"""Of Σ weight · loss by the encoder's parameters, and by each bank."""
 
 
-def make_encode(config: EncoderConfig, mesh: Mesh, specs: Any, accumulate: int) -> Encode:
-    """Returns `encode(params, batch)`, the embeddings of each bank's samples; for parameters that are sharded by `specs`."""
-    of_layer = sharded_axes_of_layer(specs["blocks"])
-    gather_layer = AllGather(of_layer, config.compute, config.compute) if of_layer else None
-    # In float32, so that the gradients of several banks and microbatches are summed in it.
-    gather_rest = AllGather(sharded_axes(_but_blocks(specs)), config.compute, "float32")
+def make_gradients(
+    config: RunConfig, mesh: Mesh, specs: Any, plans: Mapping[str, BankPlan]
+) -> Callable[[Params, dict[str, Bank], BatchArrays, Key[Array, ""]], Gradients]:
+    """Returns `gradients(params, banks, batch, key)`, for parameters that are sharded by `specs` and banks by `placement`."""
+    place, n_microbatches = placement(mesh), config.train.grad_accum_steps
+    embed, gather_rest = make_embed(config, specs)
 
-    def embed(params: Params, samples: dict[str, Array]) -> Array:
-        pooled = encoder.apply(config, params, samples["patches"], samples["positions"], fetch=gather_layer).pooled
+    def of_bank(
+        grads: Params, params: Params, plan: BankPlan, bank: Bank, batch: dict[str, Array], key: Array
+    ) -> tuple[Params, BankGradient]:
+        """Adds a bank's part to the encoder's gradients."""
+        drawn = draw_batch(bank, batch["labels"], key, n_microbatches, plan, place, config.centers)
+
+        def microbatch(total: Any, at: tuple[Array, ...]) -> tuple[Any, None]:
+            patches, positions, known, chosen = at
+            embeddings, pull = jax.vjp(partial(embed, patches=patches, positions=positions), params)
+            cotangent, sums = microbatch_gradient(bank, drawn, known, chosen, embeddings, plan, place, config.centers)
+            return jax.tree.map(jnp.add, total, (*pull(cotangent), sums)), None
+
+        samples = (rearrange(batch[name], "(a b) ... -> a b ...", a=n_microbatches) for name in ("patches", "positions"))
+        (grads, sums), _ = jax.lax.scan(microbatch, (grads, no_sums(bank, drawn)), (*samples, drawn.known, drawn.chosen))
+        return grads, total_gradient(bank, drawn, sums, plan, place)
+
+    def on_device(params: Params, banks: dict[str, Bank], batch: BatchArrays, key: Array) -> Gradients:
+        rest, scatter_rest = jax.vjp(gather_rest, _but_blocks(params))
+        whole, found = params | rest, {}
+        grads = jax.tree.map(jnp.zeros_like, whole)
+        for number, (name, plan) in enumerate(plans.items()):
+            key_of_bank = jax.random.fold_in(key, number)
+            grads, found[name] = of_bank(grads, whole, plan, banks[name], batch[name], key_of_bank)
+        (scattered,) = scatter_rest(_but_blocks(grads))
+        return jax.tree.map(partial(_sum_over_copies, mesh), grads | scattered, specs), found
+
+    def gradients(params: Params, banks: dict[str, Bank], batch: BatchArrays, key: Key[Array, ""]) -> Gradients:
+        for name, plan in plans.items():
+            check_bank(banks[name], batch[name]["labels"], plan, place, config.encoder.embedding_width)
+        grads, found = jax.shard_map(
+            on_device,
+            mesh=mesh,
+            in_specs=(specs, dict.fromkeys(plans, bank_specs(place)), place.samples, PartitionSpec()),
+            out_specs=(specs, dict.fromkeys(plans, gradient_specs(place))),
+            check_vma=False,  # outputs with an empty spec were summed, hence are replicated
+        )(params, banks, batch, key)
+        return grads, {name: found[name] for name in plans}  # JAX has sorted them by name
+
+    return gradients
+
+
+def make_embed(config: RunConfig, specs: Any) -> tuple[Callable[..., Array], AllGather]:
+    """Returns `embed(params, patches, positions)` for a device, and what makes its parameters outside of the blocks whole."""
+    compute, of_layer = config.encoder.compute, sharded_axes_of_layer(specs["blocks"])
+    gather_layer = AllGather(of_layer, compute, compute) if of_layer else None
+
+    def embed(params: Params, patches: Array, positions: Array) -> Array:
+        pooled = encoder.apply(config.encoder, params, patches, positions, fetch=gather_layer).pooled
         assert pooled is not None, "train() refuses an encoder without a head"
         return pooled
 
-    def on_device(params: Params, batch: dict[str, dict[str, Array]]) -> dict[str, Array]:
-        params = params | gather_rest(_but_blocks(params))
+    # In float32, so that the gradients of several banks and microbatches are summed in it.
+    return embed, AllGather(sharded_axes(_but_blocks(specs)), compute, "float32")
 
-        def embed_all(samples: dict[str, Array]) -> Array:
-            if accumulate == 1:
-                return embed(params, samples)
-            microbatches = jax.tree.map(lambda x: rearrange(x, "(a b) ... -> a b ...", a=accumulate), samples)
-            again = jax.checkpoint(partial(embed, params), prevent_cse=False)
-            return rearrange(jax.lax.map(again, microbatches), "a b e -> (a b) e")
 
-        return {bank: embed_all(samples) for bank, samples in batch.items()}
-
-    samples = placement(mesh).samples
-    return jax.shard_map(on_device, mesh=mesh, in_specs=(specs, samples), out_specs=samples, check_vma=False)
+def _sum_over_copies(mesh: Mesh, grad: Array, spec: PartitionSpec) -> Array:
+    """Sums a gradient over the axes along which its parameter is replicated."""
+    return jax.lax.psum(grad, tuple(axis for axis in mesh.axis_names if axis not in tuple(spec)))
 
 
 def _but_blocks(params: Params) -> Params:

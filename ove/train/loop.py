@@ -21,6 +21,7 @@ from ove.sources.quarantine import QUARANTINE
 from ove.stream.batch_pipeline import Pipeline
 from ove.train.checkpoints.checkpoint import Checkpoints
 from ove.train.checkpoints.resume import place_in_data, resume
+from ove.train.encoder_grads import BatchArrays
 from ove.train.feed import DeviceBatch, DevicePrefetcher
 from ove.train.hosts.watchdog import Preemption, Watchdog
 from ove.train.hosts.workdir import Report, claimed, quarantine, save_config, save_inputs, save_table
@@ -31,7 +32,7 @@ from ove.train.monitor.metrics import MetricsLog, StepMonitor, parameter_table
 from ove.train.monitor.profiler import Profiler, StepRange
 from ove.train.monitor.speed import Clock
 from ove.train.sharding import batch_sharding, check_division, make_mesh, placement, state_shardings
-from ove.train.step import BatchArrays, Metrics, make_step
+from ove.train.step import Metrics, make_step
 
 DrawBatches = Callable[[int, Mapping[str, Batch]], list[Path]]
 """A step and its batches → the pictures made of them."""

@@ -9,7 +9,8 @@ from dense_reference import DenseBank
 from jax.sharding import Mesh
 
 from ove.centers.bank import Bank, init_bank
-from ove.centers.objective import BankPlan, BankStep, bank_step
+from ove.centers.gradient import BankPlan
+from ove.centers.objective import BankStep, bank_step
 from ove.centers.placement import BankPlacement
 from ove.centers.rows import RowAdamW
 from ove.centers.sample import draw_rows

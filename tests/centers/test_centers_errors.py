@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from bank_problem import C, L, embeddings_of, fresh_bank, labels_of, placement_on, take
 
-from ove.centers.objective import BankPlan, bank_step
+from ove.centers.gradient import BankPlan
+from ove.centers.objective import bank_step
 from ove.centers.placement import BankPlacement
 from ove.centers.rows import RowAdamW
 from ove.centers.sample import check_labels

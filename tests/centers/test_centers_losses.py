@@ -12,8 +12,8 @@ import pytest
 from bank_problem import placement_on
 
 from ove.centers.bank import init_bank
+from ove.centers.gradient import LOSSES, loss_of
 from ove.centers.losses import LossInputs, LossParts, own_parts, raw_parts, sigmoid_parts
-from ove.centers.objective import LOSSES, loss_of
 from ove.centers.sample import RowSample
 from ove.centers.softmax import margin_softmax_parts
 from ove.config import CentersConfig
@@ -26,6 +26,8 @@ NONE = len(IDS)
 KNOWN = [[0, 2, 4], [1, NONE, NONE], [NONE, NONE, NONE], [0, 1, NONE]]
 CHOSEN = [[0, 4], [1, NONE], [NONE, NONE], [0, 1]]
 """Labels, and the drawn ones among them, by slot."""
+SIZES = jnp.float32(B), jnp.float32(5)
+"""Samples, and drawn labels."""
 SCALE, BIAS, FRACTION = 3.0, -0.7, 0.4
 Values = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Embeddings, rows of the slots, (scale, bias); also complex."""
@@ -135,7 +137,7 @@ def test_every_part_of_a_loss_is_that_of_the_pairs_one_by_one(
 
     def part(bank, e):
         slots = jnp.array(KNOWN, jnp.int32), jnp.array(CHOSEN, jnp.int32)
-        return tuple(PARTS[kind](LossInputs(e, bank, sample, *slots, FRACTION, placement, config)))
+        return tuple(PARTS[kind](LossInputs(e, bank, sample, *slots, *SIZES, FRACTION, placement, config)))
 
     spec = jax.P()
     in_shard = jax.shard_map(part, mesh=placement.mesh, in_specs=spec, out_specs=spec, check_vma=False)
@@ -174,7 +176,7 @@ def test_what_a_loss_says_of_its_cost_is_what_its_program_does(name: str) -> Non
     loss, spec = loss_of(config), jax.P()
 
     def part(bank, e):
-        return tuple(loss.parts(LossInputs(e, bank, sample, *slots, FRACTION, placement, config)))
+        return tuple(loss.parts(LossInputs(e, bank, sample, *slots, *SIZES, FRACTION, placement, config)))
 
     in_shard = jax.shard_map(part, mesh=placement.mesh, in_specs=spec, out_specs=spec, check_vma=False)
     program = list(operations(jax.make_jaxpr(in_shard)(bank, jnp.ones((B, E))).jaxpr))

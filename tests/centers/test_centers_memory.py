@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 from bank_problem import B, E, L, embeddings_of, fresh_bank, labels_of, placement_on
 
-from ove.centers.objective import BankPlan, bank_step
+from ove.centers.gradient import BankPlan
+from ove.centers.objective import bank_step
 from ove.centers.rows import RowAdamW
 from ove.config import CentersConfig
 

@@ -21,7 +21,7 @@ from bank_problem import (
 )
 from jax.sharding import Mesh
 
-from ove.centers.objective import BankPlan
+from ove.centers.gradient import BankPlan
 from ove.centers.placement import BankPlacement
 from ove.config import CentersConfig
 

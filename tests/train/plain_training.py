@@ -14,8 +14,8 @@ from ove.centers.sample import draw_rows
 from ove.centers.shuffle import row_of
 from ove.config import RunConfig
 from ove.encoder import encoder
+from ove.train.encoder_grads import BatchArrays
 from ove.train.init import TrainState
-from ove.train.step import BatchArrays
 
 Arrays = dict[str, np.ndarray]
 Metrics = dict[str, float]

@@ -13,9 +13,10 @@ from plain_training import Metrics, PlainState, PlainTraining, begin, by_path, s
 from tiny_run import config_of, replace_encoder, state_on
 
 from ove.config import BankRates, CentersConfig, HeadConfig, RunConfig
+from ove.train.encoder_grads import BatchArrays
 from ove.train.init import TrainState
 from ove.train.sharding import batch_sharding, make_mesh
-from ove.train.step import BatchArrays, make_step
+from ove.train.step import make_step
 
 C, N_DEVICES = 37, 2
 STEPS, SKIPPED = 6, 4

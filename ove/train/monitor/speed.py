@@ -12,7 +12,7 @@ from resource import getpagesize
 import jax
 from jaxtyping import Array
 
-from ove.centers.objective import loss_of
+from ove.centers.gradient import loss_of
 from ove.config import EncoderConfig, HeadConfig, RunConfig
 from ove.train.init import n_negatives
 
