@@ -163,7 +163,7 @@ def _collectives(at: RunShape) -> list[tuple[str, float, int]]:
     outside = sum(cut.values()) - blocks
     found: list[tuple[str, float, int]] = []
     if cut:
-        times = len(heads) * (2 if accumulate == 1 else 3 * accumulate)
+        times = len(heads) * 2 * accumulate
         found += [("all-gather", float(_width(config) * (times * blocks + outside)), fsdp)]
         found += [
             ("reduce-scatter", 4.0 * (len(heads) * accumulate * blocks + outside), fsdp),
@@ -194,7 +194,7 @@ def _recompute_factor(config: RunConfig) -> float:
     """Returns the encoder's operations in multiples of one forward and backward pass, a third of which is the forward pass."""
     mlp = config.encoder.mlp / (config.encoder.mlp + 2 * config.encoder.width)
     remat = {"none": 0.0, "dots": mlp, "full": 1.0}[config.encoder.remat]
-    return 1 + (remat + (config.train.grad_accum_steps > 1)) / 3
+    return 1 + remat / 3
 
 
 def _activations(at: RunShape, head: HeadConfig) -> float:

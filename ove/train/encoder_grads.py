@@ -3,12 +3,13 @@
     Σ over banks:  weight · ∂loss/∂params = Σ over microbatches (∂embeddings/∂params)ᵀ · weight · ∂loss/∂embeddings
 
 A bank's loss is a sum over samples against rows that are drawn once for the whole batch (`ove.centers.gradient`). So each
-microbatch is embedded, meets the bank, and goes back through the encoder, and only gradients are added up, in float32: what
-comes out is that of one large batch, and A microbatches take no second forward pass.
+microbatch is embedded, meets the bank, and goes back through the encoder; only gradients are added up, in float32. They are
+those of one large batch, and no sample is embedded twice.
 
 All of it happens inside one `shard_map`: every device embeds its own samples, attention kernels see ordinary arrays, and
-nothing is moved that is not named here. Of sharded parameters (`ove.train.sharding`) those outside of the blocks are all-gathered once,
-those of the blocks layer by layer; their gradients are reduce-scattered, and what is replicated is summed once, at the end.
+nothing is moved that is not named here. Of sharded parameters (`ove.train.sharding`) those outside of the blocks are
+all-gathered once, those of the blocks layer by layer; their gradients are reduce-scattered, and what is replicated is summed
+once, at the end.
 """
 
 from collections.abc import Callable, Mapping
