@@ -11,7 +11,7 @@ labels of the whole batch, samples its own rows, computes its part of loss and g
 gradient of the embeddings is reduce-scattered. To be called under `jax.jit` with the bank donated, or it is copied.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -137,14 +137,17 @@ def bank_update(
     )(bank, found.rows, found.first_time, jnp.asarray(step), lr, factor, applied)
 
 
-def bank_specs(placement: BankPlacement) -> Bank:
-    """Returns how each part of a bank is sharded."""
-    return Bank(*(placement.rows if name.startswith("rows") else PartitionSpec() for name in Bank._fields))
+def bank_specs(placement: BankPlacement) -> Any:
+    """Returns a `Bank` of how each part is sharded."""
+    by_row: Any = placement.rows
+    whole: Any = PartitionSpec()
+    return Bank(*(by_row if name.startswith("rows") else whole for name in Bank._fields))
 
 
-def gradient_specs(placement: BankPlacement) -> BankGradient:
-    """Returns how each part of a bank's gradient is sharded."""
-    by_row, whole = placement.rows, PartitionSpec()
+def gradient_specs(placement: BankPlacement) -> Any:
+    """Returns a `BankGradient` of how each part is sharded."""
+    by_row: Any = placement.rows
+    whole: Any = PartitionSpec()
     return BankGradient(whole, whole, RowGradient(by_row, by_row, by_row, whole), whole)
 
 
