@@ -13,6 +13,7 @@ from ove.config.mapping import to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.features.feature_file import FeatureFile, is_feature_file
 from ove.features.from_files import Outputs, Weights, encode_sequences, open_weights, params_fingerprint
+from ove.files import on_screen
 from ove.paths import output_file
 from ove.sources.folders import InputFile
 from ove.tokens.native import MAX_TOKENS
@@ -168,7 +169,7 @@ def _encode_all(
 
 def _say_bad(bad: Sequence[tuple[Path, str]]) -> None:
     for _, reason in bad[:_SHOWN]:
-        print(f"set aside  {reason}", file=sys.stderr)
+        print(f"set aside  {on_screen(reason)}", file=sys.stderr)
     if len(bad) > _SHOWN:
         print(f"… and {len(bad) - _SHOWN} more, all in the .npz (bad_files, bad_reasons).", file=sys.stderr)
 

@@ -14,7 +14,7 @@ import numpy as np
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadClip, ConfigError
-from ove.files import printable, write_bytes, write_json_lines
+from ove.files import on_screen, printable, write_bytes, write_json_lines
 from ove.paths import harmless, output_folder
 from ove.records import Saliency
 from ove.sources.folders import InputFile, found_in_folder
@@ -136,7 +136,7 @@ def _extract(options: argparse.Namespace, config: VideoConfig, tokens: int, task
         write_animation(options.out / f"{name}.mp4", clip, selection, harmless(file.path.name))
         made.append(f"{name}.mp4")
     told = f"{clip.codec}, {clip.source}, {clip.n_decoded} frames{', cut short' if clip.cut else ''}"
-    return f"{printable(str(file.path))} → {', '.join(made)} ({told})", entry
+    return f"{on_screen(printable(str(file.path)))} → {', '.join(made)} ({told})", entry
 
 
 def _endings(options: argparse.Namespace) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from ove.config import VideoConfig, limits
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
+from ove.files import on_screen
 from ove.paths import output_file
 from ove.records import BANKS, Selection
 from ove.shards.index import Name
@@ -147,7 +148,7 @@ def shown_selection(shards: ShardSet, record: VideoRecord, budget: int | None) -
 
 def _list(shards: ShardSet, indices: range, limit: int | None) -> int:
     for index, (key, label) in _names(shards, indices if limit is None else indices[:limit]):
-        print(index, key, label or "", sep="\t")
+        print(index, on_screen(key), on_screen(label or ""), sep="\t")
     if limit is not None and limit < len(indices):
         print(f"… and {len(indices) - limit:,} more", file=sys.stderr)
     return 0

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Error numbers of file systems without locks."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a write that found no room: on the disk, within the quota, within the largest size of a file."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LONGEST_NAME = 200
 """Bytes of a name to which temporary names can add some: file systems allow 255."""
 
@@ -117,12 +119,19 @@ def printable(name: str) -> str:
     return name if name.isascii() else encoded(name).decode()
 
 
+def on_screen(text: str) -> str:
+    r"""Returns text without control characters, which terminals obey and names may hold: as `\x1b`; ends of lines stay."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def kind_of_text(head: bytes) -> str:
     """Returns what stands in the place of a picture or video, by its first 16 bytes, and what to do; else nothing."""
     if head.startswith(b"version https://"):
         return "is a pointer of Git LFS, not the file itself; run `git lfs pull`"
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "is a page in HTML, as failed downloads leave one; download the file again"
+    if head.startswith((b"#EXTM3U", b"[playlist]")):
+        return "is a playlist, which names other files; give those, or what `ffmpeg -i PLAYLIST -c copy OUT.mp4` makes of it"
     return ""
 
 

@@ -3,11 +3,12 @@
 import json
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ove.errors import ConfigError, OveError
+from ove.errors import BadClip, ConfigError, OveError
 
 _URI = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/(/?)([^/].*|/.*)", re.DOTALL)
 LONGEST_NAME = 255
@@ -30,6 +31,24 @@ def not_found(path: Path | str, remedy: str = "no such file; check the path") ->
     if uri := uri_of(path):
         return f"{uri}: is an address, and inputs are read from this machine only; copy it here and give the copy."
     return f"{path}: {remedy}."
+
+
+def check_input(path: Path, noun: str) -> None:
+    """Raises BadClip unless a path is a regular, non-empty file; `noun`: what it should be. To open a pipe could block."""
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise BadClip(not_found(path)) from error
+    except (OSError, ValueError) as error:
+        raise BadClip(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error}); check the path.") from error
+    if stat.S_ISDIR(status.st_mode):
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise BadClip(f"{path}: is a folder that cannot be read; check its permissions.")
+        raise BadClip(f"{path}: is a folder, not {noun}; name the files in it.")
+    if not stat.S_ISREG(status.st_mode):
+        raise BadClip(f"{path}: is not a regular file but a pipe or a device; copy it to a file first.")
+    if status.st_size == 0:
+        raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
 
 
 def inside(folder: Path, name: object, source: Path | str, error: type[OveError], nested: bool = False) -> Path:

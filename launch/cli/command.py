@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from ove.errors import OveError
+from ove.files import on_screen
 
 SETTING = "--config."
 """How a setting begins on the command line."""
@@ -101,5 +102,5 @@ def _is_closed(stream: Any) -> bool:
 
 
 def _say(sentence: str, code: int = 2) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
+    print(f"error: {on_screen(sentence)}", file=sys.stderr)
     return code

@@ -14,7 +14,7 @@ from ove.api.arguments import arguments, path_given
 from ove.api.modes import taken_by
 from ove.api.source import Source, as_local_file
 from ove.errors import BadClip, BadInput, ConfigError
-from ove.paths import output_file
+from ove.paths import check_input, output_file
 from ove.records import TIME_STEPS
 from ove.sources.images import begins_like_an_image
 from ove.tokens.native import resize
@@ -174,14 +174,13 @@ _FILES = (str, os.PathLike, bytes, bytearray, memoryview)
 
 def mode_of(path: Path, config: InputConfig) -> InputMode:
     """Returns how a file is looked at: pictures as such, videos as in `config`; BadClip if it cannot be opened."""
+    if path.is_dir():
+        raise BadClip(f"{path}: is a folder; give one file. ove.split, ove.write_shards, ove.probe and `ove encode` read many.")
+    check_input(path, "a video or picture")
     try:
         with path.open("rb") as file:
             is_image = begins_like_an_image(file.read(16))
     except OSError as error:
-        if isinstance(error, IsADirectoryError):
-            raise BadClip(
-                f"{path}: is a folder; give one file. ove.split, ove.write_shards, ove.probe and `ove encode` read many."
-            ) from error
         raise BadClip(f"{path}: cannot be read ({error.strerror}); check the path.") from error
     return "image" if is_image else config.mode if config.mode != "image" else "codec"
 

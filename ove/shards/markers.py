@@ -59,8 +59,11 @@ def inputs_of(group: Sequence[InputFile], made_with: Mapping[str, Any]) -> str:
     files = []
     for file in group:
         if file.path not in stats:
-            stat = file.path.stat() if file.path.exists() else None
-            stats[file.path] = str(file.path.absolute()), [stat.st_size, stat.st_mtime_ns] if stat else None
+            try:
+                stat = file.path.stat()
+                stats[file.path] = str(file.path.absolute()), [stat.st_size, stat.st_mtime_ns]
+            except (OSError, ValueError):  # missing, or a name that no file can have: told when it is read
+                stats[file.path] = str(file.path.absolute()), None
         inside = file.inside and [file.inside.format, [[part.name, part.start, part.size] for part in file.inside.parts]]
         labels = {bank: list(values) for bank, values in file.labels.items()}
         span = file.span_s and list(file.span_s)

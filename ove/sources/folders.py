@@ -1,5 +1,6 @@
 """Inputs of commands: files in folders (class names from subfolders) and in lists (a path and a label a line)."""
 
+import logging
 import os
 import re
 import stat
@@ -12,7 +13,16 @@ from ove.files import printable
 from ove.paths import uri_of
 from ove.sources.quarantine import BadFile
 
+# fmt: off
+_BESIDE = frozenset([
+    ".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".md", ".html", ".log", ".srt", ".vtt",
+    ".nfo", ".ini", ".db", ".py", ".ipynb",
+])
+"""Suffixes of what lies beside videos and pictures and is none: lists, annotations, subtitles, notes, Windows' thumbnails."""
+# fmt: on
+_SHOWN = 3
 _BLANK = " \t\n"
+_log = logging.getLogger(__name__)
 _NUMBERED = re.compile(r"(.*\.\w+)[ \t]+(\d+)")
 """A path with a suffix, and the index of its class: `Archery/v_Archery_g01_c01.avi 3`, as in the lists of UCF101."""
 
@@ -83,18 +93,25 @@ def files_in_folder(folder: Path, label_folder: int = 0) -> list[InputFile]:
 
 
 def found_in_folder(folder: Path, label_folder: int = 0) -> FoundInputs:
-    """Lists the files below a folder by path, without hidden ones; a file's label is the name of a folder above it.
+    """Lists the files below a folder by path, but hidden ones and text; a file's label is the name of a folder above it.
 
     `label_folder`: which; 1 is the folder that holds the file, 2 the one above it, 0 the topmost. None where there are fewer.
-    Links are followed. Bad are folders that cannot be read, links to nowhere or to a folder above them, pipes and devices.
+    Links are followed. Bad are folders that cannot be read, links to nowhere or to a folder above them, pipes and
+    devices. Lists, annotations, subtitles and the like (by their suffix) are counted in the log.
     """
     if not folder.is_dir():
         raise BadClip(f"{folder}: no such folder; give a folder of files or a list of paths.")
     bad: list[BadFile] = []
-    files = []
+    files, beside = [], []
     for path in sorted(_walk(folder, bad)):
+        if path.suffix.lower() in _BESIDE:
+            beside.append(printable(path.name))
+            continue
         relative = path.relative_to(folder)
         files.append(InputFile(path, relative.as_posix(), _folder_above(relative, label_folder or len(relative.parts) - 1)))
+    if beside:
+        shown = ", ".join(beside[:_SHOWN]) + ", …" * (len(beside) > _SHOWN)
+        _log.warning("%s: %s lists, notes or subtitles in it are left out: %s", folder, f"{len(beside):,}", shown)
     return FoundInputs(files, sorted(bad, key=lambda each: each.file))
 
 
@@ -136,13 +153,15 @@ def files_in_list(list_file: Path, label_folder: int = 0, root: Path | None = No
 
     Relative paths start at `root`, by default the list's folder. With `label_folder`, lines without a class name have that of
     the n-th folder in their path, and numbers after a path are not read as one; ConfigError for a path of fewer folders. A
-    line that names a file a second time is bad.
+    line that names a file a second time is bad. BadClip for a list that is no text.
     """
     files: list[InputFile] = []
     bad: list[BadFile] = []
     seen: set[str] = set()
     with list_file.open(encoding="utf-8-sig") as lines:  # split at \n, \r and \r\n alone: names may hold other separators
         for number, line in enumerate(lines, 1):
+            if "\0" in line:
+                raise BadClip(f"{list_file}: line {number}: holds a NUL character, as UTF-16 does; save the list as UTF-8.")
             name, _, label = (part.strip(_BLANK) for part in line.partition("\t"))
             if not line.strip(_BLANK) or line.rstrip("\n") == "#" or line.startswith("# "):
                 continue

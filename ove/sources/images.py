@@ -11,7 +11,7 @@ from jaxtyping import Shaped, UInt8
 from ove.config import limits
 from ove.errors import BadClip
 from ove.files import kind_of_text
-from ove.paths import not_found
+from ove.paths import check_input
 from ove.sources.image_size import image_size
 
 IMAGE_SIGNATURES: dict[str, tuple[bytes, ...]] = {
@@ -131,10 +131,7 @@ def _jpeg_components(data: bytes) -> int:
 
 def _contents(path: Path) -> tuple[str, bytes]:
     """Returns the format and the bytes of a file, which is read whole only if it begins like an image."""
-    if not path.exists():
-        raise BadClip(not_found(path))
-    if not path.is_file():
-        raise BadClip(f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}, not an image; name image files.")
+    check_input(path, "an image")
     try:
         if excess := limits().excess("max_input_bytes", path.stat().st_size, "bytes"):
             raise BadClip(f"{path}: has {excess}; make the picture smaller or raise the limit.")

@@ -1,6 +1,7 @@
 """CSV and JSONL lists: a row for each file, with its path, its class name and the labels of each bank."""
 
 import csv
+import itertools
 import logging
 import math
 import re
@@ -11,7 +12,15 @@ from typing import Any
 from ove.config import ShardsConfig, bounded_json
 from ove.errors import BadClip
 from ove.records import BANKS
-from ove.sources.folders import FoundInputs, InputFile, files_in_list, listed, named_by_folder, same_path
+from ove.sources.folders import (
+    FoundInputs,
+    InputFile,
+    files_in_list,
+    first_repeated,
+    listed,
+    named_by_folder,
+    same_path,
+)
 from ove.sources.quarantine import BadFile
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name")
@@ -62,7 +71,9 @@ def rows_of_list(path: Path, config: ShardsConfig = _DEFAULTS) -> FoundInputs:
                 raise row
             columns.update(dict.fromkeys(row))
             name = _first(row, path_columns)
-            if not isinstance(name, str) or not name.strip():
+            if name is not None and not isinstance(name, str):
+                raise ValueError(f"its path is {name!r:.60}, and must be a text")
+            if name is None or not name.strip():
                 needed = " or ".join(path_columns)
                 raise ValueError(f"has no column {needed} with the path of a file, but {', '.join(row) or 'none'}")
             span = _span(row)
@@ -102,9 +113,10 @@ def column_of_list(path: Path, column: str, config: ShardsConfig = _DEFAULTS) ->
 
 def _lacks(path: Path, column: str, columns: Iterable[str]) -> BadClip:
     known = " and ".join(" or ".join(names) for names in (PATH_COLUMNS, LABEL_COLUMNS))
+    where = "" if path.suffix.lower() in (".jsonl", ".ndjson") else " in its first line"
     return BadClip(
-        f"{path}: has no column {column}, but {', '.join(columns) or 'none'}; name the right ones in shards.path_column and "
-        f"shards.label_column, or call them {known}."
+        f"{path}: has no column {column}, but {', '.join(columns) or 'none'}{where}; name the right ones in shards.path_column "
+        f"and shards.label_column, or call them {known}."
     )
 
 
@@ -161,9 +173,7 @@ def _rows(path: Path, path_columns: tuple[str, ...]) -> Iterator[tuple[int, dict
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             if path.suffix.lower() in (".csv", ".tsv"):
-                delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-                reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
-                yield from _csv_rows(path, reader, path_columns)
+                yield from _csv_rows(path, lines, path_columns)
                 return
             for number, line in enumerate(lines, 1):
                 if line.strip():
@@ -181,16 +191,43 @@ def _json_row(line: str) -> dict[str, Any] | ValueError:
 
 
 def _csv_rows(
-    path: Path, reader: csv.DictReader, path_columns: tuple[str, ...]
+    path: Path, lines: Iterator[str], path_columns: tuple[str, ...]
 ) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-    reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
+    first = next(lines, "")
+    delimiter = _delimiter(first, path.suffix.lower())
+    rows = csv.reader(itertools.chain([first], lines), delimiter=delimiter, skipinitialspace=True, strict=True)
+    header = _next_row(rows) or []
+    if isinstance(header, ValueError):
+        raise BadClip(f"{path}: line 1: {header}.")
+    columns = [name.strip() for name in header]
     if len(columns) == 1 and re.fullmatch(r".*\.\w+ +\d+", columns[0]):
         raise BadClip(f"{path}: has lines of `path number` and no column names; rename it to {path.stem}.txt.")
     if not set(path_columns) & set(columns):
         raise _lacks(path, path_columns[0], columns)
+    if twice := first_repeated(filter(None, columns)):
+        raise BadClip(f"{path}: has two columns {twice}; rename one of them.")
+    begin = rows.line_num + 1
+    while (row := _next_row(rows)) is not None:
+        if isinstance(row, ValueError):
+            yield begin, row
+        elif len(row) > len(columns):
+            yield rows.line_num, ValueError(f"has more values than columns; put values with {delimiter!r} into quotation marks")
+        elif row:  # spreadsheets leave out empty values at the end
+            yield rows.line_num, dict(itertools.zip_longest(columns, row))
+        begin = rows.line_num + 1
+
+
+def _next_row(rows: Any) -> list[str] | ValueError | None:
+    """Returns the next row of a CSV reader, what is wrong with it, or None at the end."""
+    begin = rows.line_num + 1
     try:
-        for row in reader:
-            extra = ValueError("has more values than columns; put values with commas into quotation marks")
-            yield reader.line_num, extra if None in row else row
+        return next(rows, None)
     except csv.Error as error:
-        yield reader.line_num, ValueError(f"cannot be read ({error})")
+        lines = f", up to line {rows.line_num}, where a quotation mark may not be closed" * (rows.line_num > begin)
+        return ValueError(f"cannot be read ({error}){lines}")
+
+
+def _delimiter(header: str, suffix: str) -> str:
+    """Returns the one of tab, comma and semicolon (of spreadsheets in many languages) that stands between column names."""
+    usual = "\t" if suffix == ".tsv" else ","
+    return next((mark for mark in (usual, ";", "\t", ",") if mark in header), usual)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ove.files import printable, write_json_lines
+from ove.files import on_screen, printable, write_json_lines
 
 QUARANTINE = "quarantine.jsonl"
 """Name of the list, in the folder that the files are missing from."""
@@ -22,7 +22,7 @@ class BadFile:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", printable(self.file))
-        object.__setattr__(self, "reason", printable(self.reason))
+        object.__setattr__(self, "reason", on_screen(printable(self.reason)))
 
 
 def write_quarantine(path: Path, entries: Sequence[BadFile]) -> None:

@@ -1,7 +1,5 @@
 """Opens a video file: accepted containers, codecs and sizes, within a time limit; anything else is refused by name."""
 
-import os
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ from av.video.stream import VideoStream
 from ove.config import limits
 from ove.errors import BadClip
 from ove.files import kind_of_text
-from ove.paths import not_found
+from ove.paths import check_input
 from ove.video.photo import is_photo
 
 # fmt: off
@@ -87,21 +85,8 @@ def opened_video(path: Path, deadline: Deadline) -> Iterator[tuple[InputContaine
 
 
 def _check_file(path: Path) -> None:
-    """Raises BadClip unless the path is a regular, non-empty file: opening a pipe or a device could block."""
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise BadClip(not_found(path)) from error
-    except (OSError, ValueError) as error:
-        raise BadClip(f"{path}: cannot be opened ({getattr(error, 'strerror', None) or error}); check the path.") from error
-    if stat.S_ISDIR(status.st_mode):
-        if not os.access(path, os.R_OK | os.X_OK):
-            raise BadClip(f"{path}: is a folder that cannot be read; check its permissions.")
-        raise BadClip(f"{path}: is a folder, not a video; name the files in it.")
-    if not stat.S_ISREG(status.st_mode):
-        raise BadClip(f"{path}: is not a regular file but a pipe or a device; copy the video to a file first.")
-    if status.st_size == 0:
-        raise BadClip(f"{path}: is empty (0 bytes); get a whole copy.")
+    """Raises BadClip unless the path is a file that could be a video."""
+    check_input(path, "a video")
     try:
         with path.open("rb") as file:
             if told := kind_of_text(file.read(16)):

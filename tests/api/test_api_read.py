@@ -112,7 +112,7 @@ def test_frames_of_an_array_stand_where_their_times_are() -> None:
         (np.zeros((28, 28, 3), np.uint8), {"mode": "codec"}, ConfigError, "read in mode image; codec needs a video file"),
         (7, {}, BadInput, "an object of type int cannot be read as a file; give a path"),
         (b"no video", {}, BadClip, "^<bytes>: not a video"),
-        ("missing.mp4", {}, BadClip, "missing.mp4: cannot be read"),
+        ("missing.mp4", {}, BadClip, "missing.mp4: no such file"),
         ("x.mp4", {"mode": "best"}, ConfigError, "mode = 'best' is none of auto, codec, frames, image"),
     ],
 )

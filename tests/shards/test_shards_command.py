@@ -68,7 +68,8 @@ def test_good_files_are_processed_and_bad_ones_named(mixed_folder: Path, tmp_pat
     out = tmp_path / "out"
     done = _run("--videos", mixed_folder, "--out", out, "--records-per-shard", "4", *SMALL)
     assert done.returncode == 0, done.stderr
-    assert "3 good, 7 bad" in done.stdout
+    assert "3 good, 6 bad" in done.stdout
+    assert f"{mixed_folder}: 1 lists, notes or subtitles in it are left out: text.txt" in done.stderr
     shards = ShardSet.open(out)
     assert [shards.record(i).key for i in range(len(shards))] == ["a.mp4", "b.mp4", "five.mp4"]
     assert shards.grid_tyx == (8, 4, 4)
@@ -79,7 +80,6 @@ def test_good_files_are_processed_and_bad_ones_named(mixed_folder: Path, tmp_pat
         "picture.png",
         "sound.wav",
         "text.mp4",
-        "text.txt",
         "truncated.mp4",
         "without_video_stream.mp4",
     ]
@@ -96,7 +96,7 @@ def test_good_files_are_processed_and_bad_ones_named(mixed_folder: Path, tmp_pat
 
 def test_nothing_usable_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
-    (tmp_path / "videos" / "notes.txt").write_text("no video\n" * 50)
+    (tmp_path / "videos" / "notes.mp4").write_text("no video\n" * 50)
     done = _run("--videos", tmp_path / "videos", "--out", tmp_path / "out", *SMALL)
     assert done.returncode != 0
     assert "none of the 1 inputs is usable" in done.stderr

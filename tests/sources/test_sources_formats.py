@@ -42,12 +42,12 @@ def test_folders_give_class_names(tmp_path: Path) -> None:
         path = tmp_path / "in" / folder / f"{n}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(picture(n)))
-    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    (tmp_path / "in" / "notes.jpg").write_text("no picture")
     records, reasons = _images(tmp_path / "in", tmp_path / "out")
     assert {key: r.label for key, r in records.items()} == {"cat/0.jpg": "cat", "cat/2.jpg": "cat", "dog/1.jpg": "dog"}
     assert records["dog/1.jpg"].image == (tmp_path / "in" / "dog" / "1.jpg").read_bytes()
     assert len(reasons) == 1
-    assert "notes.txt: not an image" in reasons[0]
+    assert "notes.jpg: not an image" in reasons[0]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
@@ -95,7 +95,7 @@ def test_lists_give_labels_and_bad_rows_are_named(tmp_path: Path, suffix: str) -
 
 def test_a_list_without_paths_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("name,label\na.png,b\n")
-    with pytest.raises(BadClip, match="has no column path, but name, label; name the right ones"):
+    with pytest.raises(BadClip, match="has no column path, but name, label in its first line; name the right ones"):
         _images(tmp_path / "list.csv", tmp_path / "out")
 
 

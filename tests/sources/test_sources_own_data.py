@@ -48,8 +48,8 @@ def test_the_class_is_the_nth_folder_above_a_file(tree: Path, n: int, expected: 
 
 
 def test_a_video_with_fewer_folders_above_it_is_an_error_and_notes_are_not(tree: Path) -> None:
-    (tree / "README.txt").write_text("notes")
-    assert _labels(tree, label_folder=2)["README.txt"] is None
+    (tree / "README").write_text("notes")
+    assert _labels(tree, label_folder=2)["README"] is None
     (tree / "val" / "4.mp4").touch()
     with pytest.raises(ConfigError, match=r"videos: val/4\.mp4 has fewer than 2 folders above it.*shards\.label_folder = 2"):
         _listed(tree, label_folder=2)

@@ -21,14 +21,14 @@ def test_good_files_are_extracted_and_bad_ones_set_aside(tmp_path, write_video, 
     write_video("videos/a.mp4", moving_texture(70, 96), x264_params=P_ONLY)
     write_video("videos/jump/a.mkv", moving_texture(5, 64))
     (folder / "empty.mp4").touch()
-    (folder / "notes.txt").write_text("no video")
+    (folder / "notes.mp4").write_text("no video")
     cv2.imwrite(str(folder / "still.png"), np.zeros((32, 32, 3), np.uint8))
     out = tmp_path / "out"
     code = main([str(folder), str(tmp_path / "gone.mp4"), "--out", str(out), "--signals", "--overlay", "--budget", "512"])
     assert code == 0
     assert "2 of 6 videos extracted" in capsys.readouterr().out
     bad = {entry.file.rsplit("/", 1)[-1]: entry.reason for entry in read_quarantine(out / "quarantine.jsonl")}
-    assert sorted(bad) == ["empty.mp4", "gone.mp4", "notes.txt", "still.png"]
+    assert sorted(bad) == ["empty.mp4", "gone.mp4", "notes.mp4", "still.png"]
     assert len(set(bad.values())) == 4
     made = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
     assert made == ["a.npz", "a.png", "extracts.jsonl", "jump/a.npz", "jump/a.png", "quarantine.jsonl"]
