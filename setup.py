@@ -6,5 +6,5 @@ launch = [f"ove.{name}" for name in find_packages(include=["launch", "launch.*"]
 setup(
     packages=[*find_packages(include=["ove", "ove.*"]), *launch, "ove.configs"],
     package_dir={"ove.launch": "launch", "ove.configs": "configs"},
-    package_data={"ove": ["py.typed", "*.pyi"]},
+    package_data={"ove": ["py.typed", "*.pyi"], "ove.plan": ["gpus/*.txtpb"]},
 )

@@ -26,6 +26,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "train": "train an encoder, or resume a run",
         "bench_data": "measure how fast batches can be read",
         "plan": "estimate what a run costs on devices that you do not have yet",
+        "compile": "compile a step for such devices: memory, operations, bytes, the least time",
     },
     "Use and evaluate": {
         "encode": "features of files",

@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,20 +36,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prints memory, collective bytes and time of one step by formula; with --compile, also those of the program."""
     parser = command_parser("plan", __doc__)
     add = parser.add_argument
-    add("--devices", type=number(1), required=True, help="GPUs, or chips of a TPU slice (a v5p-256 has 128)")
-    add("--kind", choices=list(DEVICE_KINDS), default="h100", help="device, for memory and time (default: h100)")
-    add("--centers", nargs="+", default=[], metavar="BANK=N", help="centers of banks (default: the paper's)")
-    add("--image-px", type=number(1), default=224, help="side of images whose head names no size_px (default: 224)")
+    add_shape_options(parser)
     add("--compile", action="store_true", help="compile the step for pretended CPU devices, run nothing")
     options, config = cli_settings.parse_with_config(parser, RunConfig, argv)
     if options.compile:
         _pretend(options.devices)
-    at = RunShape(config, options.devices, _centers(options.centers), _tokens(config, options.image_px), LABELS)
-    check_division(config, options.devices)
+    at = shape_of(config, options)
     print_plan(at, DEVICE_KINDS[options.kind])
     if options.compile:
         print_comparison(at)
     print(fit_in_words(at, DEVICE_KINDS[options.kind], options.kind))
+
+
+def add_shape_options(parser: ArgumentParser) -> None:
+    """Adds the options that tell on what a run is planned."""
+    add = parser.add_argument
+    add("--devices", type=number(1), required=True, help="GPUs, or chips of a TPU slice (a v5p-256 has 128)")
+    add("--kind", choices=list(DEVICE_KINDS), default="h100", help="device, for memory and time (default: h100)")
+    add("--centers", nargs="+", default=[], metavar="BANK=N", help="centers of banks (default: the paper's)")
+    add("--image-px", type=number(1), default=224, help="side of images whose head names no size_px (default: 224)")
+
+
+def shape_of(config: RunConfig, options: Namespace) -> RunShape:
+    """Returns the run on the devices of the options; ConfigError if they cannot share its work."""
+    check_division(config, options.devices)
+    return RunShape(config, options.devices, _centers(options.centers), _tokens(config, options.image_px), LABELS)
 
 
 def print_plan(at: RunShape, machine: DeviceKind) -> None:

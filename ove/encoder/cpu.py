@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
+from ove.encoder import machine
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def norm(
@@ -106,7 +108,7 @@ def after(x: Shaped[Array, "..."], y: Shaped[Array, "..."]) -> Shaped[Array, "..
     was kept for its backward pass, then lies about as a copy for as long as the layer takes. With this it waits: a third less
     memory for a training step, in no more time. Elsewhere, and where several devices would have to agree, it is `x` itself.
     """
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if machine.current().kind != "cpu" or jax.device_count() > 1:
         return x
     # A zero that XLA does not see through, and that is one even if y is not finite. (XLA drops an optimization_barrier before
     # it chooses the order.)

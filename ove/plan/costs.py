@@ -29,23 +29,37 @@ class DeviceKind:
 
     tflops: float
     """10¹² bfloat16 operations a second."""
+    tflops_f32: float
+    """The same in float32 to its last bit (precision `highest`)."""
+    tflops_tf32: float
+    """The same of float32 numbers at JAX's default precision: TF32 on GPUs, one pass of bfloat16 on TPUs."""
     memory_gib: float
+    hbm: float
+    """10⁹ bytes a second between device and memory."""
     domain: int
     """Devices that `near` connects."""
     near: float
     """10⁹ bytes a second that a device can send to others of its domain."""
     far: float
     """The same to others."""
+    clock_ghz: float = 0.0
+    """Of a TPU, for the cycles of its compiler: peak / (operations of its matrix units a cycle)."""
 
 
 DEVICE_KINDS = {
-    "h100": DeviceKind(989.0, 80e9 / 2**30, 8, 450.0, 50.0),
-    "a100": DeviceKind(312.0, 80e9 / 2**30, 8, 300.0, 25.0),
-    "h200": DeviceKind(989.0, 141e9 / 2**30, 8, 450.0, 50.0),
-    "v5p": DeviceKind(459.0, 95.0, 8960, 600.0, 600.0),
+    "h100": DeviceKind(989.0, 67.0, 494.5, 80e9 / 2**30, 3352.0, 8, 450.0, 50.0),
+    "a100": DeviceKind(312.0, 19.5, 156.0, 80e9 / 2**30, 2039.0, 8, 300.0, 25.0),
+    "h200": DeviceKind(989.0, 67.0, 494.5, 141e9 / 2**30, 4800.0, 8, 450.0, 50.0),
+    "b200": DeviceKind(2250.0, 75.0, 1125.0, 180e9 / 2**30, 7672.0, 8, 900.0, 50.0),
+    "v4": DeviceKind(275.0, 275 / 6, 275.0, 32.0, 1228.0, 4096, 300.0, 300.0, 1.05),
+    "v5e": DeviceKind(197.0, 197 / 6, 197.0, 16.0, 819.0, 256, 200.0, 3.1, 1.5),
+    "v5p": DeviceKind(459.0, 459 / 6, 459.0, 95.0, 2765.0, 8960, 600.0, 600.0, 1.75),
+    "v6e": DeviceKind(918.0, 918 / 6, 918.0, 32.0, 1638.0, 256, 400.0, 12.5, 1.75),
 }
 """NVIDIA's data sheets: "H100", "H200", NVLink 900 GB/s both ways, a 400 Gb/s adapter a GPU; "A100 80GB SXM", NVLink 600 GB/s
-both ways, and "DGX A100", a 200 Gb/s adapter a GPU. Google's page on v5p: 4,800 Gb/s a chip."""
+both ways, and "DGX A100", a 200 Gb/s adapter a GPU; "DGX B200", an eighth of its dense figures. Google's pages on v4, v5e, v5p
+and v6e: half of what they call bidirectional; beyond a slice the pod's share of its data center network. Float32 takes six
+passes of bfloat16 on TPUs."""
 ASSUMED_MFU = 0.45
 """Assumed model FLOPs utilisation."""
 _NO_GRADIENT = "pool/k/bias"

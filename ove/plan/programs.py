@@ -3,34 +3,24 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import Array
 
-from ove.config import RunConfig
+from ove.config import EncoderConfig, RunConfig
+from ove.encoder import encoder
+from ove.encoder.encoder import Params
+from ove.plan.hlo import Instruction, parse
 from ove.train.init import TrainState, init_state
 from ove.train.sharding import batch_sharding, leaf_name, placement, state_shardings
 from ove.train.step import make_step
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
-_BYTES = {
-    "pred": 1,
-    "s8": 1,
-    "u8": 1,
-    "bf16": 2,
-    "f16": 2,
-    "s16": 2,
-    "u16": 2,
-    "s32": 4,
-    "u32": 4,
-    "f32": 4,
-    "s64": 8,
-    "f64": 8,
-}
 
 
 def compile_step(
@@ -62,18 +52,24 @@ def collective_bytes(program: str) -> dict[str, int]:
     """Returns the bytes that one device puts through each kind of collective in a run of a compiled program (HLO text).
 
     An all-gather counts by its result, the others by their operand, whatever part of it a device sends. A collective in a loop
-    counts once for each iteration, an asynchronous one once.
+    counts once for each iteration, an asynchronous one once, one among a single device nothing.
     """
-    bodies = _computations(program)
-    total: Counter[str] = Counter()
-    for name, times in _executions(bodies).items():
-        for line in bodies[name]:
-            found = re.search(r"= (.*?) (" + "|".join(KINDS) + r")(?:-start)?\((.*?)\)(?:, [a-z_]+=|$)", line)
-            if found:
-                group = _group_size(line) or _devices(program)
-                size = _bytes(_results(found[1], found[3].count("%")))
-                total[found[2]] += 0 if group == 1 else times * size * (group if found[2] == "reduce-scatter" else 1)
+    parsed, total = parse(program), Counter[str]()
+    for instruction, times, _ in parsed.executed():
+        kind = instruction.opcode.removesuffix("-start")
+        if kind in KINDS:
+            size, group = moved(instruction, parsed.n_devices)
+            total[kind] += times * size if group != 1 else 0
     return dict(total)
+
+
+def moved(collective: Instruction, n_devices: int) -> tuple[int, int]:
+    """Returns the bytes that a collective counts for, and the devices in its group."""
+    group, arrays, n = _group_size(collective) or n_devices, collective.results, len(collective.operands)
+    if collective.opcode.endswith("-start") and len(arrays) >= 2 * n:
+        # It may list operands before its results, counters after them.
+        arrays = arrays[n : 2 * n]
+    return sum(shape.size for shape in arrays) * (group if "reduce-scatter" in collective.opcode else 1), group
 
 
 def shapes_in(program: str) -> set[tuple[int, ...]]:
@@ -96,23 +92,13 @@ def materialized_leaves(program: str, state: TrainState, shardings: TrainState) 
     ]
 
 
-def _results(shapes: str, n_operands: int) -> list[tuple[str, str]]:
-    """Returns (dtype, dimensions) of a collective's results; a `-start` may list operands before, counters after them."""
-    arrays = re.findall(r"([a-z]+[0-9]*)\[([0-9,]*)\]", shapes)
-    return arrays[n_operands : 2 * n_operands] if len(arrays) >= 2 * n_operands else arrays
-
-
-def _bytes(arrays: list[tuple[str, str]]) -> int:
-    return sum(_BYTES[dtype] * math.prod(int(n) for n in dims.split(",") if n) for dtype, dims in arrays)
-
-
-def _group_size(line: str) -> int:
+def _group_size(collective: Instruction) -> int:
     """Returns the number of devices in a group; 0 if the program lists none, which means all.
 
     XLA writes groups out, counts them ([groups, devices of each]), or names axes of a mesh, of which it may take parts only:
     {{0,1},{2,3}}, [2,4]<=[8], mesh['data'=8,'fsdp'=2] {'data','fsdp':(1)2}.
     """
-    groups = re.search(r"replica_groups=(mesh.*?\{[^{}]*\}|.*?)(?:, [a-z_]+=|$)", line)
+    groups = re.search(r"replica_groups=(mesh.*?\{[^{}]*\}|.*?)(?:, [a-z_]+=|$)", collective.attributes)
     if not groups or groups[1] == "{}":
         return 0
     listed, counted = re.match(r"\{\{([0-9,]+)\}", groups[1]), re.match(r"\[\d+,(\d+)\]", groups[1])
@@ -127,47 +113,23 @@ def _group_size(line: str) -> int:
     return math.prod(int(part or sizes[axis]) for axis, part in re.findall(r"'(.*?)'(?::\(\d+\)(\d+))?", named[2]))
 
 
-def _devices(program: str) -> int:
-    """Returns how many devices a program is for: replicas times partitions."""
-    head = program.partition("\n")[0]
-    return math.prod(int(n) for n in re.findall(r"(?:replica_count|num_partitions)=(\d+)", head))
+def compile_encoder(
+    config: EncoderConfig, device: jax.Device, samples: int, tokens: int, backward: bool = True
+) -> jax.stages.Compiled:
+    """Returns the encoder compiled for one device: the sum of the embeddings of a batch with its gradient, or they alone."""
+    place = jax.sharding.SingleDeviceSharding(device)
 
+    def like(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
-def _computations(program: str) -> dict[str, list[str]]:
-    """Returns name → lines of each computation; the one that is run first is called ENTRY."""
-    bodies: dict[str, list[str]] = {}
-    name = ""
-    for line in program.splitlines():
-        head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
-        if head:
-            name = "ENTRY" if head[1] else head[2]
-            bodies[name] = []
-        elif name and line.startswith("  "):
-            bodies[name].append(line)
-    return bodies
+    def embed(params: Params, patches: Array, positions: Array) -> Array:
+        pooled = encoder.apply(config, params, patches, positions).pooled
+        assert pooled is not None, "train() refuses an encoder without a head"
+        return pooled
 
+    def summed(params: Params, patches: Array, positions: Array) -> Array:
+        return embed(params, patches, positions).astype(jnp.float32).sum()
 
-def _executions(bodies: Mapping[str, list[str]]) -> Counter[str]:
-    """Returns how many times each computation is executed."""
-    times: Counter[str] = Counter()
-
-    def run(name: str, n: int) -> None:
-        times[name] += n
-        for line in bodies[name]:
-            for called, turns in _calls(line):
-                if called in bodies:
-                    run(called, n * turns)
-
-    run("ENTRY", 1)
-    return times
-
-
-def _calls(line: str) -> Iterator[tuple[str, int]]:
-    """Yields (computation, times) that an instruction runs; bodies of reductions, sorts and fusions hold no collective."""
-    if re.search(r" while\(", line):
-        body, turns = re.search(r"body=%?([\w.\-]+)", line), re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
-        if body:
-            yield body[1], int(turns[1]) if turns else 1
-    elif re.search(r" (call|call-start|conditional|async-start)\(", line):
-        for called in re.findall(r"(?:to_apply|computation|branch_computations|calls)=\{?%?([\w.\-]+)", line):
-            yield called, 1
+    params = jax.tree.map(lambda leaf: like(leaf.shape, leaf.dtype), encoder.skeleton(config)[1])
+    patches, positions = like((samples, tokens, config.patch_values), jnp.uint8), like((samples, tokens, 3), jnp.int32)
+    return jax.jit(jax.value_and_grad(summed) if backward else embed).lower(params, patches, positions).compile()

@@ -101,7 +101,13 @@ def test_a_wheel_has_one_package_with_commands_and_configurations(tmp_path: Path
         archive.extractall(site)
     tops = {name.split("/")[0] for name in files}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"ove"}
-    assert {"ove/py.typed", "ove/__init__.pyi", "ove/configs/toy.py", "ove/launch/cli/command.py"} <= files
+    assert {
+        "ove/py.typed",
+        "ove/__init__.pyi",
+        "ove/configs/toy.py",
+        "ove/launch/cli/command.py",
+        "ove/plan/gpus/h200.txtpb",
+    } <= files
     assert {f"ove/{path.relative_to(ROOT / 'ove')}" for path in (ROOT / "ove").rglob("*.py")} <= files
     empty.mkdir()
     words = ["toy", "--out", "videos", "--train", "1", "--probe", "0", "--val", "0"]

@@ -25,6 +25,7 @@ ZERO = {
     "centers report": {"--step", "--ids"},
     "train": {"--process-id"},
     "encode": {"--min-tokens", "--hidden", "--workers", "--threads"},
+    "compile": {"--top"},
     "convert": {"--step"},
     "probe": {"--process-id"},
 }

@@ -1,0 +1,146 @@
+"""Sums up a compiled program: memory, operations, bytes, collectives, the least time, what is dearest."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from ove.plan.costs import DeviceKind
+from ove.plan.hlo import parse
+from ove.plan.programs import KINDS, moved
+from ove.plan.roofline import Cost, costs_of
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Dear:
+    """An instruction that takes long."""
+
+    ms: float
+    """In all its runs: libtpu's estimate, or else the bound."""
+    runs: int
+    bound_by: str
+    """compute, memory or links: which of them takes longest."""
+    instruction: str
+    """Opcode and, of a custom call, its kernel."""
+    results: str
+    flops: float
+    bytes: float
+    """Of all runs, as `flops`."""
+    source: str
+    """Lines of `ove`: caller > line."""
+    op_name: str
+    """What JAX calls it."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a compiled program takes of each device."""
+
+    memory_gib: Mapping[str, float]
+    """`arguments`, `outputs`, `aliased` (outputs that lie in arguments), `temporary`; `peak`: all, aliased ones once."""
+    flops: Mapping[str, float]
+    """Of matrix products and attention, by the numbers that they compute with: bf16, f32, f32 highest."""
+    bytes: float
+    """Through the device's memory."""
+    collectives: Mapping[str, Mapping[str, float]]
+    """Kind → `bytes` (gathers by result, others by operand), `runs`, `ms`."""
+    bound_ms: Mapping[str, float]
+    """The least time by what bounds it: `compute`, `memory`, `links`; `sum` if nothing overlaps."""
+    libtpu_ms: float | None
+    """Estimated by the compiler for TPUs; Pallas' kernels, for which it has none, at their bound."""
+    dearest: tuple[Dear, ...]
+    uncounted: tuple[str, ...]
+    """Kernels whose operations are not known: the bound has their bytes alone."""
+
+
+def report_on(compiled: jax.stages.Compiled, machine: DeviceKind, top: int = 10) -> Report:
+    """Sums up a program that was compiled for that kind of device."""
+    program = parse(str(compiled.as_text()))
+    costs = costs_of(program, machine)
+    flops, bound, moves = Counter[str](), Counter[str](), dict[str, Counter[str]]()
+    for cost in costs:
+        flops.update(cost.flops)
+        bound[cost.bound_by] += 1e3 * cost.seconds
+        if cost.bound_by == "links":
+            size, group = moved(cost.instruction, program.n_devices)
+            one = moves.setdefault(cost.instruction.opcode.removesuffix("-start"), Counter())
+            if group > 1:
+                one.update({"bytes": cost.runs * size, "runs": cost.runs, "ms": 1e3 * cost.seconds})
+    dearest = sorted(costs, key=lambda cost: -_ms(cost, machine))[:top]
+    unknown = {_kernel(cost) for cost in costs if not cost.flops and _is_kernel(cost)}
+    return Report(
+        memory_gib=_memory(compiled.memory_analysis()),
+        flops=dict(flops),
+        bytes=sum(cost.bytes for cost in costs),
+        collectives={kind: dict(moves[kind]) for kind in KINDS if moves.get(kind)},
+        bound_ms={name: bound[name] for name in ("compute", "memory", "links")} | {"sum": sum(bound.values())},
+        libtpu_ms=sum(_ms(cost, machine) for cost in costs) if machine.clock_ghz else None,
+        dearest=tuple(
+            Dear(
+                _ms(cost, machine),
+                cost.runs,
+                cost.bound_by,
+                " ".join(filter(None, (cost.instruction.opcode, cost.instruction.target))),
+                " ".join(map(str, cost.instruction.results)),
+                sum(cost.flops.values()),
+                cost.bytes,
+                program.source(cost.instruction),
+                cost.instruction.op_name,
+            )
+            for cost in dearest
+        ),
+        uncounted=tuple(sorted(unknown)),
+    )
+
+
+def to_text(report: Report) -> str:
+    """Writes a report in lines."""
+    memory = ", ".join(f"{name} {size:.2f}" for name, size in report.memory_gib.items())
+    flops = ", ".join(f"{unit} {n / 1e12:.2f}" for unit, n in report.flops.items())
+    lines = [
+        f"memory of a device, GiB: {memory}",
+        f"10¹² operations of products: {flops or 'none'}; 10⁹ bytes through memory: {report.bytes / 1e9:.2f}",
+        *(
+            f"{kind}: {of['bytes']:,.0f} bytes in {of['runs']:,.0f}, {of['ms']:.2f} ms in a ring"
+            for kind, of in report.collectives.items()
+        ),
+        "at least, ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in report.bound_ms.items()),
+    ]
+    if report.libtpu_ms is not None:
+        lines.append(f"libtpu estimates {report.libtpu_ms:.2f} ms")
+    if report.uncounted:
+        lines.append(f"operations not counted of: {', '.join(report.uncounted)}")
+    lines.append("dearest, ms (times run, bound by): instruction, results; source; name")
+    for one in report.dearest:
+        of = f"{one.instruction}, {one.results[:100]}; {one.source}; {one.op_name[-80:]}"
+        lines.append(f"{one.ms:9.3f} ({one.runs}, {one.bound_by}): {of}")
+    return "\n".join(lines)
+
+
+def _ms(cost: Cost, machine: DeviceKind) -> float:
+    return cost.cycles / machine.clock_ghz / 1e6 if cost.cycles and machine.clock_ghz else 1e3 * cost.seconds
+
+
+def _memory(sizes: Any) -> dict[str, float]:
+    named = {
+        "arguments": sizes.argument_size_in_bytes,
+        "outputs": sizes.output_size_in_bytes,
+        "aliased": sizes.alias_size_in_bytes,
+        "temporary": sizes.temp_size_in_bytes,
+    }
+    peak = named["arguments"] + named["outputs"] - named["aliased"] + named["temporary"]
+    return {name: size / _GIB for name, size in (named | {"peak": peak}).items()}
+
+
+def _is_kernel(cost: Cost) -> bool:
+    target = cost.instruction.target
+    return any(part in target for part in ("tpu_custom_call", "triton", "mosaic", "cudnn", "cublas"))
+
+
+def _kernel(cost: Cost) -> str:
+    name = cost.instruction.name.rpartition(".")[0] or cost.instruction.name
+    return f"{cost.instruction.target} {name}"
