@@ -144,7 +144,7 @@ class Program:
                     yield name, 1
 
     def _turns(self, loop: Instruction) -> int:
-        """Returns how often a loop turns: what XLA knows, else the one number that its condition compares with (TPU), else 1."""
+        """Returns how often a loop turns: what XLA knows, else the number its condition compares with (TPU), else 1."""
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
         if known:
             return int(known[1])
