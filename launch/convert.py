@@ -21,6 +21,7 @@ from ove.encoder.published.origin import Origin, read_origin, write_origin
 from ove.encoder.published.weight_files import SAFETENSORS
 from ove.errors import ConfigError
 from ove.features.model_card import CARD, write_model_card
+from ove.files import only_writer
 from ove.paths import output_folder
 from ove.tokens.preprocessing import OF_PUBLISHED, OF_RUN, read_preprocessing, save_preprocessing
 from ove.train.checkpoints.checkpoint import Checkpoints, restore_encoder
@@ -55,7 +56,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         encoder, step = published.load(options.source), 0
         print(f"{options.source}: published weights")
     print(describe_encoder(encoder))
-    options.dest.mkdir(parents=True, exist_ok=True)
+    with only_writer(options.dest / _WRITTEN[to][0]):
+        _write(encoder, step, to, options)
+
+
+def _write(encoder: Encoder, step: int, to: str, options: argparse.Namespace) -> None:
+    """Writes DEST in the format `to`, and says which files."""
     inputs = read_preprocessing(options.source if options.source.is_dir() else options.source.parent)
     written = list(_WRITTEN[to])
     if to == "run":

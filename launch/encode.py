@@ -13,7 +13,7 @@ from ove.config.mapping import to_mapping
 from ove.errors import BadClip, ConfigError
 from ove.features.feature_file import FeatureFile, is_feature_file
 from ove.features.from_files import Outputs, Weights, encode_sequences, open_weights, params_fingerprint
-from ove.files import on_screen
+from ove.files import on_screen, only_writer
 from ove.paths import output_file
 from ove.sources.folders import InputFile
 from ove.tokens.native import MAX_TOKENS
@@ -38,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up_messages(options.verbose)
     folders = [name for name in options.inputs if Path(name).is_dir()]
     options.out = output_file(options.out, "--out", folders, is_feature_file, options.replace)
+    with only_writer(options.out):
+        return _write(options)
+
+
+def _write(options: argparse.Namespace) -> int:
+    """Encodes all files and writes their features; returns 0."""
     found = resolve_inputs(options.inputs)
     weights = open_weights(options.weights, options.compute)
     config = _input_config(options, weights)

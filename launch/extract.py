@@ -14,13 +14,23 @@ import numpy as np
 from ove.config import VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadClip, ConfigError
-from ove.files import on_screen, printable, write_bytes, write_json_lines
+from ove.files import on_screen, only_writer, printable, write_bytes, write_json_lines
 from ove.paths import harmless, output_folder
 from ove.records import Saliency
 from ove.sources.folders import InputFile, found_in_folder
 from ove.sources.quarantine import QUARANTINE, BadFile, write_quarantine
 from ove.tokens import mosaics
-from ove.tokens.extracts import Extract, check_free, merged, plan_extracts, read_list, write_list, write_npz
+from ove.tokens.extracts import (
+    LIST,
+    Extract,
+    check_free,
+    merged,
+    plan_extracts,
+    read_list,
+    remove_unfinished,
+    write_list,
+    write_npz,
+)
 from ove.video.decode import read_scored, read_video
 from ove.video.saliency import saliency
 from ove.video.select import budget_of, choose_patches, i_frame_flags
@@ -48,10 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not files:
         raise BadClip("no input files; name videos or folders that hold some.")
     options.out = output_folder(options.out, "--out", [path for path in options.videos if path.is_dir()])
+    with only_writer(options.out / LIST):
+        return _write(files, options, config, tokens)
+
+
+def _write(files: list[InputFile], options: argparse.Namespace, config: VideoConfig, tokens: int) -> int:
+    """Writes the extracts, their list and the quarantine; returns 0 if there is one."""
     earlier = read_list(options.out)
     plan = plan_extracts(files, earlier, _endings(options))
     check_free(options.out, plan, earlier, files, options.replace)
-    options.out.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(options.out, plan)
     write_list(options.out, merged(earlier, plan))
     bad: dict[int, BadFile] = {}
     entries: dict[int, dict[str, object]] = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ove.errors import BadShard, ConfigError
-from ove.files import digest, write_json
+from ove.files import digest, only_writer, write_json
 from ove.paths import output_folder
 from ove.shards.manifest import read_manifest
 
@@ -42,6 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Writes shards of the inputs, unless they were imported before; returns 0 if they contain a record."""
     options, of_shards = _parser().parse_known_args(arguments)
     options.out = output_folder(options.out, "--out", options.inputs)
+    with only_writer(options.out / IMPORTED):
+        return _import(options, of_shards)
+
+
+def _import(options: argparse.Namespace, of_shards: list[str]) -> int:
+    """Reads the inputs and writes the shards; returns 0 if they contain a record."""
     job = make_job(options)
     job["digest"] = digest({**job, "files": [_stamp(uri) for uri in job["inputs"]]})
     made_of = {**job, "shards": of_shards}

@@ -25,6 +25,7 @@ from ove.labels.step_cache import LabelJob, StepCache, banks_of, check_size
 from ove.labels.steps import Steps
 from ove.labels.text.tag_shards import VOCABULARY, TextReport, tag_shards
 from ove.paths import output_folder, uri_of
+from ove.shards.labels import STEPS
 from ove.shards.shard_set import ShardSet
 
 from .cli import settings as cli_settings
@@ -100,7 +101,7 @@ def _caches(options: argparse.Namespace, config: LabelsConfig) -> list[StepCache
     if options.task in ("kmeans", "all") and options.centers_from is None:
         check_size(config, len(shards))
     inputs = LabelJob(shards, config, options.centers_from, options.part, alone=options.task != "all")
-    folder = output_folder(options.work, "--work") if options.work else options.shards / "labels" / "steps"
+    folder = output_folder(options.work, "--work") if options.work else options.shards / "labels" / STEPS
     return [StepCache(inputs, bank, folder / bank) for bank in banks_of(shards, options.bank)]
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ove.config import StudyConfig
+from ove.files import only_writer
 from ove.paths import check_names, holds_keys, output_folder
 from ove.studies import places, probes
 from ove.studies.html_report import write_page
@@ -44,8 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(cli_settings.inputs_line(arguments.config, [of.train_shards, of.val_shards], of.weights), flush=True)
     bench = Bench(config, arguments.out, partial(print, flush=True))
     for name in names:
-        study = STUDIES[name](bench)
-        write_study(study, arguments.out)
+        with only_writer(arguments.out / f"{name}.json"):
+            study = STUDIES[name](bench)
+            write_study(study, arguments.out)
         page = write_page(arguments.out, list(STUDIES), "Studies")
         print(f"\n{study.title}\n\n{markdown(study.columns, study.rows)}\nsee {page}", flush=True)
 

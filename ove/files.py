@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from ove.errors import OveError, Unavailable
+from ove.errors import ConfigError, OveError, Unavailable
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Error numbers of file systems without locks."""
@@ -54,7 +55,10 @@ def short(name: str) -> str:
 def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Deletes what killed processes have left of files `name` (a pattern); only while holding the folder's lock."""
     for leftover in folder.glob(f".{short(name)}.*tmp"):
-        leftover.unlink(missing_ok=True)
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -183,6 +187,22 @@ def locked(path: Path, busy: OveError | None = None, shared: bool = False) -> It
         yield handle
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Locks a file to be written, as `.NAME.lock` beside it, against other commands; ConfigError if one is at it.
+
+    The lock's file goes at the end; that of a killed process is taken over.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    guard = path.with_name(f".{short(path.name)}.lock")
+    busy = ConfigError(f"{path}: another command is writing it; wait until that ends, or give another place.")
+    with locked(guard, busy):
+        try:
+            yield
+        finally:
+            guard.unlink(missing_ok=True)
 
 
 def lock(handle: int, shared: bool = False, wait: bool = False) -> bool:

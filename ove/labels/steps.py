@@ -20,7 +20,7 @@ from ove.labels.label import LabelChunks, kept_points, label_records
 from ove.labels.parts import WHOLE
 from ove.labels.step_cache import StepCache
 from ove.progress import ProgressReport
-from ove.shards.labels import write_labels
+from ove.shards.labels import STEPS, write_labels
 from ove.shards.schema import ImageRecord, decode_frames, decode_image
 
 
@@ -157,7 +157,7 @@ class Steps:
 
     def _write_labels(self, chunks: LabelChunks, embedded: Embedded, about: dict[str, object]) -> None:
         about |= {"made_with": self._cache.made_with(), "unreadable": len(embedded.bad)}
-        steps = self._shards.folder / "labels" / "steps"
+        steps = self._shards.folder / "labels" / STEPS
         steps.mkdir(parents=True, exist_ok=True)
         with locked(steps / f".{self._cache.bank}.lock"):
             labels = chunks.assembled()

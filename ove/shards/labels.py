@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,12 @@ from ove.config import read_bounded_json
 from ove.errors import BadShard
 from ove.files import atomic_write, write_json
 from ove.paths import inside, uri_of
-from ove.records import BankName
+from ove.records import BANKS, BankName
 from ove.shards.manifest import read_manifest
 from ove.shards.remote.remote_shards import local_file, local_folder, origin
 
+STEPS = "steps"
+"""Folder in `labels/` for the embeddings, duplicates and centers of `ove labels`."""
 NONE = -1
 """Stands for a missing label."""
 VERSION = 1
@@ -83,7 +86,7 @@ def write_labels(
     about["labels"] = _write_array(path.parent, f"{bank}.labels-{version}", labels)
     write_json(path, about)
     current = {about[name]["file"] for name in ("labels", "centers") if about[name]}
-    for old in (*path.parent.glob(f"{bank}.labels-*.npy"), *path.parent.glob(f"{bank}.centers-*.npy")):
+    for old in _arrays(folder, bank):
         if old.name not in current:
             old.unlink(missing_ok=True)
 
@@ -109,6 +112,15 @@ def read_centers(folder: Path, bank: BankName) -> Float32[np.ndarray, "k E"]:
     if about["centers"] is None:
         raise BadShard(f"{_path(folder, bank)}: labels of the bank {bank} come from no centers (words have none).")
     return _open(folder, bank, about, "centers")
+
+
+def remove_labels(folder: Path) -> None:
+    """Deletes what `write_labels` wrote beside the shards in `folder`, of every bank, and the steps of `ove labels` there."""
+    for bank in BANKS:
+        _path(folder, bank).unlink(missing_ok=True)
+        for old in _arrays(folder, bank):
+            old.unlink()
+    shutil.rmtree(folder / "labels" / STEPS, ignore_errors=True)
 
 
 def verify_labels(folder: Path, bank: BankName) -> None:
@@ -158,6 +170,10 @@ def _open(folder: Path, bank: BankName, about: Mapping[str, Any], name: str) -> 
     if list(found.shape) != entry["shape"] or found.dtype.str != entry["dtype"]:
         raise _damaged(folder, bank, f"{entry['file']} holds {found.dtype.str}{list(found.shape)}")
     return found
+
+
+def _arrays(folder: Path, bank: BankName) -> list[Path]:
+    return [path for name in ("labels", "centers") for path in (folder / "labels").glob(f"{bank}.{name}-*.npy")]
 
 
 def _holds(path: Path, sha256: str) -> bool:

@@ -143,18 +143,21 @@ def write_source(
     Resumes an earlier call; with `replace` also over shards of other inputs or settings. Errors as in `find_inputs`,
     `mosaic_selection` and `write_shards`.
     """
-    decides = to_mapping(shards)
-    decides.pop("workers")  # does not affect the records
-    for name in ("path_column", "label_folder", "root"):
-        if not decides[name]:
-            del decides[name]  # so that folders from before these settings are gone on with
-    made_with: dict[str, Any] = {"kind": kind, "shards": decides}
-    if kind == "video":
-        made_with |= {"video": to_mapping(video), "mosaics": mosaic_selection(video, shards)}
+    made_with = _decides(kind, video, shards)
+    defaults = _decides(kind, VideoConfig(), ShardsConfig(store=shards.store))
     with scratch_folder(out) as scratch:
-        inputs = find_inputs(source, kind, shards, scratch)
+        found = find_inputs(source, kind, shards, scratch)
         make = RecordMaker(kind, video, shards, scratch)
-        return write_shards(inputs.files, out, make, shards, made_with, progress, video.work_limit_s, inputs.bad, replace)
+        limit_s = video.work_limit_s
+        return write_shards(found.files, out, make, shards, made_with, progress, limit_s, found.bad, replace, defaults)
+
+
+def _decides(kind: str, video: VideoConfig, shards: ShardsConfig) -> dict[str, Any]:
+    """Returns all settings that decide the records, for the manifest."""
+    of_shards = {key: value for key, value in to_mapping(shards).items() if key != "workers"}
+    if kind == "image":
+        return {"kind": kind, "shards": of_shards}
+    return {"kind": kind, "shards": of_shards, "video": to_mapping(video), "mosaics": mosaic_selection(video, shards)}
 
 
 def mosaic_selection(video: VideoConfig, shards: ShardsConfig) -> dict[str, Any] | None:

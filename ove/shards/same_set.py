@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ove.config.mapping import merged
 from ove.errors import BadShard, ConfigError
 from ove.files import write_json
 from ove.shards.manifest import Manifest, read_manifest
@@ -26,18 +27,30 @@ def note_inputs(out: Path, files: Sequence[InputFile], made_with: Mapping[str, A
     write_json(out / MADE_OF, {"made_with": dict(made_with), "root": _root(files)})
 
 
-def check_same_set(out: Path, files: Sequence[InputFile], made_with: Mapping[str, Any], goes_on: bool) -> None:
+def as_noted(out: Path, made_with: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the settings as the set in `out` has them, if only keys of later versions are missing there; else `made_with`.
+
+    Such a key counts as its default, under which records are what they were before there was the key.
+    """
+    before = _before(out, _manifest(out))
+    return made_with if before is None or differences(before, made_with, defaults) else before
+
+
+def check_same_set(
+    out: Path, files: Sequence[InputFile], made_with: Mapping[str, Any], defaults: Mapping[str, Any], goes_on: bool
+) -> None:
     """Raises ConfigError if `out` holds shards of other settings or inputs, or of more than twice as many.
 
-    `goes_on`: a group of them is exactly what the run would make. Files may have been added, changed or removed.
+    `goes_on`: a group of them is exactly what the run would make. Files may have been added, changed or removed. `defaults` as
+    in `as_noted`.
     """
     manifest, note = _manifest(out), _note(out)
     if manifest is None and not any(out.glob("shard-*.arrayrecord")):
         return  # nothing that took long
     there = f"{manifest.records} records" if manifest else "an unfinished set"
     there += f" of {note['root']}" if note.get("root") else ""
-    before = note.get("made_with") or (manifest.made_with if manifest else None)
-    if before is not None and (found := _differences(before, json.loads(json.dumps(made_with)))):
+    before = _before(out, manifest)
+    if before is not None and (found := differences(before, made_with, defaults)):
         raise _refusal(out, f"{there}, made with {found}")
     if not goes_on and (_apart(note.get("root"), _root(files)) or _has_none_of(out, manifest, files)):
         raise _refusal(out, f"{there}, and none of the {len(files)} inputs in {_root(files)}")
@@ -58,6 +71,11 @@ def _manifest(out: Path) -> Manifest | None:
         return None
 
 
+def _before(out: Path, manifest: Manifest | None) -> dict[str, Any] | None:
+    """Returns the settings that the shards in `out` were made with; None if that is not known."""
+    return _note(out).get("made_with") or (manifest.made_with if manifest else None)
+
+
 def _note(out: Path) -> dict[str, Any]:
     try:
         found = json.loads((out / MADE_OF).read_text(encoding="utf-8"))
@@ -66,9 +84,9 @@ def _note(out: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Returns the settings that differ, in words."""
-    old, new = _flat(before), _flat(now)
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> str:
+    """Returns the settings that differ, in words; empty if none does. Keys that one lacks count as their `defaults`."""
+    old, new = (_flat(json.loads(json.dumps(merged(defaults or {}, made)))) for made in (before, now))
     differ = [key for key in dict.fromkeys((*new, *old)) if old.get(key) != new.get(key)]
     if _KIND in differ:
         differ = [_KIND]  # all others follow from it

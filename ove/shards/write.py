@@ -15,9 +15,10 @@ from ove.config import ShardsConfig
 from ove.errors import BadClip, BadShard, ConfigError
 from ove.files import DISK_FULL, lock, locked, remove_leftovers
 from ove.shards.assemble import Packed, WriteSummary, finish_folder, finish_group, packed
+from ove.shards.labels import remove_labels
 from ove.shards.manifest import MANIFEST
 from ove.shards.markers import Group, inputs_of, read_group
-from ove.shards.same_set import check_same_set, note_inputs
+from ove.shards.same_set import as_noted, check_same_set, note_inputs
 from ove.shards.schema import Record
 from ove.sources.folders import InputFile
 from ove.sources.quarantine import QUARANTINE, BadFile, write_quarantine
@@ -49,6 +50,7 @@ def write_shards(
     limit_s: float | None = None,
     bad: Sequence[BadFile] = (),
     replace: bool = False,
+    defaults: Mapping[str, Any] | None = None,
 ) -> WriteSummary:
     """Writes the record of every usable input into shards in `out`, and the others to `quarantine.jsonl`.
 
@@ -57,7 +59,8 @@ def write_shards(
     killed run leaves only temporary files, which the next run removes. The manifest is written last. `make_record` must be
     picklable; it runs in `config.workers` processes, whose number changes no byte, for at most `limit_s` seconds an input.
     `bad` are inputs already known to be unusable. BadClip if no input is usable, ConfigError if `out` holds shards of other
-    settings or inputs (`check_same_set`), unless they are to be replaced.
+    settings or inputs (`check_same_set`), unless they are to be replaced, with the labels beside them. `defaults` of
+    `made_with` stand for keys that an older set lacks.
     """
     out.mkdir(parents=True, exist_ok=True)
     size = config.records_per_shard
@@ -66,13 +69,17 @@ def write_shards(
     busy = BadShard(f"{out}: another run is writing to this folder; wait for it or give another --out.")
     with locked(out / ".lock", busy):
         remove_leftovers(out)
+        made_with = as_noted(out, made_with, defaults or {})
         inputs = [inputs_of(group, made_with) for group in groups]
         finished = {n: done for n, digest_ in enumerate(inputs) if (done := read_group(out, n, digest_))}
-        if not replace:
-            check_same_set(out, files, made_with, goes_on=bool(finished))
-        note_inputs(out, files, made_with)
         surplus = [p for p in out.iterdir() if (m := _OWN_FILES.fullmatch(p.name)) and int(m[1]) >= len(groups)]
-        if surplus or len(finished) < len(groups):
+        changes = bool(surplus) or len(finished) < len(groups)
+        if not replace:
+            check_same_set(out, files, made_with, defaults or {}, goes_on=bool(finished))
+        elif changes:
+            remove_labels(out)
+        note_inputs(out, files, made_with)
+        if changes:
             # From here on the folder is unfinished, which its readers must see.
             (out / MANIFEST).unlink(missing_ok=True)
         for path in surplus:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,16 +10,19 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ove.errors import ConfigError
-from ove.files import atomic_write, digest, printable, reopen_json_lines, write_json_lines
+from ove.files import atomic_write, digest, printable, reopen_json_lines, short, write_json_lines
 from ove.paths import exists_already, harmless, inside
 from ove.records import Clip, CodecSignals, Saliency, Selection
 from ove.sources.folders import InputFile
+from ove.sources.quarantine import QUARANTINE
 
 LIST = "extracts.jsonl"
 """In the folder of extracts: a line for each video, with its path, the name of its extracts, and their files."""
 _LONGEST_STEM = 200
 """Bytes of a name; longer ones are shortened, to leave room for endings and temporary names."""
 _DIGITS = 8
+_UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp")
+"""Names that `atomic_write` gives."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,18 @@ def check_free(
         there = any(path.glob("*")) if name.endswith("/") and path.is_dir() else os.path.lexists(path)
         if there and not replace and name not in ours:
             raise exists_already(path, "--out")
+
+
+def remove_unfinished(out: Path, plan: Sequence[Extract]) -> None:
+    """Deletes what killed calls have left half-written of these extracts and of the lists; only while holding the folder."""
+    names: dict[Path, set[str]] = {out: {LIST, QUARANTINE}}
+    for path in (Path(f"{out / name}/*" if name.endswith("/") else out / name) for extract in plan for name in extract.files):
+        names.setdefault(path.parent, set()).add(short(path.name))
+    for folder, ours in names.items():
+        for left in folder.glob(".*.tmp"):
+            of = _UNFINISHED.fullmatch(left.name)
+            if of and (of[1] in ours or "*" in ours):
+                left.unlink(missing_ok=True)
 
 
 def merged(earlier: Sequence[Extract], plan: Sequence[Extract], failed: Sequence[int] = ()) -> list[Extract]:

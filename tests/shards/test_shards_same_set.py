@@ -13,6 +13,8 @@ from shards_material import make_record, write_video
 from launch import shards as command
 from ove.config import ShardsConfig
 from ove.errors import BadClip, ConfigError
+from ove.shards.labels import read_labels, write_labels
+from ove.shards.markers import inputs_of
 from ove.shards.shard_set import ShardSet
 from ove.shards.write import write_shards
 from ove.sources.folders import files_in_folder
@@ -53,6 +55,45 @@ def test_another_source_is_refused_and_replaces_if_asked_to(made: Path, tmp_path
     assert _run(tmp_path / "b", made, "--replace") == 0
     assert _keys(made) == ["y/0.mp4"]
     assert _run(tmp_path / "b", made) == 0, "afterwards it is the set of that source"
+
+
+def test_a_set_from_before_a_setting_goes_on_with_its_default(made: Path, tmp_path: Path) -> None:
+    """As if `sampling`, `max_side_px` and `outside` were new: a set does not know them, and its groups are not made again."""
+    for name in (".made_of.json", "manifest.json"):
+        settings = json.loads((made / name).read_text())
+        del settings["made_with"]["video"]["sampling"], settings["made_with"]["shards"]["max_side_px"]
+        del settings["made_with"]["video"]["selection"]["outside"]
+        (made / name).write_text(json.dumps(settings))
+    older = json.loads((made / ".made_of.json").read_text())["made_with"]
+    files = files_in_folder(tmp_path / "a")
+    done = json.loads((made / "shard-00000.done.json").read_text())
+    (made / "shard-00000.done.json").write_text(json.dumps(done | {"inputs": inputs_of(files, older)}))
+    before = (made / "shard-00000.arrayrecord").stat().st_mtime_ns
+    assert _run(tmp_path / "a", made) == 0
+    assert (made / "shard-00000.arrayrecord").stat().st_mtime_ns == before, "what was finished is kept"
+    assert ShardSet.open(made).manifest.made_with == older
+    with pytest.raises(ConfigError, match=r"made with video\.sampling = 'uniform', not 'consecutive'; this run"):
+        _run(tmp_path / "a", made, "--sampling", "consecutive")
+
+
+def test_labels_of_a_set_that_is_replaced_go_with_it(made: Path, tmp_path: Path) -> None:
+    write_labels(made, "obj", np.zeros((4, 1), np.int32), np.ones((1, 2), np.float32), {})
+    for name in ("steps/obj/centers.npy", "notes.txt"):
+        (made / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / "labels" / name).write_text("x")
+    assert _run(tmp_path / "a", made, "--replace") == 0
+    assert len(read_labels(made, "obj").labels) == 4, "the set is the same: nothing is replaced"
+    assert _run(tmp_path / "b", made, "--replace") == 0
+    assert [path.name for path in (made / "labels").iterdir()] == ["notes.txt"], "of others nothing is deleted"
+
+
+def test_what_killed_runs_left_is_deleted_be_it_a_file_or_a_folder(made: Path, tmp_path: Path) -> None:
+    (made / ".shard-00000.arrayrecord.abc.tmp").mkdir()
+    (made / ".shard-00000.arrayrecord.abc.tmp" / "part").write_text("x")
+    (made / ".shard-00001.arrayrecord.abc.tmp").write_text("x")
+    before = _keys(made)
+    assert _run(tmp_path / "a", made) == 0 and _keys(made) == before
+    assert not list(made.glob(".*tmp"))
 
 
 def test_pictures_do_not_replace_videos(made: Path, tmp_path: Path) -> None:

@@ -134,5 +134,3 @@ def test_the_command_takes_all_of_it(tmp_path: Path) -> None:
     arguments = [*plain, str(tmp_path / "list.csv"), "--out", str(tmp_path / "2"), *columns]
     assert command.main([*arguments, "--label-folder", "2"]) == 0
     assert dict(ShardSet.open(tmp_path / "2").names) == {"red/x/0.png": "dark red", "blue/x/1.png": "blue"}
-    settings = ShardSet.open(tmp_path / "1").manifest.made_with["shards"]
-    assert not {"path_column", "root"} & settings.keys()  # unset, they do not change what was finished before there were any
