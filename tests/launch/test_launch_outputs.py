@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ove.errors import ConfigError
+from ove.errors import ConfigError, OveError
 
 WITHOUT_OUTPUTS = {"bench_data", "plan", "verify"}
 """Commands that print and write nothing."""
@@ -183,3 +183,53 @@ def test_what_the_terminal_cannot_print_is_escaped(tmp_path: Path) -> None:
     )
     assert done.returncode == 2 and done.stdout == "caf\\udce9 \\u2192 \\xe9\n"
     assert done.stderr == "error: bad\\udce9.mp4: \\u2192 nothing\n"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from ove.errors import OveError
+from ove.files import locked, only_writer
+path = Path(sys.argv[1])
+with locked(path, OveError()) if path.name == ".lock" else only_writer(path):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "held"),
+    [
+        ("shards", "out/.lock"),
+        ("extract", "out/extracts.jsonl"),
+        ("encode", "out.npz"),
+        ("import_tfio", "out/import.json"),
+        ("study", "out/budget.json"),
+    ],
+)
+def test_a_place_is_written_by_one_command_until_that_ends_however_it_does(
+    run: Run, command: str, held: str, tmp_path: Path
+) -> None:
+    out = tmp_path / Path(held).parts[0]
+    (tmp_path / held).parent.mkdir(exist_ok=True)
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / held)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        before = _contents(tmp_path)
+        with pytest.raises(OveError, match=r"another (command|run) is writing.*; wait .* or give another"):
+            run(command, out)
+        assert _contents(tmp_path) == before
+        other.kill()
+    if command != "import_tfio":  # which would install TensorFlow
+        with pytest.raises(OveError) as raised:  # of the input, which is none
+            run(command, out)
+        assert "is writing" not in str(raised.value)
+
+
+def test_extract_deletes_what_it_left_half_written_and_no_more(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    kept = (".b.npz.0123456789ab.tmp", ".a.npz.tmp", "a.npz.0123456789ab.tmp")
+    for name in (*kept, ".a.npz.0123456789ab.tmp", ".extracts.jsonl.0123456789ab.tmp"):
+        (tmp_path / "out" / name).write_text("x")
+    with pytest.raises(OveError, match="none of the 1 input files"):
+        run("extract", tmp_path / "out", "--workers", "0")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*kept, "extracts.jsonl", "quarantine.jsonl"}

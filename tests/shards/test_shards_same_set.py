@@ -73,7 +73,7 @@ def test_a_set_from_before_a_setting_goes_on_with_its_default(made: Path, tmp_pa
     assert (made / "shard-00000.arrayrecord").stat().st_mtime_ns == before, "what was finished is kept"
     assert ShardSet.open(made).manifest.made_with == older
     with pytest.raises(ConfigError, match=r"made with video\.sampling = 'uniform', not 'consecutive'; this run"):
-        _run(tmp_path / "a", made, "--sampling", "consecutive")
+        _run(tmp_path / "a", made, "--set", "video.sampling=consecutive")
 
 
 def test_labels_of_a_set_that_is_replaced_go_with_it(made: Path, tmp_path: Path) -> None:
