@@ -68,13 +68,16 @@ def main(arguments: list[str] | None = None) -> int:
             if processes.index == 0:
                 print(f"{options.shards}: has these labels already.")
             return 0
+        tasks = _TASKS[:-1] if options.task == "all" else (options.task,)
         with processes.all_or_none("locks"):
             for cache in caches if processes.index == 0 else ():
                 held.enter_context(working(cache.folder, options.part))
+                for task in () if options.replace else tasks:
+                    cache.check_free(task)
         for cache in caches:
-            tasks = Steps(cache, processes, say)
-            for task in ("embed", "dedup", "kmeans", "assign") if options.task == "all" else (options.task,):
-                getattr(tasks, task)()
+            steps = Steps(cache, processes, say)
+            for task in tasks:
+                getattr(steps, task)()
     return 0
 
 
@@ -122,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         type_ = number_of(LabelsConfig, key)
         parser.add_argument(option, dest=f"labels.{key}", type=type_, metavar="N", help=about)
     parser.add_argument("--from", dest="centers_from", type=Path, metavar="DIR", help="use the centers of this labelled folder")
+    parser.add_argument("--replace", action="store_true", help="also over what was made of these shards with other settings")
     parser.add_argument("--work", type=Path, metavar="DIR", help="for embeddings and centers (default: SHARDS/labels/steps)")
     parser.add_argument("--part", type=_part, default=WHOLE, metavar="I/N", help="embed, assign: the I-th of N parts, from 0")
     parser.add_argument("--engine", help=argparse.SUPPRESS)
@@ -160,7 +164,7 @@ def _ocr(arguments: list[str]) -> int:
 
     with ExitStack() as stack:
         engine = stack.enter_context(ray_engine(engines)) if engines.engine == "ray" else local(engines)
-        reports = tag_shards(options.shards, text, engines, show, engine, vocabulary)
+        reports = tag_shards(options.shards, text, engines, show, engine, vocabulary, options.replace)
     for folder, report in zip(options.shards, reports, strict=True):
         _print(folder, report)
     return 0
@@ -183,6 +187,7 @@ def _ocr_parser() -> argparse.ArgumentParser:
     parser = command_parser("labels ocr", "The words in pictures → the bank `ocr` beside the shards.")
     add = parser.add_argument
     add("--shards", type=Path, nargs="+", required=True, metavar="DIR", help="shard folders; all of them share a vocabulary")
+    add("--replace", action="store_true", help="also over tags of these shards that were made with other settings")
     add("--vocabulary", type=Path, metavar="FILE|DIR", help="use that of a file or of a tagged shard folder")
     add("--config", metavar="FILE[:ARG]", help="a configuration file; its sections text and engines are used")
     add("--engine", dest="engines.engine", choices=("local", "ray"), help="this machine (default) or a Ray cluster")

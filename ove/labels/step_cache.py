@@ -1,6 +1,7 @@
 """Reads the results of earlier steps of a bank, if they were made with the present settings."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +15,13 @@ from ove.config.mapping import to_mapping
 from ove.errors import BadShard, ConfigError
 from ove.files import digest
 from ove.labels.dedup_report import read_kept
-from ove.labels.embed import Embedded, open_embeddings
+from ove.labels.embed import ABOUT, Embedded, open_embeddings
 from ove.labels.label import kept_points
 from ove.labels.parts import WorkPart
 from ove.labels.teachers.teacher import Teacher, make_teacher, teacher_identity
 from ove.records import BankName
 from ove.shards.labels import fingerprint_of_array, read_centers, read_labels
+from ove.shards.same_set import differences
 from ove.shards.shard_set import ShardSet
 
 _MEANS_NOTHING = (
@@ -33,6 +35,15 @@ _MEANS_NOTHING = (
 )
 """Settings that do not change the labels (weights count by content, not by place)."""
 _OF_CENTERS = ("start", "n_centers", "iterations", "seed")
+_OF_EMBEDDINGS = ("teacher", "store")
+_OF_DUPLICATES = (*_OF_EMBEDDINGS, "duplicates", "threshold", "cells", "seed")
+_DECIDE = {
+    "embed": _OF_EMBEDDINGS,
+    "dedup": _OF_DUPLICATES,
+    "kmeans": (*_OF_DUPLICATES, *_OF_CENTERS, "scores"),
+}
+"""Keys of `StepCache.made_with` that decide what a task makes; of labels all do."""
+_MADE_BY = {"embed": ABOUT, "dedup": "duplicates.json", "kmeans": "centers.json"}
 
 
 @dataclass(frozen=True)
@@ -96,10 +107,41 @@ class StepCache:
 
     def is_labelled(self) -> bool:
         """Returns whether the shards have labels that were made with these settings."""
-        try:
-            return read_labels(self.shards.folder, self.bank).info.get("made_with") == self.made_with()
-        except BadShard:  # missing, damaged, or of other shards: they are made (again)
-            return False
+        before = self._made_before("assign")
+        return before is not None and not self._differences("assign", before)
+
+    def check_free(self, task: str) -> None:
+        """Raises ConfigError if what a task would write is there, of these records and made with other settings."""
+        skipped = (task == "dedup" and self.config.duplicates == "keep") or (task == "kmeans" and self.inputs.centers_from)
+        before = None if skipped else self._made_before(task)
+        if before is None or not (found := self._differences(task, before)):
+            return
+        path = self.folder / _MADE_BY[task] if task in _MADE_BY else self.shards.folder / "labels" / f"{self.bank}.json"
+        other = "give another --work, or " if task in _MADE_BY else ""
+        raise ConfigError(f"{path}: was made with {found}; this run would destroy it: {other}give --replace to make it anew.")
+
+    def _differences(self, task: str, before: Mapping[str, Any]) -> str:
+        kinds = before, self.made_for(task), self._made_for(task, to_mapping(LabelsConfig()))
+        return differences(*({"labels": kind} for kind in kinds))
+
+    def _made_before(self, task: str) -> Mapping[str, Any] | None:
+        """Returns the settings of what is there; None if there is nothing, or it is of other records or does not tell."""
+        if task not in _MADE_BY:
+            try:
+                return read_labels(self.shards.folder, self.bank).info.get("made_with", {})
+            except BadShard:  # missing, damaged, or of other shards: they are made (again)
+                return None
+        about = self.read(_MADE_BY[task])
+        if about.get("fingerprint") != self.shards.fingerprint or (task == "embed" and not any(self.folder.glob("chunk-*"))):
+            return None
+        return about.get("settings", {name: about.get(name) for name in _OF_EMBEDDINGS})
+
+    def made_for(self, task: str) -> dict[str, Any]:
+        """Returns all that decides what a task makes, besides the shards."""
+        return self._made_for(task, self.made_with())
+
+    def _made_for(self, task: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in settings.items() if name in _DECIDE.get(task, settings)}
 
     def made_with(self) -> dict[str, Any]:
         """Returns all that decides the labels besides the shards."""
@@ -110,6 +152,10 @@ class StepCache:
                 decides.pop(unused)
             decides["centers"] = fingerprint_of_array(read_centers(self.inputs.centers_from, self.bank))
         return decides
+
+    def noted(self, task: str, digest_: str) -> dict[str, Any]:
+        """Returns what is stored beside the result of a task: of which records it is, and the settings."""
+        return {"made_with": digest_, "fingerprint": self.shards.fingerprint, "settings": self.made_for(task)}
 
     def dedup_settings(self, embedded: Embedded) -> str:
         """Returns a digest of all that decides which records are duplicates."""

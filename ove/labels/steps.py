@@ -78,7 +78,7 @@ class Steps:
             progress=self._progress.of("compared"),
         )
         write_lists(found, embedded.records, len(self._shards), lambda i: self._shards.record(i).key, folder)
-        write_report(found, embedded.records, {"made_with": settings}, self._look, folder)
+        write_report(found, embedded.records, self._cache.noted("dedup", settings), self._look, folder)
         self._say(
             f"of {len(found.keep):,} samples {(~found.keep).sum():,} show what others show, in {len(found.sets):,} sets; see "
             f"{folder / 'duplicates.html'}"
@@ -121,7 +121,7 @@ class Steps:
         sizes = np.quantile(found.sizes, (0, 0.25, 0.5, 0.75, 1)).tolist()
         about = {"objective": found.objective, "imbalance": [p.imbalance for p in found.passes]}
         about |= {"empty": [p.empty for p in found.passes], "sizes_quartiles": sizes}
-        write_json(self._cache.folder / "centers.json", {"made_with": settings, **about})
+        write_json(self._cache.folder / "centers.json", self._cache.noted("kmeans", settings) | about)
         self._say(
             f"{n_points:,} samples, {len(found.centers):,} centers; objective {found.objective[0]:.4f} → "
             f"{found.objective[-1]:.4f} in {len(found.passes) - 1} iterations; imbalance {last.imbalance:.2f}, {last.empty} "

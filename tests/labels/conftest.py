@@ -36,7 +36,7 @@ def _record(video: InputFile) -> VideoRecord:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_kinds() -> Callable[[Path, int], None]:
     """Writes a shard folder of n clips; clip i is of kind i % 4."""
 

@@ -118,7 +118,13 @@ def test_pictures_become_tags_and_nothing_is_read_twice(picture_shards: Path, ca
     read = sorted((picture_shards / "text" / "read").glob("*.jsonl"))
     assert len(read) == 3
     dates = [path.stat().st_mtime_ns for path in read]
-    assert tag(picture_shards, "--set", "text.vocabulary_size=2", "--set", "text.seed=1") == 0
+    others = ["--set", "text.vocabulary_size=2", "--set", "text.seed=1"]
+    with pytest.raises(
+        ConfigError, match=r"ocr\.json: was made with text\.vocabulary_size = 365187, not 2; text\.seed = 0, not 1"
+    ):
+        tag(picture_shards, *others)
+    assert read_labels(picture_shards, "ocr").labels.max() == 7
+    assert tag(picture_shards, *others, "--replace") == 0
     assert "6 of 10 pictures are tagged" in capsys.readouterr().out
     assert read_labels(picture_shards, "ocr").labels.max() == 1
     assert [path.stat().st_mtime_ns for path in read] == dates
@@ -127,10 +133,10 @@ def test_pictures_become_tags_and_nothing_is_read_twice(picture_shards: Path, ca
 
 def test_a_vocabulary_is_taken_over_or_shared(picture_shards: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.tsv").write_text("opens\t7\nmuseum\t5\n")
-    assert tag(picture_shards, "--vocabulary", str(tmp_path / "mine.tsv")) == 0
+    assert tag(picture_shards, "--vocabulary", str(tmp_path / "mine.tsv"), "--replace") == 0
     first = read_labels(picture_shards, "ocr").labels[:, 0].tolist()
     assert first == [0, -1, -1, -1, 1] * 2
     with pytest.raises(BadShard, match="no word was read"):
-        tag(picture_shards, "--set", "text.min_confidence=1.0")
+        tag(picture_shards, "--set", "text.min_confidence=1.0", "--replace")
     with pytest.raises(ConfigError, match=r"text\.ntags; did you mean text\.n_tags"):
         tag(picture_shards, "--set", "text.ntags=1")

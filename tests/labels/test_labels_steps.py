@@ -52,6 +52,15 @@ def test_steps_one_at_a_time_and_embeddings_in_parts_give_what_all_gives(write_k
     assert _written(steps) == _written(whole)
 
 
+@pytest.fixture(scope="module")
+def labelled(write_kinds: Write, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 clips with all that the command makes of the bank obj."""
+    folder = tmp_path_factory.mktemp("labelled")
+    write_kinds(folder, 24)
+    _run(folder, "--bank", "obj", *NEAR)
+    return folder
+
+
 def test_what_was_made_with_other_settings_is_not_used(write_kinds: Write, tmp_path: Path, capsys: Capture) -> None:
     write_kinds(tmp_path, 24)
     one = ["--bank", "obj"]
@@ -59,21 +68,89 @@ def test_what_was_made_with_other_settings_is_not_used(write_kinds: Write, tmp_p
         _run(tmp_path, *one, task=task)
     before, embedded = read_labels(tmp_path, "obj"), _dates(tmp_path, "steps/obj/chunk*")
     with pytest.raises(BadShard, match="no centers made with these settings; run the task kmeans first"):
-        _run(tmp_path, *one, "--centers", 3, task="assign")
+        _run(tmp_path, *one, "--centers", 3, "--replace", task="assign")
     with pytest.raises(BadShard, match="duplicates have not been looked for with these settings; run the task dedup first"):
-        _run(tmp_path, *one, *NEAR, task="kmeans")
+        _run(tmp_path, *one, *NEAR, "--replace", task="kmeans")
     for task in ("dedup", "kmeans", "assign"):
         with pytest.raises(BadShard, match=r"holds embeddings made with .*; run `ove labels embed"):
-            _run(tmp_path, *one, *NEAR, "--set", "labels.store=float16", task=task)
-    _run(tmp_path, *one, "--centers", 3)
+            _run(tmp_path, *one, *NEAR, "--set", "labels.store=float16", "--replace", task=task)
+    _run(tmp_path, *one, "--centers", 3, "--replace")
     after = read_labels(tmp_path, "obj")
     assert (before.n_centers, after.n_centers) == (4, 3) and _dates(tmp_path, "steps/obj/chunk*") == embedded
-    _run(tmp_path, *one, "--centers", 3, "--labels", 3)  # the same centers
+    _run(tmp_path, *one, "--centers", 3, "--labels", 3, "--replace")  # the same centers
     assert read_labels(tmp_path, "obj").info["centers"] == after.info["centers"]
-    _run(tmp_path, *one, "--set", "labels.store=float16")
+    _run(tmp_path, *one, "--set", "labels.store=float16", "--replace")
     assert _dates(tmp_path, "steps/obj/chunk*") != embedded
     capsys.readouterr()
     _run(tmp_path, *one, "--set", "labels.store=float16", "--set", "labels.threads=1")
+    assert "has these labels already" in capsys.readouterr().out
+
+
+def _all(folder: Path) -> dict[str, bytes]:
+    files = (path for path in (folder / "labels").rglob("*") if path.is_file())
+    return {str(path): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "sentence"),
+    [
+        (
+            "kmeans",
+            ["--centers", 3],
+            r"centers\.json: was made with labels\.n_centers = 4, not 3; .* another --work, or give --rep",
+        ),
+        ("kmeans", ["--iterations", 3], r"centers\.json: was made with labels\.iterations = 20, not 3"),
+        ("dedup", ["--set", "labels.threshold=0.5"], r"duplicates\.json: was made with labels\.threshold = 0\.9999, not 0\.5"),
+        (
+            "embed",
+            ["--set", "labels.store=float16"],
+            r"embeddings\.json: was made with labels\.store = 'float32', not 'float16'",
+        ),
+        (
+            "assign",
+            ["--labels", 3],
+            r"labels/obj\.json: was made with labels\.n_labels = 2, not 3; .* destroy it: give --replace",
+        ),
+        ("all", ["--labels", 3], r"labels/obj\.json: was made with labels\.n_labels = 2, not 3"),
+        ("all", ["--centers", 3], r"centers\.json: was made with labels\.n_centers = 4, not 3"),
+    ],
+)
+def test_finished_results_of_other_settings_are_destroyed_only_if_asked_for(
+    labelled: Path, tmp_path: Path, task: str, settings: list[object], sentence: str
+) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(labelled, folder)
+    before = _all(folder)
+    with pytest.raises(ConfigError, match=sentence):
+        _run(folder, "--bank", "obj", *NEAR, *settings, task=task)
+    assert _all(folder) == before
+    _run(folder, "--bank", "obj", *NEAR, *settings, "--replace", task=task)
+    assert _all(folder) != before
+    _run(folder, "--bank", "obj", *NEAR, *settings, task=task)  # they are its own settings now
+
+
+def test_labels_that_the_command_has_not_made_are_kept(labelled: Path, tmp_path: Path) -> None:
+    shutil.copytree(labelled, tmp_path / "set")
+    write_labels(tmp_path / "set", "obj", np.zeros((24, 1), np.int32), np.ones((1, 2), np.float32), {"by": "hand"})
+    with pytest.raises(ConfigError, match=r"labels/obj\.json: was made with labels\.teacher.* = None, not"):
+        _run(tmp_path / "set", "--bank", "obj", *NEAR)
+    assert read_labels(tmp_path / "set", "obj").info["by"] == "hand"
+
+
+def test_results_of_other_records_do_not_bar_the_way(write_kinds: Write, labelled: Path, tmp_path: Path) -> None:
+    write_kinds(tmp_path / "set", 30)
+    shutil.copytree(labelled / "labels", tmp_path / "set" / "labels")
+    _run(tmp_path / "set", "--bank", "obj", "--centers", 3)
+    assert read_labels(tmp_path / "set", "obj").n_centers == 3
+
+
+def test_labels_from_before_a_setting_count_as_made_with_its_default(labelled: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copytree(labelled, tmp_path / "set")
+    path = tmp_path / "set" / "labels" / "obj.json"
+    about = json.loads(path.read_text())
+    del about["made_with"]["start"]
+    path.write_text(json.dumps(about))
+    _run(tmp_path / "set", "--bank", "obj", *NEAR)
     assert "has these labels already" in capsys.readouterr().out
 
 

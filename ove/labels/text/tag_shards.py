@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
@@ -23,7 +24,8 @@ from ove.labels.text.ocr import reader_version
 from ove.labels.text.shard_steps import ShardText, count, read, tag
 from ove.labels.text.vocabulary import Vocabulary, build_vocabulary, merged_counts, read_vocabulary, write_vocabulary
 from ove.labels.text.words import words_version
-from ove.shards.labels import NONE, write_labels
+from ove.shards.labels import NONE, read_labels, write_labels
+from ove.shards.same_set import differences
 from ove.shards.shard_set import ShardSet
 
 VOCABULARY = "vocabulary.tsv"
@@ -64,6 +66,11 @@ class _Runner:
     engine: Outcomes | None
     progress: Callable[[str, StepProgress], None]
 
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """Returns all that decides the tags, besides the shards and the vocabulary."""
+        return {"text": dataclasses.asdict(self.config), "reader": dict(self.read_by), "words": words_version()}
+
     def step(
         self, folder: Path, name: str, process: Process, shards: Mapping[int, ShardText], inputs: Mapping[int, str]
     ) -> dict[int, Done]:
@@ -80,12 +87,13 @@ def tag_shards(
     progress: Callable[[str, StepProgress], None],
     engine: Outcomes | None = None,
     vocabulary: Path | None = None,
+    replace: bool = False,
 ) -> list[TextReport]:
     """Tags the records of shard sets with the words in them; returns a report for each set, which is also in its folder.
 
     All sets share one vocabulary: their most frequent words, or that of the file `vocabulary`. Finished shards are kept.
     `progress` is called with "read", "count" or "tag" and the progress within a set. BadShard if no picture has a word,
-    ConfigError for a folder given twice.
+    ConfigError for a folder given twice or, unless `replace`, one with tags of other settings.
     """
     sets = [ShardSet.open(folder.absolute()) for folder in folders]
     places = [shards.folder.resolve() for shards in sets]
@@ -95,6 +103,8 @@ def tag_shards(
         for shards in sets:
             held.enter_context(working(shards.folder / "text", remedy="wait for it to end"))
         runner = _Runner(config, reader_version(config), engines, engine, progress)
+        for shards in () if replace else sets:
+            _check_free(shards, runner)
         counted = [_read_and_count(shards, runner) for shards in sets]
         if vocabulary is not None:
             known = read_vocabulary(vocabulary)
@@ -107,6 +117,19 @@ def tag_shards(
                     f"{config.min_confidence:g} or more: nothing to tag. Lower text.min_confidence, or use other pictures."
                 )
         return [_tag(shards, done, known, runner) for shards, done in zip(sets, counted, strict=True)]
+
+
+def _check_free(shards: ShardSet, runner: _Runner) -> None:
+    """Raises ConfigError if the shards have tags that were made with other settings."""
+    try:
+        before = read_labels(shards.folder, "ocr").info.get("made_with", {})
+    except BadShard:  # missing, damaged, or of other shards: they are made (again)
+        return
+    if found := differences(before, runner.made_with, {"text": dataclasses.asdict(TextConfig())}):
+        raise ConfigError(
+            f"{shards.folder / 'labels' / 'ocr.json'}: was made with {found}; this run would destroy it: give --replace to "
+            "make it anew."
+        )
 
 
 def _read_and_count(shards: ShardSet, runner: _Runner) -> dict[int, Done]:
@@ -143,8 +166,7 @@ def _tag(shards: ShardSet, counted: Mapping[int, Done], known: Vocabulary, runne
         dead=[shard.file for n, shard in enumerate(shards.manifest.shards) if n not in tagged],
     )
     write_json(folder / REPORT, dataclasses.asdict(report))
-    made_with = {"text": dataclasses.asdict(config), "reader": dict(runner.read_by), "words": words_version()}
-    about = {"made_with": made_with, "vocabulary": known.fingerprint, "report": dataclasses.asdict(report)}
+    about = {"made_with": runner.made_with, "vocabulary": known.fingerprint, "report": dataclasses.asdict(report)}
     write_labels(shards.folder, "ocr", _assembled(shards, tagged, config.n_tags), None, about, len(known))
     return report
 
