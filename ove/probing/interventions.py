@@ -47,10 +47,11 @@ def _non_motion(
 def _other_video(
     patches: np.ndarray, tyx: np.ndarray, record: VideoRecord, other: VideoRecord, view: TokenView, rng: np.random.Generator
 ) -> ChangedTokens:
-    """Replaces the same half by patches chosen in the video `other`."""
+    """Replaces the same half by patches chosen in the video `other`: of partly kept frames, if it has any."""
     changed = _half(record, _chosen(record, view), rng)
     theirs = _chosen(other, view)
-    news = theirs[~_whole(other, theirs)]
+    partly = theirs[~_whole(other, theirs)]
+    news = partly if len(partly) else theirs
     patches[changed] = patches_at(other, np.sort(rng.choice(news, len(changed), replace=len(news) < len(changed))))
     return patches, tyx
 

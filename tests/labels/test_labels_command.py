@@ -27,7 +27,7 @@ def test_the_command_labels_both_banks_once(write_kinds: Write, tmp_path: Path, 
     assert command.main(arguments) == 0
     assert "already" in capsys.readouterr().out
     assert (tmp_path / "labels" / "vid.json").stat().st_mtime_ns == written
-    assert command.main([*arguments, "--seed", "1"]) == 0
+    assert command.main([*arguments, "--seed", "1", "--replace"]) == 0
     assert "already" not in capsys.readouterr().out
 
 

@@ -66,13 +66,13 @@ def test_parts_of_the_labels_are_put_together_by_the_last(
     arguments = ["--shards", str(tmp_path), "--bank", "obj", "--centers", "4", "--set", "labels.chunk_records=5"]
     assert command.main(["all", *arguments, "--labels", "3"]) == 0
     wanted = {path.name: path.read_bytes() for path in (tmp_path / "labels").glob("obj*")}
-    assert command.main(["all", *arguments, "--labels", "2"]) == 0
+    assert command.main(["all", *arguments, "--labels", "2", "--replace"]) == 0
     others = {path.name: path.read_bytes() for path in (tmp_path / "labels").glob("obj*")}
     capsys.readouterr()
-    assert command.main(["assign", *arguments, "--labels", "3", "--part", "1/2"]) == 0
+    assert command.main(["assign", *arguments, "--labels", "3", "--part", "1/2", "--replace"]) == 0
     assert "assigned 10 records; 3 of 5 pieces are lacking" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in (tmp_path / "labels").glob("obj*")} == others
-    assert command.main(["assign", *arguments, "--labels", "3", "--part", "0/2"]) == 0
+    assert command.main(["assign", *arguments, "--labels", "3", "--part", "0/2", "--replace"]) == 0
     assert "assigned 14 records; 0 of 5 pieces are lacking" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in (tmp_path / "labels").glob("obj*")} == wanted
     assert read_labels(tmp_path, "obj").labels.shape == (24, 3)

@@ -135,6 +135,18 @@ def test_another_video_lends_no_patch_of_a_frame_that_is_kept_whole_and_repeats_
         intervene(shards.video(3), few, "other_video", VIEW, np.random.default_rng(0))
 
 
+def test_another_video_of_whole_frames_alone_lends_their_patches(shard_folder: Path) -> None:
+    shards = ShardSet.open(shard_folder)
+    saliency = np.zeros(GRID, np.float16)
+    saliency[[1, 2]] = 1  # beside the two frames that are kept whole anyway
+    other = dataclasses.replace(shards.video(6), saliency=saliency)
+    intact, places = seen(shard_folder, "none")
+    patches, positions = intervene(shards.video(3), other, "other_video", VIEW, np.random.default_rng(0))
+    np.testing.assert_array_equal(positions, places)
+    shown = [nearest(patches[i], 6) for i in differing(patches, intact)]
+    assert len(shown) == (BUDGET - WHOLE) // 2 and {frame_of(flat) for flat in shown} <= {0, 1, 2, GOP}
+
+
 def test_another_video_that_lends_just_enough_lends_each_patch_once(shard_folder: Path) -> None:
     shards = ShardSet.open(shard_folder)
     saliency = np.zeros(GRID, np.float16)

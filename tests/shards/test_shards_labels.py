@@ -1,6 +1,7 @@
 """Labels lie beside the shards they belong to, and nobody takes them for those of others."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +129,9 @@ def test_missing_stale_and_damaged_labels_say_what_to_run(tmp_path: Path) -> Non
         read_labels(tmp_path, "obj")
     path.write_bytes(stored)
     read_labels(tmp_path, "obj")
+    shutil.copytree(tmp_path / "labels", tmp_path / "aside")
     for count, level in ((7, 0), (6, 9)):
         write_set(tmp_path, count, level)
+        shutil.copytree(tmp_path / "aside", tmp_path / "labels", dirs_exist_ok=True)
         with pytest.raises(BadShard, match=r"made for other shards.*run `ove labels"):
             read_labels(tmp_path, "obj")
