@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -193,12 +194,13 @@ def locked(path: Path, busy: OveError | None = None, shared: bool = False) -> It
 def only_writer(path: Path) -> Iterator[None]:
     """Locks a file to be written, as `.NAME.lock` beside it, against other commands; ConfigError if one is at it.
 
-    The lock's file goes at the end; that of a killed process is taken over.
+    The lock's file goes at the end; that of a killed process is taken over, and what it left half-written is deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     guard = path.with_name(f".{short(path.name)}.lock")
     busy = ConfigError(f"{path}: another command is writing it; wait until that ends, or give another place.")
     with locked(guard, busy):
+        remove_leftovers(path.parent, glob.escape(short(path.name)))
         try:
             yield
         finally:

@@ -211,6 +211,8 @@ def test_a_place_is_written_by_one_command_until_that_ends_however_it_does(
 ) -> None:
     out = tmp_path / Path(held).parts[0]
     (tmp_path / held).parent.mkdir(exist_ok=True)
+    half = (tmp_path / held).with_name(f".{Path(held).name}.0123456789ab.tmp")
+    half.touch()
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / held)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
         before = _contents(tmp_path)
@@ -223,6 +225,7 @@ def test_a_place_is_written_by_one_command_until_that_ends_however_it_does(
     with pytest.raises(OveError) as raised:  # of the input, which is none
         run(command, out)
     assert "is writing" not in str(raised.value)
+    assert not half.exists()
 
 
 def test_extract_deletes_what_it_left_half_written_and_no_more(run: Run, tmp_path: Path) -> None:
