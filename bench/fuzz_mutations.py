@@ -46,6 +46,10 @@ VALUES: tuple[Any, ...] = (
 """What takes the place of a value in a tree."""
 
 
+class Accepted(Exception):
+    """Damage in what a checksum protects was not noticed."""
+
+
 def damaged(data: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:
     """Returns a copy with one to four kinds of damage; `others`: samples of the same kind, of which pieces are put in."""
     content = bytearray(data)

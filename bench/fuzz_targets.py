@@ -10,7 +10,8 @@ from typing import Any
 
 import msgpack
 import numpy as np
-from fuzz_mutations import damaged, damaged_tree, nested
+from fuzz_arrays import center_files, embeddings, label_files, read_center_files, read_embeddings, read_label_files
+from fuzz_mutations import Accepted, damaged, damaged_tree, nested
 from fuzz_samples import (
     examples,
     feature_file,
@@ -47,10 +48,6 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARDS = ShardsConfig()
 _MOST_READ = 8
 """Inputs of an archive that are read."""
-
-
-class Accepted(Exception):
-    """Damage in what a checksum protects was not noticed."""
 
 
 @dataclass(frozen=True)
@@ -284,6 +281,9 @@ TARGETS = {
     "lists": Target(lists, _lists),
     "pictures": Target(pictures, _pictures),
     "features": Target(feature_file, _features),
+    "centers": Target(center_files, read_center_files),
+    "labels": Target(label_files, read_label_files),
+    "embeddings": Target(embeddings, read_embeddings),
 }
 EXPECTED = (OveError, NoBitstreamSignals)
 """How a reader refuses a file; NoBitstreamSignals has its file transcoded."""

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,14 @@ def write_array(path: Path, array: Shaped[np.ndarray, "..."], writer: str = "") 
     """Writes an array as .npy, whole or not at all; `writer` as in `atomic_write`."""
     with atomic_write(path, writer) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)
+
+
+def map_array(path: Path) -> Shaped[np.ndarray, "..."]:
+    """Maps the array of an .npy; ValueError if the file is damaged, whatever NumPy's reader of headers raises."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (EOFError, TypeError, OverflowError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def write_json(path: Path, value: Mapping[str, Any], indent: int = 1) -> None:

@@ -5,6 +5,7 @@ Files contain centers (C, E) by index; in a bank they are shuffled. No function 
 
 import contextlib
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from ove.centers.placement import padded
 from ove.centers.shuffle import center_of
 from ove.config import bounded_json, limits
 from ove.errors import BadInput
-from ove.files import atomic_write
+from ove.files import atomic_write, map_array
 
 ENDINGS = (".npy", ".safetensors")
 TENSOR = "centers"
@@ -182,10 +183,10 @@ def _create(path: Path, shape: tuple[int, int], ending: str) -> np.memmap:
 def _open(path: Path) -> np.ndarray:
     try:
         if path.suffix == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            return map_array(path)
         if path.suffix == ".safetensors":
             return _open_safetensors(path)
-    except (ValueError, KeyError, TypeError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(f"{path}: cannot be read as {path.suffix} ({error}); it is damaged or of another format.") from error
     raise BadInput(f"{path}: has the suffix {path.suffix or '(none)'}; give a file {' or '.join(ENDINGS)}.")
 
@@ -205,4 +206,9 @@ def _open_safetensors(path: Path) -> np.ndarray:
     about = tensors.get(TENSOR) or next(iter(tensors.values()))
     if about["dtype"] not in _DTYPES:
         raise ValueError(f"numbers of type {about['dtype']}")
-    return np.memmap(path, _DTYPES[about["dtype"]], "r", start + about["data_offsets"][0], tuple(about["shape"]))
+    dtype, shape, (begin, end) = _DTYPES[about["dtype"]], tuple(about["shape"]), about["data_offsets"]
+    if not all(type(n) is int and n >= 0 for n in (*shape, begin)) or end - begin != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{about['data_offsets']} are no places of numbers of shape {about['shape']}")
+    if start + end > path.stat().st_size:
+        raise ValueError("its numbers are truncated")
+    return np.memmap(path, dtype, "r", start + begin, shape)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt64
 from safetensors.numpy import save_file
 
-from ove.config import LabelsConfig
+from ove.config import LabelsConfig, bounded_json, read_bounded_json
 from ove.encoder.published.weight_files import Tensors, read_safetensors
 from ove.errors import BadCheckpoint, BadShard, ConfigError
 from ove.files import atomic_write, digest, write_json
@@ -92,7 +92,7 @@ def open_embeddings(
     about = _read_about(out)
     if about is None:
         raise BadShard(f"{out}: holds no embeddings of the bank {bank}; {remedy}")
-    if about["fingerprint"] != shards.fingerprint or about["bank"] != bank:
+    if (about["fingerprint"], about["records"], about["bank"]) != (shards.fingerprint, len(shards), bank):
         raise BadShard(f"{out}: holds embeddings of other records than now lie in {shards.folder}; {remedy}")
     if about["teacher"] != dict(identity) or about["store"] != store:
         were, are = ({**teacher, "store": kind} for teacher, kind in ((about["teacher"], about["store"]), (identity, store)))
@@ -104,14 +104,20 @@ def open_embeddings(
     bad: dict[int, str] = {}
     for file in files:
         try:
-            found, texts = read_safetensors(file)
-            tensors.append(found)
-            bad |= {int(index): reason for index, reason in json.loads(texts["of"])["bad"].items()}
-        except (BadCheckpoint, KeyError, ValueError) as error:
+            found, unreadable = _read_file(file, store)
+        except (BadCheckpoint, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise BadShard(f"{file}: is damaged ({error}); delete it, then {remedy}") from error
+        tensors.append(found)
+        bad |= unreadable
     records, hashes, pixels = (np.concatenate([t[name] for t in tensors]) for name in ("records", "hashes", "pixels"))
     if not len(records):
-        raise BadShard(f"{shards.folder}: none of its {len(shards)} records can be read ({bad[0]}); write the shards again.")
+        why = next(iter(bad.values()), "no reason is known")
+        raise BadShard(f"{shards.folder}: none of its {len(shards)} records can be read ({why}); write the shards again.")
+    widths = {t["embeddings"].shape[1] for t in tensors if len(t["records"])}
+    if (np.diff(records) <= 0).any() or records[0] < 0 or records[-1] >= len(shards) or len(widths) > 1 or hashes.shape[1] != 2:
+        raise BadShard(
+            f"{out}: is damaged (its files do not go together); delete {files[0].name} and the others, then {remedy}"
+        )
     # Files in which no record could be read have no width.
     points = Points([t["embeddings"] for t in tensors if len(t["records"])])
     return Embedded(points, records, hashes, pixels, bad, digest(about), about["teacher"])
@@ -188,10 +194,23 @@ def _about(shards: ShardSet, bank: BankName, config: LabelsConfig) -> dict[str, 
 
 
 def _read_about(out: Path) -> dict[str, Any] | None:
+    """Reads what the embeddings are of; None if they are of nothing, or it is damaged."""
     try:
-        return json.loads((out / ABOUT).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        about = read_bounded_json(out / ABOUT)
+        whole = type(about["chunk_records"]) is int and about["chunk_records"] > 0 and isinstance(about["teacher"], dict)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+    return about if whole and {"fingerprint", "records", "bank", "store"} <= about.keys() else None
+
+
+def _read_file(path: Path, store: str) -> tuple[Tensors, dict[int, str]]:
+    """Reads a file of embeddings, and which records were unreadable; ValueError, KeyError or TypeError if it is damaged."""
+    found, texts = read_safetensors(path)
+    kinds = {"embeddings": (store, 2), "records": ("int64", 1), "hashes": ("uint64", 2), "pixels": ("int64", 1)}
+    for name, kind in kinds.items():
+        if (found[name].dtype.name, found[name].ndim) != kind or len(found[name]) != len(found["records"]):
+            raise ValueError(f"its {name} are {found[name].dtype.name}{list(found[name].shape)}")
+    return found, {int(index): str(reason) for index, reason in bounded_json(texts["of"])["bad"].items()}
 
 
 def _forget_others(out: Path, about: Mapping[str, Any]) -> None:

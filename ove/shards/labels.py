@@ -19,7 +19,7 @@ from jaxtyping import Float32, Int32, Shaped
 
 from ove.config import read_bounded_json
 from ove.errors import BadShard
-from ove.files import atomic_write, write_json
+from ove.files import atomic_write, map_array, write_json
 from ove.paths import inside, uri_of
 from ove.records import BANKS, BankName
 from ove.shards.manifest import read_manifest
@@ -162,10 +162,10 @@ def _open(folder: Path, bank: BankName, about: Mapping[str, Any], name: str) -> 
     name = inside(folder / "labels", entry["file"], _path(folder, bank), BadShard).name
     path = local_file(folder, f"labels/{name}", functools.partial(_holds, sha256=entry["sha256"]))
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        found = map_array(path)
     except FileNotFoundError as error:
         raise _damaged(folder, bank, f"{entry['file']} is missing") from error
-    except (ValueError, EOFError) as error:
+    except ValueError as error:
         raise _damaged(folder, bank, f"{entry['file']}: {error}") from error
     if list(found.shape) != entry["shape"] or found.dtype.str != entry["dtype"]:
         raise _damaged(folder, bank, f"{entry['file']} holds {found.dtype.str}{list(found.shape)}")
@@ -179,8 +179,8 @@ def _arrays(folder: Path, bank: BankName) -> list[Path]:
 def _holds(path: Path, sha256: str) -> bool:
     """Returns whether a fetched file is the array that was written."""
     try:
-        return fingerprint_of_array(np.load(path, mmap_mode="r", allow_pickle=False)) == sha256
-    except (ValueError, EOFError):
+        return fingerprint_of_array(map_array(path)) == sha256
+    except ValueError:
         return False
 
 
