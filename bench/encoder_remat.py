@@ -15,7 +15,8 @@ import statistics
 import time
 from typing import Any
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+if __name__ == "__main__":
+    os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 import jax.numpy as jnp
@@ -27,15 +28,18 @@ from ove.encoder.presets import preset
 MODES = ("none", "dots", "full")
 
 
-def compiled(config: EncoderConfig, tokens: int) -> tuple[Any, float]:
-    """The gradient of the summed embedding with respect to the parameters, and the seconds it took to compile."""
+def compiled(config: EncoderConfig, tokens: int, clips: int = 1, options: dict[str, Any] | None = None) -> tuple[Any, float]:
+    """The gradient of the summed embedding with respect to the parameters, and the seconds it took to compile.
+
+    `options` of the compiler.
+    """
     params = jax.eval_shape(lambda: encoder.init(config, jax.random.key(0)))
-    patches = jax.ShapeDtypeStruct((1, tokens, config.patch_values), jnp.uint8)
-    positions = jax.ShapeDtypeStruct((1, tokens, 3), jnp.int32)
+    patches = jax.ShapeDtypeStruct((clips, tokens, config.patch_values), jnp.uint8)
+    positions = jax.ShapeDtypeStruct((clips, tokens, 3), jnp.int32)
     step = jax.jit(jax.grad(lambda *inputs: encoder.apply(config, *inputs).pooled.sum()))
     lowered = step.lower(params, patches, positions)
     start = time.perf_counter()
-    program = lowered.compile()
+    program = lowered.compile(compiler_options=options)
     return program, time.perf_counter() - start
 
 
