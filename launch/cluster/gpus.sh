@@ -7,6 +7,7 @@
 # was lost) if that one has left a code.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source launch/cluster/accelerators.sh
 
 dry=0
 gpus=
@@ -32,6 +33,7 @@ if ! [[ $gpus =~ ^[0-9]+(,[0-9]+)*$ ]]; then
 fi
 IFS=, read -ra each <<<"$gpus"
 
+if [ "$dry" = 1 ]; then tell_environment; fi
 children=()
 for i in "${!each[@]}"; do
   command=(env "CUDA_VISIBLE_DEVICES=${each[$i]}" "${PYTHON:-.venv/bin/python}" -m launch.train "$@"

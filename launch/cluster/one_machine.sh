@@ -5,6 +5,7 @@
 # and after a crash (a signal, 128 and more); never after an error of the configuration or the data (2), nor after Ctrl-C (130).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source launch/cluster/accelerators.sh
 
 dry=0
 restarts=0
@@ -22,6 +23,7 @@ fi
 
 command=("${PYTHON:-.venv/bin/python}" -m launch.train "$@")
 if [ "$dry" = 1 ]; then
+  tell_environment
   printf '%q ' "${command[@]}"; echo
   exit 0
 fi

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Trains under SLURM, one process a GPU. Submit it from the folder of this project, with the size of the job:
-#   sbatch --nodes=4 --gpus-per-node=8 --ntasks-per-node=8 launch/cluster/slurm.sh --config=FILE --workdir=DIR [arguments of launch.train]
+#   sbatch --nodes=4 --gpus-per-node=8 --ntasks-per-node=8 --cpus-per-task=12 launch/cluster/slurm.sh \
+#     --config=FILE --workdir=DIR [arguments of launch.train]
 #   bash launch/cluster/slurm.sh --dry-run --config=FILE --workdir=DIR …        shows what would be run
 # --ntasks-per-node must be the number of GPUs of a node: under SLURM, JAX gives each task one GPU. Do not use --gpus-per-task,
-# which hides the others. DIR and the shards must lie where all nodes see them. Processes find each other by SLURM's variables.
+# which hides the others. --cpus-per-task: the cores of a node divided by its tasks, for a task reads and decodes in
+# batches.num_workers processes; without it, SLURM gives each task one core. DIR and the shards must lie where all nodes see
+# them. Processes find each other by SLURM's variables.
 #SBATCH --job-name=ove
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
@@ -18,7 +21,7 @@ cd "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/../..}"
 dry=0
 if [ "${1:-}" = --dry-run ]; then dry=1; shift; fi
 if [ $# -eq 0 ]; then
-  echo "usage: sbatch [--nodes=N …] launch/cluster/slurm.sh --config=FILE --workdir=DIR …" >&2
+  echo "usage: sbatch [--nodes=N --cpus-per-task=N …] launch/cluster/slurm.sh --config=FILE --workdir=DIR …" >&2
   exit 2
 fi
 if [ ! -d launch/cluster ]; then
@@ -26,11 +29,21 @@ if [ ! -d launch/cluster ]; then
   exit 2
 fi
 
-# --kill-on-bad-exit: a task that fails ends the others. srun hands SIGTERM on to all tasks.
-command=(srun --kill-on-bad-exit=1 --label "${PYTHON:-$PWD/.venv/bin/python}" -m launch.train "$@")
+source launch/cluster/accelerators.sh
+
+# --kill-on-bad-exit: a task that fails ends the others. srun hands SIGTERM on to all tasks. Since SLURM 22.05 it does not take
+# over --cpus-per-task of sbatch by itself.
+command=(srun --kill-on-bad-exit=1 --label)
+if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
+  command+=("--cpus-per-task=$SLURM_CPUS_PER_TASK")
+elif [ "$dry" = 0 ]; then
+  echo "warning: no --cpus-per-task: SLURM may give each task one core, on which all its processes decode." >&2
+fi
+command+=("${PYTHON:-$PWD/.venv/bin/python}" -m launch.train "$@")
 restarts=${OVE_RESTARTS:-20}
 again=(scontrol requeue "${SLURM_JOB_ID:-JOB}")
 if [ "$dry" = 1 ]; then
+  tell_environment
   printf '%q ' "${command[@]}"; echo
   printf '%q ' "${again[@]}"; echo "    # after 75 (told to stop, saved); up to $restarts times after 70 (stuck), a crash"
   exit 0

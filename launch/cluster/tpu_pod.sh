@@ -4,8 +4,9 @@
 #   bash launch/cluster/tpu_pod.sh [--dry-run] NAME ZONE train --config=FILE --workdir=DIR [arguments of launch.train]
 #   bash launch/cluster/tpu_pod.sh [--dry-run] NAME ZONE logs | stop
 # Needs gcloud, and a TPU VM that exists: gcloud compute tpus tpu-vm create NAME --zone=ZONE --accelerator-type=v5p-256 --version=…
-# DIR and the shards must lie where all workers see them (Filestore, or a bucket that is mounted with gcsfuse). `setup` copies
-# the last commit. `train` goes on after this machine has gone; `stop` lets it save and end.
+# DIR and the shards must lie where all workers see them (Filestore, or a bucket with hierarchical namespace that is mounted with
+# gcsfuse: docs/launching.md). `setup` copies the last commit, and installs Python 3.12 by uv, in the home folder, where the image
+# has none that is new enough. `train` goes on after this machine has gone; `stop` lets it save and end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -32,7 +33,11 @@ case "$what" in
     archive=$(mktemp -d)/ove.tar.gz
     run git archive --format=tar.gz "--output=$archive" HEAD
     run gcloud compute tpus tpu-vm scp "$archive" "$name:ove.tar.gz" "--zone=$zone" --worker=all
-    everywhere "mkdir -p ove && tar -xzf ove.tar.gz -C ove && bash ove/launch/setup.sh tpu"
+    # Images of Cloud TPUs are Ubuntu 22.04, whose own Python is 3.10.
+    unpack="mkdir -p ove && tar -xzf ove.tar.gz -C ove"
+    install="python3 -m pip install --user --quiet uv && python3 -m uv python install 3.12"
+    use="export PYTHON=\$(python3 -m uv python find 3.12)"
+    everywhere "$unpack && if [ -z \"\$(bash ove/launch/setup.sh --found)\" ]; then $install && $use; fi && bash ove/launch/setup.sh tpu"
     ;;
   train)
     if [ $# -eq 0 ]; then echo "error: train needs --config=FILE and --workdir=DIR." >&2; exit 2; fi

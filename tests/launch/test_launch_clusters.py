@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from launch import train
 from ove.distributed import EXIT_PREEMPTED
@@ -21,6 +20,11 @@ CLUSTER = ROOT / "launch" / "cluster"
 SCRIPTS = sorted((ROOT / "launch").rglob("*.sh"))
 WORDS = ["--config=configs/toy.py", "--workdir=/a b", "--config.train.steps=5"]
 TRAIN = "-m launch.train --config=configs/toy.py --workdir=/a\\ b --config.train.steps=5"
+
+ENVIRONMENT = [
+    "export XLA_CLIENT_MEM_FRACTION=0.9",
+    "export XLA_FLAGS=--xla_gpu_enable_latency_hiding_scheduler=true",
+]
 
 Say = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -43,7 +47,8 @@ def say(tmp_path: Path) -> Say:
 
 def environment(programs: Path) -> dict[str, str]:
     path = f"{programs}:{os.environ['PATH']}"
-    return {k: v for k, v in os.environ.items() if not k.startswith("SLURM")} | {"PATH": path, "PYTHON": "python-of-the-test"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "XLA_"))}
+    return kept | {"PATH": path, "PYTHON": "python-of-the-test"}
 
 
 def program(folder: Path, name: str, body: str) -> None:
@@ -59,10 +64,16 @@ def said(folder: Path, name: str) -> list[str]:
 
 
 def test_the_scripts_have_no_mistakes_that_shellcheck_knows() -> None:
-    assert {path.name for path in SCRIPTS} >= {"setup.sh", "one_machine.sh", "gpus.sh", "slurm.sh", "tpu_pod.sh"}
-    checked = subprocess.run(
-        [str(Path(sys.executable).with_name("shellcheck")), *map(str, SCRIPTS)], capture_output=True, text=True, check=False
-    )
+    assert {path.name for path in SCRIPTS} >= {
+        "setup.sh",
+        "accelerators.sh",
+        "one_machine.sh",
+        "gpus.sh",
+        "slurm.sh",
+        "tpu_pod.sh",
+    }
+    shellcheck = [str(Path(sys.executable).with_name("shellcheck")), "--external-sources", f"--source-path={ROOT}"]
+    checked = subprocess.run([*shellcheck, *map(str, SCRIPTS)], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
 
 
@@ -92,8 +103,34 @@ def test_the_scripts_have_no_mistakes_that_shellcheck_knows() -> None:
 def test_a_dry_run_shows_what_would_be_run(say: Say, tmp_path: Path, script: str, before: list[str], lines: list[str]) -> None:
     done = say(script, "--dry-run", *before, *WORDS)
     assert done.returncode == 0, done.stderr
-    assert [line.rstrip() for line in done.stdout.splitlines()] == lines
+    assert [line.rstrip() for line in done.stdout.splitlines()] == [*ENVIRONMENT, *lines]
     assert not list(tmp_path.glob("*.said"))
+
+
+@pytest.mark.parametrize("script", ["one_machine.sh", "gpus.sh", "slurm.sh"])
+def test_jax_gets_the_environment_of_accelerators_unless_it_is_set(say: Say, tmp_path: Path, script: str) -> None:
+    program(tmp_path, "python-of-the-test", f'env | grep "^XLA_" | sort >"{tmp_path}/env"')
+    program(tmp_path, "srun", f'env | grep "^XLA_" | sort >"{tmp_path}/env"')
+    words = ["--gpus", "0", *WORDS] if script == "gpus.sh" else WORDS
+    hiding = "--xla_gpu_enable_latency_hiding_scheduler"
+    for given, expected in (
+        ({}, {"XLA_CLIENT_MEM_FRACTION": "0.9", "XLA_FLAGS": f"{hiding}=true"}),
+        # jaxlib refuses both names at once.
+        ({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}, {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5", "XLA_FLAGS": f"{hiding}=true"}),
+        ({"XLA_CLIENT_MEM_FRACTION": ".8", "XLA_FLAGS": "--xla_a=1"}, {"XLA_FLAGS": f"--xla_a=1 {hiding}=true"}),
+        ({"XLA_FLAGS": f"{hiding}=false"}, {"XLA_CLIENT_MEM_FRACTION": "0.9"}),
+    ):
+        done = say(script, *words, SLURM_SUBMIT_DIR=str(ROOT), **given)
+        assert done.returncode == 0, done.stderr
+        found = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
+        assert found == given | expected
+
+
+def test_jax_takes_the_flags_of_accelerators() -> None:
+    """Unknown flags would end the process, on every platform."""
+    source = 'source launch/cluster/accelerators.sh && exec "$0" -c "import jax; print(jax.jit(lambda x: x + 1)(1))"'
+    done = subprocess.run(["bash", "-c", source, sys.executable], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
 
 
 def test_the_flags_of_the_scripts_are_flags_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,8 +240,36 @@ def test_slurm_requeues_what_a_restart_can_mend_but_not_without_end(
     assert done.returncode == code
     assert said(tmp_path, "scontrol") == (["requeue 17"] if requeued else [])
     assert said(tmp_path, "srun") == [f"--kill-on-bad-exit=1 --label python-of-the-test {TRAIN}".replace("\\", "")]
+    assert "warning: no --cpus-per-task" in done.stderr
     elsewhere = say("slurm.sh", *WORDS, SLURM_SUBMIT_DIR=str(tmp_path))
     assert elsewhere.returncode == 2 and "is not the folder of this project" in elsewhere.stderr
+
+
+def test_slurm_tasks_get_the_cores_that_the_job_asked_for(say: Say, tmp_path: Path) -> None:
+    program(tmp_path, "srun", "")
+    done = say("slurm.sh", *WORDS, SLURM_SUBMIT_DIR=str(ROOT), SLURM_CPUS_PER_TASK="12")
+    assert done.returncode == 0 and done.stderr == ""
+    (words,) = said(tmp_path, "srun")
+    assert words.startswith("--kill-on-bad-exit=1 --label --cpus-per-task=12 python-of-the-test -m launch.train ")
+
+
+@pytest.mark.parametrize("found", ["3.12", ""])
+def test_tpu_workers_get_a_python_where_their_image_has_none(say: Say, tmp_path: Path, found: str) -> None:
+    program(tmp_path, "gcloud", 'printf "%s\\n" "$@" >>"$0.words"')
+    assert say("tpu_pod.sh", "pod", "zone-a", "setup").returncode == 0
+    command = (tmp_path / "gcloud.words").read_text().splitlines()[-1].removeprefix("--command=")
+    home = tmp_path / "home"
+    (home / "checkout" / "launch").mkdir(parents=True)
+    says = 'if [ "$1" = --found ]; then echo "$FOUND"; else echo "$PYTHON $1" >"$HOME/set-up"; fi'
+    (home / "checkout" / "launch" / "setup.sh").write_text(says)
+    subprocess.run(["tar", "-czf", home / "ove.tar.gz", "-C", home / "checkout", "launch"], check=True)
+    program(tmp_path, "python3", 'case "$*" in *find*) echo /home/of/uv/python3.12 ;; esac')
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    environment = {"HOME": str(home), "PATH": path, "FOUND": found}
+    subprocess.run(["bash", "-c", command], cwd=home, env=environment, check=True, timeout=300)
+    installed = ["-m pip install --user --quiet uv", "-m uv python install 3.12", "-m uv python find 3.12"]
+    assert said(tmp_path, "python3") == ([] if found else installed)
+    assert (home / "set-up").read_text().split() == (["tpu"] if found else ["/home/of/uv/python3.12", "tpu"])
 
 
 def test_tpu_workers_get_the_checkout_the_command_and_the_signal(say: Say, tmp_path: Path) -> None:
@@ -238,40 +303,3 @@ def _state(number: int) -> str:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return "Z"
-
-
-def test_the_job_set_has_what_a_job_set_needs() -> None:
-    job_set = yaml.safe_load((CLUSTER / "gke_jobset.yaml").read_text())
-    assert (job_set["apiVersion"], job_set["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
-    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", job_set["metadata"]["name"])
-    (part,) = job_set["spec"]["replicatedJobs"]
-    job = part["template"]["spec"]
-    assert job["parallelism"] == job["completions"] and job["backoffLimit"] == 0 and part["replicas"] >= 1
-    pod = job["template"]["spec"]
-    # podFailurePolicy is only allowed with it.
-    assert pod["restartPolicy"] == "Never"
-    (container,) = pod["containers"]
-    chips = container["resources"]["limits"]["google.com/tpu"]
-    x, y, z = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
-    assert x * y * z == chips * job["parallelism"]
-    assert container["command"] == ["python", "-m", "launch.train"]
-    assert any(word.startswith("--config=") for word in container["args"])
-    assert any(word.startswith("--workdir=/data/") for word in container["args"])
-    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
-    (rule,) = job["podFailurePolicy"]["rules"]
-    assert rule["onExitCodes"] == {"containerName": container["name"], "operator": "In", "values": [2]}
-    policy = job_set["spec"]["failurePolicy"]
-    assert policy["maxRestarts"] > 0
-    assert policy["rules"] == [{"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}]
-
-
-def test_the_image_holds_what_the_command_needs() -> None:
-    copied = {
-        word
-        for line in (CLUSTER / "Dockerfile").read_text().splitlines()
-        if line.startswith("COPY")
-        for word in line.split()[1:-1]
-    }
-    assert {"ove", "launch", "configs", "requirements*.txt", "pyproject.toml"} <= copied
-    for name in copied:
-        assert list(ROOT.glob(name)), name
