@@ -154,6 +154,7 @@ def train_part(say: Say, is_quick: bool) -> None:
             "encoder.compute": "bfloat16",
         }
         if is_quick:
+            settings["train.compilation_cache"] = f"{folder}/compiled"
             settings |= {"encoder.layers": 1, "encoder.width": 64, "encoder.heads": 1, "encoder.mlp": 64}
         words = [f"--config.{key}={value}" for key, value in settings.items()]
         run = Path(folder) / "run"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -26,10 +27,12 @@ _ANY_TIME_S = 1e9
 _FIRST_GOES_LAST_S = 1.0
 _AT_ONCE_BYTES = 2**26
 """How much of an array is on its way at a time, and so on every device."""
-_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES")
-"""Variables in which SLURM's srun, Open MPI's mpirun, and people say how many processes there are."""
+_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "JAX_NUM_PROCESSES", "MEGASCALE_NUM_SLICES")
+"""Variables in which SLURM's srun, Open MPI's mpirun, and people say how many processes there are; Multislice: slices."""
 _HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
-"""Variables in which GKE lists the hosts of a TPU slice."""
+"""Variables in which GKE lists the hosts of a TPU slice, with commas between them."""
+_HOSTS_FILE = "TPU_PROCESS_ADDRESSES_PATH"
+"""Variable that names a file with that list, which jax 0.11 reads first."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,11 @@ def address_of(coordinator: str | None, count: int | None, index: int | None, en
 def cluster_detected(env: Mapping[str, str]) -> bool:
     """Returns whether SLURM, Open MPI or GKE say that this process is one of several."""
     counts = [env[name] for name in _COUNTS if name in env]
-    return any(count.isdecimal() and int(count) > 1 for count in counts) or any("," in env.get(name, "") for name in _HOSTS)
+    hosts = [env[name] for name in _HOSTS if name in env]
+    if path := env.get(_HOSTS_FILE):
+        with contextlib.suppress(FileNotFoundError):
+            hosts.append(Path(path).read_text())
+    return any(count.isdecimal() and int(count) > 1 for count in counts) or any("," in names for names in hosts)
 
 
 def initialize(address: Address | None, barrier_timeout_s: float, heartbeat_timeout_s: float) -> None:

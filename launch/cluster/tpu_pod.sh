@@ -33,7 +33,7 @@ case "$what" in
     archive=$(mktemp -d)/ove.tar.gz
     run git archive --format=tar.gz "--output=$archive" HEAD
     run gcloud compute tpus tpu-vm scp "$archive" "$name:ove.tar.gz" "--zone=$zone" --worker=all
-    # Images of Cloud TPUs are Ubuntu 22.04, whose own Python is 3.10.
+    # Images of Cloud TPUs are of Ubuntu, whose release 22.04 has Python 3.10.
     unpack="mkdir -p ove && tar -xzf ove.tar.gz -C ove"
     install="python3 -m pip install --user --quiet uv && python3 -m uv python install 3.12"
     use="export PYTHON=\$(python3 -m uv python find 3.12)"

@@ -55,6 +55,9 @@ class TrainConfig(Section):
     """How long processes wait for each other where all must come together: at the start, over a checkpoint, at the end."""
     heartbeat_timeout_s: Annotated[float, Bounds(1)] = 60.0
     """A process not heard of for so long ends all others."""
+    compilation_cache: str = "auto"
+    """Folder in which compiled programs are kept, so that a restart compiles nothing; "": none. "auto": JAX's own setting
+    (JAX_COMPILATION_CACHE_DIR) if there is one, else `compiled` in the run's folder on GPUs and TPUs, and none on CPUs."""
     on_spike: Literal["ignore", "skip", "stop"] = "ignore"
     """A bank's loss that jumps: is only reported, its step changes nothing, or the run ends (`ove.train.monitor.guards`)."""
     spike_mads: Positive = 10.0

@@ -24,7 +24,7 @@ from ove.train.checkpoints.resume import place_in_data, resume
 from ove.train.encoder_grads import BatchArrays
 from ove.train.feed import DeviceBatch, DevicePrefetcher
 from ove.train.hosts.watchdog import Preemption, Watchdog
-from ove.train.hosts.workdir import Report, claimed, quarantine, save_config, save_inputs, save_table
+from ove.train.hosts.workdir import Report, claimed, compilation_cache, quarantine, save_config, save_inputs, save_table
 from ove.train.init import TrainState, init_state
 from ove.train.init_from import load_centroids, load_encoder
 from ove.train.monitor.evaluation import Evaluate, Evaluations
@@ -106,6 +106,7 @@ def train(config: RunConfig, workdir: Path, report: Report, hooks: Hooks = NO_HO
         check_agreement(processes, config, workdir, pipeline.fingerprint)
         workdir.mkdir(parents=True, exist_ok=True)
         stack.enter_context(claimed(workdir, processes, report))
+        stack.enter_context(compilation_cache(limits.compilation_cache, workdir))
         checkpoints = stack.enter_context(Checkpoints(workdir, limits.max_to_keep, limits.keep_period, processes))
         state, shardings = _first_state(config, mesh, pipeline, checkpoints, report)
         start, steps = int(state.step), limits.steps

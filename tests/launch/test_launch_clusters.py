@@ -21,10 +21,8 @@ SCRIPTS = sorted((ROOT / "launch").rglob("*.sh"))
 WORDS = ["--config=configs/toy.py", "--workdir=/a b", "--config.train.steps=5"]
 TRAIN = "-m launch.train --config=configs/toy.py --workdir=/a\\ b --config.train.steps=5"
 
-ENVIRONMENT = [
-    "export XLA_CLIENT_MEM_FRACTION=0.9",
-    "export XLA_FLAGS=--xla_gpu_enable_latency_hiding_scheduler=true",
-]
+HIDING = "--xla_gpu_enable_latency_hiding_scheduler"
+ENVIRONMENT = ["export XLA_CLIENT_MEM_FRACTION=0.9", f"export XLA_FLAGS={HIDING}=true"]
 
 Say = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -112,13 +110,12 @@ def test_jax_gets_the_environment_of_accelerators_unless_it_is_set(say: Say, tmp
     program(tmp_path, "python-of-the-test", f'env | grep "^XLA_" | sort >"{tmp_path}/env"')
     program(tmp_path, "srun", f'env | grep "^XLA_" | sort >"{tmp_path}/env"')
     words = ["--gpus", "0", *WORDS] if script == "gpus.sh" else WORDS
-    hiding = "--xla_gpu_enable_latency_hiding_scheduler"
     for given, expected in (
-        ({}, {"XLA_CLIENT_MEM_FRACTION": "0.9", "XLA_FLAGS": f"{hiding}=true"}),
+        ({}, {"XLA_CLIENT_MEM_FRACTION": "0.9", "XLA_FLAGS": f"{HIDING}=true"}),
         # jaxlib refuses both names at once.
-        ({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}, {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5", "XLA_FLAGS": f"{hiding}=true"}),
-        ({"XLA_CLIENT_MEM_FRACTION": ".8", "XLA_FLAGS": "--xla_a=1"}, {"XLA_FLAGS": f"--xla_a=1 {hiding}=true"}),
-        ({"XLA_FLAGS": f"{hiding}=false"}, {"XLA_CLIENT_MEM_FRACTION": "0.9"}),
+        ({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}, {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5", "XLA_FLAGS": f"{HIDING}=true"}),
+        ({"XLA_CLIENT_MEM_FRACTION": ".8", "XLA_FLAGS": "--xla_a=1"}, {"XLA_FLAGS": f"--xla_a=1 {HIDING}=true"}),
+        ({"XLA_FLAGS": f"{HIDING}=false"}, {"XLA_CLIENT_MEM_FRACTION": "0.9"}),
     ):
         done = say(script, *words, SLURM_SUBMIT_DIR=str(ROOT), **given)
         assert done.returncode == 0, done.stderr
@@ -265,8 +262,8 @@ def test_tpu_workers_get_a_python_where_their_image_has_none(say: Say, tmp_path:
     subprocess.run(["tar", "-czf", home / "ove.tar.gz", "-C", home / "checkout", "launch"], check=True)
     program(tmp_path, "python3", 'case "$*" in *find*) echo /home/of/uv/python3.12 ;; esac')
     path = f"{tmp_path}:{os.environ['PATH']}"
-    environment = {"HOME": str(home), "PATH": path, "FOUND": found}
-    subprocess.run(["bash", "-c", command], cwd=home, env=environment, check=True, timeout=300)
+    on_worker = {"HOME": str(home), "PATH": path, "FOUND": found}
+    subprocess.run(["bash", "-c", command], cwd=home, env=on_worker, check=True, timeout=300)
     installed = ["-m pip install --user --quiet uv", "-m uv python install 3.12", "-m uv python find 3.12"]
     assert said(tmp_path, "python3") == ([] if found else installed)
     assert (home / "set-up").read_text().split() == (["tpu"] if found else ["/home/of/uv/python3.12", "tpu"])

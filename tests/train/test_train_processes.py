@@ -72,6 +72,14 @@ def test_alone_nobody_is_waited_for() -> None:
     alone.barrier("anywhere")
 
 
+def test_hosts_that_a_file_lists_are_several(tmp_path: Path) -> None:
+    listed = tmp_path / "addresses"
+    assert not cluster_detected({"TPU_PROCESS_ADDRESSES_PATH": str(listed)})
+    for names, several in (("t-0.t:8471\n", False), ("t-0.t:8471,t-1.t:8471\n", True)):
+        listed.write_text(names)
+        assert cluster_detected({"TPU_PROCESS_ADDRESSES_PATH": str(listed)}) == several
+
+
 def test_an_address_is_given_whole_or_not_at_all() -> None:
     assert address_of(None, None, None, {}) is None
     assert address_of("a:1", 2, 0, {}) == Address("a:1", 2, 0)
@@ -94,6 +102,9 @@ def test_clusters_announce_themselves() -> None:
     assert cluster_detected({"SLURM_STEP_NUM_TASKS": "16"})
     assert cluster_detected({"OMPI_COMM_WORLD_SIZE": "2"})
     assert cluster_detected({"TPU_WORKER_HOSTNAMES": "t-0.t,t-1.t"})
+    # Slices of one host each.
+    assert cluster_detected({"TPU_WORKER_HOSTNAMES": "t-0.t", "MEGASCALE_NUM_SLICES": "2"})
+    assert not cluster_detected({"TPU_WORKER_HOSTNAMES": "t-0.t", "MEGASCALE_NUM_SLICES": "1"})
 
 
 SLOW_SAVE = """

@@ -5,8 +5,12 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from ove.config import RunConfig
 from ove.config.mapping import to_mapping
@@ -20,6 +24,7 @@ from ove.tokens.preprocessing import OF_RUN, save_preprocessing
 from ove.tokens.read import InputConfig, InputMode
 
 _LOOK_S = 1.0
+_CACHE, _CACHE_FROM_S = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
 
 
 def claimable(given: Path) -> Path:
@@ -96,6 +101,31 @@ def _owner(handle: int) -> tuple[str, str]:
     except (ValueError, TypeError):  # it is about to write
         return "a machine that has not said its name yet", "?"
     return str(host), str(process)
+
+
+@contextlib.contextmanager
+def compilation_cache(setting: str, workdir: Path) -> Iterator[None]:
+    """Keeps compiled programs where `train.compilation_cache` says, for the runs after this one.
+
+    In a folder that several processes see, the first writes for all; whoever can write to it can have its code run by all.
+    """
+    given: str | None = getattr(jax.config, _CACHE)
+    if setting == "auto" and (given or jax.default_backend() == "cpu"):  # a CPU's programs fit CPUs of its kind alone
+        yield
+        return
+    folder = workdir / "compiled" if setting == "auto" else Path(setting) if setting else None
+    before = {name: getattr(jax.config, name) for name in (_CACHE, _CACHE_FROM_S)}
+    try:
+        _use({_CACHE: folder and str(folder.resolve()), _CACHE_FROM_S: 0.0})
+        yield
+    finally:
+        _use(before)
+
+
+def _use(settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    jax_cache.reset_cache()  # or the folder would stay that of the first program
 
 
 Report = Callable[[str], None]
