@@ -27,9 +27,13 @@ CENTERS = {"obj": 2_000_000, "vid": 400_000, "ocr": 365_187}
 LABELS = {"obj": 10, "vid": 10, "ocr": 100}
 """Of the paper's data (spec §3)."""
 _SAFE_SHARE = 0.8
-"""Of a device's memory; compilers plan up to a fifth more than the formula says (docs/scaling.md)."""
+"""Of the memory that a run can use; compilers plan up to a fifth more than the formula says (docs/scaling.md)."""
+_GPU_SHARE = 0.9
+"""Of a GPU's memory that JAX takes: what launch/cluster/accelerators.sh sets."""
 _GIB, _MIB = 2**30, 2**20
 _FLAG = "--xla_force_host_platform_device_count"
+_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+"""Variables in which JAX is told its share of a GPU's memory; the second is the former name."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,11 +45,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, config = cli_settings.parse_with_config(parser, RunConfig, argv)
     if options.compile:
         _pretend(options.devices)
-    at = shape_of(config, options)
-    print_plan(at, DEVICE_KINDS[options.kind])
+    at, machine = shape_of(config, options), usable(DEVICE_KINDS[options.kind], options.kind)
+    print_plan(at, machine)
     if options.compile:
         print_comparison(at)
-    print(fit_in_words(at, DEVICE_KINDS[options.kind], options.kind))
+    print(fit_in_words(at, machine, options.kind))
+
+
+def usable(machine: DeviceKind, kind: str) -> DeviceKind:
+    """Returns the device with the memory that JAX takes of it: of a TPU all, of a GPU the share that the environment says, or
+    else the scripts in launch/cluster. ConfigError if what the environment says is no share."""
+    if kind.startswith("v"):
+        return machine
+    name = next((name for name in _FRACTIONS if os.environ.get(name)), "")
+    try:
+        share = float(os.environ[name]) if name else _GPU_SHARE
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise ConfigError(
+            f"{name}={os.environ[name]} in the environment: must be above 0 and at most 1, as a share of a GPU's memory."
+        )
+    return replace(machine, memory_gib=share * machine.memory_gib)
 
 
 def add_shape_options(parser: ArgumentParser) -> None:
@@ -86,7 +107,7 @@ def print_plan(at: RunShape, machine: DeviceKind) -> None:
 def fit_in_words(at: RunShape, machine: DeviceKind, kind: str) -> str:
     """Says whether the run fits into the memory of a device and, if not, which settings would make it."""
     peak, safe = costs.total(costs.memory(at)) / _GIB, _SAFE_SHARE * machine.memory_gib
-    of = f"{peak:.1f} of the {machine.memory_gib:.0f} GiB of each {kind}"
+    of = f"{peak:.1f} of the {machine.memory_gib:.0f} GiB that JAX takes of each {kind}"
     if peak <= safe:
         return f"Fits: {of}."
     said = f"DOES NOT FIT: {of}" if peak > machine.memory_gib else f"MAY NOT FIT: {of}, and the estimate may be a fifth too low"

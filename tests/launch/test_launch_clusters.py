@@ -290,8 +290,6 @@ def test_tpu_workers_get_the_checkout_the_command_and_the_signal(say: Say, tmp_p
     while Path(f"/proc/{number}").exists() and time.monotonic() < until and "Z" not in _state(number):
         time.sleep(0.02)
     assert not Path(f"/proc/{number}").exists() or "Z" in _state(number)
-    setup = say("tpu_pod.sh", "--dry-run", "pod", "zone-a", "setup").stdout.splitlines()
-    assert [line.split()[0] for line in setup] == ["git", "gcloud", "gcloud"]
     assert say("tpu_pod.sh", "pod", "zone-a", "dance").returncode == 2
 
 

@@ -18,6 +18,9 @@ CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("pretrai
 SMALL = ("--config.encoder.width=64", "--config.encoder.heads=2", "--config.encoder.mlp=64", "--config.encoder.layers=1")
 SMOKE = (*SMALL, "--config.train.steps=2", "--config.batches.budget_tokens=16", "--config.batches.gop_frames=4")
 ids = [path.stem for path in CONFIGS]
+SCRIPT = CONFIGS[0].parents[1] / "launch" / "cluster" / "accelerators.sh"
+LAUNCHED = float(re.findall(r"export XLA_CLIENT_MEM_FRACTION=(\S+)", SCRIPT.read_text())[0])
+"""Of a GPU's memory, where a run is started by a script."""
 
 
 def of(path: Path, argument: str) -> RunConfig:
@@ -97,9 +100,35 @@ def test_a_plan_is_printed(ask: Callable) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        ("h100", {}, LAUNCHED * 80e9 / 2**30),
+        ("h100", {"XLA_CLIENT_MEM_FRACTION": ".75"}, 0.75 * 80e9 / 2**30),
+        ("h200", {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}, 0.5 * 141e9 / 2**30),
+        ("v5p", {"XLA_CLIENT_MEM_FRACTION": ".75"}, 95.0),
+    ],
+)
+def test_a_run_has_the_memory_that_jax_takes(
+    monkeypatch: pytest.MonkeyPatch, kind: str, given: dict[str, str], expected: float
+) -> None:
+    for name in ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert plan.usable(plan.DEVICE_KINDS[kind], kind).memory_gib == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("share", ["1.5", "0", "much"])
+def test_a_share_of_memory_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, share: str) -> None:
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", share)
+    with pytest.raises(ConfigError, match=f"XLA_CLIENT_MEM_FRACTION={share} in the environment: must be above 0 and at most 1"):
+        plan.usable(plan.DEVICE_KINDS["h100"], "h100")
+
+
+@pytest.mark.parametrize(
     ("words", "begins", "settings"),
     [
-        (["--devices", 8], "DOES NOT FIT: 102.4 of the 75 GiB of each h100; ", ["train.grad_accum_steps = 2"]),
+        (["--devices", 8], "DOES NOT FIT: 102.4 of the 67 GiB that JAX takes of each h100; ", ["train.grad_accum_steps = 4"]),
         (["--devices", 1, "--kind", "a100"], "DOES NOT FIT: ", ["train.grad_accum_steps = 64"]),
         (["--devices", 16, "--config.encoder.layers=400"], "DOES NOT FIT: ", ["train.grad_accum_steps = ", "mesh.fsdp = "]),
     ],
