@@ -86,6 +86,8 @@ def run_part(name: str, part: Part, folder: Path, limit_s: float, is_quick: bool
     script = str(Path(__file__).resolve())
     command = [sys.executable, script, "--part", f"{part.module}:{name}", "--out", str(folder), *["--quick"] * is_quick]
     environment = {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")} | os.environ
+    if not os.environ.keys() & {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"}:
+        environment["XLA_CLIENT_MEM_FRACTION"] = "0.9"  # as launch/cluster/accelerators.sh
     environment["PYTHONPATH"] = ":".join([str(ROOT / "bench"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     if is_quick:  # a CPU compiles longer than it computes
         environment["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"

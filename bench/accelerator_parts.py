@@ -4,6 +4,7 @@ import functools
 import importlib.metadata
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import time
@@ -88,10 +89,10 @@ def machine_part(say: Say, is_quick: bool) -> None:
         kind=device.device_kind,
         machine=str(machine.current()),
         memory_gib=round(memory / 2**30, 1),
-        platform=device.client.platform_version.splitlines()[0],
+        platform=" ".join(device.client.platform_version.split()),
         cpus=os.cpu_count(),
     )
-    if machine.current().kind == "cuda":
+    if shutil.which("nvidia-smi"):
         query = [
             "nvidia-smi",
             "--query-gpu=driver_version,clocks.max.sm,power.limit,pcie.link.gen.max",
