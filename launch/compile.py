@@ -19,7 +19,7 @@ from ove.train.sharding import make_mesh
 from .cli import settings as cli_settings
 from .cli.command import command_parser, run_command
 from .cli.numbers import number
-from .plan import add_shape_options, shape_of
+from .plan import add_shape_options, shape_of, usable
 
 PROGRAMS = ("step", "encoder", "forward")
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.program == "step":
         for kind, size in costs.collectives(at).items():
             print(f"{kind} by formula: {size:,.0f} bytes")
-        peak, there = costs.total(costs.memory(at)) / 2**30, DEVICE_KINDS[options.kind].memory_gib
+        peak, there = costs.total(costs.memory(at)) / 2**30, usable(DEVICE_KINDS[options.kind]).memory_gib
         print(f"memory by formula, GiB: {peak:.2f} of {there:.0f}")
 
 

@@ -45,17 +45,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, config = cli_settings.parse_with_config(parser, RunConfig, argv)
     if options.compile:
         _pretend(options.devices)
-    at, machine = shape_of(config, options), usable(DEVICE_KINDS[options.kind], options.kind)
+    at, machine = shape_of(config, options), usable(DEVICE_KINDS[options.kind])
     print_plan(at, machine)
     if options.compile:
         print_comparison(at)
     print(fit_in_words(at, machine, options.kind))
 
 
-def usable(machine: DeviceKind, kind: str) -> DeviceKind:
+def usable(machine: DeviceKind) -> DeviceKind:
     """Returns the device with the memory that JAX takes of it: of a TPU all, of a GPU the share that the environment says, or
     else the scripts in launch/cluster. ConfigError if what the environment says is no share."""
-    if kind.startswith("v"):
+    if machine.clock_ghz:  # a TPU
         return machine
     name = next((name for name in _FRACTIONS if os.environ.get(name)), "")
     try:

@@ -115,14 +115,14 @@ def test_a_run_has_the_memory_that_jax_takes(
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    assert plan.usable(plan.DEVICE_KINDS[kind], kind).memory_gib == pytest.approx(expected)
+    assert plan.usable(plan.DEVICE_KINDS[kind]).memory_gib == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("share", ["1.5", "0", "much"])
 def test_a_share_of_memory_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, share: str) -> None:
     monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", share)
     with pytest.raises(ConfigError, match=f"XLA_CLIENT_MEM_FRACTION={share} in the environment: must be above 0 and at most 1"):
-        plan.usable(plan.DEVICE_KINDS["h100"], "h100")
+        plan.usable(plan.DEVICE_KINDS["h100"])
 
 
 @pytest.mark.parametrize(
