@@ -103,7 +103,7 @@ def machine_part(say: Say, is_quick: bool) -> None:
 
 def limits_part(say: Say, is_quick: bool) -> None:
     """Says what products, memory and the way from the host achieve by themselves."""
-    edge, rows = (512, 512) if is_quick else (8192, 16 * TOKENS)
+    edge, rows = (128, 64) if is_quick else (8192, 16 * TOKENS)
     shapes = [(edge, edge, edge), (rows, 1024, 3072), (rows, 1024, 4096), (rows, 4096, 1024), (rows, 588, 1024)]
     cases = [(shape, dtype, None) for shape in shapes for dtype in ("bfloat16",)]
     cases += [(shapes[0], "float32", precision) for precision in ("default", "highest")]
