@@ -13,8 +13,9 @@ import numpy as np
 from accelerator_parts import ROOT, TOKENS, Say, figure, gib_of, ms_of, seconds_of, try_each
 from centers import Ours
 
-from ove.encoder import attention, encoder, machine
+from ove.encoder import attention, encoder
 from ove.encoder.presets import preset
+from ove.errors import ConfigError
 
 
 def parity_part(say: Say, is_quick: bool) -> None:
@@ -66,33 +67,37 @@ def attention_part(say: Say, is_quick: bool) -> None:
     shapes = [(2, 3, 128, 64)] if is_quick else [(16, 16, TOKENS, 64), (128, 16, 256, 64)]
     for b, heads, n, width in shapes:
         for layout, pieces in (("fixed", 1), ("packed", 8)):
-            ids = jnp.arange(n)[None].repeat(b, 0) * pieces // n if pieces > 1 else None
-            case = attention.Case(machine.current(), "bfloat16", width, n % 2 == 1, ids is not None)
-            for name in (name for name, backend in attention.BACKENDS.items() if not backend.refusal(case)):
+            segments = jnp.arange(n)[None].repeat(b, 0) * pieces // n if pieces > 1 else None
+            tokens = jax.ShapeDtypeStruct((b, heads, n, width), jnp.bfloat16)
+            for name in attention.BACKENDS:
                 if name == "reference" and not is_quick:  # the definition itself: too large
                     continue
+                try:
+                    jax.eval_shape(lambda q, s, name=name: attention.attend(q, q, q, s, name), tokens, segments)
+                except ConfigError:  # not on this machine
+                    continue
                 row = f"{name}, {layout}, {b} × {heads} × {n} × {width}"
-                try_each(say, row, functools.partial(_attention, name, ids, (b, heads, n, width), pieces))
+                try_each(say, row, functools.partial(_attention, name, segments, (b, heads, n, width), pieces))
 
 
-def _attention(name: str, ids: Any, shape: tuple[int, ...], pieces: int) -> dict[str, Any]:
-    def both(name: str, ids: Any, q: Any, k: Any, v: Any, out: Any) -> Any:
-        result, pull = jax.vjp(lambda q, k, v: attention.attend(q, k, v, ids, name), q, k, v)
+def _attention(name: str, segments: Any, shape: tuple[int, ...], pieces: int) -> dict[str, Any]:
+    def both(name: str, segments: Any, q: Any, k: Any, v: Any, out: Any) -> Any:
+        result, pull = jax.vjp(lambda q, k, v: attention.attend(q, k, v, segments, name), q, k, v)
         return [result, *pull(out)]
 
     few = (min(2, shape[0]), min(2, shape[1]), *shape[2:])
     small = [jax.random.normal(jax.random.key(i), few, jnp.bfloat16) for i in range(4)]
-    some = None if ids is None else ids[: few[0]]
+    some = jax.tree.map(lambda x: x[: few[0]], segments)
     with jax.default_matmul_precision("highest"):
         expected = jax.jit(functools.partial(both, "reference"))(some, *(x.astype(jnp.float32) for x in small))
     got = jax.jit(functools.partial(both, name))(some, *small)
     errors = [relative_error(a.astype(jnp.float32), b) for a, b in zip(got, expected, strict=True)]
     whole = [jax.random.normal(jax.random.key(i), shape, jnp.bfloat16) for i in range(4)]
-    forward = jax.jit(lambda q, k, v: attention.attend(q, k, v, ids, name))
+    forward = jax.jit(lambda q, k, v: attention.attend(q, k, v, segments, name))
     begun_s = time.perf_counter()
-    program = jax.jit(functools.partial(both, name)).lower(ids, *whole).compile()
+    program = jax.jit(functools.partial(both, name)).lower(segments, *whole).compile()
     compile_s = time.perf_counter() - begun_s
-    taken = seconds_of(lambda: forward(*whole[:3])), seconds_of(lambda: program(ids, *whole))
+    taken = seconds_of(lambda: forward(*whole[:3])), seconds_of(lambda: program(segments, *whole))
     flops = 4.0 * np.prod(shape) * shape[2] / pieces
     return {
         "error": _few(max(errors)),
