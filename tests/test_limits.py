@@ -37,6 +37,7 @@ from ove.video.bitstream.h264 import GrayH264
 from ove.video.bitstream.nal import BitReader, BitWriter, annex_b
 
 SHARDS = ShardsConfig()
+SHARD = {"file": "shard-00000.arrayrecord", "records": 3, "bytes": 9, "sha256": "ab"}
 FORMATS = {
     "JPEG": {"quality": 90},
     "PNG": {},
@@ -238,14 +239,36 @@ def test_json_is_bounded_in_length_and_depth(monkeypatch) -> None:
         bounded_json('{"a": [1]}')
 
 
-@pytest.mark.parametrize("change", [{"records": "3"}, {"grid_tyx": [1, 2]}, {"classes": "ab"}, {"banks": {"obj": -1}}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"records": value} for value in ("3", True, -1, 1 << 53, 3.0)),
+        *({"grid_tyx": value} for value in ([1, 2], [8, 2, 2], [8, 2, None])),
+        *({"size_px": 28} | change for change in ({}, {"grid_tyx": [8, 2, 2]}, {"grid_tyx": [8, 2, 2], "patch_px": "14"})),
+        *({name: value} for name in ("classes", "forms") for value in ("ab", {"a": 1}, [1])),
+        *({name: 1} for name in ("kind", "fingerprint", "index", "made_with", "mosaics", "banks", "labels_per_record")),
+        *({"banks": {"obj": value}} for value in (-1, "2", 1 << 53)),
+        *({"labels_per_record": {"obj": value}} for value in ([0], [-1, 2], [0, "2"])),
+        *({"shards": [SHARD | {name: value}]} for name in ("records", "bytes") for value in (-1, "3", True, 1 << 53)),
+        *({"shards": [SHARD | {name: 1}]} for name in ("file", "sha256", "size")),
+    ],
+    ids=str,
+)
 def test_a_manifest_of_other_kinds_of_values_is_refused(change: dict, tmp_path: Path) -> None:
-    shard = {"file": "shard-00000.arrayrecord", "records": 3, "bytes": 9, "sha256": "ab"}
-    whole = {"schema_version": 1, "shards": [shard], "records": 3, "kind": "image", "size_px": None, "patch_px": None}
+    whole = {"schema_version": 1, "shards": [SHARD], "records": 3, "kind": "image", "size_px": None, "patch_px": None}
     whole |= {"grid_tyx": None, "forms": [], "mosaics": None, "classes": [], "banks": {}, "labels_per_record": {}}
     whole |= {"made_with": {}, "fingerprint": "cd"}
     (tmp_path / "manifest.json").write_text(json.dumps(whole))
     assert read_manifest(tmp_path).records == 3
+    sound = {
+        "records": (1 << 53) - 1,
+        "labels_per_record": {"obj": [0, 2]},
+        "size_px": 28,
+        "patch_px": 14,
+        "grid_tyx": [8, 2, 2],
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(whole | sound))
+    assert read_manifest(tmp_path).records == (1 << 53) - 1
     (tmp_path / "manifest.json").write_text(json.dumps(whole | change))
     with pytest.raises(BadShard, match="is damaged"):
         read_manifest(tmp_path)

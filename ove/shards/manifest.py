@@ -124,7 +124,7 @@ def _check_fields(values: dict[str, Any]) -> None:
     form = [values["size_px"], values["patch_px"], *(values["grid_tyx"] or [None])]
     if not all(type(n) is int and 0 <= n < _MOST for n in [*sizes, *(n for n in form if n is not None)]):
         raise ValueError("records, banks, labels_per_record, size_px, patch_px and grid_tyx must be numbers from 0 on")
-    if len(form) not in (3, 5) or (len(form) == 5) != (None not in form):
+    if (len(form), form.count(None)) not in ((3, 3), (5, 0)):
         raise ValueError(f"grid_tyx is {values['grid_tyx']!r:.40}, size_px {form[0]!r:.40} and patch_px {form[1]!r:.40}")
     if not isinstance(values["made_with"], dict) or not isinstance(values["mosaics"], dict | None):
         raise ValueError("made_with and mosaics must be objects")

@@ -9,6 +9,7 @@ import pytest
 from ove.centers.bank import Bank, init_bank
 from ove.centers.rows import RowAdamW, RowGradient, update_rows
 from ove.config import CentersConfig
+from ove.errors import ConfigError
 
 C, E = 12, 5
 ADAMW = RowAdamW(1e-2)
@@ -69,3 +70,16 @@ def test_elapsed_decay_makes_up_for_the_steps_in_which_a_row_was_not_sampled() -
         bank = update_rows(fresh(), nothing, ADAMW, step=2, decay=decay)
         bank = update_rows(bank, nothing, ADAMW, step=6, decay=decay)
         np.testing.assert_allclose(bank.rows[4], row * (1 - 1e-2 * 0.2) ** times, rtol=1e-6)
+
+
+def test_a_fresh_bank_expects_the_labels_frequency_and_has_no_history() -> None:
+    bank = init_bank(jax.random.key(0), 1, E, CentersConfig(init_scale=7.0), positives=3, negatives=12, n_shards=4)
+    assert (bank.rows.shape, float(bank.scale)) == ((4, E), 7.0)
+    # Where cosines are 0, the probability of a pair is exp(bias) : 1, as there are 3 positives to 12 negatives.
+    np.testing.assert_allclose(np.exp(bank.bias), 3 / 12, rtol=1e-6)
+    assert (np.asarray(bank.rows[0]) != 0).all() and (np.asarray(bank.rows[1:]) == 0).all()
+    for name, value in bank._asdict().items():
+        assert name in ("rows", "scale", "bias") or not np.any(value), name
+    assert (bank.logit_m.shape, bank.logit_v.shape, bank.logit_count.shape) == ((2,), (2,), ())
+    with pytest.raises(ConfigError, match="n_centers = 0; a bank needs at least 1"):
+        init_bank(jax.random.key(0), 0, E, CentersConfig(), positives=1, negatives=1)

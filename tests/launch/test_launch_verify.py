@@ -2,15 +2,18 @@
 
 import dataclasses
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import T, record_of, write_set
+from synthetic import RECORDS, T, frames_of, image_record_of, record_of, write_image_set, write_set
 
 from launch import verify
-from ove.shards.manifest import read_manifest
-from ove.shards.schema import VideoRecord
+from ove.shards.h264_clip import encode_clip
+from ove.shards.manifest import read_manifest, write_manifest
+from ove.shards.schema import ImageRecord, VideoRecord, encode_frames
+from ove.shards.verify import Verified
 from ove.shards.verify import verify as verify_shards
 from ove.sources.folders import InputFile
 
@@ -101,6 +104,63 @@ def test_records_without_a_class_name_are_counted(ask, tmp_path: Path) -> None:
 
     answer = ask(verify.main, write_set(tmp_path / "some", 8, make), "--workers", 0)
     assert "  classes   2: light 3, dark 2; 3 records without a class name\n" in answer.out
+
+
+def test_what_is_counted_is_what_was_written(shard_folder: Path) -> None:
+    found = verify_shards(shard_folder)
+    assert found == Verified(
+        records=RECORDS,
+        bytes=sum(path.stat().st_size for path in shard_folder.glob("*.arrayrecord")),
+        kinds=Counter(video=RECORDS),
+        classes=Counter(dark=RECORDS // 2, light=RECORDS // 2),
+        sources=Counter(bitstream=RECORDS),
+        codecs=Counter(h264=RECORDS),
+        forms=Counter(frames=RECORDS),
+    )
+
+
+def test_pictures_are_counted_and_decoded_if_asked_to(tmp_path: Path) -> None:
+    def make(file: InputFile) -> ImageRecord:
+        record = image_record_of(file)
+        return dataclasses.replace(record, image=record.image[:-20]) if file.key == "0004" else record
+
+    folder = write_image_set(tmp_path / "set", 10, make)
+    found = verify_shards(folder)
+    assert (found.problems, found.records, found.kinds, found.codecs) == ([], 10, Counter(image=10), Counter(jpeg=10))
+    assert (found.banks, found.classes, found.short) == (Counter(obj=10), Counter(dark=5, light=5), Counter())
+    found = verify_shards(folder, decode=True)
+    assert [(problem.file, problem.record) for problem in found.problems] == [("shard-00000.arrayrecord", 4)]
+    assert (found.records, found.kinds) == (9, Counter(image=9))
+
+
+@pytest.mark.parametrize("form", ["frames", "h264", "mosaics"])
+def test_every_form_of_a_video_is_decoded(tmp_path: Path, form: str) -> None:
+    def make(file: InputFile) -> VideoRecord:
+        frames = frames_of(int(file.key))
+        whole = dataclasses.replace(
+            record_of(file),
+            h264=encode_clip(frames, 20),
+            mosaics=encode_frames(frames[:1], 90),
+            mosaic_flat=np.arange(4, dtype="u2"),
+        )
+        broken = {
+            "frames": [*whole.frames[:-1], whole.frames[-1][:-20]],
+            "h264": whole.h264[:-20],
+            "mosaics": [whole.mosaics[0][:-20]],
+        }
+        return dataclasses.replace(whole, **{form: broken[form]}) if file.key == "0001" else whole
+
+    folder = write_set(tmp_path / "set", 3, make)
+    assert verify_shards(folder).problems == []
+    found = verify_shards(folder, decode=True)
+    assert [problem.record for problem in found.problems] == [1] and found.forms == Counter(frames=2, h264=2, mosaics=2)
+
+
+def test_a_manifest_whose_totals_are_wrong_is_named(copy: Path) -> None:
+    manifest = read_manifest(copy)
+    for change in ({"records": manifest.records + 1}, {"fingerprint": manifest.fingerprint[::-1]}):
+        write_manifest(copy, dataclasses.replace(manifest, **change))
+        assert "its totals do not agree with its list of shards" in [problem.reason for problem in verify_shards(copy).problems]
 
 
 def test_progress_counts_shards(ask, shard_folder: Path) -> None:

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from shards_material import record_of, write_video
 
 from launch import shards as command
-from ove.config import SelectionConfig
+from ove.config import SelectionConfig, ShardsConfig, VideoConfig
 from ove.config.mapping import from_mapping
 from ove.errors import BadShard, ConfigError
 from ove.records import Saliency
 from ove.shards import h264_clip
+from ove.shards.make import mosaic_selection
 from ove.shards.schema import VideoRecord, decode_frames, decode_mosaics, pack, unpack
 from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
@@ -181,6 +182,14 @@ def test_what_cannot_be_stored_is_told_at_once(tmp_path: Path, options: list[str
     (tmp_path / "in").mkdir()
     with pytest.raises(ConfigError, match=message):
         command.main(["--videos", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *options])
+
+
+def test_mosaics_of_as_many_patches_as_can_be_indexed_are_stored() -> None:
+    video, shards = VideoConfig(n_frames=64, size_px=448), ShardsConfig(store=("frames", "mosaics"), budget_tokens=8192)
+    found = mosaic_selection(video, shards)  # 64 × 32 × 32 = 2^16, the last of which is 65535, the largest of uint16
+    assert found is not None and found["budget_tokens"] == 8192
+    with pytest.raises(ConfigError, match="128×32×32 patches are more than 65536"):
+        mosaic_selection(dataclasses.replace(video, n_frames=128), shards)
 
 
 @pytest.mark.parametrize(

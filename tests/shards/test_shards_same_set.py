@@ -114,6 +114,26 @@ def test_other_settings_are_named_whether_noted_finished_or_neither(made: Path, 
     assert ShardSet.open(made).manifest.size_px == 28
 
 
+def test_the_first_three_of_many_settings_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    made_with = {"video": {"a": 1, "b": 2, "c": 3}, "d": 4}
+    for number in range(3):
+        write_video(tmp_path / "a" / f"{number}.mp4", seed=number)
+    files, config = files_in_folder(tmp_path / "a"), ShardsConfig(workers=0)
+    write_shards(files, tmp_path / "s", make_record, config, made_with, lambda progress: None)
+
+    def refused(other: dict[str, object]) -> str:
+        with pytest.raises(ConfigError) as caught:
+            write_shards(files, tmp_path / "s", make_record, config, other, lambda progress: None)
+        return str(caught.value)
+
+    three = "video.a = 1, not 5; video.b = 2, not 6; video.c = 3, not 7"
+    assert f"made with {three}; this run" in refused({"video": {"a": 5, "b": 6, "c": 7}, "d": 4})
+    assert f"made with {three}; and 1 more settings; this run" in refused({"video": {"a": 5, "b": 6, "c": 7}, "d": 8})
+    write_shards(files[:2], tmp_path / "s", make_record, config, made_with, lambda progress: None)  # more than half of 3
+    write_shards(files[:1], tmp_path / "s", make_record, config, made_with, lambda progress: None)  # just half of 2
+    assert _keys(tmp_path / "s") == ["0.mp4"]
+
+
 def test_files_may_be_added_changed_and_taken_away(made: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "a" / "z" / "new.mp4", seed=5)
     os.utime(tmp_path / "a" / "x" / "0.mp4")

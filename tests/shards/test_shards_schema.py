@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from shards_material import SIZE_PX, record_of
 
 from ove.errors import BadShard
+from ove.shards.fields import pack_array, unpack_array
 from ove.shards.schema import SHARD_SCHEMA_VERSION, VideoRecord, decode_frames, encode_frames, pack, unpack
 
 
@@ -120,3 +121,28 @@ def test_chroma_is_stored_at_full_resolution() -> None:
     record = dataclasses.replace(record_of(stripes, "a", None), frames=encode_frames(stripes, 95))
     # With 4:2:0 the colours of neighbouring columns would run into one purple: an error of more than 60.
     assert np.abs(decode_frames(record, [0]).astype(int) - stripes).mean() < 10
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 2, 1, 3), (0, 1 << 31), (0, 5, 1 << 31)], ids=str)
+def test_arrays_come_back_as_they_were(shape: tuple[int, ...]) -> None:
+    array = np.arange(int(np.prod(shape)), dtype=np.int32).reshape(shape)
+    found = unpack_array(pack_array(array, "<i4"), "<i4", "x")
+    assert found.shape == shape
+    np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (0, (1 << 31) + 1)], ids=str)
+def test_arrays_of_more_axes_or_longer_ones_are_in_no_record(shape: tuple[int, ...]) -> None:
+    stored = {"dtype": "<i4", "shape": list(shape), "data": bytes(4 * int(np.prod(shape)))}
+    with pytest.raises(BadShard, match=r"field x of a record has shape .*, which no record has"):
+        unpack_array(stored, "<i4", "x")
+
+
+@pytest.mark.parametrize(
+    "change", [{"dtype": "<f4"}, {"data": "text"}, {"shape": (2,)}, {"shape": [True, 2]}, {"data": bytes(9)}]
+)
+def test_arrays_that_contradict_themselves_are_refused(change: dict) -> None:
+    stored = pack_array(np.zeros(2, np.int32), "<i4")
+    assert unpack_array(stored, "<i4", "x").tolist() == [0, 0]
+    with pytest.raises(BadShard, match="field x of a record"):
+        unpack_array(stored | change, "<i4", "x")

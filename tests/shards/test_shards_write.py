@@ -21,7 +21,7 @@ from ove.errors import BadClip, BadShard, ConfigError
 from ove.shards.assemble import WriteSummary
 from ove.shards.shard_set import ShardSet
 from ove.shards.verify import verify
-from ove.shards.write import WriteProgress, write_shards
+from ove.shards.write import WriteProgress, scratch_folder, write_shards
 from ove.sources.folders import files_in_folder
 
 MADE_WITH = {"video": {"size_px": SIZE_PX}}
@@ -116,13 +116,32 @@ def test_bad_files_are_set_aside(video_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(video_folder, videos)
     (videos / "empty.mp4").touch()
     write_video(videos / "strange.mp4", seed=1)
-    summary = _write(videos, out)
+    seen: list[WriteProgress] = []
+    config = ShardsConfig(records_per_shard=3, workers=0)
+    summary = write_shards(files_in_folder(videos), out, make_record, config, MADE_WITH, seen.append)
     assert (summary.n_good, len(ShardSet.open(out))) == (7, 7)
+    assert seen[0] == WriteProgress(0, 9, 0, 0) and seen[-1] == WriteProgress(9, 9, 0, 2)
+    assert [progress.done for progress in seen] == list(range(10))
     entries = read_quarantine(out / "quarantine.jsonl")
     assert [Path(entry.file).name for entry in entries] == ["empty.mp4", "strange.mp4"]
     assert "not a video" in entries[0].reason
     assert "unforeseen ZeroDivisionError" in entries[1].reason
-    assert _write(videos, out).bad == entries  # a second run, which skips all, still knows them
+    again: list[WriteProgress] = []
+    second = write_shards(files_in_folder(videos), out, make_record, config, MADE_WITH, again.append)
+    assert second.bad == entries and again == [WriteProgress(9, 9, 9, 2)]  # a second run, which skips all, still knows them
+
+
+def test_scratch_folders_go_and_keep_no_file_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    (tmp_path / "a" / "b" / ".scratch-left").mkdir(parents=True)
+    with scratch_folder(tmp_path / "a" / "b") as running:
+        assert os.listdir(running.parent) == [running.name], "that of a run that has ended is removed"
+        with scratch_folder(running.parent) as other:
+            assert {running.name, other.name} == set(os.listdir(running.parent)), "that of a run that goes on is not"
+    with scratch_folder(tmp_path / "new" / "folder") as first:
+        (first / "x").touch()
+    assert not os.listdir(first.parent) and not os.listdir(running.parent)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_nothing_usable_is_an_error_and_leaves_no_manifest(video_folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Records that were damaged on purpose, and records that take for ever: replaced, counted, named, and the same again."""
 
+import dataclasses
 import itertools
 import threading
 import time
@@ -10,6 +11,7 @@ import pytest
 from synthetic import CENTERS, image_record_of, write_image_set
 
 from ove.config import BatchesConfig, HeadConfig
+from ove.errors import TrainingStopped
 from ove.records import Batch
 from ove.shards.schema import ImageRecord
 from ove.shards.shard_set import ShardSet
@@ -82,22 +84,32 @@ def test_five_percent_of_damaged_records_are_replaced_counted_and_named_the_same
         np.testing.assert_array_equal(one.record, other.record)
 
 
+def test_a_run_is_judged_from_its_200th_sample_on(damaged: Path) -> None:
+    strict = config_of(damaged, max_bad_share=0.01, threads=0)
+    _, _, replaced = run(dataclasses.replace(strict, heads=(HeadConfig("obj", 199, size_px=SIZE),)), 1)
+    assert replaced > 0.01 * 199
+    with pytest.raises(TrainingStopped, match=r"of 200 records were bad"):
+        run(dataclasses.replace(strict, heads=(HeadConfig("obj", 200, size_px=SIZE),)), 1)
+
+
 def test_a_record_that_takes_for_ever_is_left_behind_and_not_waited_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_image_set(tmp_path / "shards", 24)
     clean, _, _ = run(config_of(folder), 4)
-    released, decode = threading.Event(), modes.decode_image
+    released, decode, waiting = threading.Event(), modes.decode_image, list[threading.Thread]()
 
     def slow(record: ImageRecord) -> np.ndarray:
         if record.key == "0005":
+            waiting.append(threading.current_thread())
             released.wait(600)
         return decode(record)
 
     monkeypatch.setattr(modes, "decode_image", slow)
     began = time.monotonic()
     batches, told, replaced = run(config_of(folder, decode_limit_s=2.0, threads=0), 4)
-    assert time.monotonic() - began < 300
+    assert 2 <= time.monotonic() - began < 300
+    assert [thread.is_alive() and thread.daemon for thread in waiting] == [True], "it would keep the program from ending"
     released.set()
     assert [(entry.record, replaced) for entry in told] == [(5, 2)]  # two epochs
     assert "record 5 took longer than batches.decode_limit_s allows" in told[0].reason

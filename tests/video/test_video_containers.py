@@ -18,6 +18,7 @@ from ove.video.decode import read_video
 from ove.video.geometry import Orientation, orientation_of
 from ove.video.packets import without_padding
 from ove.video.span import VideoSpan
+from ove.video.times import decoded_after
 
 SMALL = VideoConfig(n_frames=64, size_px=28)
 LEVELS = 4
@@ -80,6 +81,8 @@ def test_frames_of_an_avi_with_b_frames_have_their_own_times(tmp_path: Path, cod
         {"x264-params": "b-adapt=0:open-gop=1:keyint=30"} if codec == "libx264" else {"b": "20000000", "qmax": "2"}
     )
     path = write_numbered(tmp_path / "b.avi", 150, codec, **options)
+    with av.open(str(path)) as container, av.open(str(write_numbered(tmp_path / "b.mp4", 9))) as other:
+        assert (decoded_after(container.streams.video[0]), decoded_after(other.streams.video[0])) == (16, 0)
     clip, _ = read_video(path, SMALL)
     assert clip.n_decoded == 150 and numbers_in(clip.frames) == clip.frame_index.tolist()
     np.testing.assert_allclose(clip.pts_s, clip.frame_index / 25, atol=1e-9)

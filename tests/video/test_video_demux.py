@@ -1,5 +1,6 @@
 """What FFmpeg passes over in silence, and how time limits hold."""
 
+import itertools
 from types import SimpleNamespace
 
 import av
@@ -17,7 +18,7 @@ from ove.sources.folders import InputFile
 from ove.video.bitstream.gray import gradient, gradient_into
 from ove.video.container import Deadline
 from ove.video.decode import read_video
-from ove.video.demux import Damaged
+from ove.video.demux import Damaged, decoded_frames
 
 SMALL = VideoConfig(n_frames=16, size_px=56, selection=SelectionConfig(gop_frames=8))
 KEEP = VideoConfig(n_frames=16, size_px=56, selection=SelectionConfig(gop_frames=8), truncated="keep")
@@ -93,6 +94,18 @@ def test_time_runs_out(tmp_path, monkeypatch):
     worked_s[0] += 0.03
     with pytest.raises(BadClip, match=r"slow\.mp4: not decoded within 0\.02 s of processor time \(3 frames were\)"):
         deadline.check(3)
+
+
+def test_the_time_limit_tells_how_many_frames_were_decoded(write_video, monkeypatch):
+    path = write_video("v.mp4", moving_texture(20, 64), codec="mpeg4", bf="0")
+    clocks = SimpleNamespace(monotonic=lambda: 0.0, thread_time=itertools.count().__next__)  # a second between two looks
+    monkeypatch.setattr("ove.video.container.time", clocks)
+    frames = decoded_frames(path, Deadline(path, 8.5), keep_packets=False)
+    n_decoded = 0
+    with pytest.raises(BadClip) as caught:
+        for n_decoded, _ in enumerate(frames, 1):
+            pass
+    assert n_decoded in (8, 9) and f"processor time ({n_decoded} frames were)" in str(caught.value)
 
 
 @settings(deadline=None, max_examples=40)

@@ -10,6 +10,7 @@ from video_files import P_ONLY, moving_texture
 from ove.config import VideoConfig
 from ove.video.bitstream import h264_syntax as h264
 from ove.video.bitstream.gray import NoBitstreamSignals, decode_one, luma_of, open_decoder
+from ove.video.bitstream.gray_nal import ParameterSets
 from ove.video.bitstream.h264 import GrayH264, gray_access_unit
 from ove.video.bitstream.nal import BitReader, BitWriter, unescaped
 from ove.video.decode import read_video
@@ -153,3 +154,11 @@ def test_streams_that_cannot_be_taken_apart_say_so():
         GrayH264(b"").luma(b"\x00\x00\x01\x41\x9a\x00\x80")
     with pytest.raises(NoBitstreamSignals, match="cannot be read"):
         GrayH264(b"\x01\x64\x00\x16\xff\xe1\x00\x04\x67\x64\x00\x16")
+
+
+def test_parameter_sets_are_redefined_if_one_of_them_is():
+    sets = ParameterSets(lambda nal: nal[0], {7: (lambda nal: nal[1], "")}).updated([b"\x07\x00a", b"\x07\x01a", b"\x08\x00a"])
+    assert set(sets.found) == {(7, 0), (7, 1)}
+    assert sets.updated([b"\x07\x01a"]) is sets
+    assert not sets.replaced_in(sets.updated([b"\x07\x02a"]))
+    assert sets.replaced_in(sets.updated([b"\x07\x01b"]))

@@ -226,6 +226,15 @@ def test_changes_within_mpeg2_are_refused(write_video):
         gray.observe(packets[1][:at] + b"\x00\x00\x01\xb5\x30\x00\x00\x00" + packets[1][at:])
 
 
+def test_an_extension_without_its_first_bytes_is_not_read(write_video):
+    path = write_video("v.mkv", PLAIN[:2], codec="mpeg1video", bf="0")
+    header = survey(path, Deadline(path, 60.0)).extradata
+    extension = b"\x00\x00\x01\xb5\x14\x82\x00\x01\x00\x00"  # of MPEG-2, whose gray picture is another
+    assert gray_picture(header + extension) != gray_picture(header)
+    for length in (4, 5, 6):
+        assert gray_picture(header + extension[:length]) == gray_picture(header)
+
+
 def test_mpeg4_layers_of_other_kinds_are_refused(write_video):
     path = write_video("v.mp4", PLAIN[:2], codec="mpeg4", bf="0")
     header = survey(path, Deadline(path, 60.0)).extradata

@@ -13,9 +13,11 @@ from video_files import moving_texture
 
 from ove.config import VideoConfig
 from ove.errors import BadClip, ConfigError
+from ove.records import CodecSignals
 from ove.video.decode import read_video
 from ove.video.motion import remove_camera
 from ove.video.packets import PacketTable, news, picture_kind
+from ove.video.pooling import SignalPool
 from ove.video.sampling import sample_indices
 from ove.video.transcode import transcoded_signals
 
@@ -219,3 +221,14 @@ def test_news_is_relative_to_kind():
     sizes = np.array([9000.0, 1000, 200, 1000, 210, 9100, 1050, 600, 1000, 200])
     kinds = np.array(["I", "P", "B", "P", "B", "I", "P", "B", "P", "B"])
     assert news(sizes, kinds).argmax() == 7
+
+
+def test_of_equally_strong_signals_the_first_is_kept():
+    motion = np.array([[3, 4], [-4, 3], [4, -3]], np.float32).reshape(3, 1, 1, 2)
+    residual = np.array([7, -7, 7], np.int16)[:, None, None] * np.ones((1, 8, 8), np.int16)
+    pool = SignalPool("none")
+    pool.add(CodecSignals(motion, np.ones((3, 1, 1), bool), residual))
+    pool.close()
+    found = pool.signals()
+    np.testing.assert_array_equal(found.motion, motion[:1])
+    np.testing.assert_array_equal(found.residual, residual[:1])
