@@ -100,11 +100,10 @@ def test_the_time_limit_tells_how_many_frames_were_decoded(write_video, monkeypa
     path = write_video("v.mp4", moving_texture(20, 64), codec="mpeg4", bf="0")
     clocks = SimpleNamespace(monotonic=lambda: 0.0, thread_time=itertools.count().__next__)  # a second between two looks
     monkeypatch.setattr("ove.video.container.time", clocks)
-    frames = decoded_frames(path, Deadline(path, 8.5), keep_packets=False)
     n_decoded = 0
     with pytest.raises(BadClip) as caught:
-        for n_decoded, _ in enumerate(frames, 1):
-            pass
+        for _ in decoded_frames(path, Deadline(path, 8.5), keep_packets=False):
+            n_decoded += 1
     assert n_decoded in (8, 9) and f"processor time ({n_decoded} frames were)" in str(caught.value)
 
 
