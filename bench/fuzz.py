@@ -51,7 +51,7 @@ def main() -> int:
     """Runs the targets one after another; returns 1 after any find."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", metavar="NAME", help="default: all")
-    parser.add_argument("--inputs", type=int, default=6250, help="of each target (default: 6250, 100,000 in all)")
+    parser.add_argument("--inputs", type=int, default=6250, help="of each target (default: 6250, 118,750 in all)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="of each target, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")

@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--out", type=Path, help="write scores and table to this JSON file, and a CSV beside it")
     add("--replace", action="store_true", help="overwrite a file that this command has not written")
     add("--predictions", type=Path, metavar="FILE", help="write per-sample predictions for the validation set (.jsonl or .csv)")
+    about = "processes that decode each set (default: 2); 0: none, and no guard against records that hang"
+    add("--workers", type=number(0), default=2, metavar="N", help=about)
     of_features = parser.add_argument_group("features that are there already (without --config)")
     add = of_features.add_argument
     add("--features", type=Path, metavar="FILE", help="a feature file of `ove encode` (.npz)")
@@ -83,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     is_first = jax.process_index() == 0
     if is_first:
         print(cli_settings.inputs_line(arguments.config, [config.train_shards, config.val_shards], config.weights), flush=True)
-    comparison = compare(config, partial(print, flush=True) if is_first else lambda line: None)
+    comparison = compare(config, partial(print, flush=True) if is_first else lambda line: None, workers=arguments.workers)
     if not is_first:
         return
     print("\n" + table(comparison))

@@ -1,15 +1,16 @@
 """Probes one encoder in every mode, at every budget and under every intervention; with its weights and with fresh ones."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ove.config import ProbeConfig
 from ove.errors import BadInput, BadShard, ConfigError
 from ove.features.frozen import Frozen, open_frozen
 from ove.named import named, own_source
-from ove.probing.dataset import ProbeDataset
+from ove.probing.dataset import ProbeDataset, readers
 from ove.probing.heads.heads import HEADS
 from ove.probing.score_cache import ScoreCache
 from ove.probing.scores import Predictions, Scores, mean_and_half_width
@@ -18,6 +19,7 @@ from ove.records import MODES
 from ove.shards.joined import Shards, open_shards, sets_of
 from ove.stream.modes import TokenView
 from ove.tokens.preprocessing import differs_from_training
+from ove.workers import Crew
 
 _DECIDES = (
     "probe",
@@ -82,10 +84,11 @@ class Comparison:
         return len(self.classes)
 
 
-def compare(config: ProbeConfig, log: Log, cache: ScoreCache | None = None) -> Comparison:
+def compare(config: ProbeConfig, log: Log, cache: ScoreCache | None = None, workers: int = 0) -> Comparison:
     """Runs all probes of a configuration; scores found in `cache` are not computed again.
 
-    `log` is called with a line of text now and then. BadCheckpoint, BadShard, BadInput or ConfigError for missing files or
+    Records are decoded by `workers` processes for each set (`ove.probing.dataset.readers`), with 0 in this one. `log` is
+    called with a line of text now and then. BadCheckpoint, BadShard, BadInput or ConfigError for missing files or
     settings that do not fit them.
     """
     if set(config.interventions) != {"none"} and "codec" not in config.modes:
@@ -95,13 +98,23 @@ def compare(config: ProbeConfig, log: Log, cache: ScoreCache | None = None) -> C
             raise ConfigError(f"probe.{name} is not set; name it in the configuration, or with --config.{name}=….")
     encoder = open_frozen(Path(config.weights), config.compute)
     encoder.check(config.modes)  # before the sets are opened, which may be far away
-    return compare_on(config, encoder, (open_shards(config.train_shards), open_shards(config.val_shards)), log, cache)
+    sets = open_shards(config.train_shards), open_shards(config.val_shards)
+    with readers(sets[0], workers) as of_train, readers(sets[1], workers) as of_val:
+        return compare_on(config, encoder, sets, log, cache, (of_train, of_val))
 
 
 def compare_on(
-    config: ProbeConfig, encoder: Frozen, sets: tuple[Shards, Shards], log: Log, cache: ScoreCache | None = None
+    config: ProbeConfig,
+    encoder: Frozen,
+    sets: tuple[Shards, Shards],
+    log: Log,
+    cache: ScoreCache | None = None,
+    apart: Sequence[Crew[Any, Any] | None] = (None, None),
 ) -> Comparison:
-    """Does as `compare` with an encoder and sets that are open, for training and for validation."""
+    """Does as `compare` with an encoder and sets that are open, for training and for validation.
+
+    `apart`: the processes that read each of them (`ProbeDataset.apart`).
+    """
     encoder.check(config.modes)
     _check(config, encoder, sets)
     classes = tuple(sets[0].classes)
@@ -114,9 +127,11 @@ def compare_on(
     for sentence in _unlike_training(config, encoder, sets[0]):
         log(f"note: the encoder was trained on other inputs: {sentence}")
     encoders = {False: encoder} | ({True: encoder.untrained(config.seeds[0])} if config.untrained else {})
+    view, seed = view_of(config, config.budgets[0]), config.seeds[0]
+    samples = [ProbeDataset(each, classes, "", view, seed=seed, apart=crew) for each, crew in zip(sets, apart, strict=True)]
     rows, n_unknown = [], 0
     for fresh, condition in itertools.product(encoders, _conditions(config)):
-        row, n_unknown = _row(encoders[fresh], fresh, condition, sets, classes, config, log, cache)
+        row, n_unknown = _row(encoders[fresh], fresh, condition, samples, config, log, cache)
         rows.append(row)
     if n_unknown:
         log(f"{n_unknown} of {len(sets[1])} {sets[1].kind}s are of classes that {sets[0].folder} lacks; they count as wrong")
@@ -185,18 +200,19 @@ def _row(
     encoder: Frozen,
     fresh: bool,
     condition: _Condition,
-    sets: tuple[Shards, Shards],
-    classes: tuple[str, ...],
+    samples: Sequence[ProbeDataset],
     config: ProbeConfig,
     log: Log,
     cache: ScoreCache | None,
 ) -> tuple[ComparisonRow, int]:
+    """Runs one condition on the samples to train on and those to score on, which lack mode, view and intervention."""
     mode, budget, intervention = condition
     row = ComparisonRow(mode, budget, intervention, fresh, ())
     size = [f"{budget} tokens"] if mode != "image" else []
     called = " ".join([row.name.replace("_", " "), *size, *([intervention] if intervention != "none" else [])])
-    view, seed = _view(config, budget, encoder, sets[0]), config.seeds[0]
-    train, val = (ProbeDataset(shards, classes, mode, view, intervention, seed) for shards in sets)
+    shards = samples[0].shards
+    view = _view(config, budget, encoder, shards)
+    train, val = (replace(each, mode=mode, view=view, intervention=intervention) for each in samples)
     about = {
         "encoder": encoder.fingerprint,
         "looks": [each.cache_key() for each in (train, val)],
@@ -206,9 +222,9 @@ def _row(
     known = cache.find(about) if cache else None
     predictions: tuple[Predictions, ...] = ()
     if known is None:
-        progress = ProgressReport(lambda line, is_last: log(line), f"{sets[0].kind}s").of(f"{called}: features of")
+        progress = ProgressReport(lambda line, is_last: log(line), f"{shards.kind}s").of(f"{called}: features of")
         head = named(HEADS, config.probe, "probe.probe")
-        scores, predictions = zip(*head(encoder, train, val, len(classes), config, progress), strict=True)
+        scores, predictions = zip(*head(encoder, train, val, len(train.classes), config, progress), strict=True)
         n_unknown = val.n_unknown()
         if cache:
             cache.add(about, scores, n_unknown)

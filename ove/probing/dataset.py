@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Int32, UInt8
 
+from ove.config import limits
 from ove.errors import BadShard
 from ove.named import own_source
 from ove.prefetch import prefetch
@@ -20,6 +22,7 @@ from ove.shards.joined import Shards
 from ove.shards.schema import VideoRecord
 from ove.stream.modes import TokenView, to_tokens
 from ove.video.select import IFRAME_POLICIES, SELECTION_RULES
+from ove.workers import Crew, Died
 
 UNKNOWN = -1
 """Label of samples whose class the training set lacks; every prediction for them counts as wrong."""
@@ -51,6 +54,8 @@ class ProbeDataset:
     jitter: bool = False
     flip: float = 0.0
     """Augmentation of samples that are read with an epoch; see `ProbeConfig`."""
+    apart: Crew[Any, Any] | None = field(default=None, compare=False, repr=False)
+    """Processes that `read` decodes in (`readers`); None: this one."""
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -92,6 +97,19 @@ class ProbeDataset:
             patches, positions = mirrored(patches, positions, columns)
         return Example(patches, positions, label)
 
+    def read(self, index: int, epoch: int | None = None) -> Example:
+        """Returns a sample like a call, which is made in one of the processes `apart`; BadShard if that had to be ended."""
+        if self.apart is None:
+            return self(index, epoch)
+        looks = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("shards", "apart")}
+        found = self.apart((looks, index, epoch))
+        if isinstance(found, Died):
+            raise BadShard(
+                f"{self.shards.folder}: record {index} cannot be decoded: {found}; look for others with `ove verify --decode`, "
+                "and write the shards again."
+            )
+        return found
+
     def labels(self) -> Int32[np.ndarray, "S"]:
         """Returns the labels of all samples without decoding pictures; the names are read once per shard set."""
         return np.array([self._class_of(key, name) for key, name in self.shards.names], np.int32)
@@ -107,6 +125,16 @@ class ProbeDataset:
                 "`ove shards` again."
             )
         return self.classes.index(name) if name in self.classes else UNKNOWN
+
+
+def readers(shards: Shards, workers: int) -> AbstractContextManager[Crew[Any, Any] | None]:
+    """Returns processes that read samples of a set, each for at most `LimitsConfig.record_limit_s`; None for 0 workers."""
+    return Crew(partial(_sample_of, shards), workers, limits().record_limit_s) if workers else nullcontext()
+
+
+def _sample_of(shards: Shards, what: tuple[dict[str, Any], int, int | None]) -> Example:
+    looks, index, epoch = what
+    return ProbeDataset(shards, **looks)(index, epoch)
 
 
 def mirrored(

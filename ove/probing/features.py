@@ -63,7 +63,7 @@ class EncodedOnDemand:
 
     def batch(self, indices: Int[np.ndarray, "B"], epoch: int | None) -> Float16[np.ndarray, "B N D"]:
         """See `TokenSource`."""
-        parts = ahead(lambda index: self._dataset(index, epoch), indices.tolist(), _rows(self._encoder))
+        parts = ahead(lambda index: self._dataset.read(index, epoch), indices.tolist(), _rows(self._encoder))
         return np.concatenate([np.asarray(_through(self._encoder.tokens, self._encoder, batch)) for batch in parts])
 
 
@@ -110,7 +110,7 @@ def _write_part(encoder: Frozen, dataset: ProbeDataset, part: Path, about: dict[
     mine, labels, out = part_of(len(dataset), encoder.part), [], None
     done = 0
     with atomic_write(part / "tokens.npy") as temporary:
-        for seen in ahead(dataset, mine, _rows(encoder)):
+        for seen in ahead(dataset.read, mine, _rows(encoder)):
             tokens = _checked(_through(encoder.tokens, encoder, seen), encoder)
             if out is None:
                 out = np.lib.format.open_memmap(temporary, "w+", np.float16, (len(mine), *tokens.shape[1:]))
@@ -141,7 +141,7 @@ def _computed(
     make: Callable[..., Array], encoder: Frozen, dataset: ProbeDataset, progress: OnProgress
 ) -> tuple[np.ndarray, np.ndarray]:
     made, labels, indices = [], [], part_of(len(dataset), encoder.part)
-    for seen in ahead(dataset, indices, _rows(encoder)):
+    for seen in ahead(dataset.read, indices, _rows(encoder)):
         made.append(_checked(_through(make, encoder, seen), encoder))
         labels += [example.label for example in seen]
         progress(len(labels), len(indices))

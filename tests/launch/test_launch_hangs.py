@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -13,6 +14,12 @@ import numpy as np
 import pytest
 from shards_material import write_video
 from source_files import encoded, picture
+
+from launch import shards
+from ove.errors import BadShard
+from ove.probing.dataset import ProbeDataset, readers
+from ove.shards.shard_set import ShardSet
+from ove.stream.modes import TokenView
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = b"never returns"
@@ -77,6 +84,22 @@ def test_verify_decodes_and_ends_a_record_that_hangs(files: Path) -> None:
     assert done.returncode == 1
     assert "record 1: cannot be decoded: the process that decoded it hung and was ended after 2 s of processor" in done.stdout
     assert "1 of 2 in 1 shards" in done.stdout and "1 problem." in done.stdout
+
+
+def test_probe_ends_a_record_that_hangs(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(files / "pictures", tmp_path / "in" / "kind")
+    assert shards.main(["--images", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--workers", "0"]) == 0
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "launch" / "hanging"))))
+    monkeypatch.setenv("OVE_RECORD_LIMIT_S", str(LIMIT_S))
+    found = ShardSet.open(tmp_path / "out")
+    with readers(found, 1) as apart:
+        dataset = ProbeDataset(found, ("kind",), "image", TokenView(4, size_px=28), apart=apart)
+        np.testing.assert_array_equal(dataset.read(0).patches, dataset(0).patches)
+        with pytest.raises(
+            BadShard, match=r"out: record 1 cannot be decoded: the process that decoded it hung and was ended after 2 s"
+        ):
+            dataset.read(1)
+        assert dataset.read(0, epoch=1).label == 0
 
 
 @pytest.mark.slow
