@@ -27,7 +27,7 @@ ZERO = {
     "encode": {"--min-tokens", "--hidden", "--workers", "--threads"},
     "compile": {"--top"},
     "convert": {"--step"},
-    "probe": {"--process-id"},
+    "probe": {"--process-id", "--workers"},
 }
 """Options that take 0."""
 
