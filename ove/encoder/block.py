@@ -1,5 +1,7 @@
 """The parts of a transformer block: norm, self-attention with RoPE, MLP. On a CPU norm, GELU and linear are cpu.py's."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -62,9 +64,9 @@ class SelfAttention(nnx.Module):
         sin: Float[Array, "B 1 N K"],
         segment_ids: Int[Array, "B N"] | None = None,
     ) -> Float[Array, "B N D"]:
-        q, k, v = rearrange(linear(self.qkv, x), "b n (three a k) -> three b a n k", three=3, a=self.heads)
+        q, k, v = to_heads(self.qkv, x, self.heads)
         mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, segment_ids, self.backend)
-        return linear(self.out, rearrange(mixed, "b a n k -> b n (a k)"))
+        return from_heads(self.out, mixed)
 
 
 class Block(nnx.Module):
@@ -91,12 +93,44 @@ class Block(nnx.Module):
 
 def gelu(x: Float[Array, "*B F"]) -> Float[Array, "*B F"]:
     """Computes the exact GELU, x·Φ(x)."""
-    return cpu.gelu(x) if machine.current().kind == "cpu" else jax.nn.gelu(x, approximate=False)
+    if machine.current().kind == "cpu":
+        return cpu.gelu(x)
+    # `jax.nn.gelu` uses erfc, which takes two approximations and a choice between them.
+    y = x.astype(jnp.float32)
+    return (0.5 * y * (1 + jax.lax.erf(y * 0.5**0.5))).astype(x.dtype)
 
 
 def linear(layer: nnx.Linear, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
     """Computes x·kernel + bias (if the layer has one) in x's dtype, to which the float32 parameters are cast."""
-    kernel, bias = layer.kernel[...].astype(x.dtype), None if layer.bias is None else layer.bias[...].astype(x.dtype)
+    kernel, bias = _cast(layer, x)
     if machine.current().kind == "cpu":
         return cpu.linear(x, kernel, bias)
     return x @ kernel if bias is None else x @ kernel + bias
+
+
+def to_heads(
+    layer: nnx.Linear, x: Float[Array, "B N D"], heads: int
+) -> tuple[Float[Array, "B A N K"], Float[Array, "B A N K"], Float[Array, "B A N K"]]:
+    """Computes queries, keys and values, which `layer` makes side by side.
+
+    On a TPU by a product each, which writes heads apart at once; there one product for all three would be copied several times.
+    """
+    if machine.current().kind != "tpu":
+        q, k, v = rearrange(linear(layer, x), "b n (three a k) -> three b a n k", three=3, a=heads)
+        return q, k, v
+    kernels, biases = (rearrange(y, "... (three a k) -> three ... a k", three=3, a=heads) for y in _cast(layer, x))
+    q, k, v = (jnp.einsum("bnd,dak->bank", x, w) + b[:, None] for w, b in zip(kernels, biases, strict=True))
+    return q, k, v
+
+
+def from_heads(layer: nnx.Linear, mixed: Float[Array, "B A N K"]) -> Float[Array, "B N D"]:
+    """Applies `layer` to heads laid side by side; on a TPU without laying them."""
+    if machine.current().kind != "tpu":
+        return linear(layer, rearrange(mixed, "b a n k -> b n (a k)"))
+    kernel, bias = _cast(layer, mixed)
+    return jnp.einsum("bank,akd->bnd", mixed, rearrange(kernel, "(a k) d -> a k d", a=mixed.shape[1])) + bias
+
+
+def _cast(layer: nnx.Linear, x: Array) -> tuple[Array, Any]:
+    """Returns kernel and bias (or None) in x's dtype."""
+    return layer.kernel[...].astype(x.dtype), None if layer.bias is None else layer.bias[...].astype(x.dtype)

@@ -3,8 +3,11 @@
 from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange, repeat
 from jaxtyping import Array, Float, Float32, Int
+
+from ove.encoder import machine
 
 SPLIT_TYX = (4, 6, 6)
 """Sixteenths of the frequencies that time, rows and columns get (spec §1; K = 64 → 8, 12, 12)."""
@@ -40,6 +43,11 @@ def rotate(x: Float[Array, "*B N K"], cos: Float[Array, "*#B N K"], sin: Float[A
     out[2j] = x[2j]·cos[2j] − x[2j+1]·sin[2j]; out[2j+1] = x[2j+1]·cos[2j+1] + x[2j]·sin[2j+1]. The result has x's dtype;
     leading axes of cos and sin broadcast. Spec §1.
     """
-    even, odd = jnp.moveaxis(rearrange(x, "... (f pair) -> ... f pair", pair=2), -1, 0)
-    partner = jnp.stack([-odd, even], axis=-1).reshape(x.shape)
+    if machine.current().kind == "tpu":
+        # Exact, as each sum has one term, and without the copies of x that moving values within its last axis takes there.
+        quarter_turns = jnp.asarray(np.kron(np.eye(x.shape[-1] // 2), [[0, 1], [-1, 0]]), x.dtype)
+        partner = jnp.matmul(x, quarter_turns, precision="highest" if x.dtype == jnp.float32 else None)
+    else:
+        even, odd = jnp.moveaxis(rearrange(x, "... (f pair) -> ... f pair", pair=2), -1, 0)
+        partner = jnp.stack([-odd, even], axis=-1).reshape(x.shape)
     return x * cos.astype(x.dtype) + partner * sin.astype(x.dtype)

@@ -1,5 +1,6 @@
 """The parts of a block that a CPU computes in a way of its own: their gradients, their order, and their plain namesakes."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -11,9 +12,9 @@ import pytest
 
 from ove.config import EncoderConfig
 from ove.encoder import attention_cpu, cpu, encoder
-from ove.encoder.block import Norm
+from ove.encoder.block import Norm, gelu
 from ove.encoder.cpu import after
-from ove.encoder.machine import PLAIN, tracing_for
+from ove.encoder.machine import PLAIN, Machine, tracing_for
 
 EPS = 1e-2
 
@@ -43,13 +44,16 @@ def test_norms_of_bfloat16_have_float32_gradients_of_their_parameters() -> None:
     assert dtypes == [jnp.bfloat16, jnp.bfloat16, jnp.float32, jnp.float32]
 
 
-def test_gelu_is_exact_and_so_is_its_gradient() -> None:
+@pytest.mark.parametrize("here", [Machine("cpu"), PLAIN])
+def test_gelu_is_exact_and_so_is_its_gradient(here: Machine) -> None:
     x = jnp.linspace(-9, 9, 20_001)
     exact = np.array([0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in np.asarray(x, np.float64)])
-    np.testing.assert_allclose(cpu.gelu(x), exact, atol=1e-6)
-    got, expected = (
-        jax.vjp(f, x)[1](jnp.ones_like(x))[0] for f in (cpu.gelu, functools.partial(jax.nn.gelu, approximate=False))
-    )
+    with tracing_for(here):
+        np.testing.assert_allclose(gelu(x), exact, atol=1e-6)
+        np.testing.assert_allclose(gelu(x.astype(jnp.bfloat16)).astype(jnp.float32), exact, rtol=0.02, atol=0.01)
+        got, expected = (
+            jax.vjp(f, x)[1](jnp.ones_like(x))[0] for f in (gelu, functools.partial(jax.nn.gelu, approximate=False))
+        )
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
@@ -138,3 +142,19 @@ def test_plain_norms_equal_those_of_a_cpu(kind: str) -> None:
         plain = norm(x)
     assert plain.dtype == jnp.bfloat16
     np.testing.assert_array_equal(plain.astype(jnp.float32), on_cpu.astype(jnp.float32))
+
+
+def test_a_program_for_tpus_computes_what_one_for_cpus_does() -> None:
+    # `released`: both values of a pair have angles of their own, and none may be taken for the other.
+    config = dataclasses.replace(CONFIG, layers=1, rope="released", attention="cpu", remat="full")
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 256, (2, 12, config.patch_values), np.uint8), rng.integers(0, 16, (2, 12, 3))
+    # Also norms and biases, which would start as ones and zeros: these hide one in the wrong place.
+    shapes = jax.eval_shape(lambda: encoder.init(config, jax.random.key(0)))
+    params = jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, np.float32), shapes)
+    direction = rng.standard_normal(config.width, np.float32)
+    function = jax.value_and_grad(lambda params: (encoder.apply(config, params, *inputs).pooled @ direction).sum())
+    expected = jax.jit(function)(params)
+    with tracing_for(Machine("tpu")):
+        got = jax.jit(function)(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=5e-5 * np.abs(b).max()), got, expected)

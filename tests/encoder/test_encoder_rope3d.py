@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ove.encoder.machine import Machine, tracing_for
 from ove.encoder.rope3d import angles, rotate
 
 K = 64
@@ -41,10 +43,12 @@ def test_angles_are_those_of_the_specification() -> None:
         np.testing.assert_allclose(angles(jnp.array(tyx)[None], K, 10000.0, layout)[0], expected, rtol=1e-5)
 
 
-def test_rotation_is_of_adjacent_pairs() -> None:
+@pytest.mark.parametrize("kind", ["cpu", "tpu"])
+def test_rotation_is_of_adjacent_pairs(kind: str) -> None:
     x = np.random.default_rng(0).normal(size=(2, K)).astype(np.float32)
     a = np.random.default_rng(1).normal(size=(2, K)).astype(np.float32)
-    out = np.asarray(rotate(jnp.array(x), jnp.cos(a), jnp.sin(a)))
+    with tracing_for(Machine(kind)):
+        out = np.asarray(rotate(jnp.array(x), jnp.cos(a), jnp.sin(a)))
     even, odd = x[:, 0::2], x[:, 1::2]
     np.testing.assert_allclose(out[:, 0::2], even * np.cos(a[:, 0::2]) - odd * np.sin(a[:, 0::2]), atol=1e-6)
     np.testing.assert_allclose(out[:, 1::2], odd * np.cos(a[:, 1::2]) + even * np.sin(a[:, 1::2]), atol=1e-6)
