@@ -4,6 +4,7 @@ import dataclasses
 
 import dense_reference
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from bank_problem import (
@@ -22,6 +23,7 @@ from bank_problem import (
 from jax.sharding import Mesh
 
 from ove.centers.gradient import BankPlan
+from ove.centers.health import Counted, metrics_of
 from ove.centers.placement import BankPlacement
 from ove.config import CentersConfig
 
@@ -110,3 +112,21 @@ def test_chunks_weights_and_samplers_equal_the_reference_too(settings: dict) -> 
 def test_bank_and_batch_lie_on_any_axes(bank_axes: tuple, batch_axes: tuple) -> None:
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("a", "b"))
     assert_steps_equal_the_reference(BankPlacement(mesh, bank_axes, batch_axes), 0.3, n_steps=1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_metrics_of_a_step_are_means_and_quantiles(n: int) -> None:
+    rng = np.random.default_rng(n)
+    e = rng.normal(size=(n, 5)) + 1
+    e /= np.linalg.norm(e, axis=1, keepdims=True)
+    norms = rng.random(40)
+    pairs, scalars = ([-6.0, 4.0], [-30.0, 10.0]), (3.0, 2.0)
+    counted = Counted(*map(jnp.float32, (*scalars, *pairs, [*norms, np.nan, np.nan])))
+    found = metrics_of(counted, jnp.int32(5), jnp.float32(e.sum(0)), jnp.float32(n))
+    cosines = [e[i] @ e[j] for i in range(n) for j in range(n) if i != j]
+    expected = {"positive_logit": -1.5, "negative_logit": -3.0, "ever_positive": 8, "positive_overflow": 2}
+    expected |= {"embedding_cosine": np.mean(cosines) if cosines else 0.0}
+    expected |= {f"row_norm_p{q:02d}": np.percentile(norms, q) for q in (5, 50, 95)}
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)

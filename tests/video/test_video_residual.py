@@ -1,5 +1,7 @@
 """Gray-reference decoding against an own prediction, and the headers that it is built from."""
 
+import dataclasses
+
 import av
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from ove.video.bitstream import h264_syntax as h264
 from ove.video.bitstream.gray import NoBitstreamSignals, decode_one, luma_of, open_decoder
 from ove.video.bitstream.gray_nal import ParameterSets
 from ove.video.bitstream.h264 import GrayH264, gray_access_unit
-from ove.video.bitstream.nal import BitReader, BitWriter, unescaped
+from ove.video.bitstream.nal import BitReader, BitWriter, annex_b, unescaped
 from ove.video.decode import read_video
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow")
@@ -115,6 +117,11 @@ def test_gray_picture_is_uniform(write_video, pix_fmt, options, gray):
     assert bits == (10 if gray == 512 else 8)
     assert luma.shape == (48, 80)
     assert (luma == gray).all()
+    # It holds as many macroblocks as the picture, which a decoder that gets more does not say, nor one that conceals the lack:
+    # mb_type has 5 bits, mb_qp_delta and each coeff_token 1, as intra_chroma_pred_mode and mb_field_decoding_flag of a pair.
+    bits = {"gray": 7, "yuv444p": 9}.get(pix_fmt, 8) + (0 if sps.frame_mbs_only else 0.5)
+    wider = gray_access_unit(dataclasses.replace(sps, width_mbs=sps.width_mbs + 8), 200)
+    assert len(wider[1]) - len(gray_access_unit(sps, 200)[1]) == sps.height_mbs * bits
 
 
 @pytest.mark.parametrize(
@@ -162,3 +169,14 @@ def test_parameter_sets_are_redefined_if_one_of_them_is():
     assert sets.updated([b"\x07\x01a"]) is sets
     assert not sets.replaced_in(sets.updated([b"\x07\x02a"]))
     assert sets.replaced_in(sets.updated([b"\x07\x01b"]))
+
+
+def test_a_stream_may_use_all_numbers_of_parameter_sets_but_one(write_video):
+    path = write_video("v.mp4", moving_texture(2, 48))
+    with av.open(str(path)) as container:
+        _, sets = h264.split_avcc(container.streams.video[0].codec_context.extradata)
+    nal = next(nal for nal in sets if nal[0] & 31 == h264.NAL_SPS)
+    pps = [gray_access_unit(h264.read_sps(nal), number)[0] for number in range(256)]
+    GrayH264(annex_b([nal, *pps[:254], pps[255]]))
+    with pytest.raises(NoBitstreamSignals, match="leave no number"):
+        GrayH264(annex_b([nal, *pps]))

@@ -36,8 +36,10 @@ class GrayH264(GrayNal):
             raise NoBitstreamSignals("it uses slice groups")
         self._shown_sps = next(iter(self._sps.values()))[1]
         self.mbaff = any(sps.mbaff for _, sps in self._sps.values())
-        free = iter([i for i in range(255, -1, -1) if i not in self._pps])
-        self._gray = {i: gray_access_unit(sps, next(free)) for i, (_, sps) in self._sps.items()}
+        free = [i for i in range(255, -1, -1) if i not in self._pps]
+        if len(free) < len(self._sps):
+            raise NoBitstreamSignals("its picture parameter sets leave no number for that of a gray picture")
+        self._gray = {i: gray_access_unit(sps, own) for own, (i, (_, sps)) in zip(free, self._sps.items(), strict=False)}
         header = [nal for nal, _ in self._sps.values()]
         header += [clear_bits(nal, pps.weighted_pred_bit, 3) if _weighted(pps) else nal for nal, pps in self._pps.values()]
         self._context = open_decoder("h264", annex_b(header))
