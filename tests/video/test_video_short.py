@@ -23,6 +23,7 @@ from ove.tokens.read import InputConfig, read_file
 from ove.video.decode import read_scored, read_video
 from ove.video.saliency import saliency
 from ove.video.select import choose_patches, i_frame_flags
+from ove.video.span import VideoSpan
 
 SIZE_PX, GRID = 56, 4
 SETTINGS = {"n_frames": 16, "size_px": SIZE_PX, "selection": SelectionConfig(gop_frames=8)}
@@ -183,3 +184,16 @@ def test_signals_of_no_more_than_a_frame_are_kept_for_scores(write_video):
 
     assert peak(read_video) > 39e6
     assert peak(read_scored) < 15e6
+
+
+def test_one_frame_is_enough(write_video):
+    config = VideoConfig(n_frames=4, size_px=56)
+    clip, _ = read_video(write_video("one.mp4", moving_texture(1, 64)), config)
+    assert (clip.n_decoded, clip.frame_index.tolist()) == (1, [0] * 4)
+    path = write_video("ten.mp4", moving_texture(10, 64), bf="0")
+    every, _ = read_video(path, VideoConfig(n_frames=10, size_px=56))
+    clip, _ = read_video(path, config, VideoSpan(0.1, 0.14))  # frame 3, at 0.12 s
+    assert clip.n_decoded == 1
+    np.testing.assert_array_equal(clip.frames, every.frames[[3] * 4])
+    with pytest.raises(BadClip, match=r"no frame from 0\.41 s to 0\.5 s; the video may be shorter"):
+        read_video(path, config, VideoSpan(0.41, 0.5))
