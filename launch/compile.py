@@ -10,18 +10,13 @@ import jax
 
 from ove.config import RunConfig
 from ove.plan import costs
-from ove.plan.absent import absent_devices, traced_for
-from ove.plan.costs import DEVICE_KINDS, RunShape
-from ove.plan.programs import compile_encoder, compile_step
-from ove.plan.report import report_on, to_text
-from ove.train.sharding import make_mesh
+from ove.plan.costs import DEVICE_KINDS
+from ove.plan.report import PROGRAMS, compile_for, report_on, to_text
 
 from .cli import settings as cli_settings
 from .cli.command import command_parser, run_command
 from .cli.numbers import number
 from .plan import add_shape_options, shape_of, usable
-
-PROGRAMS = ("step", "encoder", "forward")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     # The devices compiled for are not those of this process, which needs none of its own.
     jax.config.update("jax_platforms", "cpu")
     begun = time.perf_counter()
-    compiled = compile_for(at, options.kind, options.program)
+    compiled, expected = compile_for(at, options.kind, options.program)
     seconds = time.perf_counter() - begun
     if options.save_hlo:
         options.save_hlo.write_text(str(compiled.as_text()))
-    report = report_on(compiled, DEVICE_KINDS[options.kind], options.top)
+    report = report_on(compiled, DEVICE_KINDS[options.kind], expected, options.top)
     if options.json:
         named = {"program": options.program, "kind": options.kind, "devices": options.devices, "compiled_s": seconds}
         print(json.dumps(named | dataclasses.asdict(report)))
@@ -55,19 +50,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{kind} by formula: {size:,.0f} bytes")
         peak, there = costs.total(costs.memory(at)) / 2**30, usable(DEVICE_KINDS[options.kind]).memory_gib
         print(f"memory by formula, GiB: {peak:.2f} of {there:.0f}")
-
-
-def compile_for(at: RunShape, kind: str, program: str) -> jax.stages.Compiled:
-    """Compiles one of `PROGRAMS` for devices of a kind."""
-    config = at.config
-    with traced_for(kind):
-        if program == "step":
-            mesh = make_mesh(config.mesh, absent_devices(kind, at.n_devices))
-            return compile_step(config, mesh, at.n_centers, at.tokens_of, at.labels_of)[0]
-        head = config.batches.heads[0]
-        samples = head.batch_size // at.n_devices // config.train.grad_accum_steps
-        device = absent_devices(kind, 1)[0]
-        return compile_encoder(config.encoder, device, samples, at.tokens_of[head.bank], program == "encoder")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "token": 0} | {f"{c}{n}": n for c in "suf" for n in (8, 16, 32, 64)}
@@ -152,17 +151,21 @@ class Program:
         limits = [i.value for i in condition.values() if i.opcode == "constant" and i.results[0].dtype == "s32"]
         return int(limits[0]) if len(limits) == 1 and limits[0].isdigit() else 1
 
-    def source(self, instruction: Instruction, under: str = "ove") -> str:
-        """Returns where it came from: the innermost line in files of the folder `under`, after the line that called it."""
-        frame, lines = instruction.number("stack_frame_id") or 0, []
-        while frame in self._frames and len(lines) < 2:
+    def lines(self, instruction: Instruction, under: str = "ove") -> list[str]:
+        """Returns the lines that it came from, innermost first: those below the folder `under`, as folder/file.py:line."""
+        frame, found = instruction.number("stack_frame_id") or 0, dict[str, None]()
+        while frame in self._frames:
             place, frame = self._frames[frame]
-            if under in Path(place).parts and place not in lines:
-                lines.append(place)
-        short = [place.rpartition(f"/{under}/")[2] for place in lines]
-        if len(short) == 2 and short[0].partition(":")[0] == short[1].partition(":")[0]:
-            short[0] = short[0].partition(":")[2]
-        return " > ".join(reversed(short))
+            if f"/{under}/" in place:
+                found[place.rpartition(f"/{under}/")[2]] = None
+        return list(found)
+
+    def source(self, instruction: Instruction) -> str:
+        """Returns the innermost line of `ove` that it came from, after the line that called it."""
+        lines = self.lines(instruction)[1::-1]
+        if len(lines) == 2 and lines[0].partition(":")[0] == lines[1].partition(":")[0]:
+            lines[1] = lines[1].partition(":")[2]
+        return " > ".join(lines)
 
 
 def parse(text: str) -> Program:
@@ -180,7 +183,7 @@ def parse(text: str) -> Program:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Yields the lines of a program; what Pallas writes about its kernels in lines of its own is joined to the line before."""
+    """Yields the lines of a program; what Pallas writes about its kernels in lines of its own ends the line before."""
     whole = ""
     for line in text.splitlines():
         if re.match(r"  |%|ENTRY|\}$|HloModule|$", line):

@@ -1,4 +1,4 @@
-"""Sums up a compiled program: memory, operations, bytes, collectives, the least time, what is dearest."""
+"""Compiles a run's program for devices that are not here, and sums it up: memory, operations, bytes, collectives, time."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,11 +7,15 @@ from typing import Any
 
 import jax
 
-from ove.plan.costs import DeviceKind
+from ove.plan.absent import absent_devices, traced_for
+from ove.plan.costs import DeviceKind, RunShape
 from ove.plan.hlo import parse
-from ove.plan.programs import KINDS, moved
+from ove.plan.programs import KINDS, compile_encoder, compile_step, materialized_leaves, moved
+from ove.plan.red_flags import Expected, RedFlag, red_flags
 from ove.plan.roofline import Cost, costs_of
+from ove.train.sharding import make_mesh
 
+PROGRAMS = ("step", "encoder", "forward")
 _GIB = 2**30
 
 
@@ -55,9 +59,30 @@ class Report:
     dearest: tuple[Dear, ...]
     uncounted: tuple[str, ...]
     """Kernels whose operations are not known: the bound has their bytes alone."""
+    red_flags: tuple[RedFlag, ...]
 
 
-def report_on(compiled: jax.stages.Compiled, machine: DeviceKind, top: int = 10) -> Report:
+def compile_for(at: RunShape, kind: str, program: str) -> tuple[jax.stages.Compiled, Expected]:
+    """Compiles one of `PROGRAMS` for devices of a kind, and says what it was compiled from.
+
+    `step` is the training step; `encoder` and `forward` run a microbatch of the first head on one device.
+    """
+    config, head = at.config, at.config.batches.heads[0]
+    tokens = at.tokens_of[head.bank]
+    with traced_for(kind):
+        if program == "step":
+            mesh = make_mesh(config.mesh, absent_devices(kind, at.n_devices))
+            compiled, state, shardings = compile_step(config, mesh, at.n_centers, at.tokens_of, at.labels_of)
+            banks = frozenset(shardings.banks[name].rows.shard_shape(bank.rows.shape) for name, bank in state.banks.items())
+            whole = tuple(materialized_leaves(str(compiled.as_text()), state, shardings)) if at.n_devices > 1 else ()
+            return compiled, Expected(config.encoder.compute, frozenset(at.tokens_of.values()), banks, whole)
+        samples = head.batch_size // at.n_devices // config.train.grad_accum_steps
+        device = absent_devices(kind, 1)[0]
+        compiled = compile_encoder(config.encoder, device, samples, tokens, backward=program == "encoder")
+        return compiled, Expected(config.encoder.compute, frozenset([tokens]))
+
+
+def report_on(compiled: jax.stages.Compiled, machine: DeviceKind, expected: Expected, top: int = 10) -> Report:
     """Sums up a program that was compiled for that kind of device."""
     program = parse(str(compiled.as_text()))
     costs = costs_of(program, machine)
@@ -94,6 +119,7 @@ def report_on(compiled: jax.stages.Compiled, machine: DeviceKind, top: int = 10)
             for cost in dearest
         ),
         uncounted=tuple(sorted(unknown)),
+        red_flags=red_flags(program, costs, expected),
     )
 
 
@@ -114,6 +140,7 @@ def to_text(report: Report) -> str:
         lines.append(f"libtpu estimates {report.libtpu_ms:.2f} ms")
     if report.uncounted:
         lines.append(f"operations not counted of: {', '.join(report.uncounted)}")
+    lines += [f"RED FLAG, {flag.kind}: {flag.detail}" for flag in report.red_flags]
     lines.append("dearest, ms (times run, bound by): instruction, results; source; name")
     for one in report.dearest:
         of = f"{one.instruction}, {one.results[:100]}; {one.source}; {one.op_name[-80:]}"

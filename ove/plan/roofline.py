@@ -64,7 +64,7 @@ def costs_of(program: Program, machine: DeviceKind) -> list[Cost]:
             found.append(Cost(instruction, runs, {}, 0.0, runs * sent / rate / 1e9, "links", cycles))
             continue
         flops, size = _flops(program, instruction, body), _bytes(program, instruction, body)
-        computing = sum(n / rate_of(unit, machine) for unit, n in flops.items())
+        computing = sum((n / rate_of(unit, machine) for unit, n in flops.items()), 0.0)
         moving = size / machine.hbm / 1e9
         found.append(
             Cost(
@@ -167,28 +167,24 @@ def attention_products(name: str) -> int:
 
 def _bytes(program: Program, instruction: Instruction, body: Body) -> float:
     """Returns the bytes that an instruction reads and writes in the device's memory."""
-    out = instruction.results
+    given = [body[name].results[0].traffic if name in body and body[name].results else 0 for name in instruction.operands]
+    written = sum(shape.traffic for shape in instruction.results)
     if instruction.opcode in FUSIONS:
         inside = program.computations.get(instruction.called() or "", {})
-        return min(_written(program, inside), sum(shape.traffic for shape in out)) + sum(
-            _read(program, inside, at, body[name].results[0].traffic)
-            for at, name in enumerate(instruction.operands)
-            if name in body and body[name].results
-        )
-    if instruction.opcode in ("dynamic-slice", "slice", "gather", "broadcast", "iota"):
-        return sum(shape.traffic for shape in out) * (1 if instruction.opcode in ("broadcast", "iota") else 2)
+        read = sum(_read(program, inside, at, whole) for at, whole in enumerate(given))
+        return float(min(_written(program, inside), written) + read)
+    if instruction.opcode in ("broadcast", "iota"):
+        return float(written)
+    if instruction.opcode in ("dynamic-slice", "slice", "gather"):
+        return 2.0 * written
     if instruction.opcode in ("dynamic-update-slice", "scatter"):
-        update = body.get(instruction.operands[1 if instruction.opcode == "dynamic-update-slice" else -1])
-        return 2.0 * update.results[0].traffic if update else 0.0
+        return 2.0 * given[1 if instruction.opcode == "dynamic-update-slice" else -1]
     if instruction.target in ("AllocateBuffer", "Sharding"):
         return 0.0
-    if instruction.opcode == "copy-start":
-        out = out[:1]
-    read = sum(body[name].results[0].traffic for name in instruction.operands if name in body and body[name].results)
-    return float(read + sum(shape.traffic for shape in out))
+    return float(sum(given) + (instruction.results[0].traffic if instruction.opcode == "copy-start" else written))
 
 
-def _read(program: Program, inside: Body, at: int, whole: int) -> float:
+def _read(program: Program, inside: Body, at: int, whole: float) -> float:
     """Returns the bytes that a fusion reads of its operand number `at`."""
     given = next((i for i in inside.values() if i.opcode == "parameter" and i.value == str(at)), None)
     return _read_of(program, inside, given.name, whole) if given else whole
@@ -206,7 +202,7 @@ def _read_of(program: Program, inside: Body, name: str, whole: float) -> float:
             total += _read_of(program, inside, use.name, whole)
         elif use.opcode == "fusion":
             within = program.computations.get(use.called() or "", {})
-            total += sum(_read(program, within, at, int(whole)) for at, one in enumerate(use.operands) if one == name)
+            total += sum(_read(program, within, at, whole) for at, one in enumerate(use.operands) if one == name)
         elif use.opcode == "dynamic-update-slice" and use.operands[0] == name and use.operands.count(name) == 1:
             continue
         else:
@@ -223,13 +219,13 @@ def _written(program: Program, inside: Body) -> float:
 
 def _written_by(program: Program, inside: Body, one: Instruction) -> float:
     if one.opcode == "tuple":
-        return sum(_written_by(program, inside, inside[name]) for name in one.operands if name in inside)
+        return sum((_written_by(program, inside, inside[name]) for name in one.operands if name in inside), 0.0)
     if one.opcode == "bitcast" and one.operands and one.operands[0] in inside:
         return _written_by(program, inside, inside[one.operands[0]])
     if one.opcode == "dynamic-update-slice" and one.operands[1] in inside:
-        return inside[one.operands[1]].results[0].traffic
+        return float(inside[one.operands[1]].results[0].traffic)
     if one.opcode == "scatter" and one.operands[-1] in inside:
-        return inside[one.operands[-1]].results[0].traffic
+        return float(inside[one.operands[-1]].results[0].traffic)
     if one.opcode == "fusion":
         return _written(program, program.computations.get(one.called() or "", {}))
     if one.opcode == "parameter":
