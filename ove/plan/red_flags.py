@@ -51,13 +51,14 @@ def red_flags(program: Program, costs: Sequence[Cost], expected: Expected) -> tu
 def _wide_products(program: Program, costs: Sequence[Cost], expected: Expected) -> Iterator[str]:
     if expected.compute == "float32":
         return
-    everything, found = sum(sum(cost.flops.values()) for cost in costs), Counter[str]()
+    everything, found = sum(sum(cost.flops.values()) for cost in costs), dict[str, float]()
     for cost in costs:
         place = program.source(cost.instruction)
         # Banks are meant to be exact (docs/centers.md).
         if "encoder/" in place:
-            found[place] += sum(n for unit, n in cost.flops.items() if unit.startswith("f32"))
-    for place, n in found.most_common():
+            wide = sum(n for unit, n in cost.flops.items() if unit.startswith("f32"))
+            found[place] = found.get(place, 0.0) + wide
+    for place, n in found.items():
         if n > _SMALL_SHARE * everything:
             yield f"{n / 1e12:.3f}·10¹² operations at {place}"
 

@@ -1,7 +1,7 @@
 """Compiles a run's program for devices that are not here, and sums it up: memory, operations, bytes, collectives, time."""
 
-from collections import Counter
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,8 @@ import jax
 
 from ove.plan.absent import absent_devices, traced_for
 from ove.plan.costs import DeviceKind, RunShape
-from ove.plan.hlo import parse
-from ove.plan.programs import KINDS, compile_encoder, compile_step, materialized_leaves, moved
+from ove.plan.hlo import Program, parse
+from ove.plan.programs import compile_encoder, compile_step, materialized_leaves, moved
 from ove.plan.red_flags import Expected, RedFlag, red_flags
 from ove.plan.roofline import Cost, costs_of
 from ove.train.sharding import make_mesh
@@ -86,40 +86,49 @@ def report_on(compiled: jax.stages.Compiled, machine: DeviceKind, expected: Expe
     """Sums up a program that was compiled for that kind of device."""
     program = parse(str(compiled.as_text()))
     costs = costs_of(program, machine)
-    flops, bound, moves = Counter[str](), Counter[str](), dict[str, Counter[str]]()
+    flops, bound = dict[str, float](), dict.fromkeys(("compute", "memory", "links"), 0.0)
     for cost in costs:
-        flops.update(cost.flops)
         bound[cost.bound_by] += 1e3 * cost.seconds
-        if cost.bound_by == "links":
-            size, group = moved(cost.instruction, program.n_devices)
-            one = moves.setdefault(cost.instruction.opcode.removesuffix("-start"), Counter())
-            if group > 1:
-                one.update({"bytes": cost.runs * size, "runs": cost.runs, "ms": 1e3 * cost.seconds})
-    dearest = sorted(costs, key=lambda cost: -_ms(cost, machine))[:top]
-    unknown = {_kernel(cost) for cost in costs if not cost.flops and _is_kernel(cost)}
+        for unit, n in cost.flops.items():
+            flops[unit] = flops.get(unit, 0.0) + n
     return Report(
         memory_gib=_memory(compiled.memory_analysis()),
-        flops=dict(flops),
-        bytes=sum(cost.bytes for cost in costs),
-        collectives={kind: dict(moves[kind]) for kind in KINDS if moves.get(kind)},
-        bound_ms={name: bound[name] for name in ("compute", "memory", "links")} | {"sum": sum(bound.values())},
-        libtpu_ms=sum(_ms(cost, machine) for cost in costs) if machine.clock_ghz else None,
-        dearest=tuple(
-            Dear(
-                _ms(cost, machine),
-                cost.runs,
-                cost.bound_by,
-                " ".join(filter(None, (cost.instruction.opcode, cost.instruction.target))),
-                " ".join(map(str, cost.instruction.results)),
-                sum(cost.flops.values()),
-                cost.bytes,
-                program.source(cost.instruction),
-                cost.instruction.op_name,
-            )
-            for cost in dearest
-        ),
-        uncounted=tuple(sorted(unknown)),
+        flops=flops,
+        bytes=math.fsum(cost.bytes for cost in costs),
+        collectives=_collectives(program, costs),
+        bound_ms=bound | {"sum": sum(bound.values())},
+        libtpu_ms=math.fsum(_ms(cost, machine) for cost in costs) if machine.clock_ghz else None,
+        dearest=tuple(_dear(program, c, machine) for c in sorted(costs, key=lambda c: -_ms(c, machine))[:top]),
+        uncounted=tuple(sorted({_kernel(cost) for cost in costs if not cost.flops and _is_kernel(cost)})),
         red_flags=red_flags(program, costs, expected),
+    )
+
+
+def _collectives(program: Program, costs: Sequence[Cost]) -> dict[str, dict[str, float]]:
+    found = dict[str, dict[str, float]]()
+    for cost in costs:
+        size, group = moved(cost.instruction, program.n_devices) if cost.bound_by == "links" else (0, 1)
+        if group > 1:
+            kind = cost.instruction.opcode.removesuffix("-start")
+            so_far = found.setdefault(kind, {"bytes": 0.0, "runs": 0.0, "ms": 0.0})
+            so_far["bytes"] += cost.runs * size
+            so_far["runs"] += cost.runs
+            so_far["ms"] += 1e3 * cost.seconds
+    return found
+
+
+def _dear(program: Program, cost: Cost, machine: DeviceKind) -> Dear:
+    one = cost.instruction
+    return Dear(
+        ms=_ms(cost, machine),
+        runs=cost.runs,
+        bound_by=cost.bound_by,
+        instruction=f"{one.opcode} {one.target}".strip(),
+        results=" ".join(map(str, one.results)),
+        flops=math.fsum(cost.flops.values()),
+        bytes=cost.bytes,
+        source=program.source(one),
+        op_name=one.op_name,
     )
 
 
