@@ -71,7 +71,7 @@ def costs_of(program: Program, machine: DeviceKind) -> list[Cost]:
                 instruction,
                 runs,
                 {unit: runs * n for unit, n in flops.items()},
-                runs * size,
+                float(runs * size),
                 runs * max(computing, moving),
                 "compute" if computing > moving else "memory",
                 cycles,
@@ -165,33 +165,33 @@ def attention_products(name: str) -> int:
     return next((n for part, n in ATTENTION.items() if part in name), 0)
 
 
-def _bytes(program: Program, instruction: Instruction, body: Body) -> float:
+def _bytes(program: Program, instruction: Instruction, body: Body) -> int:
     """Returns the bytes that an instruction reads and writes in the device's memory."""
     given = [body[name].results[0].traffic if name in body and body[name].results else 0 for name in instruction.operands]
     written = sum(shape.traffic for shape in instruction.results)
     if instruction.opcode in FUSIONS:
         inside = program.computations.get(instruction.called() or "", {})
         read = sum(_read(program, inside, at, whole) for at, whole in enumerate(given))
-        return float(min(_written(program, inside), written) + read)
+        return min(_written(program, inside), written) + read
     if instruction.opcode in ("broadcast", "iota"):
-        return float(written)
+        return written
     if instruction.opcode in ("dynamic-slice", "slice", "gather"):
-        return 2.0 * written
+        return 2 * written
     if instruction.opcode in ("dynamic-update-slice", "scatter"):
-        return 2.0 * given[1 if instruction.opcode == "dynamic-update-slice" else -1]
+        return 2 * given[1 if instruction.opcode == "dynamic-update-slice" else -1]
     if instruction.target in ("AllocateBuffer", "Sharding"):
-        return 0.0
-    return float(sum(given) + (instruction.results[0].traffic if instruction.opcode == "copy-start" else written))
+        return 0
+    return sum(given) + (instruction.results[0].traffic if instruction.opcode == "copy-start" else written)
 
 
-def _read(program: Program, inside: Body, at: int, whole: float) -> float:
+def _read(program: Program, inside: Body, at: int, whole: int) -> int:
     """Returns the bytes that a fusion reads of its operand number `at`."""
     given = next((i for i in inside.values() if i.opcode == "parameter" and i.value == str(at)), None)
     return _read_of(program, inside, given.name, whole) if given else whole
 
 
-def _read_of(program: Program, inside: Body, name: str, whole: float) -> float:
-    total = 0.0
+def _read_of(program: Program, inside: Body, name: str, whole: int) -> int:
+    total = 0
     for use in inside.values():
         if name not in use.operands:
             continue
@@ -212,22 +212,22 @@ def _read_of(program: Program, inside: Body, name: str, whole: float) -> float:
     return total
 
 
-def _written(program: Program, inside: Body) -> float:
+def _written(program: Program, inside: Body) -> int:
     root = next((i for i in inside.values() if i.is_root), None)
-    return _written_by(program, inside, root) if root else 0.0
+    return _written_by(program, inside, root) if root else 0
 
 
-def _written_by(program: Program, inside: Body, one: Instruction) -> float:
+def _written_by(program: Program, inside: Body, one: Instruction) -> int:
     if one.opcode == "tuple":
-        return sum((_written_by(program, inside, inside[name]) for name in one.operands if name in inside), 0.0)
+        return sum(_written_by(program, inside, inside[name]) for name in one.operands if name in inside)
     if one.opcode == "bitcast" and one.operands and one.operands[0] in inside:
         return _written_by(program, inside, inside[one.operands[0]])
     if one.opcode == "dynamic-update-slice" and one.operands[1] in inside:
-        return float(inside[one.operands[1]].results[0].traffic)
+        return inside[one.operands[1]].results[0].traffic
     if one.opcode == "scatter" and one.operands[-1] in inside:
-        return float(inside[one.operands[-1]].results[0].traffic)
+        return inside[one.operands[-1]].results[0].traffic
     if one.opcode == "fusion":
         return _written(program, program.computations.get(one.called() or "", {}))
     if one.opcode == "parameter":
-        return 0.0
-    return float(sum(shape.traffic for shape in one.results))
+        return 0
+    return sum(shape.traffic for shape in one.results)
