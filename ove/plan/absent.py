@@ -45,8 +45,8 @@ def absent_devices(kind: str, count: int) -> list[jax.Device]:
                 f"{count} GPUs are no whole number of hosts; give 1 to {GPUS_OF_HOST}, or a multiple of {GPUS_OF_HOST}."
             )
         described = (resources.files("ove.plan") / "gpus" / f"{kind}.txtpb").read_text()
-        shape = f"1x{count // on_host}x{on_host}"
-        return list(topologies.get_topology_desc(platform="cuda", target_config=described, topology=shape).devices)
+        hosts = f"1x{count // on_host}x{on_host}"
+        return list(topologies.get_topology_desc(platform="cuda", target_config=described, topology=hosts).devices)
     for name, value in _LIBTPU.items():
         os.environ.setdefault(name, value)
     slices, shape = slice_shape(kind, count)

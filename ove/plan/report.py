@@ -73,7 +73,8 @@ def compile_for(at: RunShape, kind: str, program: str) -> tuple[jax.stages.Compi
         if program == "step":
             mesh = make_mesh(config.mesh, absent_devices(kind, at.n_devices))
             compiled, state, shardings = compile_step(config, mesh, at.n_centers, at.tokens_of, at.labels_of)
-            banks = frozenset(shardings.banks[name].rows.shard_shape(bank.rows.shape) for name, bank in state.banks.items())
+            at_rest: Any = shardings.banks
+            banks = frozenset(at_rest[name].rows.shard_shape(bank.rows.shape) for name, bank in state.banks.items())
             whole = tuple(materialized_leaves(str(compiled.as_text()), state, shardings)) if at.n_devices > 1 else ()
             return compiled, Expected(config.encoder.compute, frozenset(at.tokens_of.values()), banks, whole)
         samples = head.batch_size // at.n_devices // config.train.grad_accum_steps
