@@ -106,7 +106,7 @@ def test_counts_that_there_are_not_are_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(absent, "_check_installed", lambda kind: None)
     with pytest.raises(ConfigError, match="12 chips are no TPU slice of v5p"):
         absent_devices("v5p", 12)
-    with pytest.raises(ConfigError, match="12 GPUs are not whole hosts"):
+    with pytest.raises(ConfigError, match="12 GPUs are no whole number of hosts"):
         absent_devices("h200", 12)
 
 
