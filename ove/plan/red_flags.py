@@ -25,7 +25,7 @@ class Expected:
     compute: str
     """Dtype of the encoder's computations."""
     tokens: frozenset[int] = frozenset()
-    """Tokens of the samples."""
+    """Tokens of the samples, if no other axis is as long."""
     banks: frozenset[tuple[int, ...]] = frozenset()
     """Shapes of the rows of banks on one device."""
     whole: tuple[str, ...] = ()

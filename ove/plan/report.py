@@ -68,7 +68,8 @@ def compile_for(at: RunShape, kind: str, program: str) -> tuple[jax.stages.Compi
     `step` is the training step; `encoder` and `forward` run a microbatch of the first head on one device.
     """
     config, head = at.config, at.config.batches.heads[0]
-    tokens = at.tokens_of[head.bank]
+    # Where tokens are as many as a layer is wide, scores could not be told from its kernels and hidden values.
+    counts = frozenset(at.tokens_of.values()) - {config.encoder.width, config.encoder.mlp, config.encoder.head_width}
     with traced_for(kind):
         if program == "step":
             mesh = make_mesh(config.mesh, absent_devices(kind, at.n_devices))
@@ -76,11 +77,11 @@ def compile_for(at: RunShape, kind: str, program: str) -> tuple[jax.stages.Compi
             at_rest: Any = shardings.banks
             banks = frozenset(at_rest[name].rows.shard_shape(bank.rows.shape) for name, bank in state.banks.items())
             whole = tuple(materialized_leaves(str(compiled.as_text()), state, shardings)) if at.n_devices > 1 else ()
-            return compiled, Expected(config.encoder.compute, frozenset(at.tokens_of.values()), banks, whole)
+            return compiled, Expected(config.encoder.compute, counts, banks, whole)
         samples = head.batch_size // at.n_devices // config.train.grad_accum_steps
         device = absent_devices(kind, 1)[0]
-        compiled = compile_encoder(config.encoder, device, samples, tokens, backward=program == "encoder")
-        return compiled, Expected(config.encoder.compute, frozenset([tokens]))
+        compiled = compile_encoder(config.encoder, device, samples, at.tokens_of[head.bank], backward=program == "encoder")
+        return compiled, Expected(config.encoder.compute, counts)
 
 
 def report_on(compiled: jax.stages.Compiled, machine: DeviceKind, expected: Expected, top: int = 10) -> Report:

@@ -34,7 +34,7 @@ def kinds(*names: str) -> list:
 
 
 def at(n: int, fsdp: int = 1, **encoder: object) -> RunShape:
-    config = replace_encoder(config_of(Path()), width=128, heads=2, mlp=256, compute="bfloat16", **encoder)
+    config = replace_encoder(config_of(Path()), width=128, heads=2, mlp=384, compute="bfloat16", **encoder)
     heads = tuple(dataclasses.replace(head, batch_size=4 * n) for head in config.batches.heads)
     config = dataclasses.replace(config, mesh=MeshConfig(fsdp=fsdp), batches=dataclasses.replace(config.batches, heads=heads))
     return RunShape(config, n, {"vid": 6400, "obj": 4100}, {"vid": 256, "obj": 128}, {"vid": 3, "obj": 3})
@@ -52,7 +52,8 @@ def test_an_encoder_is_compiled_with_the_kernel_of_its_machine(kind: str) -> Non
     # Splash computes a product of its backward pass twice; the patches' gradient is none of the formula.
     assert sum(report.flops.values()) == pytest.approx(4 * encoder_flops(place.config.encoder, 256), rel=0.25)
     held = sum(leaf.size * 4 for leaf in jax.tree.leaves(encoder.skeleton(place.config.encoder)[1])) + 4 * 256 * (588 + 12)
-    assert report.memory_gib["arguments"] * 2**30 == pytest.approx(held, rel=0.1)
+    # TPUs store small arrays in whole tiles.
+    assert held <= report.memory_gib["arguments"] * 2**30 < (1.1 if kind == "h200" else 1.5) * held
     assert not report.red_flags and not report.uncounted and not report.collectives
     assert (report.libtpu_ms is None) == (kind == "h200")
     assert any(one.source.startswith("encoder/") for one in report.dearest)
