@@ -15,6 +15,8 @@ from jaxtyping import Array, Int
 from ove.encoder.attention_pallas import Heads, Kernel
 
 SPLASH = "jax.experimental.pallas.ops.tpu.splash_attention"
+FUSED_BLOCKS = 4
+"""Blocks of keys up to which the backward pass is one kernel, whose memory is so many times the queries'."""
 
 
 def splash_attention(
@@ -67,9 +69,14 @@ def _splash_segments(ids: Array | None) -> Any:
 
 
 def _splash(n: int, interpret: bool) -> Any:
-    """Makes the splash kernel for one sample: no mask but the segments, blocks as large as divide N."""
+    """Makes the splash kernel for one sample: no mask but the segments, blocks as large as divide N.
+
+    The fused backward pass computes each score once, not twice, but writes the gradient of the queries once for each block
+    of keys, before it adds them up.
+    """
     module, masks = splash_kernel(), importlib.import_module(f"{SPLASH}.splash_attention_mask_info")
-    block = max(size for size in (128, 256, 512) if n % size == 0)
+    block = max(size for size in (128, 256, 512, 1024) if n % size == 0)
+    fused = n // block <= FUSED_BLOCKS
     sizes = module.BlockSizes(
         block_q=block,
         block_kv=block,
@@ -77,8 +84,9 @@ def _splash(n: int, interpret: bool) -> Any:
         block_q_dkv=block,
         block_kv_dkv=block,
         block_kv_dkv_compute=block,
-        block_q_dq=block,
-        block_kv_dq=block,
+        block_q_dq=None if fused else block,
+        block_kv_dq=None if fused else block,
+        use_fused_bwd_kernel=fused,
     )
     # No information on masks at all: every block is computed. What make_splash_mha derives from a mask that allows everything
     # is constant arrays, which a function that is split among devices may not hold.

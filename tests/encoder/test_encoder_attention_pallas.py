@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, NamedSharding, PartitionSpec, use_abstract_mesh
 
-from ove.encoder import attention, encoder
+from ove.encoder import attention, attention_tpu, encoder
 from ove.encoder.attention_gpu import cudnn_attention, pallas_attention
 from ove.encoder.attention_tpu import splash_attention
 from ove.encoder.machine import Machine, tracing_for
@@ -48,6 +48,19 @@ def test_kernels_equal_the_reference_with_gradients(kernel: Callable, n: int, wi
     ids = segments(2, n) if segmented else None
     got = jax.jit(lambda *xs: with_gradients(lambda q, k, v: kernel(q, k, v, ids, interpret=True), *xs))(*arrays)
     assert_equal(got, with_gradients(lambda q, k, v: attention.reference(q, k, v, ids), *arrays))
+
+
+@pytest.mark.parametrize(
+    ("n", "width", "dtype", "segmented"),
+    [(2048, 64, "bfloat16", False), (2048, 72, "float32", True), (640, 128, "float32", True)],
+)
+def test_splash_in_few_and_in_many_blocks_equals_the_reference(n: int, width: int, dtype: str, segmented: bool) -> None:
+    arrays = problem(1, 1, n, width, dtype)
+    ids = segments(1, n) if segmented else None
+    got = jax.jit(lambda *xs: with_gradients(lambda q, k, v: splash_attention(q, k, v, ids, interpret=True), *xs))(*arrays)
+    exact = with_gradients(lambda q, k, v: attention.reference(q, k, v, ids), *(x.astype(jnp.float32) for x in arrays))
+    assert attention_tpu._splash(n, True).kwargs["block_sizes"].use_fused_bwd_kernel == (n == 2048)  # 2 blocks; 5 of 128
+    assert_equal(got, exact, atol=1e-5 if dtype == "float32" else 0.02)
 
 
 @PALLAS
