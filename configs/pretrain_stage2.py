@@ -11,11 +11,12 @@ from ove.encoder.presets import PRESETS
 
 SAMPLES = 4_000_000_000  # of the whole stage (paper)
 CLIPS, IMAGES, TEXTS = 8_192, 4_096, 4_096  # samples of a step over all devices; 1 : 1 (paper), the sizes are ours
+DEVICES, ON_DEVICE = 128, 16  # clips that a device embeds at a time: docs/scaling.md has the table
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg`: words with commas between them: a size (base, large or huge; large if there is none), smoke."""
-    asked = parse(arg)
+    """`arg`: words with commas between them: a size (base, large or huge; large if there is none), devices=N, smoke."""
+    asked = parse(arg, devices=DEVICES)
     size = PRESETS[asked.size]
     c = ConfigDict()
 
@@ -37,7 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.encoder.heads = size.heads
     c.encoder.mlp = size.mlp
     c.encoder.compute = "bfloat16"
-    c.encoder.remat = "full"  # least memory, a quarter more time (docs/scaling.md)
+    c.encoder.remat = "dots"  # attention is kept, the rest computed again (docs/scaling.md)
 
     c.mesh = ConfigDict()
     c.mesh.fsdp = 1  # 8, say: parameters and moments cut over 8 neighbouring devices
@@ -51,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.schedule = "linear"  # to 0
     c.train.warmup_steps = 2_000
     c.train.clip_norm = 5.0  # of the encoder, and of each bank (spec §4)
-    c.train.grad_accum_steps = 4  # of 128 devices each has 16 clips, 8 images and 8 text images at a time
+    c.train.grad_accum_steps = max(1, CLIPS // ON_DEVICE // asked.devices)  # 4 on 128 devices, 64 on 8: the same numbers
     c.train.log_every = 50
     c.train.save_every = 1_000
 

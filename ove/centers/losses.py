@@ -125,7 +125,7 @@ def _softplus_parts(
     ) -> tuple[tuple, Float32[Array, "s E"]]:
         loss, embeddings_grad, bias_grad, positives, negatives = sums
         right = prepare(chunk_rows)
-        logits = dot("be,se->bs", left, right.vectors) + shift
+        logits = dot(config, "be,se->bs", left, right.vectors) + shift
         is_here = place < len(chunk_rows)
         label_logits = logits.at[sample_number, place].get(mode="fill", fill_value=0.0)
         logits = logits.at[sample_number, place].set(_NEVER, mode="drop")
@@ -135,7 +135,7 @@ def _softplus_parts(
         loss += jnp.where(is_here, jax.nn.softplus(-label_logits), 0).sum(1)
         slope = weight * jnp.where(logits >= 0, 1.0, small) / (1 + small)
         slope = slope.at[sample_number, place].set(-jax.nn.sigmoid(-label_logits), mode="drop")
-        embeddings_grad += dot("bs,se->be", slope, right.vectors)
+        embeddings_grad += dot(config, "bs,se->be", slope, right.vectors)
         bias_grad += slope.sum(1)
         n_negative, n_here = is_negative.sum(), is_here.sum()
         # Over rows that count as negatives; labels among them are subtracted below.
@@ -146,7 +146,7 @@ def _softplus_parts(
             [all_logits - jnp.where(both, label_logits, 0).sum(), n_negative * float(n_samples) - both.sum()]
         )
         # Contracting the first axes is faster on a CPU, and equal on accelerators.
-        rows_grad = dot("bs,be->es", slope, left).T / at.n_samples
+        rows_grad = dot(config, "bs,be->es", slope, left).T / at.n_samples
         return (loss, embeddings_grad, bias_grad, positives, negatives), right.back(rows_grad)
 
     zero = jnp.zeros(n_samples), jnp.zeros(left.shape), jnp.zeros(n_samples), jnp.zeros(2), jnp.zeros(2)
@@ -176,7 +176,7 @@ def own_parts(loss: OwnLoss, at: LossInputs) -> LossParts:
         return loss(arrays[0], arrays[1], positive, negative, *arrays[2:]) / at.n_samples
 
     value, grads = jax.value_and_grad(mean, argnums=(0, 1, 2, 3))(embeddings, taken, at.bank.scale, at.bank.bias)
-    cosine = dot("be,se->bs", normalize(embeddings).vectors, normalize(taken).vectors)
+    cosine = dot(at.config, "be,se->bs", normalize(embeddings).vectors, normalize(taken).vectors)
     sums = [jnp.stack([jnp.where(each, cosine, 0).sum(), each.sum().astype(jnp.float32)]) for each in (positive, negative)]
     return LossParts(value, grads[0], grads[1], jnp.stack(grads[2:]), *sums)
 
@@ -219,6 +219,6 @@ class Loss(NamedTuple):
     """Numbers for each embedding, and for each of its drawn labels, in sums over the shards of the loss's own."""
 
 
-def dot(axes: str, a: Float32[Array, "..."], b: Float32[Array, "..."]) -> Float32[Array, "..."]:
-    """Contracts in full float32; accelerators default to fewer bits."""
-    return jnp.einsum(axes, a, b, precision="highest")
+def dot(config: CentersConfig, axes: str, a: Float32[Array, "..."], b: Float32[Array, "..."]) -> Float32[Array, "..."]:
+    """Contracts float32 numbers in `config.precision`; accelerators default to fewer bits."""
+    return jnp.einsum(axes, a, b, precision=config.precision)

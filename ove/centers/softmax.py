@@ -27,7 +27,7 @@ def margin_softmax_parts(at: LossInputs) -> LossParts:
 
     def cosines_of(chunk_rows: Float32[Array, "s E"]) -> tuple[Unit, Float32[Array, "B s"]]:
         right = normalize(chunk_rows)
-        return right, dot("be,se->bs", seen.vectors, right.vectors)
+        return right, dot(config, "be,se->bs", seen.vectors, right.vectors)
 
     def count(sums: tuple, chunk_rows: Array, used: Array, place: Array) -> tuple[tuple, None]:
         others, label_cosine, total = sums
@@ -48,8 +48,8 @@ def margin_softmax_parts(at: LossInputs) -> LossParts:
         terms = jnp.where(used & (cosine <= config.softmax_filter), jnp.exp(scale * cosine), 0)
         slope = scale * terms * labels.weight
         slope = slope.at[sample_number, place].set(labels.slope, mode="drop")
-        rows_grad = right.back(dot("bs,be->es", slope, seen.vectors).T)
-        return grad + dot("bs,se->be", slope, right.vectors), rows_grad
+        rows_grad = right.back(dot(config, "bs,be->es", slope, seen.vectors).T)
+        return grad + dot(config, "bs,se->be", slope, right.vectors), rows_grad
 
     grad, rows_grad = over_chunks(pull, jnp.zeros(at.embeddings.shape), at, slot, is_used)
     label_sum, n_labels = jnp.where(is_here, label_cosine, 0).sum(), is_here.sum().astype(jnp.float32)

@@ -89,6 +89,9 @@ class CentersConfig(Section):
     """Most unique positives of a step in one shard of a bank; 0: enough by itself (`ove.centers.sample`)."""
     chunk_rows: Count = 4096
     """Sampled rows of a shard that are compared with the batch at a time: what bounds the memory of a step."""
+    precision: Literal["highest", "BF16_BF16_F32_X3"] = "highest"
+    """Of the products of embeddings and rows: float32 to its last bit, or three products of bfloat16 parts, at two (TPU) to
+    five times (H100) the peak (docs/centers.md). On CPUs both are the same."""
     collapse_cosine: float = 0.98
     """Mean cosine between the embeddings of a batch above which the run reports a collapse."""
 

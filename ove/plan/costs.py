@@ -16,7 +16,7 @@ from ove.centers.gradient import loss_of
 from ove.centers.health import NORMS
 from ove.centers.placement import padded
 from ove.centers.sample import sample_shard
-from ove.config import HeadConfig, RunConfig
+from ove.config import EncoderConfig, HeadConfig, RunConfig
 from ove.encoder import encoder
 from ove.train.init import n_negatives
 from ove.train.monitor.speed import bank_flops, encoder_flops
@@ -126,10 +126,10 @@ def memory(at: RunShape) -> Bytes:
         tokens = at.tokens_of[head.bank]
         counted["batch"] += head.batch_size / at.n_devices * (tokens * (config.encoder.patch_values + 12) + 4)
     kept = [_activations(at, head) for head in config.batches.heads]
-    accumulates = config.train.grad_accum_steps > 1
-    counted["gradients"] = (4.0 if not accumulates else 8.0 if len(config.batches.heads) == 1 else 12.0) * local
+    adds_up = config.train.grad_accum_steps > 1 or len(config.batches.heads) > 1
+    counted["gradients"] = (8.0 if adds_up else 4.0) * local
     counted["gathered"] = compute * 2 * of_blocks + 4.0 * others if axes[FSDP] > 1 else compute * (of_blocks + others)
-    counted["activations"] = max(kept) if accumulates else sum(kept)
+    counted["activations"] = max(kept)
     counted["layer"] = max(_one_layer(at, head) for head in config.batches.heads)
     counted["bank step"] = sum(4.0 * slots[head.bank] * config.encoder.embedding_width for head in config.batches.heads)
     counted["bank step"] += max(_bank_work(at, head) for head in config.batches.heads)
@@ -156,11 +156,14 @@ def seconds(at: RunShape, machine: DeviceKind) -> dict[str, float]:
 
     Ideally what is sent is hidden behind what is computed: the step then takes the largest of the three.
     """
-    flops, recompute = 0.0, _recompute_factor(at.config)
+    of_banks = machine.tflops_f32 if at.config.centers.precision == "highest" else machine.tflops / 3
+    teraseconds = 0.0
     for head in at.config.batches.heads:
-        flops += recompute * head.batch_size * encoder_flops(at.config.encoder, at.tokens_of[head.bank])
-        flops += bank_flops(at.config, head, at.n_centers[head.bank])
-    found = {"compute": flops / at.n_devices / (machine.tflops * 1e12 * ASSUMED_MFU), "near": 0.0, "far": 0.0}
+        n = at.tokens_of[head.bank]
+        of_sample = encoder_flops(at.config.encoder, n) + _recomputed_flops(at.config.encoder, n)
+        teraseconds += head.batch_size * of_sample / machine.tflops
+        teraseconds += bank_flops(at.config, head, at.n_centers[head.bank]) / of_banks
+    found = {"compute": teraseconds / 1e12 / at.n_devices / ASSUMED_MFU, "near": 0.0, "far": 0.0}
     for kind, size, group in _collectives(at):
         sent = (2 if kind == "all-reduce" else 1) * size * (group - 1) / group
         is_near = group <= machine.domain
@@ -204,11 +207,11 @@ def _width(config: RunConfig) -> int:
     return jnp.dtype(config.encoder.compute).itemsize
 
 
-def _recompute_factor(config: RunConfig) -> float:
-    """Returns the encoder's operations in multiples of one forward and backward pass, a third of which is the forward pass."""
-    mlp = config.encoder.mlp / (config.encoder.mlp + 2 * config.encoder.width)
-    remat = {"none": 0.0, "dots": mlp, "full": 1.0}[config.encoder.remat]
-    return 1 + remat / 3
+def _recomputed_flops(c: EncoderConfig, n: int) -> float:
+    """Counts the FLOPs of a sample's products that the backward pass computes again, which is never the last of a layer."""
+    out, fc1 = 2 * n * c.width**2, 2 * n * c.width * c.mlp
+    qkv, attention = 6 * n * c.width**2, 4 * n**2 * c.width
+    return c.layers * {"none": 0.0, "dots": float(out + fc1), "full": float(qkv + attention + out + fc1)}[c.remat]
 
 
 def _activations(at: RunShape, head: HeadConfig) -> float:

@@ -64,6 +64,8 @@ def make_gradients(
         whole, found = params | rest, {}
         grads = jax.tree.map(jnp.zeros_like, whole)
         for number, (name, plan) in enumerate(plans.items()):
+            # Bank after bank: XLA would embed for all of them first, and hold the activations of all.
+            whole, grads["patch"] = jax.lax.optimization_barrier((whole, grads["patch"]))
             key_of_bank = jax.random.fold_in(key, number)
             grads, found[name] = of_bank(grads, whole, plan, banks[name], batch[name], key_of_bank)
         (scattered,) = scatter_rest(_but_blocks(grads))

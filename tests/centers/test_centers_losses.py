@@ -187,6 +187,26 @@ def test_what_a_loss_says_of_its_cost_is_what_its_program_does(name: str) -> Non
     assert loss.flops == 2 * len(pairs)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_products_with_the_rows_are_in_the_precision_that_is_asked_for(name: str) -> None:
+    # CPUs compute all of them in float32: what other machines make of it is measured by bench/precision.py.
+    for precision in ("highest", "BF16_BF16_F32_X3"):
+        config, placement = CentersConfig(loss=name, precision=precision), placement_on(1)
+        bank = init_bank(jax.random.key(0), C, E, config, positives=1, negatives=1)
+        sample = RowSample(jnp.array(IDS, jnp.int32), jnp.array(DRAWN), jnp.array(DRAWN), jnp.int32(0))
+        slots = jnp.array(KNOWN, jnp.int32), jnp.array(CHOSEN, jnp.int32)
+
+        def part(bank, e, at=(sample, *slots, *SIZES, FRACTION, placement, config)):
+            return tuple(loss_of(at[-1]).parts(LossInputs(e, bank, *at)))
+
+        in_shard = jax.shard_map(part, mesh=placement.mesh, in_specs=jax.P(), out_specs=jax.P(), check_vma=False)
+        program = operations(jax.make_jaxpr(in_shard)(bank, jnp.ones((B, E))).jaxpr)
+        products = [step for step in program if step.primitive.name == "dot_general" and aval(step.outvars[0]).ndim == 2]
+        assert len(products) >= 3
+        wanted = jax.lax.DotAlgorithmPreset[precision] if precision != "highest" else (jax.lax.Precision.HIGHEST,) * 2
+        assert all(step.params["precision"] == wanted for step in products)
+
+
 def aval(variable: Any) -> Any:
     return variable.aval
 
