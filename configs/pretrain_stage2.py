@@ -38,7 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.encoder.heads = size.heads
     c.encoder.mlp = size.mlp
     c.encoder.compute = "bfloat16"
-    c.encoder.remat = "dots"  # attention is kept, the rest computed again (docs/scaling.md)
+    c.encoder.remat = "none"  # nothing is computed again: microbatches keep it small (docs/scaling.md)
 
     c.mesh = ConfigDict()
     c.mesh.fsdp = 1  # 8, say: parameters and moments cut over 8 neighbouring devices

@@ -131,7 +131,8 @@ def memory(at: RunShape) -> Bytes:
     counted["gathered"] = compute * 2 * of_blocks + 4.0 * others if axes[FSDP] > 1 else compute * (of_blocks + others)
     counted["activations"] = max(kept)
     counted["layer"] = max(_one_layer(at, head) for head in config.batches.heads)
-    counted["bank step"] = sum(4.0 * slots[head.bank] * config.encoder.embedding_width for head in config.batches.heads)
+    of_rows = [4.0 * slots[head.bank] * config.encoder.embedding_width for head in config.batches.heads]
+    counted["bank step"] = sum(of_rows) + (max(of_rows) if config.train.grad_accum_steps > 1 else 0.0)
     counted["bank step"] += max(_bank_work(at, head) for head in config.batches.heads)
     return counted
 
@@ -235,6 +236,6 @@ def _tokens(at: RunShape, head: HeadConfig) -> float:
 
 def _bank_work(at: RunShape, head: HeadConfig) -> float:
     """Bytes of a bank's step beyond the gradient of its rows (docs/centers.md)."""
-    width, batch = at.config.encoder.embedding_width, head.batch_size
+    width, batch = at.config.encoder.embedding_width, head.batch_size / at.config.train.grad_accum_steps
     chunk = math.ceil(at.slots(head) / math.ceil(at.slots(head) / at.config.centers.chunk_rows))
     return 4.0 * (3 * batch * width + 3 * chunk * batch + 6 * chunk * width)
