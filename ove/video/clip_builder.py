@@ -13,19 +13,30 @@ from ove.video.bitstream.gray import GrayDecoder
 from ove.video.demux import DecodedFrame
 from ove.video.geometry import Orientation, content, orientation_of, turned_signals
 from ove.video.pooling import SignalPool
-from ove.video.saliency import saliency, scores_frames_alone
+from ove.video.saliency import ClipScales, saliency, scores_frames_alone
 from ove.video.signals import SignalStack, with_residual_of
 from ove.video.transcode import transcoded_signals
+
+_MOST_KEPT_BYTES = 1 << 28
+"""Of the residuals of a clip, where scores depend on all of them."""
 
 
 class ClipBuilder:
     """The sampled frames of one pass over a file, each once, and their own signals."""
 
-    def __init__(self, config: VideoConfig, gray: GrayDecoder | None, n_sampled: int, only_scores: bool = False) -> None:
+    def __init__(
+        self,
+        config: VideoConfig,
+        gray: GrayDecoder | None,
+        n_sampled: int,
+        only_scores: bool = False,
+        scales: ClipScales | None = None,
+    ) -> None:
         """Takes signals from the bitstream with `gray`; from a transcode without it, or where it has no vectors.
 
         With `only_scores` there are `scores` instead of `signals`, which are dropped frame by frame where that is possible:
-        residuals have the size of the coded picture.
+        residuals have the size of the coded picture. Where scores depend on all frames, and these are large, this takes two
+        passes: of the first there are `measured` scales alone, which the builder of the second is given as `scales`.
         """
         self.config, self.gray = config, gray
         self.pictures: list[UInt8[np.ndarray, "rows columns 3"]] = []
@@ -35,9 +46,12 @@ class ClipBuilder:
         self.has_vectors = gray is not None and gray.has_vectors
         self._orientation = Orientation()
         self._to_rgb = VideoReformatter()
-        self._drops = only_scores and self.has_vectors and scores_frames_alone(config)
+        self.measured: ClipScales | None = None
+        self._n_sampled, self._scales = n_sampled, scales
+        self._may_drop = only_scores and self.has_vectors and scores_frames_alone(config)
+        self._drops = self._may_drop and (config.percentile_scope == "frame" or scales is not None)
         self._scored: list[Saliency] = []
-        self._stack = SignalStack(1 if self._drops else n_sampled, lists=config.vectors)
+        self._stack = self._new_stack()
 
     def add(self, decoded: DecodedFrame, sampled: bool) -> None:
         """Adds the next frame; NoBitstreamSignals if it needs a residual and has none."""
@@ -66,7 +80,17 @@ class ClipBuilder:
             return saliency(self.signals(), self.config)
         return replace(self._scored[0], scores=np.concatenate([frame.scores for frame in self._scored]))
 
+    def _new_stack(self) -> SignalStack:
+        return SignalStack(1 if self._drops else self._n_sampled, lists=self.config.vectors)
+
+    def _decide(self, frame: VideoFrame) -> None:
+        """Drops signals, once the size of frames is known, if those of all sampled ones would take too much."""
+        if self._may_drop and not self._drops and 2 * self._n_sampled * frame.height * frame.width > _MOST_KEPT_BYTES:
+            self._drops, self.measured = True, ClipScales(self.config)
+            self._stack = self._new_stack()
+
     def _add_signals(self, decoded: DecodedFrame, sampled: bool) -> None:
+        self._decide(decoded.frame)
         if sampled and self.gray is not None:
             self._stack.add(decoded.frame, decoded.packet, self.gray)
             if self._drops:
@@ -74,7 +98,11 @@ class ClipBuilder:
                 self._stack.clear()
 
     def _score(self, signals: CodecSignals) -> None:
-        self._scored.append(saliency(turned_signals(signals, self._orientation), self.config))
+        turned = turned_signals(signals, self._orientation)
+        if self.measured is not None:
+            self.measured.add(turned)
+        else:
+            self._scored.append(saliency(turned, self.config, self._scales))
 
     def _of_bitstream(self) -> CodecSignals:
         return self._stack.signals()
@@ -91,13 +119,21 @@ class ClipBuilder:
 class PooledClipBuilder(ClipBuilder):
     """The sampled frames, and the signals of all frames since the sampled one before, pooled."""
 
-    def __init__(self, config: VideoConfig, gray: GrayDecoder | None, n_sampled: int, only_scores: bool = False) -> None:
-        super().__init__(config, gray, n_sampled, only_scores)
+    def __init__(
+        self,
+        config: VideoConfig,
+        gray: GrayDecoder | None,
+        n_sampled: int,
+        only_scores: bool = False,
+        scales: ClipScales | None = None,
+    ) -> None:
+        super().__init__(config, gray, n_sampled, only_scores, scales)
         self._pool, self._pool_of_transcodes = SignalPool(config.compensation), SignalPool(config.compensation)
         self._between: list[UInt8[np.ndarray, "rows columns 3"]] = []
         """The pictures since the last sampled one, and that one."""
 
     def _add_signals(self, decoded: DecodedFrame, sampled: bool) -> None:
+        self._decide(decoded.frame)
         if self.gray is not None:
             one = SignalStack(1, lists=self.config.vectors)
             one.add(decoded.frame, decoded.packet, self.gray)

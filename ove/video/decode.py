@@ -17,6 +17,7 @@ from ove.video.container import Deadline
 from ove.video.demux import Damaged, Survey, decoded_frames, survey
 from ove.video.geometry import in_square, place_in_square
 from ove.video.packets import PacketTable
+from ove.video.saliency import ClipScales
 from ove.video.sampling import WITHOUT_ENERGIES, sample_indices
 from ove.video.select import i_frame_flags
 from ove.video.span import VideoSpan
@@ -42,7 +43,8 @@ def read_scored(path: Path | str, config: VideoConfig = PAPER, span: VideoSpan |
     """Reads as `read_video`, but returns the scores of the patches alone.
 
     They are those that `saliency` gives for the signals of `read_video`. Signals are kept for no longer than a frame if they
-    come from the bitstream (HEVC's vectors do not) and scores do not depend on other frames (`percentile_scope` = "frame").
+    come from the bitstream (HEVC's vectors do not). Where scores depend on other frames (`percentile_scope` = "clip") and these
+    are large, the file is decoded twice for that.
     """
     clip, builder, order = _survey_and_read(Path(path), config, span, only_scores=True)
     found = builder.scores()
@@ -94,6 +96,9 @@ def _read(
         # Some packets have no frame to show: VP8's hidden references, an open GOP's first pictures.
         energies = packets.energies(builder.times_s) if packets else None
         builder, _ = _gather(path, config, n_decoded, energies, deadline, opener, span, only_scores)
+    if scales := builder.measured:
+        del builder  # and its decoder: their memory is for the second pass
+        builder, _ = _gather(path, config, n_decoded, energies, deadline, opener, span, only_scores, scales)
     index = sample_indices(n_decoded, config.n_frames, config.sampling, energies)
     unique, order = np.unique(index, return_inverse=True)
     pictures = np.stack(builder.pictures)
@@ -125,6 +130,7 @@ def _gather(
     opener: Callable[[], GrayDecoder] | None,
     span: VideoSpan | None,
     only_scores: bool,
+    scales: ClipScales | None = None,
 ) -> tuple[ClipBuilder, str]:
     """Decodes the file, or what a span needs, and keeps what would be sampled of `n_frames` frames.
 
@@ -132,7 +138,7 @@ def _gather(
     """
     wanted = set(sample_indices(n_frames, config.n_frames, config.sampling, energies).tolist())
     gray = opener() if opener else None
-    builder = (PooledClipBuilder if config.sampling == "pool" else ClipBuilder)(config, gray, len(wanted), only_scores)
+    builder = (PooledClipBuilder if config.sampling == "pool" else ClipBuilder)(config, gray, len(wanted), only_scores, scales)
     try:
         for decoded in decoded_frames(path, deadline, gray is not None, span):
             if decoded.is_before:

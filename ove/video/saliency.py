@@ -23,16 +23,44 @@ _PRIOR_SIGMA = 0.35
 _LEVELS = 256
 
 
-def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
+class ClipScales:
+    """What the signals of all frames of a clip are divided by: their 95th percentiles, from frames that come one by one."""
+
+    def __init__(self, config: VideoConfig) -> None:
+        self._config = config
+        self._motion: list[Float32[np.ndarray, "T h w"]] = []
+        self._counts = np.zeros(_LEVELS, np.int64)
+
+    def add(self, signals: CodecSignals) -> None:
+        """Counts more frames, each once."""
+        self._motion.append(_motion(signals, self._config))
+        strength_of = named(RESIDUAL_FEATURES, self._config.residual_feature, "video.residual_feature")
+        for frame in signals.residual:
+            self._counts += _counts(strength_of(frame))
+
+    @functools.cached_property
+    def motion(self) -> Float[np.ndarray, "1 1 1"]:
+        """That of the motion, after the last frame."""
+        return _motion_scales(np.concatenate(self._motion), per_clip=True)
+
+    @functools.cached_property
+    def residual(self) -> float:
+        """That of the residual, after the last frame."""
+        return _scale(np.cumsum(self._counts).item, int(self._counts.sum()))
+
+
+def saliency(signals: CodecSignals, config: VideoConfig, scales: ClipScales | None = None) -> Saliency:
     """Scores each patch 0 … 1: motion without the camera's and residual, each scaled, fused, averaged over the patch (spec §2).
 
-    Percentiles are over a frame or over the clip; |residual| above 255 counts as 255. A patch's mean is over its exact area in
-    the coded picture, whole pixels or not. A frame sampled more than once counts once, and its copies have its scores.
-    Letterboxed patches that do not lie wholly within the picture get −1.
+    Percentiles are over a frame or over the clip; |residual| above 255 counts as 255. `scales`: those of a clip of which
+    `signals` are a part. A patch's mean is over its exact area in the coded picture, whole pixels or not. A frame sampled more
+    than once counts once, and its copies have its scores. Letterboxed patches that do not lie wholly within the picture get −1.
     """
-    per_clip = config.percentile_scope == "clip"
+    if config.percentile_scope == "clip" and scales is None:
+        scales = ClipScales(config)
+        scales.add(signals)
     motion = _motion(signals, config)
-    motion /= np.maximum(_motion_scales(motion, per_clip), _LEAST_MOTION_PX)
+    motion /= np.maximum(scales.motion if scales else _motion_scales(motion, per_clip=False), _LEAST_MOTION_PX)
     np.clip(motion, 0, 1, out=motion)
     # Intra-coded cells of a P- or B-frame have no motion, not zero motion: only their residual counts.
     unknown = ~signals.has_vector & signals.has_vector.any(axis=(1, 2), keepdims=True)
@@ -42,10 +70,7 @@ def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
     fuser = _Fuser(config, to, signals.cell_offset_px)
     strength_of = named(RESIDUAL_FEATURES, config.residual_feature, "video.residual_feature")
     strengths = (strength_of(frame) for frame in signals.residual)
-    of_clip = 0.0
-    if per_clip:
-        counts = np.sum([_counts(strength_of(frame)) for frame in signals.residual], axis=0)
-        of_clip = _scale(np.cumsum(counts).item, signals.residual.size)
+    of_clip = scales.residual if scales else 0.0
     scores = np.stack(
         [
             fuser.scores(motion[t], strength, of_clip or _scale(_reached(strength), strength.size), unknown[t])
@@ -60,8 +85,8 @@ def saliency(signals: CodecSignals, config: VideoConfig) -> Saliency:
 
 
 def scores_frames_alone(config: VideoConfig) -> bool:
-    """Returns whether the scores of a frame depend on that frame alone, so that others need not be kept for them."""
-    return config.percentile_scope == "frame" and config.motion_feature in MOTION_FEATURES
+    """Returns whether the scores of a frame depend on it alone, and the scales of its clip, so that others need not be kept."""
+    return config.motion_feature in MOTION_FEATURES
 
 
 class _Fuser:

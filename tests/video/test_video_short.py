@@ -20,6 +20,7 @@ from ove.shards.schema import VideoRecord, pack, unpack
 from ove.sources.folders import InputFile
 from ove.stream.modes import TokenView, to_tokens
 from ove.tokens.read import InputConfig, read_file
+from ove.video import clip_builder
 from ove.video.decode import read_scored, read_video
 from ove.video.saliency import saliency
 from ove.video.select import choose_patches, i_frame_flags
@@ -158,7 +159,8 @@ def test_an_intervention_puts_no_copy_in_the_place_of_a_patch():
 @pytest.mark.parametrize("source", ["bitstream", "transcode"])
 @pytest.mark.parametrize("options", [{}, {"percentile_scope": "clip"}, {"geometry": "letterbox", "motion_feature": "variance"}])
 @pytest.mark.parametrize("n_frames", [7, 40])
-def test_scores_of_frames_one_by_one_are_those_of_the_whole_clip(write_video, sampling, source, options, n_frames):
+def test_scores_of_frames_one_by_one_are_those_of_the_whole_clip(write_video, sampling, source, options, n_frames, monkeypatch):
+    monkeypatch.setattr(clip_builder, "_MOST_KEPT_BYTES", 0)
     path = write_video("a.mp4", moving_texture(n_frames, 64, height=48))
     config = VideoConfig(**SETTINGS, sampling=sampling, source=source, **options)
     (clip, found), (same, signals) = read_scored(path, config), read_video(path, config)
@@ -170,13 +172,15 @@ def test_scores_of_frames_one_by_one_are_those_of_the_whole_clip(write_video, sa
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
-def test_signals_of_no_more_than_a_frame_are_kept_for_scores(write_video):
+@pytest.mark.parametrize("scope", ["frame", "clip"])
+def test_signals_of_no_more_than_a_frame_are_kept_for_scores(write_video, scope, monkeypatch):
     """64 residuals of 640 × 480 are 39 MB."""
+    monkeypatch.setattr(clip_builder, "_MOST_KEPT_BYTES", 30e6)
     path = write_video("a.mp4", moving_texture(64, 640, height=480))
 
     def peak(read) -> int:
         tracemalloc.start()
-        read(path, VideoConfig(n_frames=64, size_px=28, source="bitstream"))
+        read(path, VideoConfig(n_frames=64, size_px=28, source="bitstream", percentile_scope=scope))
         try:
             return tracemalloc.get_traced_memory()[1]
         finally:
