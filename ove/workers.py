@@ -33,6 +33,10 @@ _GRACE_S = 5.0
 """Beyond the limit by the clock on the wall, after which the parent ends a process whose own timer did not."""
 _LONGEST_S = 1e6
 """Eleven days: timers take no more."""
+_NAME = "ove worker"
+_STARTS_OTHERS = 43
+"""Exit code of a worker whose script would start workers itself while it is imported."""
+_BELOW_MAIN = 'call it below `if __name__ == "__main__":`, or give workers = 0'
 _TIMERS = (signal.SIGPROF, signal.SIGALRM)
 """What the timers of processor time and of time send; nothing handles them, so the kernel ends the process."""
 
@@ -90,6 +94,16 @@ def outcomes(
                 future.cancel()
 
 
+def check_may_start() -> None:
+    """Raises ConfigError in a process that still imports its parent's script; a worker ends, and its parent raises it."""
+    this = multiprocessing.current_process()
+    if not getattr(this, "_inheriting", False):
+        return
+    if this.name == _NAME:
+        sys.exit(_STARTS_OTHERS)
+    raise ConfigError(f"a process that only imports your script starts others by a function of ove; {_BELOW_MAIN}.")
+
+
 class Crew(Generic[T, R]):
     """Spawned processes that call one function, each on one item at a time; a context manager, callable from threads.
 
@@ -100,6 +114,7 @@ class Crew(Generic[T, R]):
     """
 
     def __init__(self, function: Callable[[T], R], workers: int, limit_s: float | None = None) -> None:
+        check_may_start()
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._all = [_Worker(function, limit_s) for _ in range(workers)]
         for worker in self._all:
@@ -169,7 +184,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         with self._starting:
-            process = context.Process(target=_serve, args=(theirs, self._function, self._limit_s, self._wall_s), daemon=True)
+            arguments = theirs, self._function, self._limit_s, self._wall_s
+            process = context.Process(target=_serve, args=arguments, name=_NAME, daemon=True)
             process.start()
         self._process = process
         theirs.close()
@@ -179,9 +195,13 @@ class _Worker:
             code = self._died().exit_code
             if self.closed:
                 raise
+            if code == _STARTS_OTHERS:
+                raise ConfigError(
+                    f"worker processes import your script, which calls this again meanwhile; {_BELOW_MAIN}."
+                ) from None
             raise ConfigError(
-                f"worker processes end before they begin (exit code {code}); see the messages above. In your own "
-                'script, call this below `if __name__ == "__main__":`, for workers import the script; or give workers = 0.'
+                f"worker processes end before they begin (exit code {code}); see the messages above. In your own script, "
+                f"{_BELOW_MAIN}."
             ) from None
 
     def _died(self, by_force: bool = False) -> Died:

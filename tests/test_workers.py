@@ -124,4 +124,17 @@ def test_a_script_without_a_main_block_is_told_so(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("from ove.workers import outcomes\nprint(list(outcomes(abs, [1], 1)))\n")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."})
-    assert ConfigError.__name__ in done.stderr and 'below `if __name__ == "__main__":`' in done.stderr
+    assert done.stderr.count("Traceback") == 1 and ConfigError.__name__ in done.stderr.splitlines()[-1]
+    assert "import your script" in done.stderr and 'below `if __name__ == "__main__":`' in done.stderr
+
+
+def test_a_process_of_others_that_imports_the_script_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing\nfrom ove.workers import outcomes\n"
+        "if multiprocessing.current_process().name == 'other':\n    list(outcomes(abs, [1], 1))\n"
+        "else:\n    multiprocessing.get_context('spawn').Process(target=print, name='other').start()\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."})
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ove.errors.ConfigError: a process that only imports your script")

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from ove.shards.make import write_source
 from ove.shards.shard_set import ShardSet
 from ove.shards.write import WriteProgress
 from ove.stream.modes import TokenView, to_tokens
+from ove.workers import check_may_start
 
 PAPER_SHARE = 8
 """The paper keeps one patch in so many: 2,048 of 16,384."""
@@ -84,11 +84,7 @@ def write_shards(
         >>> ove.write_shards("shards", [("video.mp4", "run"), ("other.mp4", "jump")], size=84, workers=0).n_good
         2
     """
-    if multiprocessing.parent_process() is not None:
-        raise ConfigError(
-            "ove.write_shards was called while a worker process imports your script; call it below "
-            '`if __name__ == "__main__":`, or give workers=0.'
-        )
+    check_may_start()
     reading = reading_of(path_column, label_column, label_folder, root)
     video, others = _sections(kind, size, store, settings)
     count = records_per_shard or (64 if kind == "video" else 1024)

@@ -170,7 +170,8 @@ def test_a_script_without_a_guard_is_told_so(videos: list[Path], tmp_path: Path)
     made = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert made.returncode == 1
     last = made.stderr.strip().splitlines()[-1]
-    assert last.startswith("ove.errors.ConfigError: worker processes end before they begin") and "__main__" in last
+    assert last.startswith("ove.errors.ConfigError: worker processes import your script") and "__main__" in last
+    assert made.stderr.count("Traceback") == 1
 
 
 @pytest.mark.parametrize("samples", [None, 3])
