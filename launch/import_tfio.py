@@ -11,9 +11,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ove.errors import BadShard, ConfigError
+from ove.errors import BadClip, BadShard, ConfigError
 from ove.files import digest, only_writer, write_json
-from ove.paths import output_folder
+from ove.paths import not_found, output_folder, uri_of
 from ove.shards.manifest import read_manifest
 
 from . import shards
@@ -42,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Writes shards of the inputs, unless they were imported before; returns 0 if they contain a record."""
     options, of_shards = _parser().parse_known_args(arguments)
     options.out = output_folder(options.out, "--out", options.inputs)
+    for name in options.inputs:
+        if not (uri_of(name) or set(name) & set("*?[") or os.path.exists(name)):
+            raise BadClip(not_found(name))
     with only_writer(options.out / IMPORTED):
         return _import(options, of_shards)
 

@@ -104,6 +104,8 @@ def fields_in_words(record: Record, labels: dict[str, np.ndarray]) -> Iterator[t
                 yield f"labels {bank}", in_words(ids, len(ids))
             if not labels:
                 yield "labels", "none"
+        elif name == "frame_index":
+            yield name, f"{_words(value)}, {len(np.unique(value))} differ"
         else:
             yield name, _words(value)
 

@@ -1,5 +1,6 @@
 """What the front door is given: types checked by the signature, errors that name arguments instead of configuration keys."""
 
+import difflib
 import functools
 import inspect
 import os
@@ -25,6 +26,7 @@ R = TypeVar("R")
 _SECTIONS = {"video": VideoConfig, "shards": ShardsConfig, "selection": SelectionConfig, "probe": ProbeConfig,
              "encoder": EncoderConfig}  # fmt: skip
 _UNKNOWN = re.compile(r"unknown configuration key ([\w.]+); did you mean ([\w.]+)\?|unknown configuration key ([\w.]+)")
+_KEYS = re.compile(r"unexpected argument (\w+); known keys: (.*)", re.DOTALL)
 _BREAK = re.compile(r"\s*\n\s*")
 _WORDS: Mapping[Any, str] = {int: "an int", float: "a float", bool: "a bool", str: "a str", type(None): "None", Path: "a path",
                              os.PathLike: "a path"}  # fmt: skip
@@ -56,7 +58,8 @@ def arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             try:
                 return function(*bound.args, **bound.kwargs)
             except OveError as error:
-                error.args = (_in_arguments(str(error), called, options), *error.args[1:])
+                own = [name for name, parameter in signature.parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+                error.args = (_with_own(_in_arguments(str(error), called, options), own), *error.args[1:])
                 raise
 
         return call
@@ -180,6 +183,17 @@ def _in_arguments(message: str, called: Mapping[str, str], options: Mapping[str,
     parts = message.split("`")
     parts[::2] = [_reworded(part, called, options) for part in parts[::2]]
     return _BREAK.sub(" ", "`".join(parts))
+
+
+def _with_own(message: str, own: Sequence[str]) -> str:
+    """Adds a function's own arguments to a message about a key that no section has: the nearest one, else all."""
+    match = _KEYS.match(message)
+    if match is None:
+        return message
+    near = difflib.get_close_matches(match[1], own, 1)
+    return f"unexpected argument {match[1]}; " + (
+        f"did you mean {near[0]}?" if near else f"known: {', '.join(own)}, {match[2]}"
+    )
 
 
 def _reworded(text: str, called: Mapping[str, str], options: Mapping[str, str]) -> str:

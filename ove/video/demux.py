@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from ove.config import limits
 from ove.errors import BadClip
 from ove.video.container import Deadline, opened_video, video_streams
-from ove.video.ends import frames_announced, is_cut
+from ove.video.ends import frames_announced, missing_part
 from ove.video.packets import without_padding
 from ove.video.span import SEEKS, VideoSpan, packets_of, time_in_video_s
 from ove.video.times import ShownTimes, is_reordered, timestamp
@@ -91,8 +91,8 @@ def survey(
             deadline.check(0)  # FFmpeg stops reading at the time limit with an error of its own
             failure = error.strerror or type(error).__name__
         announced = 0 if span is not None else frames_announced(container, stream)
-        if span is None and not failure and (whole < announced or is_cut(path)):
-            failure = "the file ends early"
+        if span is None and not failure:
+            failure = "the file ends early" if whole < announced else missing_part(path)
         if len(others := [each for each in video_streams(container) if each is not stream]) > 0:
             _log.info("%s: of %d video streams number %d is read", path, 1 + len(others), stream.index)
         return Survey(

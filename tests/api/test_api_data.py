@@ -80,6 +80,8 @@ def test_the_labels_index_the_classes(shard_folder: Path) -> None:
         ({"mode": "best"}, "mode = 'best' is none of codec, frames, tiling, image"),
         ({"budget": 10**6}, "1000000"),
         ({"iframe": "keep"}, r"unexpected argument iframe; did you mean iframe_policy\?"),
+        ({"bach_size": 3}, r"unexpected argument bach_size; did you mean batch_size\?"),
+        ({"qqq": 3}, "unexpected argument qqq; known: batch_size, mode, budget, .*, threads, rule, gop_frames"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_at_once(shard_folder: Path, options: dict[str, Any], said: str) -> None:

@@ -69,6 +69,11 @@ def test_a_job_that_cannot_be_done_is_refused(given: argparse.Namespace, words: 
         import_tfio.make_job(given)
 
 
+def test_inputs_that_are_not_there_are_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(BadClip, match="nowhere: no such file"):
+        import_tfio.main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")])
+
+
 def test_no_python_that_tensorflow_knows_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHON", "/no/such/python")
     with pytest.raises(Unavailable, match=r"needs Python 3\.11 or 3\.12.*PYTHON="):

@@ -35,6 +35,7 @@ def test_a_record_is_printed_and_drawn(ask, shard_folder: Path, tmp_path: Path, 
     assert fields["key"] == "0010" and fields["label"] == "dark" and fields["frames"].startswith("8 JPEG files")
     assert fields["is_i_frame"] == "8, 2 of 8 true: 0, 4" and fields["labels vid"] == "2, 3, 4"
     assert fields["saliency"].startswith("8 × 2 × 2 float16, 0.")
+    assert fields["frame_index"].endswith(", 8 differ")
     picture = cv2.imread(str(tmp_path / "sheet.png"))
     assert picture.shape[0] > 600 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 1000
 

@@ -1,6 +1,7 @@
 """Files of every kind: frames and records of good ones, the reason of each bad one."""
 
 import os
+import re
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ from video_files import P_ONLY, moving_texture
 from ove.config import SelectionConfig, VideoConfig
 from ove.errors import BadClip
 from ove.video.decode import read_video
+from ove.video.ends import missing_part
 from ove.video.saliency import saliency
 from ove.video.select import select
 
@@ -246,3 +248,43 @@ def test_pictures_of_absurd_size_are_refused(tmp_path, write_video, monkeypatch)
     monkeypatch.setenv("OVE_MAX_FRAME_PIXELS", str(96 * 96 - 1))
     with pytest.raises(BadClip, match="96×96 has 9,216 pixels, more than OVE_MAX_FRAME_PIXELS = 9,215 allows"):
         read_video(write_video("large.mp4", moving_texture(4, 96)), SMALL)
+
+
+@pytest.mark.parametrize("suffix", ["webm", "ogv"])
+def test_holes_in_the_middle_show_in_webm_and_ogg(tmp_path, write_video, suffix):
+    """FFmpeg goes on behind them without a word."""
+    whole = write_video(f"w.{suffix}", moving_texture(60, 192), codec="libvpx", g="20")
+    clip, _ = read_video(whole, SMALL)
+    assert clip.n_decoded == 60
+    data, cut = bytearray(whole.read_bytes()), tmp_path / f"cut.{suffix}"
+    at = data.rindex(b"OggS", 0, len(data) // 2) if suffix == "ogv" else data.index(b"\xa3", len(data) // 2) + 1
+    for hole, told in (
+        (slice(at, at + 5000), "overwritten|damaged|ends early|missing"),
+        (slice(len(data) * 95 // 100, None), "ends early"),
+    ):
+        broken = data.copy()
+        broken[hole] = bytes(5000) if hole.stop else b""
+        cut.write_bytes(broken)
+        with pytest.raises(BadClip, match=rf"damaged: \d+ frames decode.*({told})"):
+            read_video(cut, SMALL)
+
+
+def test_every_page_of_an_ogg_file_counts(tmp_path, write_video):
+    data = write_video("w.ogv", moving_texture(60, 192), codec="libvpx", g="20").read_bytes()
+    starts = [found.start() for found in re.finditer(b"OggS", data)] + [len(data)]
+    assert len(starts) > 6
+    path = tmp_path / "cut.ogv"
+    for number in range(len(starts) - 1):
+        path.write_bytes(data[: starts[number]] + data[starts[number + 1] :])
+        assert (missing_part(path) != "") == (number > 0), "nothing tells that the first page was there"
+        flipped = bytearray(data)
+        flipped[starts[number + 1] - 1] ^= 1
+        path.write_bytes(flipped)
+        assert missing_part(path) == "a page of it is damaged"
+        if number:
+            path.write_bytes(data[: starts[number]])
+            assert missing_part(path) == "the file ends early"
+    path.write_bytes(data + b"TAG" * 40)
+    assert missing_part(path) == ""
+    path.write_bytes(data + data)
+    assert missing_part(path) == "", "joined files begin to count anew"
