@@ -19,6 +19,7 @@ from mutations import _CONFIG, write_mutations  # also puts the checkout on the 
 
 from ove.config import VideoConfig
 from ove.errors import BadClip
+from ove.video.bitstream.hevc_slices.load import open_pictures
 from ove.video.decode import read_video
 from ove.video.saliency import saliency
 
@@ -35,6 +36,7 @@ def main() -> int:
     options = parser.parse_args()
     reads = 200 if options.quick else options.reads
     config, started = VideoConfig(**_CONFIG), time.monotonic()
+    open_pictures(b"")  # what is loaded once is no leak
     with tempfile.TemporaryDirectory() as folder:
         counts = {"read": 0, "refused": 0}
         paths = _in_turn(Path(folder))

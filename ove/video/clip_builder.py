@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 
 from ove.config import VideoConfig
 from ove.records import CodecSignals, Saliency
+from ove.video.bitstream.coded import NoVectors
 from ove.video.bitstream.gray import GrayDecoder
 from ove.video.demux import DecodedFrame
 from ove.video.geometry import Orientation, content, orientation_of, turned_signals
@@ -31,8 +32,11 @@ class ClipBuilder:
         n_sampled: int,
         only_scores: bool = False,
         scales: ClipScales | None = None,
+        reads_slices: bool = False,
     ) -> None:
         """Takes signals from the bitstream with `gray`; from a transcode without it, or where it has no vectors.
+
+        `reads_slices`: frames come with what their slice data tell, instead of vectors that the decoder exports.
 
         With `only_scores` there are `scores` instead of `signals`, which are dropped frame by frame where that is possible:
         residuals have the size of the coded picture. Where scores depend on all frames, and these are large, this takes two
@@ -43,7 +47,8 @@ class ClipBuilder:
         """Turned as shown, at their size in the clip, without padding."""
         self.times_s: list[float | None] = []
         """Of all frames, sampled or not."""
-        self.has_vectors = gray is not None and gray.has_vectors
+        self._reads_slices = reads_slices
+        self.has_vectors = gray is not None and (gray.has_vectors or reads_slices)
         self._orientation = Orientation()
         self._to_rgb = VideoReformatter()
         self.measured: ClipScales | None = None
@@ -54,7 +59,9 @@ class ClipBuilder:
         self._stack = self._new_stack()
 
     def add(self, decoded: DecodedFrame, sampled: bool) -> None:
-        """Adds the next frame; NoBitstreamSignals if it needs a residual and has none."""
+        """Adds the next frame; NoBitstreamSignals if it needs a residual or vectors and has none."""
+        if self._reads_slices and decoded.coded is None:
+            raise NoVectors("a frame of it is shown whose picture is not read")
         self.times_s.append(decoded.time_s)
         if self.gray is not None:
             self.gray.observe(decoded.packet, decoded.header)
@@ -92,7 +99,7 @@ class ClipBuilder:
     def _add_signals(self, decoded: DecodedFrame, sampled: bool) -> None:
         self._decide(decoded.frame)
         if sampled and self.gray is not None:
-            self._stack.add(decoded.frame, decoded.packet, self.gray)
+            self._stack.add(decoded.frame, decoded.packet, self.gray, decoded.coded)
             if self._drops:
                 self._score(self._stack.signals())
                 self._stack.clear()
@@ -126,8 +133,9 @@ class PooledClipBuilder(ClipBuilder):
         n_sampled: int,
         only_scores: bool = False,
         scales: ClipScales | None = None,
+        reads_slices: bool = False,
     ) -> None:
-        super().__init__(config, gray, n_sampled, only_scores, scales)
+        super().__init__(config, gray, n_sampled, only_scores, scales, reads_slices)
         self._pool, self._pool_of_transcodes = SignalPool(config.compensation), SignalPool(config.compensation)
         self._between: list[UInt8[np.ndarray, "rows columns 3"]] = []
         """The pictures since the last sampled one, and that one."""
@@ -136,7 +144,7 @@ class PooledClipBuilder(ClipBuilder):
         self._decide(decoded.frame)
         if self.gray is not None:
             one = SignalStack(1, lists=self.config.vectors)
-            one.add(decoded.frame, decoded.packet, self.gray)
+            one.add(decoded.frame, decoded.packet, self.gray, decoded.coded)
             self._pool.add(one.signals(), intra=decoded.frame.pict_type == PictureType.I)
             if sampled:
                 self._pool.close()

@@ -1,7 +1,6 @@
 """A video file → its sampled frames and codec signals."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,9 @@ from jaxtyping import Float64, Int
 from ove.config import VideoConfig
 from ove.errors import BadClip
 from ove.records import Clip, CodecSignals, Saliency
-from ove.video.bitstream.codecs import bitstream_reader, fall_back_or_raise
-from ove.video.bitstream.gray import GrayDecoder, NoBitstreamSignals
+from ove.video.bitstream.codecs import BitstreamReader, bitstream_readers, fall_back_or_raise
+from ove.video.bitstream.coded import NoVectors
+from ove.video.bitstream.gray import NoBitstreamSignals
 from ove.video.clip_builder import ClipBuilder, PooledClipBuilder
 from ove.video.container import Deadline
 from ove.video.demux import Damaged, Survey, decoded_frames, survey
@@ -30,10 +30,11 @@ def read_video(path: Path | str, config: VideoConfig = PAPER, span: VideoSpan | 
     """Reads the sampled frames of a file, or of a span of it, and their signals, turned as the file says.
 
     Signals come from the bitstream where possible, at the size of the coded picture; else, or by `config.source`, the sampled
-    frames are transcoded (`Clip.source` = "transcode") and signals have the size of the clip. HEVC has its residual from the
-    bitstream and its vectors from a transcode (`CodecSignals.residual_source`). BadClip for anything but a whole, readable
-    video of one size; with `config.truncated` = "keep" the frames that decode are kept and `Clip.cut` says what was wrong
-    (spec §2). A span is decoded from the key frame before it; `Clip.frame_index` and `n_decoded` count its frames alone.
+    frames are transcoded (`Clip.source` = "transcode") and signals have the size of the clip. HEVC whose slice data are of a
+    kind that is not read has its residual from the bitstream and its vectors from a transcode
+    (`CodecSignals.residual_source`). BadClip for anything but a whole, readable video of one size; with `config.truncated` =
+    "keep" the frames that decode are kept and `Clip.cut` says what was wrong (spec §2). A span is decoded from the key frame
+    before it; `Clip.frame_index` and `n_decoded` count its frames alone.
     """
     clip, builder, order = _survey_and_read(Path(path), config, span, only_scores=False)
     return clip, dataclasses.replace(builder.signals(), order=order)
@@ -43,7 +44,7 @@ def read_scored(path: Path | str, config: VideoConfig = PAPER, span: VideoSpan |
     """Reads as `read_video`, but returns the scores of the patches alone.
 
     They are those that `saliency` gives for the signals of `read_video`. Signals are kept for no longer than a frame if they
-    come from the bitstream (HEVC's vectors do not). Where scores depend on other frames (`percentile_scope` = "clip") and these
+    come from the bitstream. Where scores depend on other frames (`percentile_scope` = "clip") and these
     are large, the file is decoded twice for that.
     """
     clip, builder, order = _survey_and_read(Path(path), config, span, only_scores=True)
@@ -67,11 +68,13 @@ def _survey_and_read(
     if packets and found.is_reordered:
         shown = decoded_frames(path, deadline, False, span)
         packets.arrange([(frame.place, frame.time_s) for frame in shown if not frame.is_before])
-    if opener := bitstream_reader(path, found, config.source):
+    for reader in bitstream_readers(path, found, config.source):
         try:
-            return _read(path, config, found, deadline, packets, opener, span, only_scores)
+            return _read(path, config, found, deadline, packets, reader, span, only_scores)
         except NoBitstreamSignals as reason:
             fall_back_or_raise(path, found, config.source, reason)
+            if not isinstance(reason, NoVectors):
+                break
     return _read(path, config, found, deadline, packets, None, span, only_scores)
 
 
@@ -81,13 +84,13 @@ def _read(
     found: Survey,
     deadline: Deadline,
     packets: PacketTable | None,
-    opener: Callable[[], GrayDecoder] | None,
+    reader: BitstreamReader | None,
     span: VideoSpan | None,
     only_scores: bool,
 ) -> tuple[Clip, ClipBuilder, Int[np.ndarray, "T"] | None]:
-    """Reads with signals from the bitstream, or, without an opener of gray decoders, from a transcode."""
+    """Reads with signals from the bitstream, or, without a reader, from a transcode."""
     energies = packets.energies() if packets else None
-    builder, cut = _gather(path, config, found.n_packets, energies, deadline, opener, span, only_scores)
+    builder, cut = _gather(path, config, found.n_packets, energies, deadline, reader, span, only_scores)
     cut, n_decoded = cut or found.cut, len(builder.times_s)
     if n_decoded == 0 or (cut and config.truncated == "refuse"):
         why = cut or "the decoder gives no picture"
@@ -95,10 +98,10 @@ def _read(
     if n_decoded != found.n_packets:
         # Some packets have no frame to show: VP8's hidden references, an open GOP's first pictures.
         energies = packets.energies(builder.times_s) if packets else None
-        builder, _ = _gather(path, config, n_decoded, energies, deadline, opener, span, only_scores)
+        builder, _ = _gather(path, config, n_decoded, energies, deadline, reader, span, only_scores)
     if scales := builder.measured:
         del builder  # and its decoder: their memory is for the second pass
-        builder, _ = _gather(path, config, n_decoded, energies, deadline, opener, span, only_scores, scales)
+        builder, _ = _gather(path, config, n_decoded, energies, deadline, reader, span, only_scores, scales)
     index = sample_indices(n_decoded, config.n_frames, config.sampling, energies)
     unique, order = np.unique(index, return_inverse=True)
     pictures = np.stack(builder.pictures)
@@ -127,7 +130,7 @@ def _gather(
     n_frames: int,
     energies: Float64[np.ndarray, "n"] | None,
     deadline: Deadline,
-    opener: Callable[[], GrayDecoder] | None,
+    reader: BitstreamReader | None,
     span: VideoSpan | None,
     only_scores: bool,
     scales: ClipScales | None = None,
@@ -137,10 +140,11 @@ def _gather(
     Also returns what was wrong with the first missing frame of a damaged file that may be kept.
     """
     wanted = set(sample_indices(n_frames, config.n_frames, config.sampling, energies).tolist())
-    gray = opener() if opener else None
-    builder = (PooledClipBuilder if config.sampling == "pool" else ClipBuilder)(config, gray, len(wanted), only_scores, scales)
+    gray, slices = (reader.gray(), reader.slices) if reader else (None, None)
+    make = PooledClipBuilder if config.sampling == "pool" else ClipBuilder
+    builder = make(config, gray, len(wanted), only_scores, scales, reads_slices=slices is not None)
     try:
-        for decoded in decoded_frames(path, deadline, gray is not None, span):
+        for decoded in decoded_frames(path, deadline, gray is not None, span, slices):
             if decoded.is_before:
                 builder.skip(decoded)
             else:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 from av.codec.context import Flags2
@@ -13,6 +14,7 @@ from av.video.stream import VideoStream
 
 from ove.config import limits
 from ove.errors import BadClip
+from ove.video.bitstream.coded import CodedPicture, DamagedSlices, SliceReader
 from ove.video.container import Deadline, opened_video, video_streams
 from ove.video.ends import frames_announced, missing_part
 from ove.video.packets import without_padding
@@ -57,6 +59,8 @@ class DecodedFrame:
     """Of its packet in the file, in bytes."""
     is_before: bool = False
     """Whether it lies before the requested span, whose frames refer to it."""
+    coded: CodedPicture | None = None
+    """What its slice data tell, where they are read."""
 
 
 class Damaged(BadClip):
@@ -112,16 +116,23 @@ def _time_in(path: Path, packet: av.Packet, stream: VideoStream) -> float:
     return time_s
 
 
-def decoded_frames(path: Path, deadline: Deadline, keep_packets: bool, span: VideoSpan | None = None) -> Iterator[DecodedFrame]:
+def decoded_frames(
+    path: Path,
+    deadline: Deadline,
+    keep_packets: bool,
+    span: VideoSpan | None = None,
+    open_slices: Callable[[], SliceReader] | None = None,
+) -> Iterator[DecodedFrame]:
     """Yields the frames of a file in display order; of a span: its frames, after those that they refer to.
 
-    With `keep_packets` each comes with its packet, and with motion vectors where the codec has them. Damaged for a frame
-    marked as corrupt or a decoder that fails, BadClip for a frame of another size than the first, both with the number of
-    frames decoded so far; a file that just ends early ends the iteration.
+    With `keep_packets` each comes with its packet, and with motion vectors where the codec has them; what `open_slices` gives
+    is opened for each pass, and reads the slice data of the packets in decoding order (NoVectors if it cannot). Damaged for a
+    frame marked as corrupt, slice data that are not whole or a decoder that fails, BadClip for a frame of another size than
+    the first, all with the number of frames decoded so far; a file that just ends early ends the iteration.
     """
     for attempt in range(n_attempts := len(SEEKS)):
         try:
-            yield from _decoded(path, deadline, keep_packets, span, attempt)
+            yield from _decoded(path, deadline, keep_packets, span, attempt, open_slices() if open_slices else None)
             return
         except _FramesLost:
             assert attempt < n_attempts - 1 and span is not None
@@ -132,7 +143,12 @@ class _FramesLost(Exception):
 
 
 def _decoded(
-    path: Path, deadline: Deadline, keep_packets: bool, span: VideoSpan | None, attempt: int
+    path: Path,
+    deadline: Deadline,
+    keep_packets: bool,
+    span: VideoSpan | None,
+    attempt: int,
+    slices: SliceReader | None = None,
 ) -> Iterator[DecodedFrame]:
     """Yields frames as `decoded_frames`, from the key frame that the attempt finds; before the first, maybe _FramesLost."""
     with opened_video(path, deadline) as (container, stream):
@@ -141,14 +157,15 @@ def _decoded(
         if keep_packets:  # takes a tenth of the time of decoding
             context.flags2 |= Flags2.export_mvs
         context.options = {"max_pixels": str(limits().max_frame_pixels)}
-        waiting: dict[int, tuple[bytes, int | None, bytes, int | None]] = {}
+        waiting: dict[int, _Waiting] = {}
         n_decoded, size, times, nothing_yet = 0, (0, 0), ShownTimes(stream), True
         for number, packet in enumerate(_packets(container, stream, span, attempt)):
             if packet is not None:
                 time = timestamp(packet, stream)
                 times.add(time)
                 data, header = (bytes(packet), _new_header(packet)) if keep_packets else (b"", b"")
-                waiting[number] = (data, time, header, packet.pos)
+                coded = _read_slices(path, slices, data, header, n_decoded)
+                waiting[number] = _Waiting(data, time, header, packet.pos, coded)
                 # The decoder hands a packet's timestamp to its frame: numbered, frames and packets match whatever the order.
                 packet.pts = packet.dts = number
                 if stream.codec.canonical_name in _NEVER_PADDED and _WIPED in without_padding(stream, bytes(packet)):
@@ -158,11 +175,12 @@ def _decoded(
             except av.FFmpegError as error:
                 raise _damaged(path, n_decoded, f", then {error.strerror or type(error).__name__}") from error
             for frame in frames:
-                data, own, header, place = waiting.pop(frame.pts if frame.pts is not None else -1, (b"", None, b"", None))
-                time = times.next(own)
+                packet_of_it = waiting.pop(frame.pts if frame.pts is not None else -1, _Waiting())
+                data, header, place = packet_of_it.data, packet_of_it.header, packet_of_it.place
+                time = times.next(packet_of_it.time)
                 place_s = time_in_video_s(time, stream) if span is not None else None
                 if nothing_yet and span is not None and place_s is not None and attempt < len(SEEKS) - 1:
-                    earlier = [time_in_video_s(other, stream) for _, other, _, _ in waiting.values()]
+                    earlier = [time_in_video_s(other.time, stream) for other in waiting.values()]
                     if any(span.holds(other_s) and other_s < place_s for other_s in earlier if other_s is not None):
                         raise _FramesLost
                 nothing_yet = False
@@ -175,9 +193,31 @@ def _decoded(
                 size = size if n_decoded else (frame.width, frame.height)
                 _check(path, frame, n_decoded, size)
                 seconds = time * base.numerator / base.denominator if time is not None and base else None
-                yield DecodedFrame(frame, data, seconds, header, place)
+                yield DecodedFrame(frame, data, seconds, header, place, coded=packet_of_it.coded)
                 n_decoded += 1
             deadline.check(n_decoded)
+
+
+class _Waiting(NamedTuple):
+    """A packet whose frame has not come yet, and what was read of it."""
+
+    data: bytes = b""
+    time: int | None = None
+    header: bytes = b""
+    place: int | None = None
+    coded: CodedPicture | None = None
+
+
+def _read_slices(path: Path, slices: SliceReader | None, packet: bytes, header: bytes, n_decoded: int) -> CodedPicture | None:
+    """Reads the next packet's slice data; Damaged where they are not whole."""
+    if slices is None:
+        return None
+    if header:
+        slices.take_header(header)
+    try:
+        return slices.read(packet)
+    except DamagedSlices as error:
+        raise _damaged(path, n_decoded, f", then {error}") from error
 
 
 def _new_header(packet: av.Packet) -> bytes:

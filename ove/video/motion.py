@@ -8,6 +8,7 @@ from jaxtyping import Bool, Complex64, Float32, Float64, Shaped
 
 from ove.named import named
 from ove.records import CELL_PX
+from ove.video.bitstream.coded import CodedPicture
 
 _CELL_BITS = CELL_PX.bit_length() - 1
 _MOVED_PX = 1e-3
@@ -54,12 +55,41 @@ def dense_field(
         return empty, np.zeros(empty.shape[:2], bool)
     (past, future), (has_past, has_future) = _scattered(vectors, rows, columns)
     has_vector = has_past | has_future
-    two = has_past & has_future
-    field = np.where(has_past, past, future)
-    if two.any():
-        field[two] = _of_two(past[two], future[two], lists)
-    field = field.view(np.float32).reshape(rows, columns, 2)
+    field = _of_lists(past, future, has_past, has_future, lists).reshape(rows, columns, 2)
     return field[shown], has_vector.reshape(rows, columns)[shown]
+
+
+def coded_field(
+    coded: CodedPicture, lists: str = "both", crop_px: tuple[int, int] = (0, 0), shown_px: tuple[int, int] | None = None
+) -> tuple[Float32[np.ndarray, "h w 2"], Bool[np.ndarray, "h w"]]:
+    """Returns what `dense_field` does, of a picture whose slice data were read.
+
+    Whether a vector points to the past or to the future is told by the order of pictures: a list may hold either. `shown_px`:
+    (height, width) of the shown picture, which begins `crop_px` into the coded one; else all of it is shown.
+    """
+    forward = np.where(coded.poc_distance < 0, np.float32(-0.25), np.float32(0.25))[..., None]
+    moved = (coded.vectors * forward).astype(np.float32).reshape(-1, 2, 2).view(np.complex64)[..., 0]
+    used = coded.used.reshape(-1, 2)
+    shape = coded.used.shape[:2]
+    field = _of_lists(moved[:, 0], moved[:, 1], used[:, 0], used[:, 1], lists).reshape(*shape, 2)
+    height, width = shown_px or (shape[0] * CELL_PX, shape[1] * CELL_PX)
+    shown = np.s_[crop_px[0] // CELL_PX : cells(crop_px[0] + height), crop_px[1] // CELL_PX : cells(crop_px[1] + width)]
+    return field[shown], coded.used.any(axis=-1)[shown]
+
+
+def _of_lists(
+    first: Complex64[np.ndarray, "n"],
+    second: Complex64[np.ndarray, "n"],
+    has_first: Bool[np.ndarray, "n"],
+    has_second: Bool[np.ndarray, "n"],
+    lists: str,
+) -> Float32[np.ndarray, "m"]:
+    """Returns (dx, dy) of all cells, one after the other, from the vectors of both lists."""
+    field = np.where(has_first, first, second)
+    two = has_first & has_second
+    if two.any():
+        field[two] = _of_two(first[two], second[two], lists)
+    return field.view(np.float32)
 
 
 def _scattered(

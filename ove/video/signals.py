@@ -8,8 +8,9 @@ from einops import reduce, repeat
 from jaxtyping import Bool, Float32, Int16
 
 from ove.records import CELL_PX, CodecSignals
+from ove.video.bitstream.coded import CodedPicture
 from ove.video.bitstream.gray import GrayDecoder, gradient, gradient_into
-from ove.video.motion import cells, dense_field
+from ove.video.motion import cells, coded_field, dense_field
 
 _PAIR_CELLS = 4
 """Rows of cells in a pair of macroblocks."""
@@ -29,8 +30,11 @@ class SignalStack:
     def __len__(self) -> int:
         return self._n
 
-    def add(self, frame: VideoFrame, packet: bytes, gray: GrayDecoder) -> None:
-        """Adds a frame, decoded with vectors exported, and its packet; NoBitstreamSignals if it has no residual."""
+    def add(self, frame: VideoFrame, packet: bytes, gray: GrayDecoder, coded: CodedPicture | None = None) -> None:
+        """Adds a frame, its packet, and what its slice data tell; without that, it must be decoded with vectors exported.
+
+        NoBitstreamSignals if it has no residual.
+        """
         height, width, t = frame.height, frame.width, self._n
         top, left = gray.start_px(height, width)
         down, across = top % CELL_PX, left % CELL_PX
@@ -39,7 +43,10 @@ class SignalStack:
             field = (self._capacity, cells(down + height), cells(across + width))
             self._motion, self._has_vector = np.zeros((*field, 2), np.float32), np.zeros(field, bool)
             self._residual = np.empty((self._capacity, height, width), np.int16)
-        if gray.has_vectors:
+        if coded is not None:
+            self._motion[t], self._has_vector[t] = coded_field(coded, self._lists, (top, left), (height, width))
+            intra = ~self._has_vector[t]
+        elif gray.has_vectors:
             # Of a pair cut by the crop, the hidden macroblock counts too.
             reach = height + -(top + height) % (_PAIR_CELLS * CELL_PX) if gray.mbaff else height
             motion, has_vector = dense_field(gray.vectors(frame, packet), reach, width, self._lists, (top, left))

@@ -10,8 +10,10 @@ from video_files import faded, grainy, moving_texture
 from ove.config import VideoConfig
 from ove.errors import BadClip
 from ove.records import CodecSignals
+from ove.video.bitstream import codecs
 from ove.video.bitstream import hevc as hevc_residual
 from ove.video.bitstream import hevc_syntax as hevc
+from ove.video.bitstream.coded import NoVectors
 from ove.video.bitstream.gray import NoBitstreamSignals
 from ove.video.bitstream.hevc import GrayHevc
 from ove.video.bitstream.nal import BitReader, BitWriter, annex_b, packet_nals
@@ -56,29 +58,52 @@ def test_weights_left_in_the_stream_would_show(write_video, monkeypatch):
 @pytest.mark.parametrize(
     "params", ["", "wpp=1:slices=2:ctu=16", "repeat-headers=1:tskip=1", "scaling-list=default:ref=5:bframes=6"]
 )
-def test_vectors_are_a_transcodes_and_the_residual_the_streams(write_video, params):
+def test_vectors_and_residual_are_the_streams(write_video, params):
     frames = np.repeat(moving_texture(1, 112, 96), 16, axis=0)
     frames[9:, 32:64, 48:80] += 24  # a square lights up and stays
     path = write_video("v.mkv", frames, codec="libx265", crf="10", x265_params=f"log-level=none:{params}")
-    clip, signals = read_video(path, VideoConfig(n_frames=16, size_px=56))
-    assert (clip.source, clip.codec, signals.residual_source, signals.residual_exact) == (
-        "transcode",
-        "hevc",
-        "bitstream",
-        True,
-    )
-    assert signals.residual.shape == (16, 96, 112)
-    assert signals.motion.shape == (16, 12, 14, 2)
-    energy = np.abs(signals.residual[1:]).mean((1, 2))
-    assert energy.argmax() + 1 >= 9
-    with pytest.raises(BadClip, match="codec is hevc, whose motion vectors FFmpeg does not export"):
-        read_video(path, VideoConfig(n_frames=16, source="bitstream"))
+    for source in ("auto", "bitstream"):
+        clip, signals = read_video(path, VideoConfig(n_frames=16, size_px=56, source=source))
+        found = clip.source, clip.codec, signals.residual_source, signals.residual_exact
+        assert found == ("bitstream", "hevc", "bitstream", True)
+        assert signals.residual.shape == (16, 96, 112)
+        assert signals.motion.shape == (16, 12, 14, 2)
+        energy = np.abs(signals.residual[1:]).mean((1, 2))
+        assert energy.argmax() + 1 >= 9
     forced, of_transcode = read_video(path, VideoConfig(n_frames=16, size_px=56, source="transcode"))
     assert (forced.source, of_transcode.residual_source, of_transcode.residual.shape) == (
         "transcode",
         "transcode",
         (16, 56, 56),
     )
+
+
+@pytest.mark.parametrize("bframes", [0, 3])
+def test_the_field_is_the_pan_of_the_picture(write_video, bframes):
+    wide = np.concatenate([moving_texture(1, 160, 96)[0], moving_texture(2, 160, 96)[1]], axis=1)
+    frames = np.stack([wide[:, 4 * t : 4 * t + 128] for t in range(12)])  # the content moves to the left
+    path = write_video("v.mp4", frames, codec="libx265", crf="12", x265_params=f"log-level=none:bframes={bframes}:ref=1")
+    _, signals = read_video(path, VideoConfig(n_frames=12, size_px=56))
+    inner = signals.motion[1:, 2:-2, 4:-4][signals.has_vector[1:, 2:-2, 4:-4]]
+    assert (inner[:, 0] % 4 == 0).mean() > 0.9 and (np.abs(inner[:, 1]) < 0.3).mean() > 0.95
+    if bframes == 0:  # from the frame before: by 4 pixels to the left
+        assert (inner[:, 0] == -4).mean() > 0.9
+    else:
+        assert (inner[:, 0] < 0).mean() > 0.3
+
+
+def test_slice_data_that_are_not_read_leave_the_residual(write_video, monkeypatch, caplog):
+    path = write_video("v.mp4", moving_texture(8, 96, 64), codec="libx265", x265_params="log-level=none")
+
+    def refuse(extradata):
+        raise NoVectors("it is of another kind")
+
+    monkeypatch.setitem(codecs.SLICE_READERS, "hevc", refuse)
+    clip, signals = read_video(path, VideoConfig(n_frames=8, size_px=56))
+    assert (clip.source, signals.residual_source, signals.residual.shape) == ("transcode", "bitstream", (8, 64, 96))
+    assert "it is of another kind; its vectors are those of a transcode" in caplog.text
+    with pytest.raises(BadClip, match=r"it is of another kind; set video.source to auto or transcode"):
+        read_video(path, VideoConfig(n_frames=8, size_px=56, source="bitstream"))
 
 
 def test_vectors_are_spread_over_the_larger_picture():

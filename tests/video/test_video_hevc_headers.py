@@ -9,6 +9,7 @@ from video_files import moving_texture, write_file
 
 from ove.video.bitstream import hevc_syntax as hevc
 from ove.video.bitstream.hevc import slice_without_weights
+from ove.video.bitstream.hevc_pps import Pps, Tiles, read_pps
 from ove.video.bitstream.hevc_slice_header import read_slice_pps_id
 from ove.video.bitstream.nal import clear_bits, unescaped
 
@@ -50,6 +51,73 @@ def write_scaling_lists(w: HeaderWriter, rng: random.Random) -> None:
                 w.signed(rng.randrange(-7, 248))
             for _ in range(min(64, 1 << (4 + 2 * size))):
                 w.signed(rng.randrange(-128, 128))
+
+
+def write_vui(w: HeaderWriter, rng: random.Random, layers: int) -> None:
+    """E.2.1 … E.2.3."""
+
+    def maybe() -> bool:
+        return w.flag(rng.random() < 0.5)
+
+    if maybe():
+        aspect = rng.choice([1, 255])
+        w.number(aspect, 8)
+        if aspect == 255:
+            w.number(rng.randrange(1, 1 << 32), 32)
+    if maybe():
+        maybe()
+    if maybe():
+        w.number(rng.randrange(6), 3)
+        maybe()
+        if maybe():
+            w.number(1, 8)
+            w.number(1, 8)
+            w.number(1, 8)
+    if maybe():
+        w.unsigned(rng.randrange(6))
+        w.unsigned(rng.randrange(6))
+    w.raw("0", "0", "0")
+    if maybe():
+        for _ in range(4):
+            w.unsigned(rng.randrange(4))
+    if maybe():
+        w.number(1001, 32)
+        w.number(30000, 32)
+        if maybe():
+            w.unsigned(rng.randrange(9))
+        if maybe():
+            write_hrd(w, rng, layers)
+    if maybe():
+        w.raw("0", "1", "0")
+        for _ in range(5):
+            w.unsigned(rng.randrange(9))
+
+
+def write_hrd(w: HeaderWriter, rng: random.Random, layers: int) -> None:
+    """E.2.2, E.2.3."""
+    nal, vcl = w.flag(rng.random() < 0.6), w.flag(rng.random() < 0.6)
+    sub_pictures = False
+    if nal or vcl:
+        sub_pictures = w.flag(rng.random() < 0.5)
+        if sub_pictures:
+            w.number(rng.randrange(1 << 19), 19)
+        w.number(rng.randrange(1 << 8), 8)
+        if sub_pictures:
+            w.number(rng.randrange(16), 4)
+        w.number(rng.randrange(1 << 15), 15)
+    for _ in range(layers + 1):
+        fixed, low_delay, count = w.flag(rng.random() < 0.5), False, 1
+        if fixed or w.flag(rng.random() < 0.5):
+            w.unsigned(rng.randrange(99))
+        else:
+            low_delay = w.flag(rng.random() < 0.5)
+        if not low_delay:
+            count = rng.randrange(1, 4)
+            w.unsigned(count - 1)
+        for _ in range(count * (nal + vcl)):
+            for _ in range(4 if sub_pictures else 2):
+                w.unsigned(rng.randrange(1000))
+            w.flag(rng.random() < 0.5)
 
 
 def write_set(w: HeaderWriter, rng: random.Random, known: list, count: int) -> list:
@@ -160,10 +228,15 @@ def sps_of(rng: random.Random) -> Sps:
         many = rng.randrange(5)
         w.unsigned(many)
         for _ in range(many):
-            w.number(rng.randrange(1 << poc_lsb_bits), poc_lsb_bits)
-            listed.append(w.flag(rng.random() < 0.6))
+            lsb = rng.randrange(1 << poc_lsb_bits)
+            w.number(lsb, poc_lsb_bits)
+            listed.append((lsb, w.flag(rng.random() < 0.6)))
     temporal_mvp = w.flag(rng.random() < 0.6)
-    w.raw("0", "0", "0")  # no strong smoothing, no VUI, no extension
+    w.raw("0")  # no strong smoothing
+    if w.flag(rng.random() < 0.5):
+        write_vui(w, rng, layers)
+    if w.flag(rng.random() < 0.4):
+        w.raw("1", "0000000", *(rng.choice("01") for _ in range(9)))
     side = 8 << bigger
     num_ctbs = -(-width // side) * -(-height // side)
     return Sps(w.nal(), chroma_format, separate, poc_lsb_bits, sets, long_term_ref_pics, listed, sao, temporal_mvp, num_ctbs)
@@ -252,7 +325,7 @@ def write_references(w: HeaderWriter, rng: random.Random, sps: Sps) -> int:
             if i < listed:
                 number = rng.randrange(len(sps.listed))
                 w.number(number, (len(sps.listed) - 1).bit_length())
-                used += sps.listed[number]
+                used += sps.listed[number][1]
             else:
                 w.number(rng.randrange(1 << sps.poc_lsb_bits), sps.poc_lsb_bits)
                 used += w.flag(rng.random() < 0.6)
@@ -375,47 +448,108 @@ def values(fields: list[Field]) -> dict[str, int]:
 
 def sequence(sps: Sps, traced: dict[str, int]) -> hevc.Sps:
     """What our reader is to find: FFmpeg's fields, and the reference sets that were meant."""
-    side = 1 << (3 + traced["log2_min_luma_coding_block_size_minus3"] + traced["log2_diff_max_min_luma_coding_block_size"])
-    across, down = (-(-traced[f"pic_{name}_in_luma_samples"] // side) for name in ("width", "height"))
+    separate, chroma_format = bool(traced.get("separate_colour_plane_flag", 0)), traced["chroma_format_idc"]
+    smallest = 3 + traced["log2_min_luma_coding_block_size_minus3"]
+    transform = 2 + traced["log2_min_luma_transform_block_size_minus2"]
+    pcm = None
+    if traced["pcm_enabled_flag"]:
+        pcm_size = 3 + traced["log2_min_pcm_luma_coding_block_size_minus3"]
+        largest = pcm_size + traced["log2_diff_max_min_pcm_luma_coding_block_size"]
+        bits = (1 + traced[f"pcm_sample_bit_depth_{plane}_minus1"] for plane in ("luma", "chroma"))
+        pcm = hevc.Pcm(*bits, pcm_size, largest)
     return hevc.Sps(
         sps_id=traced["sps_seq_parameter_set_id"],
-        chroma_planes=traced["chroma_format_idc"] > 0 and not traced.get("separate_colour_plane_flag", 0),
-        separate_colour_plane=bool(traced.get("separate_colour_plane_flag", 0)),
-        num_ctbs=across * down,
+        chroma_array_type=0 if separate else chroma_format,
+        separate_colour_plane=separate,
+        width=traced["pic_width_in_luma_samples"],
+        height=traced["pic_height_in_luma_samples"],
+        crop_end_px=(
+            traced.get("conf_win_bottom_offset", 0) * (2 if chroma_format == 1 else 1),
+            traced.get("conf_win_right_offset", 0) * (2 if chroma_format in (1, 2) else 1),
+        ),
+        bit_depth_luma=8 + traced["bit_depth_luma_minus8"],
+        bit_depth_chroma=8 + traced["bit_depth_chroma_minus8"],
         poc_lsb_bits=4 + traced["log2_max_pic_order_cnt_lsb_minus4"],
+        min_cb_size_bits=smallest,
+        ctb_size_bits=smallest + traced["log2_diff_max_min_luma_coding_block_size"],
+        min_tb_size_bits=transform,
+        max_tb_size_bits=transform + traced["log2_diff_max_min_luma_transform_block_size"],
+        max_depth_inter=traced["max_transform_hierarchy_depth_inter"],
+        max_depth_intra=traced["max_transform_hierarchy_depth_intra"],
+        amp=bool(traced["amp_enabled_flag"]),
         sao=bool(traced["sample_adaptive_offset_enabled_flag"]),
+        pcm=pcm,
         st_ref_pic_sets=tuple(map(tuple, sps.sets)),
         long_term_ref_pics=bool(traced["long_term_ref_pics_present_flag"]),
-        lt_used_by_curr_pic=tuple(sps.listed),
+        lt_ref_pics=tuple(sps.listed),
         temporal_mvp=bool(traced["sps_temporal_mvp_enabled_flag"]),
+        range_extension=tuple(bool(traced.get(name, 0)) for name in RANGE_FLAGS),
+        unreadable="",
     )
 
 
-def picture(fields: list[Field]) -> hevc.Pps:
+RANGE_FLAGS = [
+    "transform_skip_rotation_enabled_flag",
+    "transform_skip_context_enabled_flag",
+    "implicit_rdpcm_enabled_flag",
+    "explicit_rdpcm_enabled_flag",
+    "extended_precision_processing_flag",
+    "intra_smoothing_disabled_flag",
+    "high_precision_offsets_enabled_flag",
+    "persistent_rice_adaptation_enabled_flag",
+    "cabac_bypass_alignment_enabled_flag",
+]
+
+
+def tiles_of(traced: dict[str, int]) -> Tiles | None:
+    if not traced["tiles_enabled_flag"]:
+        return None
+    columns, rows = traced["num_tile_columns_minus1"] + 1, traced["num_tile_rows_minus1"] + 1
+    if traced["uniform_spacing_flag"]:
+        return Tiles(columns, rows, None, None)
+    widths, heights = (
+        tuple(traced[f"{name}_minus1[{i}]"] + 1 for i in range(n - 1))
+        for name, n in (("column_width", columns), ("row_height", rows))
+    )
+    return Tiles(columns, rows, widths, heights)
+
+
+def picture(fields: list[Field]) -> Pps:
     traced = values(fields)
 
     def flag(name: str) -> bool:
         return bool(traced.get(name, 0))
 
-    return hevc.Pps(
+    offsets = flag("chroma_qp_offset_list_enabled_flag")
+    return Pps(
         pps_id=traced["pps_pic_parameter_set_id"],
         sps_id=traced["pps_seq_parameter_set_id"],
         dependent_slice_segments=flag("dependent_slice_segments_enabled_flag"),
         output_flag_present=flag("output_flag_present_flag"),
         num_extra_slice_header_bits=traced["num_extra_slice_header_bits"],
+        sign_data_hiding=flag("sign_data_hiding_enabled_flag"),
         cabac_init_present=flag("cabac_init_present_flag"),
         num_ref_idx=tuple(traced[f"num_ref_idx_l{i}_default_active_minus1"] + 1 for i in (0, 1)),
+        init_qp=26 + traced["init_qp_minus26"],
+        transform_skip=flag("transform_skip_enabled_flag"),
+        cu_qp_delta_depth=traced["diff_cu_qp_delta_depth"] if flag("cu_qp_delta_enabled_flag") else None,
         slice_chroma_qp_offsets=flag("pps_slice_chroma_qp_offsets_present_flag"),
         weighted_pred_bit=next(field.at for field in fields if field.name == "weighted_pred_flag"),
         weighted_pred=flag("weighted_pred_flag"),
         weighted_bipred=flag("weighted_bipred_flag"),
-        entry_points=flag("tiles_enabled_flag") or flag("entropy_coding_sync_enabled_flag"),
+        transquant_bypass=flag("transquant_bypass_enabled_flag"),
+        tiles=tiles_of(traced),
+        wavefront=flag("entropy_coding_sync_enabled_flag"),
         loop_filter_across_slices=flag("pps_loop_filter_across_slices_enabled_flag"),
         deblocking_override=flag("deblocking_filter_override_enabled_flag"),
         deblocking_disabled=flag("pps_deblocking_filter_disabled_flag"),
         lists_modification_present=flag("lists_modification_present_flag"),
+        parallel_merge_bits=2 + traced["log2_parallel_merge_level_minus2"],
         slice_header_extension=flag("slice_segment_header_extension_present_flag"),
-        chroma_qp_offset_lists=flag("chroma_qp_offset_list_enabled_flag"),
+        max_transform_skip_size_bits=2 + traced.get("log2_max_transform_skip_block_size_minus2", 0),
+        cross_component_prediction=flag("cross_component_prediction_enabled_flag"),
+        chroma_qp_offset_depth=traced["diff_cu_chroma_qp_offset_depth"] if offsets else None,
+        num_chroma_qp_offsets=traced.get("chroma_qp_offset_list_len_minus1", 0),
     )
 
 
@@ -430,7 +564,7 @@ def header_of(nal: bytes, tracer: Tracer) -> tuple[list[Field], bytes]:
     return fields, unescaped(nal)[end // 8 + 1 :]  # a one, and zeros to the end of its byte
 
 
-def check_slice(nal: bytes, pps_nal: bytes, sps: hevc.Sps, pps: hevc.Pps, tracer: Tracer) -> bool:
+def check_slice(nal: bytes, pps_nal: bytes, sps: hevc.Sps, pps: Pps, tracer: Tracer) -> bool:
     """Whether it has weights; then they are cut out as FFmpeg would read the slice without them."""
     fields, data = header_of(nal, tracer)
     assert read_slice_pps_id(nal) == values(fields)["slice_pic_parameter_set_id"]
@@ -460,7 +594,7 @@ def test_headers_are_read_as_ffmpeg_reads_them(tracer):
         for _ in range(2):
             pps_nal = pps_of(rng, sps.sps_id)
             pps_fields = tracer.read(pps_nal)
-            pps = hevc.read_pps(pps_nal)
+            pps = read_pps(pps_nal)
             assert pps == picture(pps_fields), seed
             for _ in range(6):
                 tracer.read(pps_nal)

@@ -10,6 +10,7 @@ from jaxtyping import UInt8, UInt16
 from ove.video.bitstream import hevc_syntax as hevc
 from ove.video.bitstream.gray import NoBitstreamSignals, decode_one, luma_of, open_decoder
 from ove.video.bitstream.gray_nal import GrayNal, ParameterSets
+from ove.video.bitstream.hevc_pps import Pps, read_pps
 from ove.video.bitstream.hevc_slice_header import FIRST_IRAP, read_slice, read_slice_pps_id
 from ove.video.bitstream.nal import annex_b, clear_bits, escaped, splice_bits, unescaped
 
@@ -19,12 +20,12 @@ before them; that CRA picture."""
 _READERS = {
     hevc.NAL_VPS: (hevc.read_vps_id, ""),
     hevc.NAL_SPS: (hevc.read_sps, "sps_id"),
-    hevc.NAL_PPS: (hevc.read_pps, "pps_id"),
+    hevc.NAL_PPS: (read_pps, "pps_id"),
 }
 
 
 class GrayHevc(GrayNal):
-    """Decodes single packets of an HEVC stream; FFmpeg does not export which of their pixels are inter-coded."""
+    """Decodes single packets of an HEVC stream; FFmpeg exports neither vectors nor which of their pixels are inter-coded."""
 
     has_vectors = False
     split_header = staticmethod(hevc.split_hvcc)
@@ -38,6 +39,7 @@ class GrayHevc(GrayNal):
         self._sets, self._sps, self._pps = sets, sets.of(hevc.NAL_SPS), sets.of(hevc.NAL_PPS)
         if not self._sps or not self._pps:
             return  # the first packet may bring them
+        self._shown_sps = next(iter(self._sps.values()))[1]
         if any(pps.other_extensions for _, pps in self._pps.values()):
             raise NoBitstreamSignals("it uses extensions for layers, depth or screen content")
         header = [nal for nal, _ in [*sets.of(hevc.NAL_VPS).values(), *self._sps.values()]]
@@ -46,7 +48,7 @@ class GrayHevc(GrayNal):
 
     def observe(self, packet: bytes, header: bytes = b"") -> None:
         """Updates the parameter sets; NoBitstreamSignals where it is uncertain which of them a picture means."""
-        found, first = self._header(header) if header else [], -1
+        found, first, nal = self._header(header) if header else [], -1, b""
         for nal in self._nals(packet):
             if 0 <= (first := hevc.nal_unit_type(nal)) <= _LAST_SLICE:
                 break
@@ -57,6 +59,19 @@ class GrayHevc(GrayNal):
                 # Pictures shown earlier may be decoded later: only at an IRAP picture other than a CRA is their set certain.
                 raise NoBitstreamSignals("its parameter sets change between two pictures at which decoding may begin")
             self._use(sets)
+        if len(self._sps) > 1 and 0 <= first <= _LAST_SLICE:
+            try:
+                self._shown_sps = self._sps[self._pps[read_slice_pps_id(nal)][1].sps_id][1]
+            except (KeyError, ValueError) as error:
+                raise NoBitstreamSignals("a picture of it refers to an unknown parameter set") from error
+
+    def start_px(self, height: int, width: int) -> tuple[int, int]:
+        """Returns where a shown picture of this size begins in the coded one; FFmpeg may crop less at the left than the SPS."""
+        below, right = self._shown_sps.crop_end_px
+        start = self._shown_sps.height - below - height, self._shown_sps.width - right - width
+        if min(start) < 0:
+            raise NoBitstreamSignals(f"its pictures of {width}×{height} pixels are larger than its header says")
+        return start
 
     def luma(self, packet: bytes) -> tuple[UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"], int]:
         """Returns the packet's luma as decoded from gray references, and its bit depth; valid on inter-coded pixels only."""
@@ -76,11 +91,11 @@ class GrayHevc(GrayNal):
         return luma_of(decode_one(self._context, [annex_b(slices)]))
 
 
-def slice_without_weights(nal: bytes, sps: hevc.Sps, pps: hevc.Pps) -> bytes:
+def slice_without_weights(nal: bytes, sps: hevc.Sps, pps: Pps) -> bytes:
     """Returns a slice's NAL unit without pred_weight_table; ValueError if its header is invalid."""
     payload = unescaped(nal)
     header = read_slice(nal, payload, sps, pps)
-    if header is None:
+    if header.weights is None:
         return nal
     # byte_alignment (7.3.2.12) is a one and zeros: where the header ended a byte, it filled one of its own.
     return escaped(splice_bits(payload, header.weights, header.end, stop="1", fill="0") + payload[header.end // 8 + 1 :])

@@ -1,4 +1,4 @@
-"""The HEVC parameter sets that decoding single pictures needs; slice headers are read in `hevc_slice_header`.
+"""The HEVC sequence parameter set, and what all headers have in common; `hevc_pps` and `hevc_slice_header` have the others.
 
 Clause numbers are those of ITU-T H.265 (08/2021).
 """
@@ -6,14 +6,15 @@ Clause numbers are those of ITU-T H.265 (08/2021).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ove.video.bitstream.hevc_vui import skip_vui
 from ove.video.bitstream.nal import BitReader, unescaped
 
 NAL_VPS, NAL_SPS, NAL_PPS = 32, 33, 34
 _PROFILE_BITS, _LEVEL_BITS = 88, 8
 _MAX_REF_PICS = 16
-_MAX_SPS_ID, _MAX_PPS_ID, _MAX_SETS, _MAX_LONG_TERM, _MAX_TILES = 15, 63, 64, 32, 1024
-"""Of sps_seq_parameter_set_id, pps_pic_parameter_set_id, num_short_term_ref_pic_sets, num_long_term_ref_pics_sps (7.4.3), and
-far above the tiles across or down of any level (A.4.1)."""
+MAX_SPS_ID = 15
+_MAX_SETS, _MAX_LONG_TERM = 64, 32
+"""num_short_term_ref_pic_sets, num_long_term_ref_pics_sps (7.4.3)."""
 _MAX_BLOCK_BITS = 6
 """Of a coding tree block: 64 pixels."""
 
@@ -22,51 +23,52 @@ StRefPicSet = Sequence[tuple[int, bool]]
 
 
 @dataclass(frozen=True)
-class Sps:
-    """Fields of the SPS (7.3.2.2) needed to read a slice header."""
+class Pcm:
+    """Bits of the samples that are coded as such, and log2 of their blocks' sides."""
 
-    sps_id: int
-    chroma_planes: bool
-    """ChromaArrayType is not 0."""
-    separate_colour_plane: bool
-    num_ctbs: int
-    """Coding tree blocks of a picture."""
-    poc_lsb_bits: int
-    sao: bool
-    st_ref_pic_sets: tuple[StRefPicSet, ...]
-    long_term_ref_pics: bool
-    lt_used_by_curr_pic: tuple[bool, ...]
-    """used_by_curr_pic_lt_sps_flag of each long-term reference picture that the SPS lists."""
-    temporal_mvp: bool
+    luma_bits: int
+    chroma_bits: int
+    min_size_bits: int
+    max_size_bits: int
 
 
 @dataclass(frozen=True)
-class Pps:
-    """Fields of the PPS (7.3.2.3) needed to read a slice header."""
+class Sps:
+    """Fields of the SPS (7.3.2.2); `_size_bits` are log2 of pixels."""
 
-    pps_id: int
     sps_id: int
-    dependent_slice_segments: bool
-    output_flag_present: bool
-    num_extra_slice_header_bits: int
-    cabac_init_present: bool
-    num_ref_idx: tuple[int, int]
-    """num_ref_idx_default_active of list 0 and list 1."""
-    slice_chroma_qp_offsets: bool
-    weighted_pred_bit: int
-    """Bits before weighted_pred_flag, counted without emulation prevention."""
-    weighted_pred: bool
-    weighted_bipred: bool
-    entry_points: bool
-    """Tiles or wavefronts: slice headers say where each substream begins."""
-    loop_filter_across_slices: bool
-    deblocking_override: bool
-    deblocking_disabled: bool
-    lists_modification_present: bool
-    slice_header_extension: bool
-    chroma_qp_offset_lists: bool = False
-    other_extensions: bool = False
-    """Layers, depth or screen content."""
+    chroma_array_type: int
+    separate_colour_plane: bool
+    width: int
+    height: int
+    crop_end_px: tuple[int, int]
+    """Rows and columns of the coded picture below and to the right of the one that is shown."""
+    bit_depth_luma: int
+    bit_depth_chroma: int
+    poc_lsb_bits: int
+    min_cb_size_bits: int
+    ctb_size_bits: int
+    min_tb_size_bits: int
+    max_tb_size_bits: int
+    max_depth_inter: int
+    max_depth_intra: int
+    amp: bool
+    sao: bool
+    pcm: Pcm | None
+    st_ref_pic_sets: tuple[StRefPicSet, ...]
+    long_term_ref_pics: bool
+    lt_ref_pics: tuple[tuple[int, bool], ...]
+    """lt_ref_pic_poc_lsb_sps and used_by_curr_pic_lt_sps_flag of each long-term reference picture that the SPS lists."""
+    temporal_mvp: bool
+    range_extension: tuple[bool, ...]
+    """The nine flags of sps_range_extension (7.3.2.2.2), in their order."""
+    unreadable: str
+    """Why what follows the fields above `range_extension` is not known; else empty."""
+
+    @property
+    def num_ctbs(self) -> int:
+        """Returns the coding tree blocks of a picture."""
+        return -(-self.width >> self.ctb_size_bits) * -(-self.height >> self.ctb_size_bits)
 
 
 def nal_unit_type(nal: bytes) -> int:
@@ -104,56 +106,95 @@ def read_sps(nal: bytes) -> Sps:
     present = [(r.flag(), r.flag()) for _ in range(8 if sub_layers else 0)][:sub_layers]
     for profile, level in present:
         r.bits(_PROFILE_BITS * profile + _LEVEL_BITS * level)
-    sps_id, chroma_format = r.count(_MAX_SPS_ID, "sps_seq_parameter_set_id"), r.count(3, "chroma_format_idc")
+    sps_id, chroma_format = r.count(MAX_SPS_ID, "sps_seq_parameter_set_id"), r.count(3, "chroma_format_idc")
     separate_colour_plane = chroma_format == 3 and r.flag()
     width, height = r.unsigned(), r.unsigned()
-    for _ in range(4 if r.flag() else 0):
-        r.unsigned()
-    r.unsigned()
-    r.unsigned()
+    crop_right, crop_bottom = _read_window(r) if r.flag() else (0, 0)
+    bit_depth_luma, bit_depth_chroma = r.unsigned() + 8, r.unsigned() + 8
     poc_lsb_bits = r.count(12, "log2_max_pic_order_cnt_lsb_minus4") + 4
     for _ in range(3 * (sub_layers + 1) if r.flag() else 3):
         r.unsigned()
-    block_bits = r.unsigned() + 3
-    block_bits += r.unsigned()
-    if block_bits > _MAX_BLOCK_BITS:
-        raise ValueError(f"coding tree blocks of 2 ** {block_bits} pixels are above 2 ** {_MAX_BLOCK_BITS}")
-    for _ in range(4):
-        r.unsigned()
+    min_cb = r.unsigned() + 3
+    ctb = min_cb + r.unsigned()
+    if ctb > _MAX_BLOCK_BITS:
+        raise ValueError(f"coding tree blocks of 2 ** {ctb} pixels are above 2 ** {_MAX_BLOCK_BITS}")
+    min_tb = r.unsigned() + 2
+    max_tb = min_tb + r.unsigned()
+    max_depth_inter, max_depth_intra = r.unsigned(), r.unsigned()
     if r.flag() and r.flag():
-        _skip_scaling_lists(r)
-    r.bits(1)
-    sao = r.flag()
-    if r.flag():  # pcm_enabled_flag
-        r.bits(8)
-        r.unsigned()
-        r.unsigned()
-        r.bits(1)
+        skip_scaling_lists(r)
+    amp, sao, pcm = r.flag(), r.flag(), _read_pcm(r) if r.flag() else None
     st_ref_pic_sets: list[StRefPicSet] = []
     count = r.count(_MAX_SETS, "num_short_term_ref_pic_sets")
     for _ in range(count):
         st_ref_pic_sets.append(read_st_ref_pic_set(r, st_ref_pic_sets, count))
     long_term_ref_pics = r.flag()
-    used = []
-    for _ in range(r.count(_MAX_LONG_TERM, "num_long_term_ref_pics_sps") if long_term_ref_pics else 0):
-        r.bits(poc_lsb_bits)
-        used.append(r.flag())
-    size = 1 << block_bits
+    n_listed = r.count(_MAX_LONG_TERM, "num_long_term_ref_pics_sps") if long_term_ref_pics else 0
+    listed = tuple((r.bits(poc_lsb_bits), r.flag()) for _ in range(n_listed))
+    temporal_mvp = r.flag()
+    range_extension, unreadable = _read_end(r, sub_layers)
     return Sps(
         sps_id=sps_id,
-        chroma_planes=chroma_format > 0 and not separate_colour_plane,
+        chroma_array_type=0 if separate_colour_plane else chroma_format,
         separate_colour_plane=separate_colour_plane,
-        num_ctbs=-(-width // size) * -(-height // size),
+        width=width,
+        height=height,
+        crop_end_px=(crop_bottom << (chroma_format == 1), crop_right << (chroma_format in (1, 2))),
+        bit_depth_luma=bit_depth_luma,
+        bit_depth_chroma=bit_depth_chroma,
         poc_lsb_bits=poc_lsb_bits,
+        min_cb_size_bits=min_cb,
+        ctb_size_bits=ctb,
+        min_tb_size_bits=min_tb,
+        max_tb_size_bits=max_tb,
+        max_depth_inter=max_depth_inter,
+        max_depth_intra=max_depth_intra,
+        amp=amp,
         sao=sao,
+        pcm=pcm,
         st_ref_pic_sets=tuple(st_ref_pic_sets),
         long_term_ref_pics=long_term_ref_pics,
-        lt_used_by_curr_pic=tuple(used),
-        temporal_mvp=r.flag(),
+        lt_ref_pics=listed,
+        temporal_mvp=temporal_mvp,
+        range_extension=range_extension,
+        unreadable=unreadable,
     )
 
 
-def _skip_scaling_lists(r: BitReader) -> None:
+def _read_window(r: BitReader) -> tuple[int, int]:
+    """Reads the conformance window; returns its offsets from the right and from below, in units of chroma samples."""
+    _, right, _, below = (r.unsigned() for _ in range(4))
+    return right, below
+
+
+def _read_pcm(r: BitReader) -> Pcm:
+    """Reads the fields of the SPS after pcm_enabled_flag."""
+    luma, chroma = r.bits(4) + 1, r.bits(4) + 1
+    smallest = r.unsigned() + 3
+    largest = smallest + r.unsigned()
+    r.bits(1)
+    return Pcm(luma, chroma, smallest, largest)
+
+
+def _read_end(r: BitReader, sub_layers: int) -> tuple[tuple[bool, ...], str]:
+    """Reads what follows sps_temporal_mvp_enabled_flag; returns the range extension's flags, and why they are not known."""
+    flags: tuple[bool, ...] = (False,) * 9
+    try:
+        r.bits(1)
+        if r.flag():
+            skip_vui(r, sub_layers)
+        if r.flag():
+            in_range, others = r.flag(), r.bits(7)
+            if in_range:
+                flags = tuple(r.flag() for _ in range(9))
+            if others:
+                return flags, "it uses extensions for layers, depth or screen content"
+    except ValueError as error:  # decoders forgive what follows
+        return flags, f"a header cannot be read ({error})"
+    return flags, ""
+
+
+def skip_scaling_lists(r: BitReader) -> None:
     """Reads past scaling_list_data (7.3.4)."""
     for size in range(4):
         for _ in range(0, 6, 3 if size == 3 else 1):
@@ -190,62 +231,3 @@ def read_st_ref_pic_set(r: BitReader, known: Sequence[StRefPicSet], count: int) 
             distance += step * (r.unsigned() + 1)
             found.append((distance, r.flag()))
     return found
-
-
-def read_pps(nal: bytes) -> Pps:
-    """Reads the PPS in a NAL unit; ValueError if it ends too early."""
-    r = BitReader(unescaped(nal), skip_bits=16)
-    pps_id, sps_id = r.count(_MAX_PPS_ID, "pps_pic_parameter_set_id"), r.count(_MAX_SPS_ID, "pps_seq_parameter_set_id")
-    dependent_slice_segments = r.flag()
-    output_flag_present, num_extra_slice_header_bits = r.flag(), r.bits(3)
-    _, cabac_init_present, num_ref_idx = r.bits(1), r.flag(), (r.unsigned() + 1, r.unsigned() + 1)
-    r.signed()
-    _, transform_skip = r.bits(1), r.flag()
-    if r.flag():
-        r.unsigned()
-    r.signed()
-    r.signed()
-    slice_chroma_qp_offsets, weighted_pred_bit = r.flag(), r.position
-    weighted_pred, weighted_bipred, _, tiles, rows = r.flag(), r.flag(), r.bits(1), r.flag(), r.flag()
-    if tiles:
-        boundaries = r.count(_MAX_TILES, "num_tile_columns_minus1") + r.count(_MAX_TILES, "num_tile_rows_minus1")
-        for _ in range(0 if r.flag() else boundaries):
-            r.unsigned()
-        r.bits(1)
-    loop_filter_across_slices, deblocking_override, deblocking_disabled = r.flag(), False, False
-    if r.flag():
-        deblocking_override, deblocking_disabled = r.flag(), r.flag()
-        for _ in range(0 if deblocking_disabled else 2):
-            r.signed()
-    if r.flag():
-        _skip_scaling_lists(r)
-    lists_modification_present, _, slice_header_extension = r.flag(), r.unsigned(), r.flag()
-    chroma_qp_offset_lists = other_extensions = False
-    if r.flag():
-        range_extension, other_extensions = r.flag(), r.bits(7) != 0
-        if range_extension:
-            if transform_skip:
-                r.unsigned()
-            r.bits(1)
-            chroma_qp_offset_lists = r.flag()
-    return Pps(
-        pps_id=pps_id,
-        sps_id=sps_id,
-        dependent_slice_segments=dependent_slice_segments,
-        output_flag_present=output_flag_present,
-        num_extra_slice_header_bits=num_extra_slice_header_bits,
-        cabac_init_present=cabac_init_present,
-        num_ref_idx=num_ref_idx,
-        slice_chroma_qp_offsets=slice_chroma_qp_offsets,
-        weighted_pred_bit=weighted_pred_bit,
-        weighted_pred=weighted_pred,
-        weighted_bipred=weighted_bipred,
-        entry_points=tiles or rows,
-        loop_filter_across_slices=loop_filter_across_slices,
-        deblocking_override=deblocking_override,
-        deblocking_disabled=deblocking_disabled,
-        lists_modification_present=lists_modification_present,
-        slice_header_extension=slice_header_extension,
-        chroma_qp_offset_lists=chroma_qp_offset_lists,
-        other_extensions=other_extensions,
-    )
