@@ -3,10 +3,8 @@
 import io
 import json
 import tarfile
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pyarrow as pa
@@ -25,37 +23,13 @@ from ove.sources.tfrecord import masked_crc
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "AVIF")
 
 
-def _picture(seed: int, side: int = 28) -> np.ndarray:
+def picture(seed: int, side: int = 28) -> np.ndarray:
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_LINEAR)
 
 
-def streams(_: Path) -> dict[str, tuple[bytes, list[bytes]]]:
-    """By codec: the stream's header, and its packets."""
-    found = {}
-    for name, encoder, options in (
-        ("h264", "libx264", {"x264-params": "bframes=1:weightp=2:keyint=8"}),
-        ("hevc", "libx265", {"x265-params": "weightp=1:bframes=1:keyint=8:log-level=none:pools=1"}),
-        ("mpeg2video", "mpeg2video", {}),
-        ("mpeg4", "mpeg4", {}),
-    ):
-        with av.open(file := io.BytesIO(), "w", format="mp4" if name != "mpeg2video" else "mpegts") as container:
-            stream = container.add_stream(encoder, rate=Fraction(25), options=options)
-            stream.width = stream.height = 64
-            stream.pix_fmt = "yuv420p"
-            for n in range(8):
-                pixels = np.clip(np.roll(_picture(1, 64), 3 * n, 1).astype(int) - 12 * n, 0, 255).astype(np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
-            container.mux(stream.encode(None))
-        file.seek(0)
-        with av.open(file) as container:
-            packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
-            found[name] = container.streams.video[0].codec_context.extradata or b"", packets
-    return found
-
-
 def _clip(key: str, form: str) -> VideoRecord:
-    frames = np.stack([np.roll(_picture(2), n, 1) for n in range(4)])
+    frames = np.stack([np.roll(picture(2), n, 1) for n in range(4)])
     return VideoRecord(
         key=key,
         frames=[encode_jpeg(frame, 90) for frame in frames] if form != "h264" else [],
@@ -72,14 +46,14 @@ def _clip(key: str, form: str) -> VideoRecord:
         label="a",
         labels={"vid": np.arange(3, dtype=np.int32)},
         h264=encode_clip(frames, 20) if form == "h264" else b"",
-        mosaics=[encode_jpeg(_picture(3), 95)] if form == "mosaics" else [],
+        mosaics=[encode_jpeg(picture(3), 95)] if form == "mosaics" else [],
         mosaic_flat=np.array([0, 3, 9], np.uint16) if form == "mosaics" else np.zeros(0, np.uint16),
         valid=np.ones((2, 2), bool) if form == "mosaics" else None,
     )
 
 
 def _records() -> list[Record]:
-    images = [ImageRecord("i", encode_png(_picture(4)), 28, 28, "cat"), ImageRecord("j", encode_jpeg(_picture(5), 90), 28, 28)]
+    images = [ImageRecord("i", encode_png(picture(4)), 28, 28, "cat"), ImageRecord("j", encode_jpeg(picture(5), 90), 28, 28)]
     return [*images, *(_clip(form, form) for form in ("frames", "h264", "mosaics"))]
 
 
@@ -111,7 +85,7 @@ def tars(_: Path) -> list[bytes]:
             for n in range(3):
                 name = f"{'long' * 40 if n == 2 else 'a'}/{n}"
                 about = json.dumps({"label": "cat", "obj": [1, 2]}).encode()
-                for suffix, data in (("jpg", encode_jpeg(_picture(n), 80)), ("cls", b"7"), ("json", about)):
+                for suffix, data in (("jpg", encode_jpeg(picture(n), 80)), ("cls", b"7"), ("json", about)):
                     info = tarfile.TarInfo(f"{name}.{suffix}")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
@@ -138,7 +112,7 @@ def _varint(number: int) -> bytes:
 
 def examples(_: Path) -> list[bytes]:
     """Examples with a picture, a label and numbers."""
-    jpeg = encode_jpeg(_picture(6), 80)
+    jpeg = encode_jpeg(picture(6), 80)
     media = b"\x0a" + _varint(len(jpeg)) + jpeg
     packed = {"image/encoded": (1, media), "image/class/text": (1, b"\x0a\x03cat"), "obj": (3, b"\x0a\x02\x01\x02")}
     return [_example(packed), _example({"image": (1, media), "label": (3, b"\x08\x05"), "score": (2, b"\x0a\x04\0\0\x80?")})]
@@ -150,12 +124,12 @@ def tfrecords(folder: Path) -> tuple[bytes, list[bytes]]:
     for example in examples(folder) * 2:
         length = len(example).to_bytes(8, "little")
         data += length + masked_crc(length) + example + masked_crc(example)
-    return data, [encode_jpeg(_picture(6), 80)]
+    return data, [encode_jpeg(picture(6), 80)]
 
 
 def parquet(_: Path) -> list[bytes]:
     """Parquet files as of Hugging Face, and a plain one, in two row groups."""
-    jpeg = encode_jpeg(_picture(7), 80)
+    jpeg = encode_jpeg(picture(7), 80)
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
     table = pa.table({"image": [{"bytes": jpeg, "path": None}] * 4, "label": [0, 1, 0, 1], "obj": [[1], [2, 3], [], [4]]})
     about = json.dumps({"info": {"features": features}})
@@ -179,13 +153,13 @@ def pictures(_: Path) -> list[bytes]:
         for mode in ("RGB", "RGBA", "L"):
             if form in ("JPEG", "PPM") and mode == "RGBA":
                 continue
-            Image.fromarray(_picture(8)).convert(mode).save(file := io.BytesIO(), form)
+            Image.fromarray(picture(8)).convert(mode).save(file := io.BytesIO(), form)
             made.append(file.getvalue())
     deep = np.random.default_rng(0).integers(0, 1 << 16, (20, 24, 4)).astype(np.uint16)
     made += [cv2.imencode(suffix, deep)[1].tobytes() for suffix in (".png", ".tiff")]
     turned = Image.Exif()
     turned[0x0112] = 6
-    Image.fromarray(_picture(9)).save(file := io.BytesIO(), "JPEG", exif=turned)
+    Image.fromarray(picture(9)).save(file := io.BytesIO(), "JPEG", exif=turned)
     return [*made, file.getvalue()]
 
 

@@ -22,10 +22,10 @@ from fuzz_samples import (
     records,
     safetensors,
     shard_set,
-    streams,
     tars,
     tfrecords,
 )
+from fuzz_streams import hevc_stream, read_parameter_sets, read_slice_data, read_slices, streams
 
 from ove.api.encoded_files import labelled_features
 from ove.config import ShardsConfig
@@ -41,7 +41,7 @@ from ove.sources.images import read_image
 from ove.sources.inputs import find_inputs, read_input
 from ove.sources.tfrecord import masked_crc
 from ove.tokens.preprocessing import read_preprocessing
-from ove.video.bitstream.codecs import GRAY_DECODERS
+from ove.video.bitstream.coded import DamagedSlices
 from ove.video.bitstream.gray import NoBitstreamSignals
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,27 +62,6 @@ class Target:
 
 def _bytes_of(data: Sequence[bytes], rng: np.random.Generator) -> bytes:
     return damaged(data[int(rng.integers(len(data)))], rng, data)
-
-
-def _parameter_sets(samples: dict[str, tuple[bytes, list[bytes]]], rng: np.random.Generator, _: Path) -> None:
-    codec = sorted(samples)[int(rng.integers(len(samples)))]
-    headers = [header or packets[0] for header, packets in samples.values()]
-    header = samples[codec][0] or samples[codec][1][0]
-    gray = GRAY_DECODERS[codec](damaged(header, rng, headers))
-    gray.observe(damaged(samples[codec][1][0], rng, headers), damaged(header, rng, headers) if rng.random() < 0.3 else b"")
-
-
-def _slices(samples: dict[str, tuple[bytes, list[bytes]]], rng: np.random.Generator, _: Path) -> None:
-    codec = sorted(samples)[int(rng.integers(len(samples)))]
-    header, packets = samples[codec]
-    gray = GRAY_DECODERS[codec](header)
-    gray.observe(packets[0])
-    for packet in packets[1:3]:
-        changed = packet[:4] + damaged(packet[4:], rng, packets) if rng.random() < 0.5 else damaged(packet, rng, packets)
-        gray.observe(changed)
-        luma, bits = gray.luma(changed)
-        assert luma.ndim == 2 and bits >= 8
-        gray.start_px(*luma.shape)
 
 
 def _record(data: bytes) -> None:
@@ -265,8 +244,9 @@ def _features(samples: bytes, rng: np.random.Generator, folder: Path) -> None:
 
 
 TARGETS = {
-    "parameter_sets": Target(streams, _parameter_sets),
-    "slices": Target(streams, _slices),
+    "parameter_sets": Target(streams, read_parameter_sets),
+    "slices": Target(streams, read_slices),
+    "slice_data": Target(hevc_stream, read_slice_data),
     "records": Target(records, _records),
     "msgpack": Target(records, _msgpack),
     "manifests": Target(lambda folder: shard_set(folder)[0], _manifests),
@@ -285,5 +265,5 @@ TARGETS = {
     "labels": Target(label_files, read_label_files),
     "embeddings": Target(embeddings, read_embeddings),
 }
-EXPECTED = (OveError, NoBitstreamSignals)
+EXPECTED = (OveError, NoBitstreamSignals, DamagedSlices)
 """How a reader refuses a file; NoBitstreamSignals has its file transcoded."""

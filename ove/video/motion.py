@@ -74,7 +74,7 @@ def coded_field(
     field = _of_lists(moved[:, 0], moved[:, 1], used[:, 0], used[:, 1], lists).reshape(*shape, 2)
     height, width = shown_px or (shape[0] * CELL_PX, shape[1] * CELL_PX)
     shown = np.s_[crop_px[0] // CELL_PX : cells(crop_px[0] + height), crop_px[1] // CELL_PX : cells(crop_px[1] + width)]
-    return field[shown], coded.used.any(axis=-1)[shown]
+    return field[shown], (coded.used[..., 0] | coded.used[..., 1])[shown]
 
 
 def _of_lists(

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ove.video.bitstream.coded import NoVectors
+from ove.video.bitstream.gray import check_picture
 from ove.video.bitstream.hevc_pps import Pps
 from ove.video.bitstream.hevc_slice_header import INTRA, B, SliceHeader
 from ove.video.bitstream.hevc_syntax import Sps
@@ -84,7 +85,8 @@ def values_of(sps: Sps, pps: Pps, header: SliceHeader, lists: Int64[np.ndarray, 
 
 
 def check_sps(sps: Sps) -> None:
-    """Raises NoVectors for pictures of a kind that is not read, ValueError for sizes that the standard forbids (7.4.3.2)."""
+    """Raises NoBitstreamSignals for pictures too large or of a kind that is not read, ValueError for sizes that none has."""
+    check_picture(sps.width, sps.height)
     if sps.unreadable:
         raise NoVectors(sps.unreadable)
     if sps.range_extension[_EXTENDED_PRECISION] or sps.range_extension[_BYPASS_ALIGNMENT]:
