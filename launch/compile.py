@@ -4,11 +4,12 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 
 from ove.config import RunConfig
+from ove.files import write_text
+from ove.paths import output_file
 from ove.plan import costs
 from ove.plan.costs import DEVICE_KINDS
 from ove.plan.report import PROGRAMS, compile_for, report_on, to_text
@@ -28,16 +29,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--program", choices=PROGRAMS, default="step", help=what)
     add("--top", type=number(0), default=10, help="instructions to list, the dearest first (default: 10)")
     add("--json", action="store_true", help="print one JSON object")
-    add("--save-hlo", metavar="FILE", type=Path, help="write the compiled program there, as text")
+    add("--save-hlo", metavar="FILE", help="write the compiled program there, as text")
     options, config = cli_settings.parse_with_config(parser, RunConfig, argv)
     at = shape_of(config, options)
+    hlo = output_file(options.save_hlo, "--save-hlo", replace=True) if options.save_hlo else None
     # The devices compiled for are not those of this process, which needs none of its own.
     jax.config.update("jax_platforms", "cpu")
     begun = time.perf_counter()
     compiled, expected = compile_for(at, options.kind, options.program)
     seconds = time.perf_counter() - begun
-    if options.save_hlo:
-        options.save_hlo.write_text(str(compiled.as_text()))
+    if hlo is not None:
+        write_text(hlo, str(compiled.as_text()))
     report = report_on(compiled, DEVICE_KINDS[options.kind], expected, options.top)
     if options.json:
         named = {"program": options.program, "kind": options.kind, "devices": options.devices, "compiled_s": seconds}

@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("photos/one.jpg", "photos/two.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         cv2.imwrite(str(tmp_path / name), rng.integers(0, 256, (150, 200, 3), np.uint8))
-    (tmp_path / "photos" / "notes.txt").write_text("no picture")
+    (tmp_path / "photos" / "cut.jpg").write_text("no picture")
     (tmp_path / "clips").mkdir()
     with av.open(str(tmp_path / "clips" / "one.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(25))
@@ -63,7 +63,7 @@ def test_the_page_runs_from_top_to_bottom(folder: Path, capsys: pytest.CaptureFi
     for block in blocks("python"):
         exec(block, names)
     printed = capsys.readouterr().out
-    assert "not used: photos/notes.txt" in printed and "photos/one.jpg" in printed
+    assert "not used: photos/cut.jpg" in printed and "photos/one.jpg" in printed
     assert f"(1, 256, {WIDTH}) (1, {WIDTH})" in printed and f"(1, 2048, {WIDTH})" in printed
     assert f"(1, 1, 512, {WIDTH})" in printed and "(336, 588, 3)" in printed
     assert names["first_frame"].shape == (256, WIDTH)

@@ -13,8 +13,8 @@ import pytest
 
 from ove.errors import ConfigError, OveError
 
-WITHOUT_OUTPUTS = {"bench_data", "plan", "verify"}
-"""Commands that print and write nothing."""
+WITHOUT_OUTPUTS = {"bench_data", "compile", "plan", "verify"}
+"""Commands that print; what `ove compile --save-hlo` takes is tested on its own."""
 FOLDERS: dict[str, Sequence[str]] = {
     "shards": ("--videos", "{source}", "--out"),
     "extract": ("{source}", "--out"),
@@ -69,6 +69,12 @@ def _contents(folder: Path) -> dict[str, bytes | None]:
 def test_every_command_is_among_them() -> None:
     commands = {path.stem for path in (Path(__file__).resolve().parents[2] / "launch").glob("[a-z]*.py")}
     assert {command.split()[0] for command in (*FOLDERS, *FILES)} | WITHOUT_OUTPUTS == commands
+
+
+def test_a_compiled_program_is_written_to_local_files_alone() -> None:
+    words = ["--config=toy", "--devices", "1", "--kind", "h200", "--save-hlo", "gs://a/b.txt"]
+    with pytest.raises(ConfigError, match=r"--save-hlo gs://a/b.txt.*: results are written on this machine only"):
+        importlib.import_module("launch.compile").main(words)
 
 
 @pytest.mark.parametrize("command", [*FOLDERS, *FILES])
