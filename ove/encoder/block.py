@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from ove.config import EncoderConfig
 from ove.encoder import cpu, machine
 from ove.encoder.attention import attend
 from ove.encoder.rope3d import rotate
+from ove.encoder.segments import Segments
 
 
 class Norm(nnx.Module):
@@ -62,10 +63,10 @@ class SelfAttention(nnx.Module):
         x: Float[Array, "B N D"],
         cos: Float[Array, "B 1 N K"],
         sin: Float[Array, "B 1 N K"],
-        segment_ids: Int[Array, "B N"] | None = None,
+        segments: Segments | None = None,
     ) -> Float[Array, "B N D"]:
         q, k, v = to_heads(self.qkv, x, self.heads)
-        mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, segment_ids, self.backend)
+        mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, segments, self.backend)
         return from_heads(self.out, mixed)
 
 
@@ -85,9 +86,9 @@ class Block(nnx.Module):
         x: Float[Array, "B N D"],
         cos: Float[Array, "B 1 N K"],
         sin: Float[Array, "B 1 N K"],
-        segment_ids: Int[Array, "B N"] | None = None,
+        segments: Segments | None = None,
     ) -> Float[Array, "B N D"]:
-        x = checkpoint_name(x + self.attention(self.norm1(x), cos, sin, segment_ids), "residual")
+        x = checkpoint_name(x + self.attention(self.norm1(x), cos, sin, segments), "residual")
         return x + self.mlp(self.norm2(x))
 
 
