@@ -15,7 +15,6 @@ from centers import Ours
 
 from ove.encoder import attention, encoder
 from ove.encoder.presets import preset
-from ove.encoder.segments import sort_segments
 from ove.errors import ConfigError
 
 
@@ -68,8 +67,7 @@ def attention_part(say: Say, is_quick: bool) -> None:
     shapes = [(2, 3, 128, 64)] if is_quick else [(16, 16, TOKENS, 64), (128, 16, 256, 64)]
     for b, heads, n, width in shapes:
         for layout, pieces in (("fixed", 1), ("packed", 8)):
-            ids = 1 + jnp.arange(n)[None].repeat(b, 0) * pieces // n
-            segments = sort_segments(ids, pieces)[0] if pieces > 1 else None
+            segments = jnp.arange(n)[None].repeat(b, 0) * pieces // n if pieces > 1 else None
             tokens = jax.ShapeDtypeStruct((b, heads, n, width), jnp.bfloat16)
             for name in attention.BACKENDS:
                 if name == "reference" and not is_quick:  # the definition itself: too large

@@ -14,7 +14,6 @@ what it held after its imports (`all`: weights and programs as well). The last l
 import argparse
 import ctypes
 import functools
-import importlib.metadata
 import json
 import os
 import statistics
@@ -225,13 +224,6 @@ def _status_mib(key: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def _processor() -> str:
-    """The name that Linux gives the processor, with family and model: some names are of many."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if ":" in line)
-    found = {key.strip(): value.strip() for key, value in lines.items()}
-    return " ".join(found.get(key, "") for key in ("model name", "cpu family", "model"))
-
-
 def summary(size: str, measured: dict[str, Any]) -> dict[str, Any]:
     """Medians, ratios and whether the targets are met; prints the table."""
     width, layers = SIZES[size]
@@ -272,19 +264,13 @@ def main() -> None:
         answer_questions(arguments.worker, arguments.folder)
         return
     need("torch")
-    machine = {"processor": _processor(), "cores": os.cpu_count(), "torch": importlib.metadata.version("torch")}
-    print(", ".join(f"{name} {value}" for name, value in machine.items()))
     tokens, rounds = (512, 2) if arguments.quick else (2048, arguments.rounds)
     results = {}
     for size in arguments.sizes[:1] if arguments.quick else arguments.sizes:
         with tempfile.TemporaryDirectory() as folder:
             write_problem(Path(folder), *SIZES[size], tokens)
             results[size] = summary(size, measure(Path(folder), rounds))
-    print(
-        json.dumps(
-            {"bench": "encoder", **machine, "quick": arguments.quick, "tokens": tokens, "rounds": rounds, "sizes": results}
-        )
-    )
+    print(json.dumps({"bench": "encoder", "quick": arguments.quick, "tokens": tokens, "rounds": rounds, "sizes": results}))
 
 
 if __name__ == "__main__":

@@ -31,11 +31,9 @@ class EncoderConfig(Section):
     it, and about 1/√width is right."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass recomputes: next to nothing; all but what attention needs; everything (`ove.encoder.encoder`)."""
-    unroll: bool = False
-    """Whether layers are written out in the program instead of a loop: faster on GPUs, slower to compile (docs/encoder.md)."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Dtype of activations; parameters stay float32."""
-    attention: Literal["auto", "cudnn", "splash", "cpu", "reference"] = "auto"
+    attention: Literal["auto", "cudnn", "pallas", "splash", "cpu", "reference"] = "auto"
     """Implementation of attention (`ove.encoder.attention`); `auto` goes by machine, dtype and shapes."""
 
     @property

@@ -12,10 +12,9 @@ from jaxtyping import Array, Float, Int
 
 from ove.encoder import machine
 from ove.encoder.attention_cpu import attend_in_chunks
-from ove.encoder.attention_gpu import cudnn_attention
+from ove.encoder.attention_gpu import cudnn_attention, pallas_attention
 from ove.encoder.attention_tpu import splash_attention
 from ove.encoder.machine import PLAIN, Machine
-from ove.encoder.segments import Segments
 from ove.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
@@ -27,16 +26,21 @@ class Case(NamedTuple):
     here: Machine
     dtype: str
     head_width: int
+    odd: bool
+    """Whether the number of tokens is odd."""
+    segmented: bool
 
     def __str__(self) -> str:
-        return f"{self.dtype}, heads of {self.head_width}, on {self.here.kind}"
+        tokens = f"an {'odd' if self.odd else 'even'} number of tokens"
+        segments = "segments" if self.segmented else "no segments"
+        return f"{self.dtype}, heads of {self.head_width}, {tokens}, {segments}, on {self.here.kind}"
 
 
 class Backend(NamedTuple):
     """An implementation of attention."""
 
     attend: Callable[..., Array]
-    """(q, k, v, Segments or None) → the result."""
+    """(q, k, v, segment ids or None) → the result."""
     refusal: Callable[[Case], str]
     """Why it cannot be used in a case; empty if it can."""
 
@@ -45,22 +49,22 @@ def attend(
     q: Float[Array, "B A N K"],
     k: Float[Array, "B A N K"],
     v: Float[Array, "B A N K"],
-    segments: Segments | None = None,
+    segment_ids: Int[Array, "B N"] | None = None,
     backend: str = "auto",
 ) -> Float[Array, "B A N K"]:
     """Returns, for each query, the mean of the values weighted by softmax(q·k/√K), in the dtype of `q`.
 
-    With `segments` tokens attend to those of the same id only; padding is a segment like any other.
+    With `segment_ids` (not negative) tokens attend to those of the same id only; padding is a segment like any other.
 
-    `backend` is a name of `BACKENDS`, or `auto`. `cudnn`: NVIDIA GPUs, bfloat16 or float16. `splash`: TPUs. `cpu`
-    (`attend_in_chunks`): everywhere, in plain JAX, a bounded number of scores at a time. `reference`: everywhere, with the
-    memory of all scores; the only one that JAX differentiates in forward mode, and chosen by itself only for the machine
-    `PLAIN`. Which is chosen where: docs/encoder.md. ConfigError if the backend cannot do this here.
+    `backend` is a name of `BACKENDS`, or `auto`. `cudnn`: NVIDIA GPUs, bfloat16 or float16, heads up to 128 wide, no segments.
+    `pallas`: the same with segments. `splash`: TPUs. `cpu` (`attend_in_chunks`): everywhere, in plain JAX, a bounded number of
+    scores at a time. `reference`: everywhere, with the memory of all scores; the only one that JAX differentiates in forward
+    mode, and chosen by itself only for the machine `PLAIN`. ConfigError if the backend cannot do this here.
     """
     # Named, as are the results, for `remat` (encoder.py).
     q, k, v = (checkpoint_name(x, "attention") for x in (q, k, v))
-    case = Case(machine.current(), q.dtype.name, q.shape[3])
-    return BACKENDS[choose(backend, case)].attend(q, k, v, segments)
+    case = Case(machine.current(), q.dtype.name, q.shape[3], q.shape[2] % 2 == 1, segment_ids is not None)
+    return BACKENDS[choose(backend, case)].attend(q, k, v, segment_ids)
 
 
 @functools.cache
@@ -108,23 +112,21 @@ def reference(
     return jnp.einsum("banm,bamk->bank", weights.astype(v.dtype), v)
 
 
-def _cudnn(q: Array, k: Array, v: Array, segments: Segments | None) -> Array:
-    return cudnn_attention(q, k, v, segments, by_length=machine.current().capability >= 9)
-
-
-def _by_ids(attend: Callable[..., Array]) -> Callable[..., Array]:
-    """Returns `attend` with Segments in the place of segment ids."""
-    return lambda q, k, v, segments: attend(q, k, v, None if segments is None else segments.ids)
-
-
 def _cudnn_refusal(case: Case) -> str:
+    if reason := _gpu_refusal(case):
+        return reason
+    if case.odd:
+        return "it needs an even number of tokens"
+    return "it does not support segments" if case.segmented else ""
+
+
+def _gpu_refusal(case: Case) -> str:
     if case.here.kind != "cuda" or case.here.capability < 8:
         return "it needs an NVIDIA GPU of compute capability 8.0 or more"
     if case.dtype not in ("bfloat16", "float16"):
         return f"it computes in bfloat16 or float16, not {case.dtype}"
-    widest = 256 if 9 <= case.here.capability < 10 else 128
-    if case.head_width > widest or case.head_width % 8:
-        return f"it needs a head width that 8 divides, up to {widest} on compute capability {case.here.capability:g}"
+    if case.head_width > 128 or case.head_width % 8:
+        return "it needs a head width that 8 divides, up to 128"
     return ""
 
 
@@ -135,9 +137,10 @@ def _tpu_refusal(case: Case) -> str:
 
 
 BACKENDS = {
-    "cudnn": Backend(_cudnn, _cudnn_refusal),
-    "splash": Backend(_by_ids(splash_attention), _tpu_refusal),
-    "cpu": Backend(_by_ids(attend_in_chunks), lambda case: "it has no forward mode" if case.here == PLAIN else ""),
-    "reference": Backend(_by_ids(reference), lambda case: ""),
+    "cudnn": Backend(cudnn_attention, _cudnn_refusal),
+    "pallas": Backend(pallas_attention, _gpu_refusal),
+    "splash": Backend(splash_attention, _tpu_refusal),
+    "cpu": Backend(attend_in_chunks, lambda case: "it has no forward mode" if case.here == PLAIN else ""),
+    "reference": Backend(reference, lambda case: ""),
 }
 """The implementations, in the order in which `auto` tries them."""

@@ -10,13 +10,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from ove.encoder import machine
 from ove.encoder.cpu import after
 
 SCORES_AT_ONCE = 2**20
 """Scores held at a time, on each device: 4 MiB (measured at 288 to 2,048 tokens)."""
-SCORES_ON_ACCELERATORS = 2**27
-"""The same elsewhere, where small steps one after the other leave most of a device idle: 512 MiB."""
 CHUNK = 512
 """Queries treated at a time in the forward pass, and keys in the backward pass, at most; at least a quarter of it."""
 
@@ -137,11 +134,10 @@ def _over_groups(function: Callable[..., Any], *arrays: Any) -> Any:
     """
     batch, heads, n = arrays[0].shape[:3]
     devices = jax.device_count()
-    at_once = SCORES_AT_ONCE if machine.current().kind == "cpu" else SCORES_ON_ACCELERATORS
     apart = batch if devices > 1 else 1
     local = -(-apart // devices)
-    chunk = min(n, max(CHUNK // 4, min(CHUNK, at_once // (n * local))))
-    most = max(1, at_once // (chunk * n * local))
+    chunk = min(n, max(CHUNK // 4, min(CHUNK, SCORES_AT_ONCE // (n * local))))
+    most = max(1, SCORES_AT_ONCE // (chunk * n * local))
     loop = batch * heads // apart
     group = max(g for g in range(1, loop + 1) if loop % g == 0 and g <= most)
     # With an axis of length 1 XLA's CPU backend chooses layouts that cost a copy of each array.

@@ -7,13 +7,12 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ove.config import EncoderConfig
 from ove.encoder import cpu, machine
 from ove.encoder.attention import attend
 from ove.encoder.rope3d import rotate
-from ove.encoder.segments import Segments
 
 
 class Norm(nnx.Module):
@@ -63,10 +62,10 @@ class SelfAttention(nnx.Module):
         x: Float[Array, "B N D"],
         cos: Float[Array, "B 1 N K"],
         sin: Float[Array, "B 1 N K"],
-        segments: Segments | None = None,
+        segment_ids: Int[Array, "B N"] | None = None,
     ) -> Float[Array, "B N D"]:
         q, k, v = to_heads(self.qkv, x, self.heads)
-        mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, segments, self.backend)
+        mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, segment_ids, self.backend)
         return from_heads(self.out, mixed)
 
 
@@ -86,9 +85,9 @@ class Block(nnx.Module):
         x: Float[Array, "B N D"],
         cos: Float[Array, "B 1 N K"],
         sin: Float[Array, "B 1 N K"],
-        segments: Segments | None = None,
+        segment_ids: Int[Array, "B N"] | None = None,
     ) -> Float[Array, "B N D"]:
-        x = checkpoint_name(x + self.attention(self.norm1(x), cos, sin, segments), "residual")
+        x = checkpoint_name(x + self.attention(self.norm1(x), cos, sin, segment_ids), "residual")
         return x + self.mlp(self.norm2(x))
 
 

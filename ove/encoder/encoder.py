@@ -16,7 +16,6 @@ from ove.encoder.check import Given, check_tokens, check_values, count_segments,
 from ove.encoder.pixels import tokens_of
 from ove.encoder.pool import Pool
 from ove.encoder.rope3d import angles
-from ove.encoder.segments import Segments, in_order, sort_segments
 from ove.records import MEAN_RGB, STD_RGB
 
 Params = dict[str, Any]
@@ -129,10 +128,6 @@ class Encoder(nnx.Module):
             # Whatever lies in the padding, NaN included, reaches neither results nor gradients.
             real = (segment_ids > 0)[..., None]
             patches, positions = jnp.where(real, patches, 0), jnp.where(real, positions, 0)
-        segments, order = None if segment_ids is None else Segments(segment_ids), None
-        if segment_ids is not None and n_segments:
-            segments, order = sort_segments(segment_ids, n_segments)
-            patches, positions = in_order(patches, order), in_order(positions, order)
         if patches.dtype == jnp.uint8:
             patches = normalise(patches)
         turns = angles(positions, config.head_width, config.rope_theta, config.rope)[:, None]
@@ -144,18 +139,15 @@ class Encoder(nnx.Module):
         def body(x: Array, layer: Any) -> tuple[Array, Array | None]:
             if fetch is not None:
                 layer = fetch(nnx.to_pure_dict(layer))
-            x = nnx.merge(graphdef, layer)(x, cos, sin, segments)
+            x = nnx.merge(graphdef, layer)(x, cos, sin, segment_ids)
             return x, (x if hidden else None)
 
-        x, seen = jax.lax.scan(_remat(body, config), start, layers, unroll=config.unroll)
-        pooled = None
-        if config.pooling_head:
-            x = self.post_norm(x)
-            pooled = self.pool(x, None if segments is None else segments.ids, n_segments)
-        if order is not None:
-            back = jnp.argsort(order, axis=1)
-            x, start, seen = in_order(x, back), in_order(start, back), seen if seen is None else in_order(seen, back)
-        return Encoded(x, pooled, Hidden(start, seen) if hidden else None)
+        x, seen = jax.lax.scan(_remat(body, config.remat), start, layers)
+        between = Hidden(start, seen) if hidden else None
+        if not config.pooling_head:
+            return Encoded(x, None, between)
+        x = self.post_norm(x)
+        return Encoded(x, self.pool(x, segment_ids, n_segments), between)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("n_segments", "hidden", "fetch"), inline=True)
@@ -219,20 +211,20 @@ def skeleton(config: EncoderConfig) -> tuple[nnx.GraphDef[Encoder], Params]:
     return nnx.split(model, nnx.Param, ...)[0], nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
-def _remat(body: Any, config: EncoderConfig) -> Any:
-    """Wraps `body` so that its backward pass keeps the input of each layer and what `remat` says, and recomputes the rest.
+def _remat(body: Any, mode: str) -> Any:
+    """Wraps `body` so that its backward pass keeps the input of each layer and what the mode says, and recomputes the rest.
 
     `none`: what attention needs (queries, keys, values, its result, the logarithm of its denominator), the residual stream
     between attention and MLP and the hidden values before the GELU. Norms and GELU cost less to compute again than their
     results cost to store: the tiny encoder takes 11 % less time and half the memory (N = 512, CPU). `dots`: what attention
     needs. `full`: nothing. Scores, and parameters that were fetched, are never kept.
     """
-    names = {"none": ("attention", "residual", "mlp"), "dots": ("attention",), "full": ()}[config.remat]
+    names = {"none": ("attention", "residual", "mlp"), "dots": ("attention",), "full": ()}[mode]
     named = jax.checkpoint_policies.save_only_these_names(*names)
 
     def keep(primitive: Any, *arrays: Any, **options: Any) -> Any:
         # The results of cuDNN, which names nothing.
         return (bool(names) and primitive.name == CUDNN_FORWARD) or named(primitive, *arrays, **options)
 
-    # A loop needs no barriers; without one the compiler would see that what is recomputed was there before, and keep it.
-    return jax.checkpoint(body, policy=keep, prevent_cse=config.unroll)
+    # Without the barriers of prevent_cse, which a scan does not need.
+    return jax.checkpoint(body, policy=keep, prevent_cse=False)

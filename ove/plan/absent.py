@@ -91,6 +91,12 @@ def _answers(capability: float) -> Iterator[tuple[Any, str, Any]]:
     cudnn = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
     yield cudnn, "check_compute_capability", lambda least: float(least) <= capability
     yield cudnn, "is_cuda_compute_capability_equal", lambda wanted: float(wanted) == capability
+    # Pallas' Triton backend does since 0.11; before, it took 9.0 where there is no GPU.
+    if importlib.util.find_spec("jax._src.pallas.triton.gpu_info"):
+        triton = importlib.import_module("jax._src.pallas.triton.gpu_info")
+        info = triton.GpuInfo(gpu_version=None, arch_name=str(capability), compute_capability=int(10 * capability))
+        yield triton, "get_gpu_info", lambda: info
+        yield triton, "get_device_platform", lambda: "gpu"
 
 
 @contextlib.contextmanager

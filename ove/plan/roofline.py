@@ -17,11 +17,11 @@ Body = Mapping[str, Instruction]
 ATTENTION = {
     "fmhaSoftmaxBackward": 5,
     "fmhaSoftmax": 2,
-    "fmhaScaleBiasSoftmaxBackward": 5,
-    "fmhaScaleBiasSoftmax": 2,
     "splash_mha_fwd": 2,
     "splash_mha_dq": 3,
     "splash_mha_dkv": 4,
+    "mha_forward": 2,
+    "mha_backward": 7,
 }
 """Kernel, by a part of its name → products of (tokens × tokens × head width) that it computes for each head."""
 FUSIONS = ("fusion", "fusion-start")

@@ -11,10 +11,9 @@ from ove.config import EncoderConfig
 from ove.encoder import attention, machine
 from ove.encoder.attention import BACKENDS, Case, choose
 from ove.encoder.machine import PLAIN, Machine, tracing_for
-from ove.encoder.segments import Segments
 from ove.errors import ConfigError
 
-CPU, TPU, A100, H100 = Machine("cpu"), Machine("tpu"), Machine("cuda", 8.0), Machine("cuda", 9.0)
+CPU, TPU, H100 = Machine("cpu"), Machine("tpu"), Machine("cuda", 9.0)
 
 
 @pytest.fixture(autouse=True)
@@ -23,47 +22,47 @@ def forget_choices() -> None:
 
 
 @pytest.mark.parametrize(
-    ("here", "dtype", "head_width", "expected"),
+    ("here", "dtype", "head_width", "odd", "segmented", "expected"),
     [
-        (CPU, "float32", 64, "cpu"),
-        (CPU, "bfloat16", 64, "cpu"),
-        (H100, "bfloat16", 72, "cudnn"),
-        (H100, "float16", 128, "cudnn"),
-        (H100, "bfloat16", 256, "cudnn"),
-        (H100, "float32", 64, "cpu"),
-        (H100, "bfloat16", 264, "cpu"),
-        (A100, "bfloat16", 128, "cudnn"),
-        (A100, "bfloat16", 160, "cpu"),
-        (Machine("cuda", 10.0), "bfloat16", 160, "cpu"),
-        (Machine("cuda", 7.5), "bfloat16", 64, "cpu"),
-        (Machine("rocm"), "bfloat16", 64, "cpu"),
-        (TPU, "bfloat16", 64, "splash"),
-        (TPU, "float32", 32, "splash"),
-        (Machine("METAL"), "float32", 64, "cpu"),
+        (CPU, "float32", 64, False, False, "cpu"),
+        (CPU, "bfloat16", 64, False, True, "cpu"),
+        (H100, "bfloat16", 64, False, False, "cudnn"),
+        (H100, "float16", 128, False, False, "cudnn"),
+        (H100, "bfloat16", 64, True, False, "pallas"),
+        (H100, "bfloat16", 64, False, True, "pallas"),
+        (H100, "float32", 64, False, False, "cpu"),
+        (H100, "bfloat16", 160, False, False, "cpu"),
+        (Machine("cuda", 7.5), "bfloat16", 64, False, False, "cpu"),
+        (Machine("rocm"), "bfloat16", 64, False, True, "cpu"),
+        (TPU, "bfloat16", 64, True, True, "splash"),
+        (TPU, "float32", 32, False, False, "splash"),
+        (Machine("METAL"), "float32", 64, False, False, "cpu"),
     ],
 )
-def test_each_machine_gets_its_own(here: Machine, dtype: str, head_width: int, expected: str) -> None:
-    case = Case(here, dtype, head_width)
+def test_each_machine_gets_its_own(here, dtype, head_width, odd, segmented, expected: str) -> None:
+    case = Case(here, dtype, head_width, odd, segmented)
     assert choose("auto", case) == expected
     assert choose("cpu", case) == "cpu"
     assert choose(expected, case) == expected
 
 
 @pytest.mark.parametrize(
-    ("backend", "here", "dtype", "head_width", "why"),
+    ("backend", "here", "dtype", "head_width", "odd", "segmented", "why"),
     [
-        ("cudnn", CPU, "bfloat16", 64, "NVIDIA GPU of compute capability 8.0"),
-        ("splash", H100, "bfloat16", 64, "needs a TPU"),
-        ("cudnn", H100, "float32", 64, "not float32"),
-        ("cudnn", H100, "bfloat16", 260, "up to 256 on compute capability 9"),
-        ("cudnn", A100, "bfloat16", 256, "up to 128 on compute capability 8"),
-        ("splash", TPU, "float16", 64, "not float16"),
-        ("flash", H100, "bfloat16", 64, "none of auto, cudnn, splash, cpu, reference"),
+        ("cudnn", CPU, "bfloat16", 64, False, False, "NVIDIA GPU of compute capability 8.0"),
+        ("pallas", TPU, "bfloat16", 64, False, False, "NVIDIA GPU of compute capability 8.0"),
+        ("splash", H100, "bfloat16", 64, False, False, "needs a TPU"),
+        ("cudnn", H100, "float32", 64, False, False, "not float32"),
+        ("cudnn", H100, "bfloat16", 256, False, False, "up to 128"),
+        ("cudnn", H100, "bfloat16", 64, False, True, "does not support segments"),
+        ("cudnn", H100, "bfloat16", 64, True, False, "even number"),
+        ("splash", TPU, "float16", 64, False, False, "not float16"),
+        ("flash", H100, "bfloat16", 64, False, False, "none of auto, cudnn, pallas, splash, cpu, reference"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_the_reason(backend, here, dtype, head_width, why: str) -> None:
+def test_what_cannot_be_done_is_refused_with_the_reason(backend, here, dtype, head_width, odd, segmented, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
-        choose(backend, Case(here, dtype, head_width))
+        choose(backend, Case(here, dtype, head_width, odd, segmented))
 
 
 def test_every_backend_is_known_by_its_name_in_the_configuration() -> None:
@@ -71,7 +70,7 @@ def test_every_backend_is_known_by_its_name_in_the_configuration() -> None:
 
 
 def test_without_a_machine_only_the_reference_is_used() -> None:
-    case = Case(PLAIN, "float32", 64)
+    case = Case(PLAIN, "float32", 64, False, True)
     assert choose("auto", case) == choose("reference", case) == "reference"
     with pytest.raises(ConfigError, match=r"'cpu' cannot be used .* on plain: it has no forward mode"):
         choose("cpu", case)
@@ -80,8 +79,8 @@ def test_without_a_machine_only_the_reference_is_used() -> None:
 def test_a_choice_is_logged_once_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "ove.encoder.attention"):
         for _ in range(2):
-            choose("auto", Case(H100, "bfloat16", 64))
-            choose("auto", Case(H100, "float32", 64))
+            choose("auto", Case(H100, "bfloat16", 64, False, False))
+            choose("auto", Case(H100, "float32", 64, False, False))
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert len(said) == 2
     assert said[0][0] == "INFO" and "attention: cudnn (bfloat16, heads of 64" in said[0][1]
@@ -93,9 +92,8 @@ def test_attend_asks_for_what_this_machine_can_do() -> None:
     ids = np.sort(np.random.default_rng(0).integers(0, 4, (2, 40)), axis=1).astype(np.int32)
     for segment_ids in (None, jax.numpy.asarray(ids)):
         expected = attention.reference(q, k, v, segment_ids)
-        segments = None if segment_ids is None else Segments(segment_ids)
         for backend in ("auto", "cpu", "reference"):
-            np.testing.assert_allclose(attention.attend(q, k, v, segments, backend), expected, atol=1e-5)
+            np.testing.assert_allclose(attention.attend(q, k, v, segment_ids, backend), expected, atol=1e-5)
     with pytest.raises(ConfigError, match=r"'splash' cannot be used for float32.*on cpu: it needs a TPU"):
         attention.attend(q, k, v, backend="splash")
 

@@ -3,10 +3,13 @@
 import inspect
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import pytest
+
 from ove.encoder import attention_gpu, attention_tpu
-from ove.encoder.attention_gpu import CUDNN_FORWARD
+from ove.encoder.attention_gpu import TRITON
 from ove.encoder.attention_tpu import SPLASH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,14 +20,14 @@ def names_of(function: object) -> list[str]:
     return list(inspect.signature(function).parameters)  # type: ignore[arg-type]
 
 
-def test_cudnn_is_called_as_it_is_defined() -> None:
-    module, advice = attention_gpu.private(), ADVICE.format(place="attention_gpu.packed_attention")
-    expected = "query key value bias mask q_seqlen kv_seqlen q_offsets kv_offsets fp8_params scale mask_type"
-    assert names_of(module.dot_product_attention)[:12] == expected.split(), "dot_product_attention " + advice
-    defaults = inspect.signature(module.dot_product_attention).parameters
-    assert (defaults["mask_type"].default.name, defaults["qkv_layout"].default) == ("NO_MASK", "BTNH"), advice
-    primitive = module._dot_product_attention_fwd_p_wrapper.name
-    assert primitive == CUDNN_FORWARD, "the primitive " + ADVICE.format(place="attention_gpu.CUDNN_FORWARD")
+def test_the_backward_pass_of_the_triton_kernel_is_called_as_it_is_defined() -> None:
+    kernel = attention_gpu.triton_kernel().mha
+    expected = (
+        "sm_scale causal block_sizes backward_pass_impl num_warps num_stages grid interpret debug return_residuals res do"
+    )
+    assert names_of(kernel.bwd) == expected.split(), "mha.bwd " + ADVICE.format(place="attention_gpu.triton_gradients")
+    # The residuals are what the forward pass returns, in this order.
+    assert names_of(kernel)[:4] == ["q", "k", "v", "segment_ids"], "mha " + ADVICE.format(place="attention_gpu._triton_forward")
 
 
 def test_the_backward_pass_of_the_splash_kernel_is_called_as_it_is_defined() -> None:
@@ -44,7 +47,21 @@ def test_the_backward_pass_of_the_splash_kernel_is_called_as_it_is_defined() -> 
 def test_the_kernels_of_other_machines_are_not_imported() -> None:
     program = (
         "import sys, warnings; warnings.simplefilter('error'); import ove.encoder.encoder, ove.encoder.attention; "
-        f"print([name for name in sys.modules if name.startswith(({SPLASH!r}, 'jax.experimental.pallas.ops'))])"
+        f"print([name for name in sys.modules if name.startswith(({TRITON!r}, {SPLASH!r}, 'jax.experimental.pallas.ops'))])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_only_the_announced_end_of_triton_is_silenced() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attention_gpu.triton_kernel()
+        attention_gpu.triton_kernel()
+        text = "The Pallas Triton backend is deprecated and will be removed in a future JAX version."
+        warnings.warn(text, DeprecationWarning, stacklevel=1)
+        for other, kind in ((text, UserWarning), ("Another backend is deprecated", DeprecationWarning)):
+            with pytest.raises(kind):
+                warnings.warn(other, kind, stacklevel=1)
+        # Asked for again and again, it is one filter.
+        assert sum("Triton" in str(one[1]) for one in warnings.filters) == 1
