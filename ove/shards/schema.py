@@ -289,11 +289,9 @@ def _check_video(values: Mapping[str, Any]) -> None:
             check_array(key, name, values[name], dtype, shapes.get(name, grid[:1]))
     if not np.isfinite(values["saliency"]).all():
         raise BadShard(f"{key}: field saliency holds numbers that are not finite.")
-    n_mosaics = -(-len(flat) // (grid[1] * grid[2]))
-    if len(values["mosaics"]) != n_mosaics:
-        raise BadShard(
-            f"{key}: field mosaics holds {len(values['mosaics'])} pictures for {len(flat)} patches, not {n_mosaics}."
-        )
+    held, needed = len(values["mosaics"]), -(-len(flat) // (grid[1] * grid[2]))
+    if held != needed:
+        raise BadShard(f"{key}: field mosaics holds {held} pictures for {len(flat)} patches, not {needed}.")
     if len(flat) and (np.prod(grid) > MAX_PATCHES or flat[-1] >= np.prod(grid) or (np.diff(flat.astype(np.int64)) < 1).any()):
         raise BadShard(f"{key}: field mosaic_flat must ascend within 0…{np.prod(grid) - 1}, {MAX_PATCHES} patches at most.")
 

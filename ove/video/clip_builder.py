@@ -1,6 +1,7 @@
 """Collects the sampled pictures of a video while it is decoded, and their signals or those of all frames in between."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from av.video.frame import PictureType, VideoFrame
@@ -126,16 +127,8 @@ class ClipBuilder:
 class PooledClipBuilder(ClipBuilder):
     """The sampled frames, and the signals of all frames since the sampled one before, pooled."""
 
-    def __init__(
-        self,
-        config: VideoConfig,
-        gray: GrayDecoder | None,
-        n_sampled: int,
-        only_scores: bool = False,
-        scales: ClipScales | None = None,
-        reads_slices: bool = False,
-    ) -> None:
-        super().__init__(config, gray, n_sampled, only_scores, scales, reads_slices)
+    def __init__(self, config: VideoConfig, *given: Any, **options: Any) -> None:
+        super().__init__(config, *given, **options)
         self._pool, self._pool_of_transcodes = SignalPool(config.compensation), SignalPool(config.compensation)
         self._between: list[UInt8[np.ndarray, "rows columns 3"]] = []
         """The pictures since the last sampled one, and that one."""
