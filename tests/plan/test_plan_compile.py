@@ -52,7 +52,8 @@ def test_an_encoder_is_compiled_with_the_kernel_of_its_machine(kind: str) -> Non
     # Splash computes a product of its backward pass twice; the patches' gradient is none of the formula.
     assert sum(report.flops.values()) == pytest.approx(4 * encoder_flops(place.config.encoder, 256), rel=0.25)
     held = sum(leaf.size * 4 for leaf in jax.tree.leaves(encoder.skeleton(place.config.encoder)[1])) + 4 * 256 * (588 + 12)
-    # TPUs store small arrays in whole tiles.
+    # For rows of one input the pooling head needs no bias of keys. TPUs store small arrays in whole tiles.
+    held -= 4 * place.config.encoder.width
     assert held <= report.memory_gib["arguments"] * 2**30 < (1.1 if kind == "h200" else 1.5) * held
     assert not report.red_flags and not report.uncounted and not report.collectives
     assert (report.libtpu_ms is None) == (kind == "h200")
@@ -71,10 +72,14 @@ def test_scores_in_memory_are_seen(kind: str) -> None:
 def test_a_step_is_compiled_for_each_kind_and_moves_what_the_formula_says(kind: str) -> None:
     place = at(8, fsdp=2)
     report = compiled(place, kind, "step")
-    expected = costs.collectives(place)
-    for name, size in expected.items():
-        # Compilers join small sums, and pad them.
-        assert report.collectives[name]["bytes"] == pytest.approx(size, rel=0.05), name
+    expected, found = costs.collectives(place), {name: one["bytes"] for name, one in report.collectives.items()}
+    assert found.keys() == expected.keys()
+    if kind in CAPABILITIES:
+        assert found == {name: pytest.approx(size, rel=0.05) for name, size in expected.items()}
+    else:  # libtpu makes all-reduces of small reduce-scatters, and gathers once what is gathered twice
+        sums = [sum(moved[name] for name in ("reduce-scatter", "all-reduce")) for moved in (found, expected)]
+        assert sums[0] == pytest.approx(sums[1], rel=0.05)
+        assert 0.4 * expected["all-gather"] < found["all-gather"] < 1.05 * expected["all-gather"]
     assert report.memory_gib["aliased"] == pytest.approx(report.memory_gib["outputs"], rel=0.01)
     assert not [flag for flag in report.red_flags if flag.kind in ("copies of banks", "float64", "calls of the host")]
 
